@@ -1,0 +1,125 @@
+// How C++ values become the arguments of a message, and back.
+//
+// A message is a list of byte strings, and descriptors beside it. What can be
+// an argument, and how it is written:
+//
+//   strings                  as they are, any bytes
+//   integers                 in decimal
+//   float, double            in the shortest decimal form that reads back as
+//                            the same value
+//   bool                     "true" or "false"
+//   a protobuf message       serialized
+//   FileDescriptor           not in the list: it is attached, and the receiver
+//                            gets a duplicate
+//
+// Reading is strict: "12x", " 12", "+12", "" and "300" for a uint8_t are no
+// numbers.
+
+#ifndef WARD_CHANNEL_ARGUMENT_H_
+#define WARD_CHANNEL_ARGUMENT_H_
+
+#include <charconv>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <type_traits>
+
+#include "google/protobuf/message_lite.h"
+#include "ward/channel/file_descriptor.h"
+
+namespace ward {
+namespace internal {
+
+template <typename T>
+inline constexpr bool kIsProto =
+    std::is_base_of_v<google::protobuf::MessageLite, T>;
+
+// bool and char have integers' traits, and are none here: a bool has its own
+// spelling, and whether 'x' means 120 should not be guessed.
+template <typename T>
+inline constexpr bool kIsNumber =
+    std::is_arithmetic_v<T> && !std::is_same_v<T, bool> &&
+    !std::is_same_v<T, char>;
+
+}  // namespace internal
+
+// One argument on its way out; made implicitly by MessageChannel::Write, as
+// absl::AlphaNum is by absl::StrCat. Borrows what it was made from.
+class Argument {
+ public:
+  template <typename T,
+            std::enable_if_t<std::is_convertible_v<const T&, std::string_view>,
+                             int> = 0>
+  Argument(const T& text) : view_(text) {}  // NOLINT(google-explicit-constructor)
+
+  template <typename T, std::enable_if_t<internal::kIsNumber<T>, int> = 0>
+  Argument(T number) {  // NOLINT(google-explicit-constructor)
+    const auto end = std::to_chars(digits_, digits_ + sizeof(digits_), number);
+    view_ = std::string_view(digits_, end.ptr - digits_);
+  }
+
+  template <typename T, std::enable_if_t<std::is_same_v<T, bool>, int> = 0>
+  Argument(T truth)  // NOLINT(google-explicit-constructor)
+      : view_(truth ? "true" : "false") {}
+
+  template <typename T, std::enable_if_t<internal::kIsProto<T>, int> = 0>
+  Argument(const T& message)  // NOLINT(google-explicit-constructor)
+      : serialized_(message.SerializeAsString()), view_(serialized_) {}
+
+  Argument(const FileDescriptor& attached)  // NOLINT
+      : descriptor_(&attached) {}
+
+  Argument(const Argument&) = delete;
+  Argument& operator=(const Argument&) = delete;
+
+  std::string_view view() const { return view_; }
+
+  // The descriptor to attach instead of a part; null for every other kind.
+  const FileDescriptor* descriptor() const { return descriptor_; }
+
+ private:
+  char digits_[32];  // The longest is a double's: "-2.2250738585072014e-308".
+  std::string serialized_;
+  std::string_view view_;
+  const FileDescriptor* descriptor_ = nullptr;
+};
+
+namespace internal {
+
+// The kinds of value that a part converts to, as error texts name them.
+template <typename T>
+constexpr std::string_view KindOf() {
+  if constexpr (std::is_same_v<T, bool>) return "true or false";
+  else if constexpr (std::is_floating_point_v<T>) return "a number";
+  else if constexpr (std::is_unsigned_v<T>) return "a whole number from 0 on, in range";
+  else if constexpr (std::is_integral_v<T>) return "a whole number, in range";
+  else if constexpr (kIsProto<T>) return "a serialized protobuf message";
+  else return "a string";
+}
+
+// Converts `part`; false if it is not a T. A string_view result borrows it.
+template <typename T>
+bool FromPart(std::string_view part, T& value) {
+  if constexpr (std::is_same_v<T, bool>) {
+    value = part == "true";
+    return value || part == "false";
+  } else if constexpr (kIsNumber<T>) {
+    const char* end = part.data() + part.size();
+    const auto read = std::from_chars(part.data(), end, value);
+    return read.ec == std::errc() && read.ptr == end;
+  } else if constexpr (kIsProto<T>) {
+    return value.ParseFromArray(part.data(), static_cast<int>(part.size()));
+  } else {
+    static_assert(std::is_constructible_v<T, std::string_view>,
+                  "an argument must be a string, a number, a bool, a protobuf "
+                  "message or a FileDescriptor");
+    value = T(part);
+    return true;
+  }
+}
+
+}  // namespace internal
+}  // namespace ward
+
+#endif  // WARD_CHANNEL_ARGUMENT_H_

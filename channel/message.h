@@ -1,0 +1,124 @@
+// A message as it was received: a list of byte strings, the first of which is
+// its name where it asks for something, and the descriptors that came with it.
+//
+//   WARD_ASSIGN_OR_RETURN(ward::Message reply, channel.Read());
+//   reply[0];                              // the first part
+//   auto values = reply.Unpack<std::string, int>();   // StatusOr<tuple<...>>
+//
+// Misuse: keeping a string_view or Span into a message that is gone.
+
+#ifndef WARD_CHANNEL_MESSAGE_H_
+#define WARD_CHANNEL_MESSAGE_H_
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "ward/channel/argument.h"
+#include "ward/channel/file_descriptor.h"
+
+namespace ward {
+
+// Move-only, since it owns its descriptors. Not thread-safe.
+class Message {
+ public:
+  Message() = default;
+  explicit Message(std::vector<std::string> parts,
+                   std::vector<FileDescriptor> descriptors = {})
+      : parts_(std::move(parts)), descriptors_(std::move(descriptors)) {}
+
+  // The first part; empty if there is none.
+  std::string_view name() const;
+
+  // All parts but the first.
+  absl::Span<const std::string> arguments() const;
+
+  absl::Span<const std::string> parts() const { return parts_; }
+  size_t size() const { return parts_.size(); }
+  const std::string& operator[](size_t i) const { return parts_[i]; }
+
+  // The attached descriptors, in the order in which they were sent. They are
+  // closed with the message unless they are moved out.
+  std::vector<FileDescriptor>& descriptors() { return descriptors_; }
+  const std::vector<FileDescriptor>& descriptors() const {
+    return descriptors_;
+  }
+
+  // All parts, converted (see argument.h); a FileDescriptor among the types
+  // takes the next attached one. The count must be exact, in parts and in
+  // descriptors. kInvalidArguments says which one did not fit; its value is
+  // not repeated, it may be a secret.
+  template <typename... Values>
+  absl::StatusOr<std::tuple<Values...>> Unpack() {
+    return UnpackFrom<Values...>(0);
+  }
+
+  // The same for the arguments alone.
+  template <typename... Values>
+  absl::StatusOr<std::tuple<Values...>> UnpackArguments() {
+    return UnpackFrom<Values...>(1);
+  }
+
+ private:
+  template <typename... Values>
+  absl::StatusOr<std::tuple<Values...>> UnpackFrom(size_t first);
+
+  // Converts the next part, or takes the next descriptor; false if it is
+  // unfit, and `error` then says why.
+  template <typename Value>
+  bool UnpackNext(size_t& next_part, size_t& next_descriptor, size_t first,
+                  Value& value, absl::Status& error);
+
+  absl::Status CheckCounts(size_t first, size_t values,
+                           size_t descriptors) const;
+  absl::Status Unfit(size_t argument, std::string_view kind) const;
+
+  std::vector<std::string> parts_;
+  std::vector<FileDescriptor> descriptors_;
+};
+
+// --- implementation ---
+
+template <typename... Values>
+absl::StatusOr<std::tuple<Values...>> Message::UnpackFrom(size_t first) {
+  constexpr size_t kDescriptors =
+      (size_t{0} + ... + size_t{std::is_same_v<Values, FileDescriptor>});
+  absl::Status status =
+      CheckCounts(first, sizeof...(Values) - kDescriptors, kDescriptors);
+  if (!status.ok()) return status;
+  std::tuple<Values...> values;
+  size_t part = first;
+  size_t descriptor = 0;
+  const bool all_fit = std::apply(
+      [&](auto&... value) {
+        return (UnpackNext(part, descriptor, first, value, status) && ...);
+      },
+      values);
+  if (!all_fit) return status;
+  return values;
+}
+
+template <typename Value>
+bool Message::UnpackNext(size_t& next_part, size_t& next_descriptor,
+                         size_t first, Value& value, absl::Status& error) {
+  if constexpr (std::is_same_v<Value, FileDescriptor>) {
+    value = std::move(descriptors_[next_descriptor++]);
+    return true;
+  } else {
+    const size_t part = next_part++;
+    if (internal::FromPart(parts_[part], value)) return true;
+    error = Unfit(part - first + 1, internal::KindOf<Value>());
+    return false;
+  }
+}
+
+}  // namespace ward
+
+#endif  // WARD_CHANNEL_MESSAGE_H_

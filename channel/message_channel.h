@@ -1,0 +1,225 @@
+// Discrete messages, with descriptors, over a Unix socket.
+//
+//   WARD_ASSIGN_OR_RETURN(auto ends, ward::MessageChannel::CreatePair());
+//   auto& [here, there] = ends;
+//   WARD_RETURN_IF_ERROR(here.Write("open", "/etc/hosts", 0600));
+//   WARD_ASSIGN_OR_RETURN(ward::Message request, there.Read());
+//   WARD_RETURN_IF_ERROR(there.Write("opened", file));   // a FileDescriptor
+//
+// Frames are protobuf messages behind their length; docs/protocol.md has them
+// to the byte. Every byte that comes is taken for hostile: sizes are checked
+// against limits() before anything is buffered, descriptors are counted, and
+// what does not fit ends the channel with a status that says why.
+//
+// Misuse:
+// - Both ends writing without reading: each waits for room in the other's
+//   socket (about 200 KiB), for ever unless set_timeout() says otherwise.
+// - Two threads in one channel: it has one user at a time. Only ShutDown() may
+//   be called from elsewhere.
+// - Reading a scalar where an array is due: the two sides must agree on the
+//   kinds, as on the order, of their messages.
+
+#ifndef WARD_CHANNEL_MESSAGE_CHANNEL_H_
+#define WARD_CHANNEL_MESSAGE_CHANNEL_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/channel/argument.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/secret.h"
+#include "ward/channel/transport.h"
+
+namespace ward {
+
+namespace proto {
+class Frame;
+}  // namespace proto
+
+// What a channel sends and takes at most. Going over one is kFrameTooLarge or
+// kTooManyDescriptors; a write is refused before anything was sent, a read
+// before the frame was buffered.
+struct ChannelLimits {
+  // One frame, in bytes: all parts and about 6 bytes for each of them.
+  size_t max_frame_bytes = size_t{16} << 20;
+
+  // Parts in one frame. An empty part costs 2 bytes on the wire and 40 in
+  // memory; this keeps a hostile peer from that lever.
+  size_t max_parts = 4096;
+
+  // Descriptors in one frame.
+  size_t max_descriptors = kMaxDescriptorsPerMessage;
+};
+
+// One end of a conversation. Move-only; closes its socket when destroyed.
+//
+// Errors, besides those named at each member: kConnectionLost, kTimedOut,
+// kChannelClosed. After kConnectionLost, kMalformedFrame, kFrameTooLarge on
+// reading, or a write that timed out half-way, the channel is no longer in
+// step with its peer: that direction returns the same error from then on.
+class MessageChannel {
+ public:
+  // Closed from the start.
+  MessageChannel();
+
+  explicit MessageChannel(std::unique_ptr<Transport> transport);
+
+  // Over a connected Unix stream socket.
+  explicit MessageChannel(FileDescriptor socket);
+
+  MessageChannel(MessageChannel&&) noexcept;
+  MessageChannel& operator=(MessageChannel&&) noexcept;
+  ~MessageChannel();
+
+  // Two channels connected to each other, for a process and its child, or for
+  // a test.
+  static absl::StatusOr<std::pair<MessageChannel, MessageChannel>> CreatePair();
+
+  // --- array messages ---
+
+  // Sends one message: `arguments` in order, the first of them its name where
+  // it has one. Descriptors among them are attached. What may be an argument:
+  // argument.h. Returns when the kernel has taken all of it.
+  //
+  // If the peer has closed the connection but said why (an error frame), that
+  // error is returned.
+  template <typename... Arguments>
+  absl::Status Write(const Arguments&... arguments) {
+    return WriteArguments({Argument(arguments)...});
+  }
+
+  // Sends a message on as it is; its descriptors stay `message`'s.
+  absl::Status Write(const Message& message);
+
+  // Waits for the next message. kEndOfStream when the peer has closed its end
+  // after a whole message; kDescriptorsTruncated when its descriptors found no
+  // room in this process (the message is lost, the channel is in step);
+  // kUnexpectedFrame for a scalar. An error that the peer wrote is returned as
+  // the error it was: code, reason and text.
+  absl::StatusOr<Message> Read();
+
+  // --- key/value messages: an array of key, value, key, value, ... ---
+
+  absl::Status WriteMap(
+      const absl::btree_map<std::string, std::string>& entries);
+
+  // kInvalidArguments when the array has an odd number of parts; of two values
+  // for one key the later one counts.
+  absl::StatusOr<absl::btree_map<std::string, std::string>> ReadMap();
+
+  // --- scalar messages: one string of bytes ---
+
+  absl::Status WriteScalar(std::string_view bytes);
+
+  // Reads into the caller's buffer, whose memory is reused. kFrameTooLarge if
+  // the scalar has more than `max_size` bytes; a frame that is too long for
+  // any such scalar ends the channel unread.
+  absl::Status ReadScalar(std::string& bytes, size_t max_size = SIZE_MAX);
+
+  // --- descriptors alone ---
+
+  absl::Status WriteDescriptor(const FileDescriptor& descriptor);
+
+  // kUnexpectedFrame if the next message is not one descriptor and no part.
+  absl::StatusOr<FileDescriptor> ReadDescriptor();
+
+  // --- errors ---
+
+  // Tells the peer that what it asked for failed: its Read returns `error`
+  // (not OK). A text over 4 KiB is cut.
+  absl::Status WriteError(const absl::Status& error);
+
+  // --- settings ---
+
+  // How long each of the operations above may take, as a whole, however the
+  // peer splits what it sends. Default: for ever (the end of the peer's
+  // process ends the wait).
+  void set_timeout(absl::Duration timeout) { timeout_ = timeout; }
+
+  void set_limits(const ChannelLimits& limits) { limits_ = limits; }
+  const ChannelLimits& limits() const { return limits_; }
+
+  // Puts `password` into the first frame that is written. It is borrowed until
+  // then.
+  void PresentPassword(const Secret& password) { to_present_ = &password; }
+
+  // Refuses the first frame that is read, with kInvalidPassword, unless it
+  // carries `password` (borrowed until then). The comparison takes the same
+  // time wherever the two differ, and what came is wiped.
+  void ExpectPassword(const Secret& password) { to_expect_ = &password; }
+
+  // --- ending ---
+
+  // Ends both directions, from any thread: operations under way return, the
+  // peer reads the end of the stream.
+  void ShutDown();
+
+  // Closes this end; operations then return kChannelClosed.
+  void Close();
+
+  bool is_open() const { return transport_ != nullptr; }
+
+  // What the channel runs over, to wait for; null when it is closed.
+  const Transport* transport() const { return transport_.get(); }
+
+ private:
+  absl::Status WriteArguments(std::initializer_list<Argument> arguments);
+
+  // Sends out_, with `descriptors` attached.
+  absl::Status SendFrame(absl::Span<const int> descriptors);
+  absl::Status SendBytes(std::string_view bytes,
+                         absl::Span<const int> descriptors);
+  absl::Status WriteFailed(const absl::Status& status);
+
+  // Receives one frame into in_ and its descriptors into arrived_'s front.
+  absl::Status ReceiveFrame(size_t max_bytes,
+                            std::vector<FileDescriptor>& descriptors);
+  absl::Status Parse(std::string_view bytes);
+  absl::Status ClaimDescriptors(std::vector<FileDescriptor>& descriptors);
+  absl::Status CheckPassword();
+  absl::Status ReadFailed(const absl::Status& status);
+  // Makes room for at least one more byte of a frame of `frame_bytes`.
+  void Reserve(size_t frame_bytes);
+
+  absl::Time Deadline() const;
+
+  std::unique_ptr<Transport> transport_;
+  ChannelLimits limits_;
+  absl::Duration timeout_ = absl::InfiniteDuration();
+  const Secret* to_present_ = nullptr;
+  const Secret* to_expect_ = nullptr;
+
+  // Scratch space, kept so that a long conversation does not allocate.
+  std::unique_ptr<proto::Frame> out_;
+  std::unique_ptr<proto::Frame> in_;
+  std::string out_bytes_;
+
+  // Bytes received and not yet read: buffer_[begin_, end_).
+  std::unique_ptr<char[]> buffer_;
+  size_t capacity_ = 0;
+  size_t begin_ = 0;
+  size_t end_ = 0;
+
+  // Descriptors received and not yet claimed by a frame.
+  std::vector<FileDescriptor> arrived_;
+  bool some_truncated_ = false;
+
+  absl::Status read_status_;
+  absl::Status write_status_;
+};
+
+}  // namespace ward
+
+#endif  // WARD_CHANNEL_MESSAGE_CHANNEL_H_

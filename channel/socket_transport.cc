@@ -1,0 +1,173 @@
+#include "ward/channel/socket_transport.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/posix_wait.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+
+namespace ward {
+namespace {
+
+// Room for the control message with the most descriptors. A union, since
+// cmsghdr must be aligned (cmsg(3)).
+union ControlBuffer {
+  cmsghdr header;
+  char bytes[CMSG_SPACE(kMaxDescriptorsPerMessage * sizeof(int))];
+};
+
+// MSG_DONTWAIT keeps a call with a deadline from blocking past it: even after
+// poll(2) said ready, another holder of the socket may have been faster.
+int WaitFlag(absl::Time deadline) {
+  return deadline == absl::InfiniteFuture() ? 0 : MSG_DONTWAIT;
+}
+
+absl::Status TransferError(int error_number, std::string_view attempt) {
+  switch (error_number) {
+    case EPIPE:
+    case ECONNRESET:
+      return MakeError(
+          reason::kConnectionLost,
+          absl::StrCat(attempt, ": the peer has closed the connection"));
+    case ETOOMANYREFS:
+      return MakeError(
+          reason::kTooManyDescriptors,
+          absl::StrCat(attempt,
+                       ": too many descriptors of this user are in flight "
+                       "between processes (unix(7), ETOOMANYREFS); let the "
+                       "receivers read, or raise the descriptor limit"));
+    default:
+      return SystemError(error_number, attempt);
+  }
+}
+
+// Takes ownership of every descriptor in `message`, and appends them.
+void TakeDescriptors(msghdr& message,
+                     std::vector<FileDescriptor>& descriptors) {
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
+       header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
+      continue;
+    }
+    const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; ++i) {
+      int fd;
+      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
+      descriptors.emplace_back(fd);
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>>>
+SocketTransport::CreatePair() {
+  std::array<int, 2> ends;
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return SystemError(errno, "create a pair of connected sockets");
+  }
+  return std::make_pair(
+      std::make_unique<SocketTransport>(FileDescriptor(ends[0])),
+      std::make_unique<SocketTransport>(FileDescriptor(ends[1])));
+}
+
+absl::StatusOr<size_t> SocketTransport::Send(std::string_view bytes,
+                                             absl::Span<const int> descriptors,
+                                             absl::Time deadline) {
+  constexpr std::string_view kAttempt = "send to the peer";
+  // sendmsg(2) does not write through iov_base; its type serves recvmsg too.
+  iovec piece{const_cast<char*>(bytes.data()), bytes.size()};
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  ControlBuffer control;
+  if (!descriptors.empty()) {
+    const size_t size = descriptors.size() * sizeof(int);
+    message.msg_control = &control;
+    message.msg_controllen = CMSG_SPACE(size);
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN(size);
+    std::memcpy(CMSG_DATA(&control.header), descriptors.data(), size);
+  }
+  const ssize_t sent =
+      sendmsg(socket_.get(), &message, MSG_NOSIGNAL | WaitFlag(deadline));
+  if (sent >= 0) return static_cast<size_t>(sent);
+  if (errno == EINTR) return 0;
+  if (errno != EAGAIN) return TransferError(errno, kAttempt);
+  WARD_RETURN_IF_ERROR(Await(POLLOUT, deadline));
+  return 0;
+}
+
+absl::StatusOr<Transport::Received> SocketTransport::Receive(
+    absl::Span<char> buffer, size_t max_descriptors,
+    std::vector<FileDescriptor>& descriptors, absl::Time deadline) {
+  constexpr std::string_view kAttempt = "receive from the peer";
+  iovec piece{buffer.data(), buffer.size()};
+  ControlBuffer control;
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  message.msg_control = &control;
+  // CMSG_LEN, not CMSG_SPACE: the padding after the last descriptor has room
+  // for one more, which the kernel would fill in.
+  message.msg_controllen = CMSG_LEN(max_descriptors * sizeof(int));
+  const ssize_t got =
+      recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | WaitFlag(deadline));
+  if (got < 0) {
+    if (errno == EINTR) return Received{};
+    if (errno != EAGAIN) return TransferError(errno, kAttempt);
+    WARD_RETURN_IF_ERROR(Await(POLLIN, deadline));
+    return Received{};
+  }
+  TakeDescriptors(message, descriptors);
+  Received received;
+  received.bytes = static_cast<size_t>(got);
+  received.end_of_stream = got == 0;
+  received.descriptors_truncated = (message.msg_flags & MSG_CTRUNC) != 0;
+  return received;
+}
+
+void SocketTransport::ShutDown() { shutdown(socket_.get(), SHUT_RDWR); }
+
+absl::StatusOr<PeerCredentials> SocketTransport::Peer() const {
+  ucred credentials;
+  socklen_t size = sizeof(credentials);
+  if (getsockopt(socket_.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &size) !=
+      0) {
+    return SystemError(errno, "ask who the peer is (SO_PEERCRED)");
+  }
+  return PeerCredentials{credentials.pid, credentials.uid, credentials.gid};
+}
+
+absl::Time SocketTransport::TimeNow() const { return MonotonicNow(); }
+
+absl::Status SocketTransport::Await(short events, absl::Time deadline) const {
+  pollfd polled{socket_.get(), events, 0};
+  WARD_ASSIGN_OR_RETURN(const int ready,
+                        PollUntil(absl::MakeSpan(&polled, 1), deadline));
+  if (ready > 0) return absl::OkStatus();
+  return MakeError(reason::kTimedOut, events == POLLIN
+                                          ? "the peer sent nothing in time"
+                                          : "the peer read nothing in time");
+}
+
+}  // namespace ward

@@ -1,0 +1,55 @@
+// A Transport over a connected Unix stream socket.
+
+#ifndef WARD_CHANNEL_SOCKET_TRANSPORT_H_
+#define WARD_CHANNEL_SOCKET_TRANSPORT_H_
+
+#include <cstddef>
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/transport.h"
+
+namespace ward {
+
+// Without a deadline a call is one system call, blocking. With one it is tried
+// without blocking first, and waited for only if that came too early: what a
+// server reads has mostly come before its thread has woken.
+class SocketTransport final : public Transport {
+ public:
+  // `socket` may be blocking or not.
+  explicit SocketTransport(FileDescriptor socket)
+      : socket_(std::move(socket)) {}
+
+  // Two connected ends (socketpair(2)), close-on-exec.
+  static absl::StatusOr<
+      std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>>>
+  CreatePair();
+
+  int descriptor() const override { return socket_.get(); }
+  absl::StatusOr<size_t> Send(std::string_view bytes,
+                              absl::Span<const int> descriptors,
+                              absl::Time deadline) override;
+  absl::StatusOr<Received> Receive(absl::Span<char> buffer,
+                                   size_t max_descriptors,
+                                   std::vector<FileDescriptor>& descriptors,
+                                   absl::Time deadline) override;
+  void ShutDown() override;
+  absl::StatusOr<PeerCredentials> Peer() const override;
+  absl::Time TimeNow() const override;
+
+ private:
+  // Waits for `events`, then lets the caller try again.
+  absl::Status Await(short events, absl::Time deadline) const;
+
+  FileDescriptor socket_;
+};
+
+}  // namespace ward
+
+#endif  // WARD_CHANNEL_SOCKET_TRANSPORT_H_

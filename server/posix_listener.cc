@@ -1,0 +1,246 @@
+#include "ward/server/posix_listener.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/posix_wait.h"
+#include "ward/channel/socket_transport.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/server/environment.h"
+#include "ward/server/posix_socket_path.h"
+
+namespace ward {
+namespace {
+
+FileDescriptor OpenReserve() {
+  return FileDescriptor(open("/dev/null", O_RDONLY | O_CLOEXEC));
+}
+
+absl::StatusOr<std::string> MakePrivateDirectory() {
+  std::string tried;
+  for (const char* base :
+       {std::getenv("XDG_RUNTIME_DIR"), std::getenv("TMPDIR"), "/tmp"}) {
+    if (base == nullptr || *base != '/') continue;
+    std::string name = absl::StrCat(base, "/ward-XXXXXX");
+    if (mkdtemp(name.data()) != nullptr) return name;
+    const absl::Status failure = absl::ErrnoToStatus(errno, base);
+    absl::StrAppend(&tried, tried.empty() ? "" : "; ", failure.message());
+  }
+  return absl::UnavailableError(
+      absl::StrCat("make a private directory for the server's socket: ", tried,
+                   "; set TMPDIR to a directory that this user can write"));
+}
+
+class PosixListener final : public Listener {
+ public:
+  explicit PosixListener(std::string path, std::string private_directory)
+      : path_(std::move(path)),
+        private_directory_(std::move(private_directory)) {}
+
+  // On failure nothing stays behind in the file system.
+  absl::Status Open(mode_t mode) {
+    absl::Status status = Publish(mode);
+    if (!status.ok()) RemoveDirectory();
+    return status;
+  }
+
+  int descriptor() const override { return socket_.get(); }
+
+  absl::StatusOr<Accepted> Accept() override {
+    while (true) {
+      FileDescriptor client(
+          accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (client.is_open()) return Accepted{Wrap(std::move(client)), false};
+      switch (errno) {
+        case EINTR:
+        case ECONNABORTED:
+          continue;
+        case EINVAL:  // Listening has been shut down.
+          return MakeError(reason::kServerStopping,
+                           "the server accepts no more clients");
+        case EMFILE:
+        case ENFILE:
+          return AcceptOnReserve();
+        default:
+          return SystemError(errno, "accept a client");
+      }
+    }
+  }
+
+  void ShutDown() override { shutdown(socket_.get(), SHUT_RDWR); }
+
+  void Close() override {
+    socket_.Reset();
+    absl::MutexLock lock(&mutex_);
+    reserve_.Reset();
+  }
+
+  const std::string& path() const override { return path_; }
+
+  void RemovePath() override {
+    if (!name_.is_open()) return;
+    // Nobody is there to hear of a failure; the directory is private, or the
+    // user's own affair.
+    (void)RemoveIfSame(path_, identity_);
+    RemoveDirectory();
+    name_.Reset();
+  }
+
+  std::vector<int> descriptors() const override {
+    absl::MutexLock lock(&mutex_);
+    return {socket_.get(), name_.get(), reserve_.get()};
+  }
+
+ private:
+  static std::unique_ptr<Transport> Wrap(FileDescriptor client) {
+    return std::make_unique<SocketTransport>(std::move(client));
+  }
+
+  // Binds and listens under a name of its own, then links it to the real one:
+  // what appears there listens already, so that nobody takes it for stale, and
+  // link(2) replaces nothing.
+  absl::Status Publish(mode_t mode) {
+    WARD_RETURN_IF_ERROR(ClearStaleSocket(path_));
+    const std::string attempt = absl::StrCat("listen at \"", path_, "\"");
+    const std::string first_name = absl::StrCat(path_, ".", getpid());
+    WARD_ASSIGN_OR_RETURN(const SocketAddress address,
+                          SocketAddress::Of(first_name));
+    socket_.Reset(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!socket_.is_open()) return SystemError(errno, "create a socket");
+    // bind(2) gives the name the socket's own mode, less the umask.
+    if (fchmod(socket_.get(), mode) != 0 ||
+        bind(socket_.get(), address.get(), address.size()) != 0) {
+      return SystemError(errno, attempt);
+    }
+    absl::Status status;
+    struct stat bound;
+    if (chmod(first_name.c_str(), mode) != 0 ||
+        listen(socket_.get(), SOMAXCONN) != 0 ||
+        stat(first_name.c_str(), &bound) != 0 ||
+        link(first_name.c_str(), path_.c_str()) != 0) {
+      status = errno == EEXIST
+                   ? MakeError(reason::kPathTaken,
+                               absl::StrCat("the socket's path \"", path_,
+                                            "\" was taken just now by another "
+                                            "server; choose another path"))
+                   : SystemError(errno, attempt);
+    }
+    unlink(first_name.c_str());
+    WARD_RETURN_IF_ERROR(status);
+    identity_ = {bound.st_dev, bound.st_ino};
+    // Keeps the inode's number from being reused after the socket is closed,
+    // so that RemovePath cannot mistake a successor for this socket.
+    name_.Reset(open(path_.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    reserve_ = OpenReserve();
+    if (!name_.is_open() || !reserve_.is_open()) {
+      status = SystemError(errno, attempt);
+      unlink(path_.c_str());
+    }
+    return status;
+  }
+
+  // With a full table accept4(2) fails while the client stays in the queue: an
+  // endless loop here, a client that hears nothing there. A descriptor that is
+  // held for this moment makes room to tell it.
+  absl::StatusOr<Accepted> AcceptOnReserve() {
+    absl::MutexLock lock(&mutex_);
+    if (!reserve_.is_open()) reserve_ = OpenReserve();
+    if (!reserve_.is_open()) return SystemError(errno, "accept a client");
+    reserve_.Reset();
+    FileDescriptor client(
+        accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (!client.is_open()) return SystemError(errno, "accept a client");
+    reserve_ = OpenReserve();
+    return Accepted{Wrap(std::move(client)), !reserve_.is_open()};
+  }
+
+  void RemoveDirectory() {
+    if (!private_directory_.empty()) rmdir(private_directory_.c_str());
+  }
+
+  const std::string path_;
+  const std::string private_directory_;  // Empty if the user chose the path.
+  FileDescriptor socket_;
+  FileDescriptor name_;
+  FileIdentity identity_;
+  mutable absl::Mutex mutex_;
+  FileDescriptor reserve_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Listener>> PosixListen(
+    const ListenOptions& options) {
+  std::string path;
+  std::string directory;
+  if (options.path.empty()) {
+    WARD_ASSIGN_OR_RETURN(directory, MakePrivateDirectory());
+    path = absl::StrCat(directory, "/socket");
+  } else {
+    std::error_code error;
+    path = std::filesystem::absolute(options.path, error).string();
+    if (error) return SystemError(error.value(), "find the working directory");
+  }
+  auto listener = std::make_unique<PosixListener>(path, directory);
+  WARD_RETURN_IF_ERROR(listener->Open(options.mode));
+  return listener;
+}
+
+absl::StatusOr<std::unique_ptr<Transport>> PosixConnect(const std::string& path,
+                                                        absl::Time deadline) {
+  const std::string attempt = absl::StrCat("connect to \"", path, "\"");
+  WARD_ASSIGN_OR_RETURN(const SocketAddress address, SocketAddress::Of(path));
+  FileDescriptor client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!client.is_open()) return SystemError(errno, "create a socket");
+  while (true) {
+    if (deadline != absl::InfiniteFuture()) {
+      // What connect(2) waits for on a Unix socket is room in the queue, and
+      // no poll(2) tells of that; its time limit is the one for sending. Zero
+      // would mean none.
+      const timeval limit = absl::ToTimeval(
+          std::max(deadline - MonotonicNow(), absl::Milliseconds(1)));
+      if (setsockopt(client.get(), SOL_SOCKET, SO_SNDTIMEO, &limit,
+                     sizeof(limit)) != 0) {
+        return SystemError(errno, attempt);
+      }
+    }
+    if (connect(client.get(), address.get(), address.size()) == 0) break;
+    if (errno == EINTR) continue;
+    if (errno == ENOENT || errno == ECONNREFUSED) {
+      return MakeError(reason::kServerUnreachable,
+                       absl::StrCat(absl::ErrnoToStatus(errno, attempt).message(),
+                                    "; no server listens there: it was not "
+                                    "started, or has stopped"));
+    }
+    if (errno == EAGAIN) {
+      return MakeError(reason::kTimedOut,
+                       absl::StrCat(attempt, ": the server's queue of waiting "
+                                             "clients stayed full"));
+    }
+    return SystemError(errno, attempt);
+  }
+  return std::make_unique<SocketTransport>(std::move(client));
+}
+
+}  // namespace ward

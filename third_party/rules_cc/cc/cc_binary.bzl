@@ -1,0 +1,3 @@
+"""Bazel's built-in cc_binary."""
+
+cc_binary = native.cc_binary
