@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
@@ -27,7 +28,7 @@
 #include "ward/channel/socket_transport.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
-#include "ward/server/environment.h"
+#include "ward/server/listener.h"
 #include "ward/server/posix_socket_path.h"
 
 namespace ward {
@@ -39,8 +40,9 @@ FileDescriptor OpenReserve() {
 
 absl::StatusOr<std::string> MakePrivateDirectory() {
   std::string tried;
-  for (const char* base :
-       {std::getenv("XDG_RUNTIME_DIR"), std::getenv("TMPDIR"), "/tmp"}) {
+  const std::array<const char*, 3> bases = {std::getenv("XDG_RUNTIME_DIR"),
+                                            std::getenv("TMPDIR"), "/tmp"};
+  for (const char* base : bases) {
     if (base == nullptr || *base != '/') continue;
     std::string name = absl::StrCat(base, "/ward-XXXXXX");
     if (mkdtemp(name.data()) != nullptr) return name;

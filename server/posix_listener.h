@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "ward/channel/transport.h"
-#include "ward/server/environment.h"
+#include "ward/server/listener.h"
 
 namespace ward {
 

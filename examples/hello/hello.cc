@@ -1,0 +1,29 @@
+// Starts a HelloServer, asks it once, and stops it.
+
+#include <iostream>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ward/channel/status_macros.h"
+#include "ward/examples/hello/hello_server.h"
+
+namespace {
+
+absl::Status Run() {
+  HelloServer server;
+  WARD_RETURN_IF_ERROR(server.Start());
+  WARD_ASSIGN_OR_RETURN(const HelloServer::Greeting greeting,
+                        server.Hello("Joe", "Dalton"));
+  std::cout << "The server said: " << greeting.text << "\n"
+            << "In addition, it sent this pointless number: "
+            << greeting.pointless_number << "\n";
+  return server.Stop();
+}
+
+}  // namespace
+
+int main() {
+  const absl::Status status = Run();
+  if (!status.ok()) std::cerr << status << "\n";
+  return status.ok() ? 0 : 1;
+}

@@ -1,0 +1,339 @@
+#include "ward/server/abstract_server.h"
+
+#include <signal.h>
+#include <sys/types.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/base/config.h"
+#include "absl/cleanup/cleanup.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
+#include "absl/numeric/bits.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/time.h"
+#include "ward/channel/error.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/secret.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/server/client_pool.h"
+#include "ward/server/environment.h"
+#include "ward/server/lifecycle.h"
+#include "ward/server/message_handler.h"
+#include "ward/server/signals.h"
+
+namespace ward {
+namespace {
+
+// How long a client may take to read why it was refused.
+constexpr absl::Duration kErrorTimeout = absl::Seconds(1);
+
+// How long handlers may take to notice that their channels were cut.
+constexpr absl::Duration kCutTime = absl::Seconds(1);
+
+// Runs a hook or a handler; an exception becomes a status, so that it ends no
+// more than what it belongs to.
+absl::Status CallUserCode(std::string_view what,
+                          absl::FunctionRef<absl::Status()> code) {
+#ifdef ABSL_HAVE_EXCEPTIONS
+  try {
+    return code();
+  } catch (const std::exception& exception) {
+    return MakeError(reason::kUserCodeThrew,
+                     absl::StrCat(what, " threw: ", exception.what()));
+  } catch (...) {
+    return MakeError(
+        reason::kUserCodeThrew,
+        absl::StrCat(what, " threw something that is no std::exception"));
+  }
+#else
+  return code();
+#endif
+}
+
+// A name from a peer, fit for an error text.
+std::string Quoted(std::string_view name) {
+  constexpr size_t kLongest = 64;
+  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kLongest)),
+                      name.size() > kLongest ? "...\"" : "\"");
+}
+
+}  // namespace
+
+AbstractServer::AbstractServer(ServerOptions options)
+    : options_(std::move(options)) {
+  if (options_.password.empty()) options_.password = Secret::Generate();
+}
+
+AbstractServer::~AbstractServer() {
+  if (process_ == nullptr || !process_->launched_here()) return;
+  const absl::Status status = Stop();
+  if (!status.ok()) environment().Log(status.message());
+}
+
+void AbstractServer::AddMessageHandler(std::string name,
+                                       MessageHandler handler) {
+  message_handlers_.insert_or_assign(std::move(name), std::move(handler));
+}
+
+void AbstractServer::DefineSignalHandler(int signal,
+                                         absl::AnyInvocable<void()> handler) {
+  signal_handlers_.insert_or_assign(signal, std::move(handler));
+}
+
+// --- the owner's side ---
+
+absl::Status AbstractServer::CheckNotStarted() const {
+  if (!started()) return absl::OkStatus();
+  return MakeError(reason::kServerAlreadyStarted,
+                   absl::StrCat("the server is started already, as process ",
+                                server_pid(), "; stop it first"));
+}
+
+absl::Status AbstractServer::Start() {
+  WARD_RETURN_IF_ERROR(CheckNotStarted());
+  WARD_ASSIGN_OR_RETURN(std::shared_ptr<Listener> listener,
+                        environment().Listen({options_.socket_filename,
+                                              options_.socket_mode}));
+  absl::Cleanup remove_path = [&listener] { listener->RemovePath(); };
+  WARD_RETURN_IF_ERROR(
+      CallUserCode("BeforeFork", [this] { return BeforeFork(); }));
+
+  LaunchOptions launch = options_.launch;
+  for (const int descriptor : listener->descriptors()) {
+    launch.fork.keep_open.push_back(descriptor);
+  }
+  WARD_ASSIGN_OR_RETURN(
+      process_, ServerProcess::Launch(
+                    environment(), std::move(launch),
+                    [this, listener](OwnerLink& owner) {
+                      return Run(*listener, owner, Home::kOwnProcess);
+                    }));
+  std::move(remove_path).Cancel();
+  listener->Close();
+  listener_ = std::move(listener);
+  return absl::OkStatus();
+}
+
+absl::Status AbstractServer::Stop() {
+  if (process_ == nullptr) {
+    return MakeError(reason::kServerNotStarted,
+                     "the server is not started; there is nothing to stop");
+  }
+  const absl::Status status = process_->Stop(options_.stop);
+  // A server that was killed could not do it.
+  listener_->RemovePath();
+  process_.reset();
+  listener_.reset();
+  return status;
+}
+
+pid_t AbstractServer::server_pid() const {
+  if (process_ != nullptr) return process_->pid();
+  return running_ ? environment().ProcessId() : 0;
+}
+
+std::string AbstractServer::socket_filename() const {
+  return listener_ != nullptr ? listener_->path() : options_.socket_filename;
+}
+
+absl::Status AbstractServer::Connect(
+    absl::FunctionRef<absl::Status(MessageChannel&)> use) {
+  const std::string path = socket_filename();
+  if (path.empty()) {
+    return MakeError(reason::kServerNotStarted,
+                     "connect to the server: it is not started; call Start() "
+                     "first");
+  }
+  absl::StatusOr<std::unique_ptr<Transport>> transport = environment().Connect(
+      path, environment().TimeNow() + options_.connect_timeout);
+  if (!transport.ok()) return Explain(transport.status());
+  MessageChannel channel(*std::move(transport));
+  channel.set_limits(options_.limits);
+  channel.PresentPassword(options_.password);
+  return Explain(use(channel));
+}
+
+// A connection that broke may mean that the server is dead: that says more.
+absl::Status AbstractServer::Explain(const absl::Status& status) {
+  const bool broken = HasReason(status, reason::kServerUnreachable) ||
+                      HasReason(status, reason::kConnectionLost) ||
+                      HasReason(status, reason::kEndOfStream);
+  if (!broken || process_ == nullptr) return status;
+  const absl::Status alive = process_->CheckAlive();
+  return alive.ok() ? status : alive;
+}
+
+// --- the server's side ---
+
+absl::Status AbstractServer::StartSynchronously(
+    std::unique_ptr<Listener> listener, std::unique_ptr<Transport> owner) {
+  WARD_RETURN_IF_ERROR(CheckNotStarted());
+  OwnerLink link(std::move(owner));
+  const absl::Status status = Run(*listener, link, Home::kThisProcess);
+  if (!status.ok()) link.ReportFailure(status);
+  return status;
+}
+
+absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner,
+                                 Home home) {
+  running_ = true;
+  const absl::Cleanup stopped = [this, &listener] {
+    listener.RemovePath();
+    running_ = false;
+  };
+  SignalPlan plan{{SIGINT, SIGTERM}, {SIGHUP, SIGPIPE}};
+  for (const auto& [signal, handler] : signal_handlers_) {
+    plan.receive.push_back(signal);
+  }
+  WARD_ASSIGN_OR_RETURN(const std::unique_ptr<Signals> signals,
+                        environment().TakeSignals(plan));
+  WARD_RETURN_IF_ERROR(
+      CallUserCode("InitializeServer", [this] { return InitializeServer(); }));
+  absl::Status status = ServeUntilTold(listener, owner, *signals, home);
+  status.Update(
+      CallUserCode("FinalizeServer", [this] { return FinalizeServer(); }));
+  return status;
+}
+
+absl::Status AbstractServer::ServeUntilTold(Listener& listener,
+                                            OwnerLink& owner, Signals& signals,
+                                            Home home) {
+  ClientPool pool(
+      environment(), listener,
+      {options_.max_clients, options_.max_unauthenticated_clients},
+      [this](ClientPool::Client& client) { ServeClient(client); });
+  absl::Status status = pool.Start();
+  // An owner that is gone already is noticed below.
+  if (status.ok()) (void)owner.ReportReady();
+  bool quit = !status.ok();
+  while (!quit) {
+    // The owner first: no storm of signals or clients keeps it waiting.
+    const Pollable* const polled[] = {&owner.pollable(), &signals};
+    const absl::StatusOr<size_t> ready =
+        environment().Poll(polled, absl::InfiniteFuture());
+    if (!ready.ok()) status = ready.status();
+    if (!ready.ok() || *ready == 0) break;
+    RunSignalHandlers(signals, quit);
+  }
+  // The name goes first: who comes now finds nothing, not a dying server.
+  listener.RemovePath();
+  if (!pool.Stop(options_.drain_time, kCutTime) && home == Home::kOwnProcess) {
+    // Its threads cannot be ended, and its objects not destroyed under them.
+    environment().Log(
+        "a handler goes on although its channel was cut; the server quits "
+        "without FinalizeServer");
+    environment().Exit(1);
+  }
+  return status;
+}
+
+void AbstractServer::RunSignalHandlers(Signals& signals, bool& quit) {
+  while (const int signal = signals.Next()) {
+    const auto defined = signal_handlers_.find(signal);
+    if (defined == signal_handlers_.end()) {
+      quit = true;  // SIGINT or SIGTERM.
+      continue;
+    }
+    const absl::Status status =
+        CallUserCode(absl::StrCat("the handler of signal ", signal), [&] {
+          defined->second();
+          return absl::OkStatus();
+        });
+    if (!status.ok()) environment().Log(status.message());
+  }
+}
+
+void AbstractServer::ServeClient(ClientPool::Client& client) {
+  MessageChannel channel(std::move(client.transport));
+  const absl::Status status = ServeRequest(client, channel);
+  if (!status.ok() && !HasReason(status, reason::kEndOfStream) &&
+      !HasReason(status, reason::kConnectionLost)) {
+    channel.set_timeout(kErrorTimeout);
+    // A client that does not want to hear it has its answer.
+    (void)channel.WriteError(status);
+  }
+  client.Leave();
+}
+
+absl::Status AbstractServer::ServeRequest(ClientPool::Client& client,
+                                          MessageChannel& channel) {
+  if (client.on_reserve) {
+    return MakeError(reason::kDescriptorTableFull,
+                     "the server's descriptor table is full; close other "
+                     "clients, or raise its limit (ulimit -n)");
+  }
+  WARD_ASSIGN_OR_RETURN(const PeerCredentials peer,
+                        channel.transport()->Peer());
+  WARD_RETURN_IF_ERROR(CheckPeer(peer));
+
+  channel.set_limits(options_.first_message_limits);
+  channel.set_timeout(options_.authentication_timeout);
+  channel.ExpectPassword(options_.password);
+  absl::StatusOr<Message> request = channel.Read();
+  if (HasReason(request.status(), reason::kInvalidPassword)) {
+    NoteWrongPassword(peer);
+  }
+  if (!request.ok()) {
+    return Annotate(request.status(), "the client's first message");
+  }
+  if (!client.Authenticated()) {
+    return MakeError(reason::kServerStopping, "the server is about to quit");
+  }
+  channel.set_limits(options_.limits);
+  channel.set_timeout(absl::InfiniteDuration());
+  return Dispatch(channel, *request);
+}
+
+absl::Status AbstractServer::Dispatch(MessageChannel& channel,
+                                      Message& request) const {
+  const auto handler = message_handlers_.find(request.name());
+  if (handler == message_handlers_.end()) {
+    std::vector<std::string> known;
+    for (const auto& [name, unused] : message_handlers_) known.push_back(name);
+    std::sort(known.begin(), known.end());
+    return MakeError(
+        reason::kUnknownMessage,
+        absl::StrCat("the server has no handler for message ",
+                     Quoted(request.name()), "; it knows: ",
+                     known.empty() ? "none" : absl::StrJoin(known, ", ")));
+  }
+  const std::string& name = handler->first;
+  const absl::Status status =
+      CallUserCode("the handler", [&] { return handler->second(channel, request); });
+  return Annotate(status, absl::StrCat("message ", Quoted(name)));
+}
+
+absl::Status AbstractServer::CheckPeer(const PeerCredentials& peer) const {
+  const bool admitted =
+      options_.admit_peer != nullptr
+          ? options_.admit_peer(peer)
+          : peer.uid == 0 || peer.uid == environment().UserId();
+  if (admitted) return absl::OkStatus();
+  return MakeError(
+      reason::kPeerNotAllowed,
+      absl::StrCat("the server does not serve user ", peer.uid,
+                   "; ServerOptions::admit_peer decides who may connect"));
+}
+
+void AbstractServer::NoteWrongPassword(const PeerCredentials& peer) {
+  const int count = ++wrong_passwords_;
+  // Sparser and sparser: a peer that tries for ever must not fill the log.
+  if (ignore_password_errors_ || !absl::has_single_bit(unsigned(count))) return;
+  environment().Log(absl::StrCat("wrong password from process ", peer.pid,
+                                 " of user ", peer.uid, " (number ", count,
+                                 ")"));
+}
+
+}  // namespace ward

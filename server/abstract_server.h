@@ -1,0 +1,291 @@
+// A base class for a server that lives beside the program that owns it: in a
+// process of its own, behind a password-protected Unix socket, with a thread
+// for each client, until the last of its owners is gone.
+//
+//   class HelloServer : public ward::AbstractServer {
+//    public:
+//     HelloServer() { DefineMessageHandler("hello", &HelloServer::HandleHello); }
+//
+//     absl::Status Hello(std::string_view name) {
+//       return Connect([&](ward::MessageChannel& channel) -> absl::Status {
+//         WARD_RETURN_IF_ERROR(channel.Write("hello", name));
+//         WARD_ASSIGN_OR_RETURN(ward::Message reply, channel.Read());
+//         ...
+//       });
+//     }
+//
+//    private:
+//     absl::Status HandleHello(ward::MessageChannel& channel,
+//                              std::string_view name) {
+//       return channel.Write(absl::StrCat("Hello ", name, ", how are you?"));
+//     }
+//   };
+//
+//   HelloServer server;
+//   WARD_RETURN_IF_ERROR(server.Start());   // forks
+//   WARD_RETURN_IF_ERROR(server.Hello("Joe"));
+//   WARD_RETURN_IF_ERROR(server.Stop());
+//
+// One object, two processes. What the class stores before Start() is there in
+// the server too; what handlers change afterwards is the server's own, and the
+// owner never sees it.
+//
+// Misuse:
+// - Starting it in a program that already has threads: refused with
+//   kForkWithThreads, since the child could inherit a locked lock.
+// - Handlers that share data without a lock: they run at the same time.
+// - Descriptors opened before Start() are closed in the server, except 0, 1, 2
+//   and those in ServerOptions::launch.fork.keep_open. Open them in
+//   InitializeServer.
+// - Programs that a handler starts inherit its signal mask, which blocks all.
+// - absl::BitGen draws from a pool that a fork duplicates; rand, random and
+//   drand48 are seeded afresh, and std::random_device needs nothing.
+
+#ifndef WARD_SERVER_ABSTRACT_SERVER_H_
+#define WARD_SERVER_ABSTRACT_SERVER_H_
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/secret.h"
+#include "ward/channel/transport.h"
+#include "ward/server/client_pool.h"
+#include "ward/server/environment.h"
+#include "ward/server/lifecycle.h"
+#include "ward/server/message_handler.h"
+
+namespace ward {
+
+struct ServerOptions {
+  // Where the socket appears. Empty: in a private directory that is made at
+  // each start and removed at the end, see ListenOptions. A path that is set
+  // can be connected to by an object in another process that has the same path
+  // and password.
+  std::string socket_filename;
+
+  // Empty: 256 random bits.
+  Secret password;
+
+  // Who may be a client; asked before a byte of it is read, on the kernel's
+  // word (SO_PEERCRED). Default: processes of the server's own user and root.
+  // To widen it, widen socket_mode too.
+  std::function<bool(const PeerCredentials&)> admit_peer;
+  mode_t socket_mode = 0600;
+
+  // Clients served at the same time, a thread each. More of them wait in the
+  // listen queue.
+  int max_clients = 64;
+
+  // Clients that have not shown the password yet. When one more comes, the
+  // oldest is cut.
+  int max_unauthenticated_clients = 16;
+
+  // From the connection to the last byte of the client's first message.
+  absl::Duration authentication_timeout = absl::Seconds(2);
+
+  // What a client's first message may have: it is buffered before its password
+  // can be checked.
+  ChannelLimits first_message_limits = {size_t{1} << 20, 4096, 16};
+
+  // What all other messages may have.
+  ChannelLimits limits;
+
+  // How long Connect waits for a place in the server's listen queue.
+  absl::Duration connect_timeout = absl::Seconds(10);
+
+  // When the server quits: how long running handlers get before their channels
+  // are cut.
+  absl::Duration drain_time = absl::Seconds(2);
+
+  LaunchOptions launch;
+  StopOptions stop;
+
+  // Borrowed; outlives the server.
+  Environment* environment = &Environment::Posix();
+};
+
+// Thread-safety: Connect may be called from several threads at once; all else
+// from one at a time, and not while a Connect is under way.
+class AbstractServer {
+ public:
+  explicit AbstractServer(ServerOptions options = {});
+
+  AbstractServer(const AbstractServer&) = delete;
+  AbstractServer& operator=(const AbstractServer&) = delete;
+
+  // Stops the server, if this process has started it and not stopped it; a
+  // failure is logged. In a fork of that process, gives up its ownership.
+  virtual ~AbstractServer();
+
+  // Starts the server in a child process; clients can connect when this
+  // returns.
+  //
+  // kServerAlreadyStarted; kForkWithThreads; kPathTaken, kPathTooLong;
+  // kTimedOut after LaunchOptions::start_timeout; kServerDied when the child
+  // ends without a word; and whatever BeforeFork or InitializeServer return.
+  // After an error nothing is left behind, and Start may be called again.
+  absl::Status Start();
+
+  // Runs the server in this process and on this thread, until `owner` is
+  // readable or closed, or SIGINT or SIGTERM comes. All hooks are called but
+  // BeforeFork. Takes over the process's signals, and puts them back exactly
+  // as found. A handler that does not return is waited for.
+  //
+  // kServerAlreadyStarted, kSignalsTaken, and what the hooks return; what went
+  // wrong before clients were served is also told to the owner.
+  absl::Status StartSynchronously(std::unique_ptr<Listener> listener,
+                                  std::unique_ptr<Transport> owner);
+
+  // Stops the server and waits until it has quit: new clients are refused at
+  // once, running handlers get drain_time, then their channels are cut, and
+  // after StopOptions::kill_after comes SIGKILL. Any owner may: a fork of the
+  // process that started it, too.
+  //
+  // kServerNotStarted. Otherwise the server is stopped when this returns, and
+  // the status says how it had ended: see ServerProcess::Stop.
+  absl::Status Stop();
+
+  // Whether this object is the owner of a server that was started and not
+  // stopped (it may have died meanwhile: Connect tells), or is that server.
+  bool started() const { return process_ != nullptr || running_; }
+
+  // The server's process; 0 when it is not started.
+  pid_t server_pid() const;
+
+  // Where the server listens; empty when it is not started and chooses a path
+  // itself.
+  std::string socket_filename() const;
+
+  // Connects to the server, calls `use` with the channel, and closes it. The
+  // first message's name must be that of a handler; one connection serves one
+  // handler's call, in which both sides may read and write as often as they
+  // like. The password travels with the first message.
+  //
+  // Returns what `use` returns; kServerNotStarted; kServerDied, saying how,
+  // when the server turns out to be dead; kServerUnreachable, kTimedOut.
+  absl::Status Connect(absl::FunctionRef<absl::Status(MessageChannel&)> use);
+
+  const Secret& password() const { return options_.password; }
+
+  // Whether wrong passwords are kept out of the log. Default: false, and the
+  // 1st, 2nd, 4th, 8th, ... is logged with the peer's pid and user. The client
+  // is told kInvalidPassword in any case.
+  bool ignore_password_errors() const { return ignore_password_errors_; }
+  void set_ignore_password_errors(bool ignore) {
+    ignore_password_errors_ = ignore;
+  }
+
+  // For AbstractServerCollection: how long this server may be idle before it is
+  // stopped; zero or infinite: for ever.
+  absl::Duration max_idle_time() const { return max_idle_time_; }
+  void set_max_idle_time(absl::Duration time) { max_idle_time_ = time; }
+
+  // For AbstractServerCollection: when this server is due, on
+  // Environment::TimeNow's clock.
+  absl::Time next_cleaning_time() const { return next_cleaning_time_; }
+  void set_next_cleaning_time(absl::Time time) { next_cleaning_time_ = time; }
+
+ protected:
+  // Handles messages named `name` from now on with a member function of the
+  // derived class, or with any callable; message_handler.h says what it may
+  // look like. Before the server is started. A second definition replaces the
+  // first.
+  //
+  // An error that the handler returns, and an exception that it throws, is
+  // sent to the client.
+  template <typename Handler>
+  void DefineMessageHandler(std::string name, Handler handler) {
+    if constexpr (std::is_member_function_pointer_v<Handler>) {
+      AddMessageHandler(std::move(name), BindMethod(handler));
+    } else {
+      AddMessageHandler(std::move(name),
+                        MakeMessageHandler(std::move(handler)));
+    }
+  }
+
+  // Calls `handler` in the server when `signal` comes, on its main thread, as
+  // ordinary code. Before the server is started. For SIGINT, SIGTERM and SIGHUP
+  // it takes the place of quitting, and of ignoring. A number that cannot have
+  // a handler fails Start with kInvalidSignal.
+  void DefineSignalHandler(int signal, absl::AnyInvocable<void()> handler);
+  template <typename Server>
+  void DefineSignalHandler(int signal, void (Server::*handler)()) {
+    DefineSignalHandler(signal, [server = static_cast<Server*>(this), handler] {
+      (server->*handler)();
+    });
+  }
+
+  // Hooks. BeforeFork is called in the owner, just before the fork; the others
+  // in the server: before its first client, and after its last. What they
+  // return other than OK is returned from Start (or StartSynchronously);
+  // FinalizeServer's, from a process of its own, is logged and makes it exit
+  // with 1. FinalizeServer is not called when InitializeServer failed.
+  virtual absl::Status BeforeFork() { return absl::OkStatus(); }
+  virtual absl::Status InitializeServer() { return absl::OkStatus(); }
+  virtual absl::Status FinalizeServer() { return absl::OkStatus(); }
+
+  Environment& environment() const { return *options_.environment; }
+
+ private:
+  template <typename Server, typename Result, typename... Parameters>
+  MessageHandler BindMethod(Result (Server::*method)(Parameters...)) {
+    return MakeMessageHandler(static_cast<Server*>(this), method);
+  }
+  template <typename Server, typename Result, typename... Parameters>
+  MessageHandler BindMethod(Result (Server::*method)(Parameters...) const) {
+    return MakeMessageHandler(static_cast<Server*>(this), method);
+  }
+  void AddMessageHandler(std::string name, MessageHandler handler);
+
+  // The server's life, in its own process or in the caller's.
+  enum class Home { kOwnProcess, kThisProcess };
+  absl::Status Run(Listener& listener, OwnerLink& owner, Home home);
+  absl::Status ServeUntilTold(Listener& listener, OwnerLink& owner,
+                              Signals& signals, Home home);
+  void RunSignalHandlers(Signals& signals, bool& quit);
+
+  // One client, on its own thread.
+  void ServeClient(ClientPool::Client& client);
+  absl::Status ServeRequest(ClientPool::Client& client,
+                            MessageChannel& channel);
+  absl::Status Dispatch(MessageChannel& channel, Message& request) const;
+  absl::Status CheckPeer(const PeerCredentials& peer) const;
+  void NoteWrongPassword(const PeerCredentials& peer);
+
+  absl::Status CheckNotStarted() const;
+  absl::Status Explain(const absl::Status& status);
+
+  ServerOptions options_;
+  absl::flat_hash_map<std::string, MessageHandler> message_handlers_;
+  absl::flat_hash_map<int, absl::AnyInvocable<void()>> signal_handlers_;
+  bool ignore_password_errors_ = false;
+  absl::Duration max_idle_time_ = absl::ZeroDuration();
+  absl::Time next_cleaning_time_ = absl::InfiniteFuture();
+
+  // In the owner, while the server is started.
+  std::shared_ptr<Listener> listener_;
+  std::unique_ptr<ServerProcess> process_;
+
+  // In the server.
+  bool running_ = false;
+  std::atomic<int> wrong_passwords_{0};
+};
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_ABSTRACT_SERVER_H_

@@ -1,0 +1,145 @@
+#include "ward/server/lifecycle.h"
+
+#include <signal.h>
+
+#include <memory>
+#include <string_view>
+#include <utility>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/memory/memory.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "ward/channel/error.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/server/environment.h"
+
+namespace ward {
+namespace {
+
+constexpr std::string_view kReady = "ready";
+constexpr std::string_view kQuit = "quit";
+
+// How long a process may take from closing its descriptors, or from SIGKILL, to
+// its end: nothing but the kernel's own work.
+constexpr absl::Duration kLastMoment = absl::Seconds(5);
+
+int Serve(Environment& environment, OwnerLink& owner,
+          absl::AnyInvocable<absl::Status(OwnerLink&)> serve) {
+  const absl::Status status = serve(owner);
+  if (status.ok()) return 0;
+  if (owner.ready()) {
+    environment.Log(absl::StrCat("server failed: ", status.ToString()));
+  } else {
+    owner.ReportFailure(status);
+  }
+  return 1;
+}
+
+}  // namespace
+
+absl::Status OwnerLink::ReportReady() {
+  ready_ = true;
+  return channel_.Write(kReady);
+}
+
+void OwnerLink::ReportFailure(const absl::Status& status) {
+  if (ready_) return;
+  // An owner that is gone needs no answer.
+  (void)channel_.WriteError(status);
+}
+
+ServerProcess::ServerProcess(Environment& environment,
+                             std::unique_ptr<Process> process,
+                             MessageChannel owner)
+    : environment_(environment),
+      process_(std::move(process)),
+      owner_(std::move(owner)),
+      launcher_(environment.ProcessId()) {}
+
+absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Launch(
+    Environment& environment, LaunchOptions options,
+    absl::AnyInvocable<absl::Status(OwnerLink&)> serve) {
+  WARD_ASSIGN_OR_RETURN(auto ends, environment.CreateTransportPair());
+  options.fork.keep_open.push_back(ends.second->descriptor());
+  // The server's end lives in the child's function alone: were it to stay open
+  // here, the end of the stream would never come.
+  auto child = [&environment, owner = OwnerLink(std::move(ends.second)),
+                serve = std::move(serve)]() mutable {
+    return Serve(environment, owner, std::move(serve));
+  };
+  WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
+                        environment.Fork(options.fork, std::move(child)));
+  MessageChannel owner(std::move(ends.first));
+  owner.set_timeout(options.start_timeout);
+  const absl::StatusOr<Message> word = owner.Read();
+  owner.set_timeout(kLastMoment);
+  auto server = absl::WrapUnique(
+      new ServerProcess(environment, std::move(process), std::move(owner)));
+  if (word.ok()) return server;
+
+  const bool died = HasReason(word.status(), reason::kEndOfStream) ||
+                    HasReason(word.status(), reason::kConnectionLost);
+  const bool late = HasReason(word.status(), reason::kTimedOut);
+  if (late) (void)server->process_->Kill(SIGKILL);
+  const absl::Status end = server->Stop({kLastMoment});
+  if (died) return Annotate(end, "the server was not ready yet");
+  if (late) {
+    return Annotate(word.status(),
+                    absl::StrCat("the server was not ready within ",
+                                 absl::FormatDuration(options.start_timeout),
+                                 " and was killed"));
+  }
+  return word.status();
+}
+
+bool ServerProcess::launched_here() const {
+  return environment_.ProcessId() == launcher_;
+}
+
+absl::Status ServerProcess::Stop(const StopOptions& options) {
+  // A failure to write means that the server has closed its end already.
+  const absl::Status asked = owner_.Write(kQuit);
+  owner_.Close();
+  absl::StatusOr<ProcessExit> exit =
+      process_->Wait(environment_.TimeNow() + options.kill_after);
+  if (exit.ok()) {
+    const bool unknown = exit->kind == ProcessExit::Kind::kUnknown;
+    return exit->clean() || (unknown && asked.ok()) ? absl::OkStatus()
+                                                    : Died(*exit);
+  }
+  WARD_RETURN_IF_ERROR(process_->Kill(SIGKILL));
+  WARD_RETURN_IF_ERROR(
+      process_->Wait(environment_.TimeNow() + kLastMoment).status());
+  return MakeError(
+      reason::kServerKilled,
+      absl::StrCat("the server (pid ", pid(), ") did not quit within ",
+                   absl::FormatDuration(options.kill_after),
+                   " and was killed; look for a handler, or a FinalizeServer, "
+                   "that does not return when its channel is cut"));
+}
+
+absl::Status ServerProcess::CheckAlive() {
+  const Pollable* const polled[] = {owner_.transport()};
+  if (!environment_.Poll(polled, environment_.TimeNow()).ok()) {
+    return absl::OkStatus();
+  }
+  WARD_ASSIGN_OR_RETURN(
+      const ProcessExit exit,
+      process_->Wait(environment_.TimeNow() + kLastMoment));
+  return Died(exit);
+}
+
+absl::Status ServerProcess::Died(const ProcessExit& exit) const {
+  return MakeError(reason::kServerDied,
+                   absl::StrCat("the server (pid ", pid(), ") ",
+                                exit.ToString(),
+                                "; stop it to clean up, and start it again"));
+}
+
+}  // namespace ward

@@ -1,0 +1,66 @@
+// A listening Unix socket.
+
+#ifndef WARD_SERVER_LISTENER_H_
+#define WARD_SERVER_LISTENER_H_
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "ward/channel/transport.h"
+
+namespace ward {
+
+struct ListenOptions {
+  // Where the socket appears. A relative path counts from the working
+  // directory at this moment. Empty: "socket" in a new directory that only
+  // this user may enter (mkdtemp(3), mode 0700), under XDG_RUNTIME_DIR, TMPDIR
+  // or /tmp, whichever is the first that can be used.
+  std::string path;
+
+  // Who may connect (unix(7): write permission). The name never appears with
+  // more than this.
+  mode_t mode = 0600;
+};
+
+// A listening socket with a name in the file system. The destructor closes it
+// and leaves the name. Accept and ShutDown may be called from any thread.
+class Listener : public Pollable {
+ public:
+  struct Accepted {
+    std::unique_ptr<Transport> transport;
+
+    // The process's descriptor table is full, and this connection uses the
+    // slot that was kept for that case: tell the client, and close it.
+    bool on_reserve = false;
+  };
+
+  // Waits for a client. kServerStopping after ShutDown; kDescriptorTableFull
+  // when not even the reserve is left: wait until something was closed.
+  virtual absl::StatusOr<Accepted> Accept() = 0;
+
+  // Refuses clients from now on, those in the queue too, and ends every Accept
+  // under way. For all processes that share the socket.
+  virtual void ShutDown() = 0;
+
+  // Closes the socket in this process; path() and RemovePath() go on working.
+  virtual void Close() = 0;
+
+  // Absolute.
+  virtual const std::string& path() const = 0;
+
+  // Removes the socket's name, and the directory that was made for it. A name
+  // that is not this socket's any more, since another server has replaced it,
+  // is left alone. Calling it again does nothing.
+  virtual void RemovePath() = 0;
+
+  // Everything that must stay open in a forked child that is to accept.
+  virtual std::vector<int> descriptors() const = 0;
+};
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_LISTENER_H_

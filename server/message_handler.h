@@ -1,0 +1,126 @@
+// From a C++ signature to a handler of messages.
+//
+// What a handler may look like, as a member function or any callable:
+//
+//   absl::Status Hello(ward::MessageChannel&, std::string_view name, int age);
+//   absl::StatusOr<Reply> Find(const Request& request);      // protobufs
+//   absl::Status Log(FileDescriptor where, std::string line);
+//   absl::Status Anything(ward::MessageChannel&, ward::Message message);
+//
+// A leading MessageChannel& is the client's channel. The other parameters are
+// the message's arguments, converted as argument.h says, with attached
+// descriptors for FileDescriptor parameters; a message that does not fit is
+// answered with kInvalidArguments, and the handler is not called. A string_view
+// is good until the handler returns. A handler whose one parameter is a Message
+// gets everything unconverted. A value that is returned is the reply.
+
+#ifndef WARD_SERVER_MESSAGE_HANDLER_H_
+#define WARD_SERVER_MESSAGE_HANDLER_H_
+
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+
+namespace ward {
+
+// Handles one message of one client. Called on many threads at once.
+using MessageHandler =
+    absl::AnyInvocable<absl::Status(MessageChannel&, Message&) const>;
+
+namespace internal {
+
+template <typename... Types>
+struct TypeList {};
+
+// The result and parameters of a callable's or a member function's type.
+template <typename Callable>
+struct Signature : Signature<decltype(&Callable::operator())> {};
+template <typename R, typename C, typename... P>
+struct Signature<R (C::*)(P...)> {
+  using Parameters = TypeList<P...>;
+};
+template <typename R, typename C, typename... P>
+struct Signature<R (C::*)(P...) const> : Signature<R (C::*)(P...)> {};
+template <typename R, typename... P>
+struct Signature<R (*)(P...)> {
+  using Parameters = TypeList<P...>;
+};
+
+inline absl::Status Reply(MessageChannel&, absl::Status result) {
+  return result;
+}
+
+template <typename Value>
+absl::Status Reply(MessageChannel& channel,
+                   const absl::StatusOr<Value>& result) {
+  return result.ok() ? channel.Write(*result) : result.status();
+}
+
+// Calls `call` with the arguments of `message`, converted to Values.
+template <typename Call, typename... Values>
+absl::Status CallUnpacked(const Call& call, MessageChannel& channel,
+                          Message& message, TypeList<Values...> /*types*/) {
+  auto values = message.UnpackArguments<std::decay_t<Values>...>();
+  if (!values.ok()) return values.status();
+  return std::apply(
+      [&](auto&... value) {
+        return Reply(channel, call(static_cast<Values&&>(value)...));
+      },
+      *values);
+}
+
+template <typename Call>
+absl::Status CallUnpacked(const Call& call, MessageChannel& channel,
+                          Message& message, TypeList<Message> /*types*/) {
+  return Reply(channel, call(std::move(message)));
+}
+
+template <typename Function, typename... Values>
+MessageHandler Bind(Function function,
+                    TypeList<MessageChannel&, Values...> /*parameters*/) {
+  return [function = std::move(function)](MessageChannel& channel,
+                                          Message& message) {
+    const auto call = [&](auto&&... values) {
+      return function(channel, std::forward<decltype(values)>(values)...);
+    };
+    return CallUnpacked(call, channel, message, TypeList<Values...>());
+  };
+}
+
+template <typename Function, typename... Values>
+MessageHandler Bind(Function function, TypeList<Values...> values) {
+  return [function = std::move(function), values](MessageChannel& channel,
+                                                  Message& message) {
+    return CallUnpacked(function, channel, message, values);
+  };
+}
+
+}  // namespace internal
+
+// A handler from any callable; its call operator must be const.
+template <typename Function>
+MessageHandler MakeMessageHandler(Function function) {
+  return internal::Bind(
+      std::move(function),
+      typename internal::Signature<Function>::Parameters());
+}
+
+// A handler from a member function of `object`, which must outlive it.
+template <typename Class, typename Method>
+MessageHandler MakeMessageHandler(Class* object, Method method) {
+  return internal::Bind(
+      [object, method](auto&&... arguments) {
+        return (object->*method)(std::forward<decltype(arguments)>(arguments)...);
+      },
+      typename internal::Signature<Method>::Parameters());
+}
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_MESSAGE_HANDLER_H_

@@ -1,0 +1,135 @@
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/channel/error.h"
+#include "ward/channel/posix_wait.h"
+#include "ward/channel/socket_transport.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/server/environment.h"
+#include "ward/server/posix_listener.h"
+#include "ward/server/posix_process.h"
+#include "ward/server/signals.h"
+
+namespace ward {
+namespace {
+
+class PosixThread final : public Thread {
+ public:
+  // pthread_create, not std::thread: that one reports failure by exception.
+  absl::Status Start(absl::AnyInvocable<void()> body) {
+    body_ = std::move(body);
+    // A new thread has its creator's mask from its first instruction on.
+    sigset_t all;
+    sigset_t mask;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &mask);
+    const int error = pthread_create(&thread_, nullptr, &Run, this);
+    pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+    started_ = error == 0;
+    return started_ ? absl::OkStatus() : SystemError(error, "start a thread");
+  }
+
+  ~PosixThread() override {
+    if (started_) pthread_join(thread_, nullptr);
+  }
+
+ private:
+  static void* Run(void* self) {
+    static_cast<PosixThread*>(self)->body_();
+    return nullptr;
+  }
+
+  absl::AnyInvocable<void()> body_;
+  pthread_t thread_{};
+  bool started_ = false;
+};
+
+class PosixEnvironment final : public Environment {
+ public:
+  absl::Time TimeNow() override { return MonotonicNow(); }
+
+  absl::StatusOr<std::unique_ptr<Thread>> StartThread(
+      absl::AnyInvocable<void()> body) override {
+    auto thread = std::make_unique<PosixThread>();
+    WARD_RETURN_IF_ERROR(thread->Start(std::move(body)));
+    return thread;
+  }
+
+  absl::StatusOr<std::unique_ptr<Listener>> Listen(
+      const ListenOptions& options) override {
+    return PosixListen(options);
+  }
+
+  absl::StatusOr<std::unique_ptr<Transport>> Connect(
+      const std::string& path, absl::Time deadline) override {
+    return PosixConnect(path, deadline);
+  }
+
+  absl::StatusOr<
+      std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>>>
+  CreateTransportPair() override {
+    return SocketTransport::CreatePair();
+  }
+
+  absl::StatusOr<size_t> Poll(absl::Span<const Pollable* const> polled,
+                              absl::Time deadline) override {
+    absl::InlinedVector<pollfd, 4> entries;
+    for (const Pollable* pollable : polled) {
+      entries.push_back({pollable->descriptor(), POLLIN, 0});
+    }
+    WARD_ASSIGN_OR_RETURN(const int ready,
+                          PollUntil(absl::MakeSpan(entries), deadline));
+    for (size_t i = 0; ready > 0 && i < entries.size(); ++i) {
+      if (entries[i].revents != 0) return i;
+    }
+    return MakeError(reason::kTimedOut, "nothing happened in time");
+  }
+
+  absl::StatusOr<std::unique_ptr<Process>> Fork(
+      const ForkOptions& options, absl::AnyInvocable<int()> child) override {
+    return PosixFork(options, std::move(child));
+  }
+
+  void Exit(int code) override { _exit(code); }
+  pid_t ProcessId() override { return getpid(); }
+  uid_t UserId() override { return geteuid(); }
+
+  absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
+      const SignalPlan& plan) override {
+    return ward::TakeSignals(plan);
+  }
+
+  void Log(std::string_view line) override {
+    // One write, so that lines of several processes do not mix.
+    const std::string text = absl::StrCat("ward[", getpid(), "]: ", line, "\n");
+    [[maybe_unused]] const ssize_t ignored =
+        write(STDERR_FILENO, text.data(), text.size());
+  }
+};
+
+}  // namespace
+
+Environment& Environment::Posix() {
+  static Environment* const environment = new PosixEnvironment();
+  return *environment;
+}
+
+}  // namespace ward

@@ -1,0 +1,211 @@
+#include "ward/server/posix_process.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/posix_wait.h"
+#include "ward/channel/status_macros.h"
+#include "ward/server/process.h"
+
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#define WARD_THREAD_SANITIZER
+#endif
+#endif
+#ifdef __SANITIZE_THREAD__
+#define WARD_THREAD_SANITIZER
+#endif
+
+namespace ward {
+namespace {
+
+// ThreadSanitizer has a thread of its own, which knows how to survive a fork.
+#ifdef WARD_THREAD_SANITIZER
+constexpr int kMaxRuntimeThreads = 1;
+#else
+constexpr int kMaxRuntimeThreads = 0;
+#endif
+
+// How many threads this process has beside the calling one, without those of
+// a sanitizer.
+absl::StatusOr<int> OtherThreads() {
+  // A directory's link count is 2 and one for each directory in it, and this
+  // one has a directory for each thread (proc(5)): one call instead of a scan.
+  struct stat tasks;
+  if (stat("/proc/self/task", &tasks) != 0) {
+    return SystemError(errno, "count the threads in /proc/self/task");
+  }
+  const int others = static_cast<int>(tasks.st_nlink) - 3;
+  return std::max(0, others - kMaxRuntimeThreads);
+}
+
+// Closes all descriptors from 3 on but `keep` (sorted). In the child of a fork:
+// no allocation, no lock.
+void CloseAllBut(absl::Span<const int> keep) {
+  unsigned int next = 3;
+  for (const int fd : keep) {
+    const auto kept = static_cast<unsigned int>(fd);
+    if (kept < next) continue;
+    if (kept > next) syscall(SYS_close_range, next, kept - 1, 0U);
+    next = kept + 1;
+  }
+  syscall(SYS_close_range, next, UINT_MAX, 0U);
+}
+
+// Each child draws numbers of its own (the original called srand).
+void ReseedRandom() {
+  std::array<unsigned short, 6> seed{};
+  [[maybe_unused]] const ssize_t got =
+      getrandom(seed.data(), sizeof(seed), GRND_NONBLOCK);
+  unsigned int whole;
+  std::memcpy(&whole, seed.data(), sizeof(whole));
+  srand(whole);
+  srandom(whole);
+  seed48(&seed[3]);
+}
+
+class PosixProcess final : public Process {
+ public:
+  PosixProcess(pid_t pid, FileDescriptor pidfd)
+      : pid_(pid), pidfd_(std::move(pidfd)) {}
+
+  int descriptor() const override { return pidfd_.get(); }
+  pid_t pid() const override { return pid_; }
+
+  absl::StatusOr<ProcessExit> Wait(absl::Time deadline) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (exit_.has_value()) return *exit_;
+    }
+    pollfd polled{pidfd_.get(), POLLIN, 0};
+    WARD_ASSIGN_OR_RETURN(const int ready,
+                          PollUntil(absl::MakeSpan(&polled, 1), deadline));
+    if (ready == 0) {
+      return MakeError(reason::kTimedOut,
+                       absl::StrCat("process ", pid_, " is still running"));
+    }
+    absl::MutexLock lock(&mutex_);
+    if (!exit_.has_value()) exit_ = Reap();
+    return *exit_;
+  }
+
+  absl::Status Kill(int signal) override {
+    if (syscall(SYS_pidfd_send_signal, pidfd_.get(), signal, nullptr, 0U) == 0 ||
+        errno == ESRCH) {
+      return absl::OkStatus();
+    }
+    return SystemError(errno,
+                       absl::StrCat("send signal ", signal, " to ", pid_));
+  }
+
+ private:
+  ProcessExit Reap() const {
+    siginfo_t info{};
+    int result;
+    do {
+      result = waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED);
+    } while (result != 0 && errno == EINTR);
+    // ECHILD: another process's child, or SIGCHLD is ignored (waitpid(2)).
+    if (result != 0) return {};
+    return {info.si_code == CLD_EXITED ? ProcessExit::Kind::kExited
+                                       : ProcessExit::Kind::kSignaled,
+            info.si_status};
+  }
+
+  const pid_t pid_;
+  const FileDescriptor pidfd_;
+  absl::Mutex mutex_;
+  std::optional<ProcessExit> exit_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Process>> PosixFork(
+    const ForkOptions& options, absl::AnyInvocable<int()> child) {
+  WARD_ASSIGN_OR_RETURN(const int others, OtherThreads());
+  if (others > 0 && !options.allow_threads) {
+    return MakeError(
+        reason::kForkWithThreads,
+        absl::StrCat(
+            "this process has ", others,
+            " other threads; a fork would copy their locks but not them, and "
+            "the server could hang at the first lock it takes (fork(2)). Start "
+            "the server before the threads, or start it by exec of the same "
+            "binary"));
+  }
+  std::vector<int> keep = options.keep_open;
+  std::sort(keep.begin(), keep.end());
+  // What is buffered now would otherwise be written by both processes.
+  std::fflush(nullptr);
+
+  // No handler of this process's may run in the child.
+  sigset_t all;
+  sigset_t mask;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &mask);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    CloseAllBut(keep);
+    ReseedRandom();
+    const int code = child();
+    std::fflush(nullptr);
+    _exit(code);
+  }
+  const int fork_error = errno;
+  pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+  if (pid < 0) return SystemError(fork_error, "fork the server's process");
+
+  FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd.is_open()) {
+    const absl::Status status =
+        SystemError(errno, absl::StrCat("watch process ", pid, " (pidfd_open)"));
+    kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+    return status;
+  }
+  return std::make_unique<PosixProcess>(pid, std::move(pidfd));
+}
+
+std::string ProcessExit::ToString() const {
+  switch (kind) {
+    case Kind::kExited:
+      return absl::StrCat("exited with code ", value);
+    case Kind::kSignaled:
+      return absl::StrCat("was killed by signal ", value, " (",
+                          strsignal(value), ")");
+    case Kind::kUnknown:
+      break;
+  }
+  return "ended; how is not known, because this process is not its parent or "
+         "ignores SIGCHLD";
+}
+
+}  // namespace ward

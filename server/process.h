@@ -1,0 +1,60 @@
+// A child process.
+
+#ifndef WARD_SERVER_PROCESS_H_
+#define WARD_SERVER_PROCESS_H_
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "ward/channel/transport.h"
+
+namespace ward {
+
+// How a process ended.
+struct ProcessExit {
+  enum class Kind { kExited, kSignaled, kUnknown };
+  Kind kind = Kind::kUnknown;
+  int value = 0;  // The exit code, or the signal's number.
+
+  bool clean() const { return kind == Kind::kExited && value == 0; }
+
+  // "exited with code 3", "was killed by signal 9 (Killed)", "ended; its exit
+  // code is not known, ...".
+  std::string ToString() const;
+};
+
+// A process that Fork made; readable when it has ended. Thread-safe. The
+// destructor does not wait: until Wait has succeeded, a zombie stays.
+class Process : public Pollable {
+ public:
+  virtual pid_t pid() const = 0;
+
+  // Waits for the end, and reaps. kTimedOut when it is still running at
+  // `deadline`. Afterwards it returns the same at once. In a process that is
+  // not the parent, and where SIGCHLD is ignored, the kind is kUnknown.
+  virtual absl::StatusOr<ProcessExit> Wait(absl::Time deadline) = 0;
+
+  // Never hits another process that has got the same number meanwhile
+  // (pidfd_send_signal(2)). A process that has ended is no error.
+  virtual absl::Status Kill(int signal) = 0;
+};
+
+struct ForkOptions {
+  // Stay open in the child, beside 0, 1 and 2; all others are closed.
+  std::vector<int> keep_open;
+
+  // Fork although this process has other threads. In the child only the
+  // calling thread goes on; a lock that another one held stays locked for
+  // ever, the allocator's among them where the C library does not care for it
+  // (fork(2)).
+  bool allow_threads = false;
+};
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_PROCESS_H_
