@@ -156,7 +156,8 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
         reason::kForkWithThreads,
         absl::StrCat(
             "this process has ", others,
-            " other threads; a fork would copy their locks but not them, and "
+            others == 1 ? " other thread" : " other threads",
+            "; a fork would copy its locks but not the threads, and "
             "the server could hang at the first lock it takes (fork(2)). Start "
             "the server before the threads, or start it by exec of the same "
             "binary"));
@@ -175,7 +176,9 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
   if (pid == 0) {
     CloseAllBut(keep);
     ReseedRandom();
-    const int code = child();
+    // An exception must not unwind into the copy of the parent's stack.
+    const auto run = [&child]() noexcept { return child(); };
+    const int code = run();
     std::fflush(nullptr);
     _exit(code);
   }

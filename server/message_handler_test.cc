@@ -1,0 +1,147 @@
+#include "ward/server/message_handler.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/proto/frame.pb.h"
+
+namespace ward {
+namespace {
+
+// Calls handlers with a message that went over a socket, and reads the reply.
+class MessageHandlerTest : public ::testing::Test {
+ protected:
+  MessageHandlerTest() {
+    auto ends = MessageChannel::CreatePair();
+    EXPECT_TRUE(ends.ok()) << ends.status();
+    client_ = std::move(ends->first);
+    server_ = std::move(ends->second);
+  }
+
+  template <typename... Arguments>
+  absl::Status Call(const MessageHandler& handler,
+                    const Arguments&... arguments) {
+    EXPECT_TRUE(client_.Write("name", arguments...).ok());
+    auto message = server_.Read();
+    EXPECT_TRUE(message.ok()) << message.status();
+    return handler(server_, *message);
+  }
+
+  std::string Reply() {
+    auto reply = client_.Read();
+    EXPECT_TRUE(reply.ok()) << reply.status();
+    return reply.ok() && reply->size() == 1 ? (*reply)[0] : "";
+  }
+
+  MessageChannel client_;
+  MessageChannel server_;
+};
+
+TEST_F(MessageHandlerTest, ConvertsArgumentsToTheParametersOfALambda) {
+  const auto handler = MakeMessageHandler(
+      [](MessageChannel& channel, std::string_view text, int number, bool truth,
+         double fraction, const std::string& more) {
+        return channel.Write(
+            absl::StrCat(text, "|", number, "|", truth, "|", fraction, "|", more));
+      });
+  EXPECT_TRUE(Call(handler, "a b", -7, true, 0.25, "").ok());
+  EXPECT_EQ(Reply(), "a b|-7|1|0.25|");
+}
+
+TEST_F(MessageHandlerTest, CallsMemberFunctionsConstAndNot) {
+  struct Counter {
+    absl::StatusOr<int> Add(int amount) { return count += amount; }
+    absl::StatusOr<int> Get() const { return count; }
+    int count = 0;
+  } counter;
+  EXPECT_TRUE(Call(MakeMessageHandler(&counter, &Counter::Add), 5).ok());
+  EXPECT_EQ(Reply(), "5");
+  EXPECT_TRUE(Call(MakeMessageHandler(&counter, &Counter::Get)).ok());
+  EXPECT_EQ(Reply(), "5");
+}
+
+TEST_F(MessageHandlerTest, TakesAndReturnsProtobufMessages) {
+  const auto handler = MakeMessageHandler(
+      [](const proto::Error& request) -> absl::StatusOr<proto::Error> {
+        proto::Error reply = request;
+        reply.set_code(request.code() + 1);
+        return reply;
+      });
+  proto::Error request;
+  request.set_code(41);
+  request.set_text("kept");
+  EXPECT_TRUE(Call(handler, request).ok());
+  proto::Error reply;
+  ASSERT_TRUE(reply.ParseFromString(Reply()));
+  EXPECT_EQ(reply.code(), 42);
+  EXPECT_EQ(reply.text(), "kept");
+}
+
+TEST_F(MessageHandlerTest, MovesAttachedDescriptorsIntoParameters) {
+  struct stat sent;
+  struct stat got {};
+  const FileDescriptor file(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  fstat(file.get(), &sent);
+  const auto handler =
+      MakeMessageHandler([&got](std::string_view before, FileDescriptor attached,
+                                std::string_view after) -> absl::Status {
+        EXPECT_EQ(absl::StrCat(before, after), "ab");
+        fstat(attached.get(), &got);
+        return absl::OkStatus();
+      });
+  EXPECT_TRUE(Call(handler, "a", file, "b").ok());
+  EXPECT_EQ(got.st_rdev, sent.st_rdev);
+}
+
+TEST_F(MessageHandlerTest, GivesAMessageUnconvertedToWhoAsksForIt) {
+  const auto handler = MakeMessageHandler(
+      [](MessageChannel& channel, Message message) {
+        return channel.Write(absl::StrCat(message.name(), message.size()));
+      });
+  EXPECT_TRUE(Call(handler, "x", "y").ok());
+  EXPECT_EQ(Reply(), "name3");
+}
+
+TEST_F(MessageHandlerTest, IsNotCalledWithArgumentsThatDoNotFit) {
+  int calls = 0;
+  const auto handler =
+      MakeMessageHandler([&calls](int, unsigned char) -> absl::Status {
+        ++calls;
+        return absl::OkStatus();
+      });
+  const FileDescriptor file(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  for (const absl::Status& status :
+       {Call(handler), Call(handler, 1), Call(handler, 1, 2, 3),
+        Call(handler, "one", 2), Call(handler, 1, 256), Call(handler, 1, -1),
+        Call(handler, 1, 2, file), Call(handler, 1, file)}) {
+    EXPECT_TRUE(HasReason(status, reason::kInvalidArguments)) << status;
+  }
+  EXPECT_EQ(calls, 0);
+  EXPECT_TRUE(Call(handler, 1, 255).ok());
+  EXPECT_EQ(calls, 1);
+}
+
+TEST_F(MessageHandlerTest, SaysWhichArgumentDidNotFitButNotItsValue) {
+  const auto handler = MakeMessageHandler(
+      [](std::string_view, int) { return absl::OkStatus(); });
+  const absl::Status status = Call(handler, "text", "a secret");
+  EXPECT_TRUE(absl::StrContains(status.message(), "argument 2")) << status;
+  EXPECT_FALSE(absl::StrContains(status.message(), "secret")) << status;
+}
+
+}  // namespace
+}  // namespace ward

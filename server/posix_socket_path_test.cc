@@ -1,0 +1,154 @@
+#include "ward/server/posix_socket_path.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+
+namespace ward {
+namespace {
+
+class SocketPathTest : public ::testing::Test {
+ protected:
+  SocketPathTest() {
+    std::string name = "/tmp/ward-test-XXXXXX";
+    EXPECT_NE(mkdtemp(name.data()), nullptr);
+    directory_ = name;
+  }
+  ~SocketPathTest() override { std::filesystem::remove_all(directory_); }
+
+  std::string Path(const std::string& name) const {
+    return absl::StrCat(directory_, "/", name);
+  }
+
+  // A socket bound to `path`; listening or not.
+  static FileDescriptor Bind(const std::string& path, bool listening) {
+    FileDescriptor bound(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const auto address = SocketAddress::Of(path);
+    EXPECT_TRUE(address.ok()) << address.status();
+    EXPECT_EQ(bind(bound.get(), address->get(), address->size()), 0)
+        << strerror(errno);
+    if (listening) {
+      EXPECT_EQ(listen(bound.get(), 1), 0);
+    }
+    return bound;
+  }
+
+  static FileIdentity IdentityOf(const std::string& path) {
+    struct stat found;
+    EXPECT_EQ(lstat(path.c_str(), &found), 0);
+    return {found.st_dev, found.st_ino};
+  }
+
+  std::string directory_;
+};
+
+TEST_F(SocketPathTest, APathOfAnyLengthCanBeBoundAndConnectedTo) {
+  // 107 bytes are the longest that sun_path holds.
+  for (const size_t length : {50, 106, 107, 108, 109, 500}) {
+    std::string path = directory_;
+    while (path.size() + 1 + 40 < length) {
+      absl::StrAppend(&path, "/", std::string(40, 'd'));
+      mkdir(path.c_str(), 0700);
+    }
+    absl::StrAppend(&path, "/", std::string(length - path.size() - 1, 's'));
+    ASSERT_EQ(path.size(), length);
+    const FileDescriptor server = Bind(path, true);
+    const FileDescriptor client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const auto address = SocketAddress::Of(path);
+    ASSERT_TRUE(address.ok());
+    EXPECT_EQ(connect(client.get(), address->get(), address->size()), 0)
+        << length << ": " << strerror(errno);
+    struct stat found;
+    EXPECT_EQ(lstat(path.c_str(), &found), 0) << "at the very path asked for";
+    EXPECT_TRUE(S_ISSOCK(found.st_mode));
+  }
+}
+
+TEST_F(SocketPathTest, AFileNameThatDoesNotFitIsRefusedWithItsLength) {
+  const auto address = SocketAddress::Of(Path(std::string(120, 'n')));
+  EXPECT_TRUE(HasReason(address.status(), reason::kPathTooLong));
+  EXPECT_TRUE(absl::StrContains(address.status().message(), "has 120 bytes"))
+      << address.status();
+}
+
+TEST_F(SocketPathTest, EmptyAndNulPathsAreRefused) {
+  EXPECT_FALSE(SocketAddress::Of("").ok());
+  EXPECT_FALSE(SocketAddress::Of(std::string("\0abstract", 9)).ok());
+}
+
+TEST_F(SocketPathTest, RemovesTheFileItWasToldOf) {
+  const FileDescriptor server = Bind(Path("s"), true);
+  EXPECT_TRUE(RemoveIfSame(Path("s"), IdentityOf(Path("s"))).ok());
+  EXPECT_TRUE(std::filesystem::is_empty(directory_));
+  EXPECT_TRUE(RemoveIfSame(Path("s"), {1, 1}).ok()) << "nothing there is fine";
+}
+
+TEST_F(SocketPathTest, LeavesASuccessorAlone) {
+  const FileDescriptor old = Bind(Path("s"), true);
+  const FileIdentity identity = IdentityOf(Path("s"));
+  ASSERT_EQ(unlink(Path("s").c_str()), 0);
+  const FileDescriptor successor = Bind(Path("s"), true);
+  const FileIdentity after = IdentityOf(Path("s"));
+  EXPECT_TRUE(RemoveIfSame(Path("s"), identity).ok());
+  EXPECT_EQ(IdentityOf(Path("s")).inode, after.inode);
+}
+
+TEST_F(SocketPathTest, AStaleSocketMakesWay) {
+  Bind(Path("s"), true).Reset();
+  EXPECT_TRUE(ClearStaleSocket(Path("s")).ok());
+  EXPECT_TRUE(std::filesystem::is_empty(directory_));
+  EXPECT_TRUE(ClearStaleSocket(Path("s")).ok()) << "nothing there is fine";
+}
+
+TEST_F(SocketPathTest, ALiveSocketStays) {
+  const FileDescriptor live = Bind(Path("s"), true);
+  // The queue has room for two; asking again and again must not change the
+  // answer.
+  for (int i = 0; i < 4; ++i) {
+    const absl::Status status = ClearStaleSocket(Path("s"));
+    EXPECT_TRUE(HasReason(status, reason::kPathTaken)) << status;
+  }
+  EXPECT_TRUE(std::filesystem::exists(Path("s")));
+}
+
+TEST_F(SocketPathTest, ADatagramSocketStays) {
+  FileDescriptor bound(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const auto address = SocketAddress::Of(Path("s"));
+  ASSERT_EQ(bind(bound.get(), address->get(), address->size()), 0);
+  EXPECT_TRUE(HasReason(ClearStaleSocket(Path("s")), reason::kPathTaken));
+  EXPECT_TRUE(std::filesystem::exists(Path("s")));
+}
+
+TEST_F(SocketPathTest, FilesDirectoriesAndLinksStay) {
+  std::ofstream(Path("file")) << "precious";
+  std::filesystem::create_directory(Path("directory"));
+  Bind(Path("stale"), true).Reset();
+  std::filesystem::create_symlink(Path("stale"), Path("link"));
+  for (const std::string name : {"file", "directory", "link"}) {
+    const absl::Status status = ClearStaleSocket(Path(name));
+    EXPECT_TRUE(HasReason(status, reason::kPathTaken)) << name << status;
+    EXPECT_TRUE(absl::StrContains(status.message(), Path(name))) << status;
+  }
+  std::string content;
+  std::ifstream(Path("file")) >> content;
+  EXPECT_EQ(content, "precious");
+  EXPECT_TRUE(std::filesystem::exists(Path("link")));
+}
+
+}  // namespace
+}  // namespace ward
