@@ -193,6 +193,11 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner,
     listener.RemovePath();
     running_ = false;
   };
+  if (options_.max_clients < 1 || options_.max_unauthenticated_clients < 1) {
+    return absl::InvalidArgumentError(
+        "max_clients and max_unauthenticated_clients must be 1 or more: nobody "
+        "would ever be served");
+  }
   SignalPlan plan{{SIGINT, SIGTERM}, {SIGHUP, SIGPIPE}};
   for (const auto& [signal, handler] : signal_handlers_) {
     plan.receive.push_back(signal);

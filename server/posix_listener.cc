@@ -211,11 +211,28 @@ absl::StatusOr<std::unique_ptr<Listener>> PosixListen(
 
 absl::StatusOr<std::unique_ptr<Transport>> PosixConnect(const std::string& path,
                                                         absl::Time deadline) {
-  const std::string attempt = absl::StrCat("connect to \"", path, "\"");
+  const auto failed = [&path](int error_number) -> absl::Status {
+    const std::string attempt = absl::StrCat("connect to \"", path, "\"");
+    switch (error_number) {
+      case ENOENT:
+      case ECONNREFUSED:
+        return MakeError(
+            reason::kServerUnreachable,
+            absl::StrCat(absl::ErrnoToStatus(error_number, attempt).message(),
+                         "; no server listens there: it was not started, or "
+                         "has stopped"));
+      case EAGAIN:
+        return MakeError(reason::kTimedOut,
+                         absl::StrCat(attempt, ": the server's queue of "
+                                               "waiting clients stayed full"));
+      default:
+        return SystemError(error_number, attempt);
+    }
+  };
   WARD_ASSIGN_OR_RETURN(const SocketAddress address, SocketAddress::Of(path));
   FileDescriptor client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!client.is_open()) return SystemError(errno, "create a socket");
-  while (true) {
+  if (!client.is_open()) return failed(errno);
+  do {
     if (deadline != absl::InfiniteFuture()) {
       // What connect(2) waits for on a Unix socket is room in the queue, and
       // no poll(2) tells of that; its time limit is the one for sending. Zero
@@ -224,25 +241,14 @@ absl::StatusOr<std::unique_ptr<Transport>> PosixConnect(const std::string& path,
           std::max(deadline - MonotonicNow(), absl::Milliseconds(1)));
       if (setsockopt(client.get(), SOL_SOCKET, SO_SNDTIMEO, &limit,
                      sizeof(limit)) != 0) {
-        return SystemError(errno, attempt);
+        return failed(errno);
       }
     }
-    if (connect(client.get(), address.get(), address.size()) == 0) break;
-    if (errno == EINTR) continue;
-    if (errno == ENOENT || errno == ECONNREFUSED) {
-      return MakeError(reason::kServerUnreachable,
-                       absl::StrCat(absl::ErrnoToStatus(errno, attempt).message(),
-                                    "; no server listens there: it was not "
-                                    "started, or has stopped"));
+    if (connect(client.get(), address.get(), address.size()) == 0) {
+      return std::make_unique<SocketTransport>(std::move(client));
     }
-    if (errno == EAGAIN) {
-      return MakeError(reason::kTimedOut,
-                       absl::StrCat(attempt, ": the server's queue of waiting "
-                                             "clients stayed full"));
-    }
-    return SystemError(errno, attempt);
-  }
-  return std::make_unique<SocketTransport>(std::move(client));
+  } while (errno == EINTR);
+  return failed(errno);
 }
 
 }  // namespace ward
