@@ -81,7 +81,11 @@ absl::Status RemoveIfSame(const std::string& path, FileIdentity identity) {
   if (lstat(aside.c_str(), &found) == 0 && !IsSame(found, identity)) {
     // A successor's, after all. Back with it; link(2) replaces nothing that
     // has come meanwhile.
-    link(aside.c_str(), path.c_str());
+    if (link(aside.c_str(), path.c_str()) != 0 && errno != EEXIST) {
+      return SystemError(errno, absl::StrCat("give \"", path,
+                                             "\" back its name, now \"",
+                                             aside, "\""));
+    }
   }
   unlink(aside.c_str());
   return absl::OkStatus();
