@@ -36,11 +36,13 @@ inline constexpr bool kIsProto =
     std::is_base_of_v<google::protobuf::MessageLite, T>;
 
 // bool and char have integers' traits, and are none here: a bool has its own
-// spelling, and whether 'x' means 120 should not be guessed.
+// spelling, and whether 'x' means 120 should not be guessed. Nor is long double:
+// it differs between machines, and libstdc++ 12 does not read all of its own
+// back.
 template <typename T>
 inline constexpr bool kIsNumber =
     std::is_arithmetic_v<T> && !std::is_same_v<T, bool> &&
-    !std::is_same_v<T, char>;
+    !std::is_same_v<T, char> && !std::is_same_v<T, long double>;
 
 }  // namespace internal
 

@@ -28,9 +28,11 @@ absl::Span<const std::string> Message::arguments() const {
 
 absl::Status Message::CheckCounts(size_t first, size_t values,
                                   size_t descriptors) const {
-  const size_t got = parts_.size() < first ? 0 : parts_.size() - first;
-  if (parts_.size() >= first && got == values &&
-      descriptors_.size() == descriptors) {
+  if (parts_.size() < first) {
+    return MakeError(reason::kInvalidArguments, "the message has no name");
+  }
+  const size_t got = parts_.size() - first;
+  if (got == values && descriptors_.size() == descriptors) {
     return absl::OkStatus();
   }
   return MakeError(

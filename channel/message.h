@@ -54,7 +54,8 @@ class Message {
   // All parts, converted (see argument.h); a FileDescriptor among the types
   // takes the next attached one. The count must be exact, in parts and in
   // descriptors. kInvalidArguments says which one did not fit; its value is
-  // not repeated, it may be a secret.
+  // not repeated, it may be a secret. The message is then as it was; otherwise
+  // its descriptors now belong to the result.
   template <typename... Values>
   absl::StatusOr<std::tuple<Values...>> Unpack() {
     return UnpackFrom<Values...>(0);
@@ -70,11 +71,15 @@ class Message {
   template <typename... Values>
   absl::StatusOr<std::tuple<Values...>> UnpackFrom(size_t first);
 
-  // Converts the next part, or takes the next descriptor; false if it is
+  // Converts the next part, unless `value` is a descriptor; false if it is
   // unfit, and `error` then says why.
   template <typename Value>
-  bool UnpackNext(size_t& next_part, size_t& next_descriptor, size_t first,
-                  Value& value, absl::Status& error);
+  bool UnpackNext(size_t& next_part, size_t first, Value& value,
+                  absl::Status& error) const;
+
+  // Takes the next descriptor, if `value` is one.
+  template <typename Value>
+  void TakeNext(std::vector<FileDescriptor>::iterator& next, Value& value);
 
   absl::Status CheckCounts(size_t first, size_t values,
                            size_t descriptors) const;
@@ -95,27 +100,37 @@ absl::StatusOr<std::tuple<Values...>> Message::UnpackFrom(size_t first) {
   if (!status.ok()) return status;
   std::tuple<Values...> values;
   size_t part = first;
-  size_t descriptor = 0;
   const bool all_fit = std::apply(
       [&](auto&... value) {
-        return (UnpackNext(part, descriptor, first, value, status) && ...);
+        return (UnpackNext(part, first, value, status) && ...);
       },
       values);
   if (!all_fit) return status;
+  auto descriptor = descriptors_.begin();
+  std::apply([&](auto&... value) { (TakeNext(descriptor, value), ...); },
+             values);
+  descriptors_.clear();
   return values;
 }
 
 template <typename Value>
-bool Message::UnpackNext(size_t& next_part, size_t& next_descriptor,
-                         size_t first, Value& value, absl::Status& error) {
-  if constexpr (std::is_same_v<Value, FileDescriptor>) {
-    value = std::move(descriptors_[next_descriptor++]);
-    return true;
-  } else {
+bool Message::UnpackNext(size_t& next_part, size_t first, Value& value,
+                         absl::Status& error) const {
+  if constexpr (!std::is_same_v<Value, FileDescriptor>) {
     const size_t part = next_part++;
     if (internal::FromPart(parts_[part], value)) return true;
     error = Unfit(part - first + 1, internal::KindOf<Value>());
     return false;
+  } else {
+    return true;
+  }
+}
+
+template <typename Value>
+void Message::TakeNext(std::vector<FileDescriptor>::iterator& next,
+                       Value& value) {
+  if constexpr (std::is_same_v<Value, FileDescriptor>) {
+    value = std::move(*next++);
   }
 }
 

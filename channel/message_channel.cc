@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -49,6 +48,11 @@ constexpr size_t kKeptBytes = size_t{64} << 10;
 constexpr size_t kFrameOverhead = 64;
 
 constexpr size_t kMaxErrorText = size_t{4} << 10;
+constexpr size_t kMaxErrorReason = 128;
+
+// The descriptors of this frame and of the next: a receive ends with the bytes
+// that brought some.
+constexpr size_t kMaxArrivals = 2;
 
 // The longest varint of 64 bits.
 constexpr size_t kMaxVarintBytes = 10;
@@ -98,6 +102,29 @@ std::optional<size_t> CountParts(CodedInputStream& in, bool in_array) {
   return in.ConsumedEntireMessage() ? std::make_optional(parts) : std::nullopt;
 }
 
+// The length of the UTF-8 character that `text` (not empty) begins with; 0 if it
+// begins with none. RFC 3629: no overlong forms, no surrogates, none past
+// U+10FFFF.
+size_t Utf8Length(std::string_view text) {
+  const auto at = [text](size_t i) -> uint32_t {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0;
+  };
+  const auto follows = [at](size_t i) { return (at(i) & 0xC0) == 0x80; };
+  if (at(0) < 0x80) return 1;
+  if (at(0) >= 0xC2 && at(0) <= 0xDF) return follows(1) ? 2 : 0;
+  if (at(0) >= 0xE0 && at(0) <= 0xEF) {
+    const uint32_t point = (at(0) & 0x0F) << 12 | (at(1) & 0x3F) << 6;
+    const bool fits = point >= 0x800 && (point < 0xD800 || point > 0xDFFF);
+    return fits && follows(1) && follows(2) ? 3 : 0;
+  }
+  if (at(0) >= 0xF0 && at(0) <= 0xF4) {
+    const uint32_t point = (at(0) & 0x07) << 18 | (at(1) & 0x3F) << 12;
+    const bool fits = point >= 0x10000 && point <= 0x10FFFF;
+    return fits && follows(1) && follows(2) && follows(3) ? 4 : 0;
+  }
+  return 0;
+}
+
 std::optional<size_t> CountParts(std::string_view frame) {
   CodedInputStream in(reinterpret_cast<const uint8_t*>(frame.data()),
                       static_cast<int>(frame.size()));
@@ -105,6 +132,19 @@ std::optional<size_t> CountParts(std::string_view frame) {
   const std::optional<size_t> parts = CountParts(in, false);
   in.PopLimit(whole);
   return parts;
+}
+
+// `text` cut to `max_size`, as the UTF-8 that a proto3 string must be: a parser
+// would refuse the whole frame otherwise.
+std::string ToUtf8(std::string_view text, size_t max_size) {
+  std::string out(text.substr(0, max_size));
+  size_t i = 0;
+  while (i < out.size()) {
+    const size_t length = Utf8Length(std::string_view(out).substr(i));
+    if (length == 0) out[i] = '?';
+    i += std::max<size_t>(length, 1);
+  }
+  return out;
 }
 
 absl::Status FromWire(const proto::Error& error) {
@@ -115,6 +155,12 @@ absl::Status FromWire(const proto::Error& error) {
   return MakeError(known ? static_cast<absl::StatusCode>(code)
                          : absl::StatusCode::kUnknown,
                    error.reason(), error.text());
+}
+
+void WipePassword(proto::Frame& frame) {
+  std::string& password = *frame.mutable_password();
+  Wipe(password.data(), password.size());
+  password.clear();
 }
 
 absl::Status Unexpected(std::string_view wanted, const proto::Frame& frame) {
@@ -216,14 +262,8 @@ absl::Status MessageChannel::WriteError(const absl::Status& error) {
   out_->Clear();
   proto::Error& out = *out_->mutable_error();
   out.set_code(static_cast<int>(error.code()));
-  out.set_reason(ReasonOf(error));
-  // A proto3 string is UTF-8, and a cut or a careless author is not: what is
-  // not ASCII is replaced, so that readers in every language take the frame.
-  std::string text(error.message().substr(0, kMaxErrorText));
-  std::replace_if(
-      text.begin(), text.end(),
-      [](char c) { return static_cast<unsigned char>(c) > 126; }, '?');
-  out.set_text(std::move(text));
+  out.set_reason(ToUtf8(ReasonOf(error), kMaxErrorReason));
+  out.set_text(ToUtf8(error.message(), kMaxErrorText));
   return SendFrame({});
 }
 
@@ -248,12 +288,14 @@ absl::Status MessageChannel::SendFrame(absl::Span<const int> descriptors) {
                                   " parts, not ", parts));
   }
   out_->set_descriptors(static_cast<uint32_t>(descriptors.size()));
-  if (to_present_ != nullptr) {
+  const bool has_password = to_present_ != nullptr;
+  if (has_password) {
     const std::string_view password = to_present_->Expose();
     out_->set_password(password.data(), password.size());
   }
   const size_t size = out_->ByteSizeLong();
   if (size > limits_.max_frame_bytes) {
+    if (has_password) WipePassword(*out_);
     return MakeError(
         reason::kFrameTooLarge,
         absl::StrCat("a message may have ", limits_.max_frame_bytes,
@@ -271,11 +313,9 @@ absl::Status MessageChannel::SendFrame(absl::Span<const int> descriptors) {
     out_->SerializeWithCachedSizes(&coded);
   }
   absl::Status status = SendBytes(out_bytes_, descriptors);
-  if (to_present_ != nullptr) {
-    std::string& copy = *out_->mutable_password();
-    Wipe(copy.data(), copy.size());
+  if (has_password) {
+    WipePassword(*out_);
     Wipe(out_bytes_.data(), out_bytes_.size());
-    to_present_ = nullptr;
   }
   if (out_bytes_.capacity() > kKeptBytes) {
     out_bytes_ = std::string();
@@ -299,8 +339,18 @@ absl::Status MessageChannel::SendBytes(std::string_view bytes,
       if (bytes.size() < size) write_status_ = sent.status();
       return sent.status();
     }
-    bytes.remove_prefix(*sent);
-    if (*sent > 0) descriptors = {};
+    if (*sent > 0) {
+      bytes.remove_prefix(*sent);
+      descriptors = {};
+      to_present_ = nullptr;
+    }
+    // A peer that always makes room for one byte more gets no more time.
+    if (!bytes.empty()) {
+      absl::Status late = CheckTime(deadline);
+      if (late.ok()) continue;
+      if (bytes.size() < size) write_status_ = late;
+      return late;
+    }
   }
   return absl::OkStatus();
 }
@@ -310,12 +360,14 @@ absl::Status MessageChannel::WriteFailed(const absl::Status& status) {
   // A server that refuses a client says why, and closes. What it said is in
   // this socket still, and no wait: nothing more can come.
   const absl::Duration timeout = std::exchange(timeout_, absl::ZeroDuration());
-  std::vector<FileDescriptor> descriptors;
-  if (ReceiveFrame(limits_.max_frame_bytes, descriptors).ok() &&
-      in_->has_error()) {
-    write_status_ = FromWire(in_->error());
-  }
+  const absl::Status left =
+      ReceiveFrame(limits_.max_frame_bytes, kept_descriptors_);
   timeout_ = timeout;
+  if (left.ok() && in_->has_error()) {
+    write_status_ = FromWire(in_->error());
+  } else if (!HasReason(left, reason::kTimedOut)) {
+    kept_ = left;
+  }
   return write_status_;
 }
 
@@ -352,12 +404,14 @@ MessageChannel::ReadMap() {
 }
 
 absl::Status MessageChannel::ReadScalar(std::string& bytes, size_t max_size) {
-  const size_t max_bytes =
-      max_size < limits_.max_frame_bytes
-          ? std::min(limits_.max_frame_bytes,
-                     max_size + kFrameOverhead +
-                         (to_expect_ ? to_expect_->Expose().size() : 0))
-          : limits_.max_frame_bytes;
+  size_t max_bytes = limits_.max_frame_bytes;
+  if (max_size < max_bytes) {
+    // Whatever the caller's maximum, the peer may have an error to tell.
+    const size_t wanted = std::max(max_size, kMaxErrorText + kMaxErrorReason);
+    const size_t password =
+        to_expect_ == nullptr ? 0 : to_expect_->Expose().size();
+    max_bytes = std::min(max_bytes, wanted + kFrameOverhead + password);
+  }
   std::vector<FileDescriptor> descriptors;
   WARD_RETURN_IF_ERROR(ReceiveFrame(max_bytes, descriptors));
   if (in_->has_error()) return FromWire(in_->error());
@@ -387,10 +441,14 @@ absl::StatusOr<FileDescriptor> MessageChannel::ReadDescriptor() {
 absl::Status MessageChannel::ReceiveFrame(
     size_t max_bytes, std::vector<FileDescriptor>& descriptors) {
   if (!is_open()) return Closed();
+  if (kept_.has_value()) {
+    const absl::Status kept = *std::exchange(kept_, std::nullopt);
+    descriptors = std::exchange(kept_descriptors_, {});
+    return kept;
+  }
   if (!read_status_.ok()) return read_status_;
-  // Lengths are ints in protobuf; a limit over 2 GiB must not become negative.
-  max_bytes = std::min<size_t>(max_bytes, std::numeric_limits<int>::max() / 2);
   const absl::Time deadline = Deadline();
+  bool trickling = false;
   while (true) {
     const auto* unread = reinterpret_cast<const uint8_t*>(buffer_.get() + begin_);
     const size_t available = end_ - begin_;
@@ -415,6 +473,7 @@ absl::Status MessageChannel::ReceiveFrame(
           if (to_expect_ != nullptr) Wipe(&buffer_[begin_], frame_bytes);
           begin_ += frame_bytes;
           if (begin_ == end_) begin_ = end_ = 0;
+          last_frame_bytes_ = frame_bytes;
           const absl::Status admitted = CheckPassword();
           WARD_RETURN_IF_ERROR(parsed);
           if (!admitted.ok()) return ReadFailed(admitted);
@@ -425,36 +484,46 @@ absl::Status MessageChannel::ReceiveFrame(
                                     "the peer sent a length of over 10 bytes"));
       }
     }
-    Reserve(frame_bytes);
-    const absl::StatusOr<Transport::Received> received = transport_->Receive(
-        absl::MakeSpan(&buffer_[end_], capacity_ - end_),
-        limits_.max_descriptors, arrived_, deadline);
-    if (!received.ok()) {
-      // What has come stays: after a time-out the next call goes on with it.
-      return HasReason(received.status(), reason::kConnectionLost)
-                 ? ReadFailed(received.status())
-                 : received.status();
-    }
-    if (received->end_of_stream) {
-      return available == 0
-                 ? MakeError(reason::kEndOfStream,
-                             "the peer has closed the connection")
-                 : ReadFailed(MakeError(
-                       reason::kConnectionLost,
-                       absl::StrCat("the peer closed the connection ",
-                                    available, " bytes into a message")));
-    }
-    end_ += received->bytes;
-    some_truncated_ |= received->descriptors_truncated;
-    // One receive ends with the bytes that brought descriptors, so an honest
-    // peer's are at most this frame's and the next one's.
-    if (arrived_.size() > 2 * limits_.max_descriptors) {
-      arrived_.clear();
-      return ReadFailed(
-          MakeError(reason::kMalformedFrame,
-                    "the peer sent descriptors that belong to no message"));
-    }
+    // A peer that always has one byte more gets no more time. What fills the
+    // room is no trickle: it was there before, and the rest may be there too.
+    if (trickling) WARD_RETURN_IF_ERROR(CheckTime(deadline));
+    WARD_RETURN_IF_ERROR(ReceiveMore(frame_bytes, deadline));
+    trickling = end_ < capacity_;
   }
+}
+
+absl::Status MessageChannel::ReceiveMore(size_t frame_bytes,
+                                         absl::Time deadline) {
+  Reserve(frame_bytes);
+  const absl::Span<char> room(&buffer_[end_], capacity_ - end_);
+  Arrival arrival;
+  const absl::StatusOr<Transport::Received> received = transport_->Receive(
+      room, limits_.max_descriptors, arrival.descriptors, deadline);
+  if (!received.ok()) {
+    // What has come stays: after a time-out the next call goes on with it.
+    return HasReason(received.status(), reason::kConnectionLost)
+               ? ReadFailed(received.status())
+               : received.status();
+  }
+  if (received->end_of_stream) {
+    return end_ == 0 ? MakeError(reason::kEndOfStream,
+                                 "the peer has closed the connection")
+                     : ReadFailed(MakeError(
+                           reason::kConnectionLost,
+                           absl::StrCat("the peer closed the connection ",
+                                        end_, " bytes into a message")));
+  }
+  end_ += received->bytes;
+  if (!arrival.descriptors.empty() || received->descriptors_truncated) {
+    arrival.truncated = received->descriptors_truncated;
+    arrivals_.push_back(std::move(arrival));
+  }
+  if (arrivals_.size() > kMaxArrivals) {
+    return ReadFailed(
+        MakeError(reason::kMalformedFrame,
+                  "the peer sent descriptors that belong to no message"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status MessageChannel::Parse(std::string_view bytes) {
@@ -478,10 +547,10 @@ absl::Status MessageChannel::Parse(std::string_view bytes) {
 
 absl::Status MessageChannel::CheckPassword() {
   const Secret* expected = std::exchange(to_expect_, nullptr);
-  std::string& password = *in_->mutable_password();
+  const std::string& password = in_->password();
   const bool right = expected == nullptr ? password.empty()
                                          : expected->Matches(password);
-  Wipe(password.data(), password.size());
+  WipePassword(*in_);
   if (right) return absl::OkStatus();
   return expected == nullptr
              ? MakeError(reason::kMalformedFrame,
@@ -495,30 +564,31 @@ absl::Status MessageChannel::CheckPassword() {
 absl::Status MessageChannel::ClaimDescriptors(
     std::vector<FileDescriptor>& descriptors) {
   const size_t declared = in_->descriptors();
-  if (arrived_.size() < declared && some_truncated_) {
-    arrived_.clear();
-    some_truncated_ = false;
-    return MakeError(
-        reason::kDescriptorsTruncated,
-        absl::StrCat("the message came with ", declared,
-                     " descriptors, and this process could not take all of "
-                     "them: its descriptor table is full, or it accepts only ",
-                     limits_.max_descriptors,
-                     " here; close some, raise the limit, and ask again"));
+  Arrival arrival;
+  if (declared > 0 && !arrivals_.empty()) {
+    arrival = std::move(arrivals_.front());
+    arrivals_.erase(arrivals_.begin());
   }
-  if (arrived_.size() >= declared) {
-    const auto end = arrived_.begin() + static_cast<ptrdiff_t>(declared);
-    descriptors.assign(std::make_move_iterator(arrived_.begin()),
-                       std::make_move_iterator(end));
-    arrived_.erase(arrived_.begin(), end);
-    // What is left must belong to bytes that are still unread.
-    const bool all_read = begin_ == end_;
-    if (!all_read || (arrived_.empty() && !some_truncated_)) {
-      return absl::OkStatus();
-    }
+  // What is left must belong to bytes that are still unread.
+  const bool none_stray = arrivals_.empty() || begin_ < end_;
+  if (none_stray && arrival.truncated) {
+    return declared > limits_.max_descriptors
+               ? MakeError(reason::kTooManyDescriptors,
+                           absl::StrCat("the message came with ", declared,
+                                        " descriptors, over the limit of ",
+                                        limits_.max_descriptors))
+               : MakeError(
+                     reason::kDescriptorsTruncated,
+                     absl::StrCat(
+                         "the message came with ", declared,
+                         " descriptors, and this process's descriptor table "
+                         "has no room for them all; close some, or raise the "
+                         "limit (ulimit -n), and ask again"));
   }
-  descriptors.clear();
-  arrived_.clear();
+  if (none_stray && arrival.descriptors.size() == declared) {
+    descriptors = std::move(arrival.descriptors);
+    return absl::OkStatus();
+  }
   return ReadFailed(
       MakeError(reason::kMalformedFrame,
                 absl::StrCat("the peer's message declares ", declared,
@@ -527,6 +597,7 @@ absl::Status MessageChannel::ClaimDescriptors(
 
 absl::Status MessageChannel::ReadFailed(const absl::Status& status) {
   read_status_ = status;
+  arrivals_.clear();
   return status;
 }
 
@@ -536,8 +607,10 @@ void MessageChannel::Reserve(size_t frame_bytes) {
     end_ -= begin_;
     begin_ = 0;
   }
-  // An empty buffer that one large message left behind is given back.
-  const bool shrink = end_ == 0 && capacity_ > kKeptBytes;
+  // An empty buffer that large messages left behind is given back after the
+  // first small one: not between two of a stream of large ones.
+  const bool shrink = end_ == 0 && capacity_ > kKeptBytes &&
+                      last_frame_bytes_ <= kKeptBytes;
   if (end_ < capacity_ && !shrink) return;
   // Doubled as bytes come, never sized by the length that the peer claims.
   const size_t capacity =
@@ -558,12 +631,30 @@ void MessageChannel::ShutDown() {
 
 void MessageChannel::Close() {
   transport_.reset();
-  arrived_.clear();
+  arrivals_.clear();
+  kept_descriptors_.clear();
+}
+
+void MessageChannel::set_limits(const ChannelLimits& limits) {
+  limits_ = limits;
+  limits_.max_frame_bytes =
+      std::min(limits.max_frame_bytes, ChannelLimits::kMostFrameBytes);
+  limits_.max_descriptors =
+      std::min(limits.max_descriptors, ChannelLimits::kMostDescriptors);
 }
 
 absl::Time MessageChannel::Deadline() const {
   return timeout_ == absl::InfiniteDuration() ? absl::InfiniteFuture()
                                               : transport_->TimeNow() + timeout_;
+}
+
+absl::Status MessageChannel::CheckTime(absl::Time deadline) const {
+  if (deadline == absl::InfiniteFuture() ||
+      transport_->TimeNow() <= deadline) {
+    return absl::OkStatus();
+  }
+  return MakeError(reason::kTimedOut,
+                   "the peer was too slow: the time for the message is over");
 }
 
 }  // namespace ward

@@ -26,6 +26,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -61,6 +62,10 @@ struct ChannelLimits {
 
   // Descriptors in one frame.
   size_t max_descriptors = kMaxDescriptorsPerMessage;
+
+  // What the kernel and protobuf can do at all; set_limits() goes no further.
+  static constexpr size_t kMostFrameBytes = size_t{1} << 30;
+  static constexpr size_t kMostDescriptors = kMaxDescriptorsPerMessage;
 };
 
 // One end of a conversation. Move-only; closes its socket when destroyed.
@@ -94,7 +99,10 @@ class MessageChannel {
   // argument.h. Returns when the kernel has taken all of it.
   //
   // If the peer has closed the connection but said why (an error frame), that
-  // error is returned.
+  // error is returned. Any other message that it left can still be read.
+  //
+  // A write that was refused, or failed before its first byte left, leaves the
+  // channel as it was.
   template <typename... Arguments>
   absl::Status Write(const Arguments&... arguments) {
     return WriteArguments({Argument(arguments)...});
@@ -105,8 +113,9 @@ class MessageChannel {
 
   // Waits for the next message. kEndOfStream when the peer has closed its end
   // after a whole message; kDescriptorsTruncated when its descriptors found no
-  // room in this process (the message is lost, the channel is in step);
-  // kUnexpectedFrame for a scalar. An error that the peer wrote is returned as
+  // room in this process, kTooManyDescriptors when they are more than limits()
+  // allows (the message is lost, the channel is in step); kUnexpectedFrame for
+  // a scalar. An error that the peer wrote is returned as
   // the error it was: code, reason and text.
   absl::StatusOr<Message> Read();
 
@@ -138,7 +147,8 @@ class MessageChannel {
   // --- errors ---
 
   // Tells the peer that what it asked for failed: its Read returns `error`
-  // (not OK). A text over 4 KiB is cut.
+  // (not OK). A text over 4 KiB is cut, as is a reason over 128 bytes; what is
+  // no UTF-8 in them arrives as question marks.
   absl::Status WriteError(const absl::Status& error);
 
   // --- settings ---
@@ -148,11 +158,11 @@ class MessageChannel {
   // process ends the wait).
   void set_timeout(absl::Duration timeout) { timeout_ = timeout; }
 
-  void set_limits(const ChannelLimits& limits) { limits_ = limits; }
+  void set_limits(const ChannelLimits& limits);
   const ChannelLimits& limits() const { return limits_; }
 
   // Puts `password` into the first frame that is written. It is borrowed until
-  // then.
+  // a byte of that frame has left.
   void PresentPassword(const Secret& password) { to_present_ = &password; }
 
   // Refuses the first frame that is read, with kInvalidPassword, unless it
@@ -183,17 +193,21 @@ class MessageChannel {
                          absl::Span<const int> descriptors);
   absl::Status WriteFailed(const absl::Status& status);
 
-  // Receives one frame into in_ and its descriptors into arrived_'s front.
+  // Receives one frame into in_, and its descriptors.
   absl::Status ReceiveFrame(size_t max_bytes,
                             std::vector<FileDescriptor>& descriptors);
+  absl::Status ReceiveMore(size_t frame_bytes, absl::Time deadline);
   absl::Status Parse(std::string_view bytes);
   absl::Status ClaimDescriptors(std::vector<FileDescriptor>& descriptors);
   absl::Status CheckPassword();
   absl::Status ReadFailed(const absl::Status& status);
-  // Makes room for at least one more byte of a frame of `frame_bytes`.
+  // Makes room for at least one more byte of a frame of `frame_bytes` (0: its
+  // length is not known yet).
   void Reserve(size_t frame_bytes);
 
   absl::Time Deadline() const;
+  // kTimedOut once `deadline` has passed.
+  absl::Status CheckTime(absl::Time deadline) const;
 
   std::unique_ptr<Transport> transport_;
   ChannelLimits limits_;
@@ -211,10 +225,22 @@ class MessageChannel {
   size_t capacity_ = 0;
   size_t begin_ = 0;
   size_t end_ = 0;
+  size_t last_frame_bytes_ = 0;
 
-  // Descriptors received and not yet claimed by a frame.
-  std::vector<FileDescriptor> arrived_;
-  bool some_truncated_ = false;
+  // The descriptors of one sendmsg(2), which the kernel never mixes with those
+  // of another (unix(7)). Kept apart, so that of two frames in the buffer
+  // neither is given the other's when some were lost.
+  struct Arrival {
+    std::vector<FileDescriptor> descriptors;
+    bool truncated = false;
+  };
+  // Not yet claimed by a frame, the oldest first.
+  std::vector<Arrival> arrivals_;
+
+  // What WriteFailed found instead of an error: the next read's result, whose
+  // frame is in in_ if it is OK.
+  std::optional<absl::Status> kept_;
+  std::vector<FileDescriptor> kept_descriptors_;
 
   absl::Status read_status_;
   absl::Status write_status_;

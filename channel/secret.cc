@@ -10,7 +10,6 @@
 #include <string_view>
 #include <utility>
 
-
 namespace ward {
 
 Secret::Secret(std::string_view bytes)
@@ -22,8 +21,10 @@ Secret::Secret(Secret&& other) noexcept
     : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)) {}
 
 Secret& Secret::operator=(Secret&& other) noexcept {
-  std::swap(bytes_, other.bytes_);
-  std::swap(size_, other.size_);
+  // What was here is wiped now, not whenever `other` goes.
+  Secret taken(std::move(other));
+  std::swap(bytes_, taken.bytes_);
+  std::swap(size_, taken.size_);
   return *this;
 }
 
@@ -50,7 +51,8 @@ Secret Secret::Generate() {
 
 bool Secret::Matches(std::string_view attempt) const {
   // volatile: the compiler must not find out that it could stop early.
-  volatile unsigned char difference = attempt.size() == size_ ? 0 : 1;
+  volatile unsigned char difference =
+      size_ > 0 && attempt.size() == size_ ? 0 : 1;
   for (size_t i = 0; i < attempt.size(); ++i) {
     const char expected = size_ == 0 ? '\0' : bytes_[i % size_];
     difference = difference |

@@ -36,7 +36,8 @@ class Secret {
 
   // Whether `attempt` is this secret. How long it takes depends on the length
   // of `attempt` alone, not on where it differs: a peer that measures learns
-  // nothing (the original compared with !=).
+  // nothing (the original compared with !=). An empty secret matches nothing:
+  // one that was moved from, or never set, must not let everyone in.
   bool Matches(std::string_view attempt) const;
 
   std::string_view Expose() const { return {bytes_.get(), size_}; }

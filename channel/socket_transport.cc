@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
@@ -93,6 +94,13 @@ absl::StatusOr<size_t> SocketTransport::Send(std::string_view bytes,
                                              absl::Span<const int> descriptors,
                                              absl::Time deadline) {
   constexpr std::string_view kAttempt = "send to the peer";
+  // The control buffer on this stack has room for no more.
+  if (descriptors.size() > kMaxDescriptorsPerMessage) {
+    return MakeError(reason::kTooManyDescriptors,
+                     absl::StrCat(kAttempt, ": at most ",
+                                  kMaxDescriptorsPerMessage,
+                                  " descriptors travel together"));
+  }
   // sendmsg(2) does not write through iov_base; its type serves recvmsg too.
   iovec piece{const_cast<char*>(bytes.data()), bytes.size()};
   msghdr message{};
@@ -129,7 +137,8 @@ absl::StatusOr<Transport::Received> SocketTransport::Receive(
   message.msg_control = &control;
   // CMSG_LEN, not CMSG_SPACE: the padding after the last descriptor has room
   // for one more, which the kernel would fill in.
-  message.msg_controllen = CMSG_LEN(max_descriptors * sizeof(int));
+  message.msg_controllen = CMSG_LEN(
+      std::min(max_descriptors, kMaxDescriptorsPerMessage) * sizeof(int));
   const ssize_t got =
       recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | WaitFlag(deadline));
   if (got < 0) {

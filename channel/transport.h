@@ -69,7 +69,10 @@ class Transport : public Pollable {
 
   // Receives at most `buffer.size()` (not 0) bytes, and waits until `deadline`
   // for the first. Appends the descriptors that came with them, at most
-  // `max_descriptors`, all close-on-exec.
+  // `max_descriptors` (no more than kMaxDescriptorsPerMessage), all
+  // close-on-exec. They are those of one Send: where the bytes of a Send with
+  // descriptors end, a Receive that has reached them ends too (unix(7)), and
+  // the others' wait for the next one.
   //
   // Errors: as of Send.
   virtual absl::StatusOr<Received> Receive(

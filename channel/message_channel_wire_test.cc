@@ -1,0 +1,737 @@
+// Channels byte by byte: what a peer can send, in every way that a socket can
+// cut it, over a transport whose clock and interruptions are the test's.
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/open_descriptors_for_test.h"
+#include "ward/channel/scripted_transport_for_test.h"
+#include "ward/channel/secret.h"
+#include "ward/channel/status_matchers_for_test.h"
+#include "ward/channel/transport.h"
+#include "ward/proto/frame.pb.h"
+
+namespace ward {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+
+// A descriptor that IsFile() knows again.
+FileDescriptor Open(const char* path) {
+  return FileDescriptor(open(path, O_RDONLY | O_CLOEXEC));
+}
+
+bool IsFile(const FileDescriptor& descriptor, const char* path) {
+  struct stat of_descriptor;
+  struct stat of_path;
+  return fstat(descriptor.get(), &of_descriptor) == 0 &&
+         stat(path, &of_path) == 0 && of_descriptor.st_ino == of_path.st_ino &&
+         of_descriptor.st_rdev == of_path.st_rdev;
+}
+
+constexpr const char* kNull = "/dev/null";
+constexpr const char* kZero = "/dev/zero";
+
+std::vector<FileDescriptor> Descriptors(const std::vector<const char*>& paths) {
+  std::vector<FileDescriptor> descriptors;
+  for (const char* path : paths) descriptors.push_back(Open(path));
+  return descriptors;
+}
+
+std::string Varint(uint64_t value) {
+  std::string bytes;
+  google::protobuf::io::StringOutputStream stream(&bytes);
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  coded.WriteVarint64(value);
+  coded.Trim();
+  return bytes;
+}
+
+// `body` behind its length.
+std::string Delimited(std::string_view body) {
+  return absl::StrCat(Varint(body.size()), body);
+}
+
+std::string Delimited(const proto::Frame& frame) {
+  return Delimited(frame.SerializeAsString());
+}
+
+std::string ArrayFrame(const std::vector<std::string>& parts,
+                       uint32_t descriptors = 0) {
+  proto::Frame frame;
+  frame.set_descriptors(descriptors);
+  frame.mutable_array();
+  for (const std::string& part : parts) frame.mutable_array()->add_part(part);
+  return Delimited(frame);
+}
+
+class WireTest : public ::testing::Test {
+ protected:
+  WireTest() : open_before_(OpenDescriptors()) { Restart(); }
+
+  // A new channel, with nothing in its past.
+  void Restart() {
+    script_ = std::make_shared<Script>();
+    channel_ = MessageChannel(std::make_unique<ScriptedTransport>(script_));
+  }
+
+  void TearDown() override {
+    channel_.Close();
+    script_.reset();
+    EXPECT_EQ(OpenDescriptors(), open_before_);
+  }
+
+  void Comes(std::string bytes, const std::vector<const char*>& paths = {},
+             bool truncated = false) {
+    script_->incoming.push_back(
+        {std::move(bytes), Descriptors(paths), truncated});
+  }
+
+  // Lets `bytes` come alone, and reads.
+  absl::Status ReadOf(std::string bytes) {
+    Restart();
+    Comes(std::move(bytes));
+    return channel_.Read().status();
+  }
+
+  // The parts of the next message; a failure is one part that tells it.
+  std::vector<std::string> Read() {
+    const absl::StatusOr<Message> message = channel_.Read();
+    if (!message.ok()) return {message.status().ToString()};
+    return {message->parts().begin(), message->parts().end()};
+  }
+
+  std::shared_ptr<Script> script_;
+  MessageChannel channel_;
+
+ private:
+  const std::map<int, std::string> open_before_;
+};
+
+// --- short reads and writes, interruptions ---
+
+TEST_F(WireTest, ReadsWhateverPiecesAndInterruptionsBytesComeIn) {
+  const std::string first = ArrayFrame({"hello", "Joe", ""});
+  const std::string second = ArrayFrame({std::string(300, 'x')}, 1);
+  const std::string bytes = first + second;
+  for (size_t cut = 1; cut < bytes.size(); ++cut) {
+    for (const bool interruptions : {false, true}) {
+      Restart();
+      script_->interruptions = interruptions;
+      Comes(bytes.substr(0, cut));
+      Comes(bytes.substr(cut));
+      // The kernel ends a receive with the piece that brought descriptors.
+      script_->incoming[cut <= first.size() ? 1 : 0].descriptors =
+          Descriptors({kNull});
+      ASSERT_THAT(Read(), ElementsAre("hello", "Joe", "")) << cut;
+      ASSERT_OK_AND_ASSIGN(const Message message, channel_.Read());
+      ASSERT_EQ(message.name().size(), 300u) << cut;
+      ASSERT_THAT(message.descriptors(), SizeIs(1)) << cut;
+      ASSERT_THAT(channel_.Read(), FailsWith(reason::kEndOfStream)) << cut;
+    }
+  }
+}
+
+TEST_F(WireTest, ReadsOneByteAtATime) {
+  script_->interruptions = true;
+  script_->most_received = 1;
+  Comes(ArrayFrame({"none"}));
+  Comes(ArrayFrame({"two"}, 2), {kNull, kZero});
+  Comes(ArrayFrame({"one"}, 1), {kZero});
+  EXPECT_THAT(Read(), ElementsAre("none"));
+  ASSERT_OK_AND_ASSIGN(const Message two, channel_.Read());
+  ASSERT_THAT(two.descriptors(), SizeIs(2));
+  EXPECT_TRUE(IsFile(two.descriptors()[0], kNull));
+  EXPECT_TRUE(IsFile(two.descriptors()[1], kZero));
+  ASSERT_OK_AND_ASSIGN(const Message one, channel_.Read());
+  ASSERT_THAT(one.descriptors(), SizeIs(1));
+  EXPECT_TRUE(IsFile(one.descriptors()[0], kZero));
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kEndOfStream));
+}
+
+TEST_F(WireTest, WritesTheSameBytesHoweverFewGoOutAtOnce) {
+  const FileDescriptor null = Open(kNull);
+  const std::string first = ArrayFrame({"hello", "Joe"}, 1);
+  const std::string second = ArrayFrame({std::string(300, 'x')});
+  for (size_t most = 1; most <= second.size(); ++most) {
+    for (const bool interruptions : {false, true}) {
+      Restart();
+      script_->most_sent = most;
+      script_->interruptions = interruptions;
+      ASSERT_THAT(channel_.Write("hello", null, "Joe"), IsOk());
+      ASSERT_THAT(channel_.Write(std::string(300, 'x')), IsOk());
+      ASSERT_EQ(script_->sent, first + second) << most;
+      // Once, with the first byte of its frame.
+      ASSERT_THAT(script_->attached,
+                  ElementsAre(std::make_pair(0, std::vector<int>{null.get()})));
+    }
+  }
+}
+
+TEST_F(WireTest, AttachesDescriptorsToTheirOwnFramesFirstByte) {
+  const FileDescriptor null = Open(kNull);
+  script_->most_sent = 3;
+  ASSERT_THAT(channel_.Write("before"), IsOk());
+  const size_t start = script_->sent.size();
+  ASSERT_THAT(channel_.Write("x", null, null), IsOk());
+  EXPECT_THAT(script_->attached,
+              ElementsAre(std::make_pair(
+                  start, std::vector<int>{null.get(), null.get()})));
+}
+
+TEST_F(WireTest, TellsAnEndInsideAMessageAtEveryByte) {
+  const std::string bytes = ArrayFrame({"hello", std::string(200, 'x')}, 1);
+  for (size_t size = 0; size < bytes.size(); ++size) {
+    Restart();
+    if (size > 0) Comes(bytes.substr(0, size), {kNull});
+    const absl::Status status = channel_.Read().status();
+    ASSERT_THAT(status, FailsWith(size == 0 ? reason::kEndOfStream
+                                            : reason::kConnectionLost))
+        << size;
+    ASSERT_EQ(channel_.Read().status(), status);
+  }
+}
+
+TEST_F(WireTest, AConnectionLostWhileReadingStaysLost) {
+  Comes(ArrayFrame({"hello"}));
+  script_->after_last = MakeError(reason::kConnectionLost, "reset");
+  EXPECT_THAT(Read(), ElementsAre("hello"));
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kConnectionLost));
+  Comes(ArrayFrame({"late"}));
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kConnectionLost));
+}
+
+TEST_F(WireTest, AFailureOfTheMomentLosesNothing) {
+  const std::string bytes = ArrayFrame({"hello"});
+  Comes(bytes.substr(0, 4));
+  script_->after_last = absl::ResourceExhaustedError("no memory");
+  EXPECT_EQ(channel_.Read().status(), script_->after_last);
+  Comes(bytes.substr(4));
+  EXPECT_THAT(Read(), ElementsAre("hello"));
+}
+
+// --- time ---
+
+TEST_F(WireTest, ATrickleOfBytesHasTheTimeOfOneOperation) {
+  const std::string bytes = ArrayFrame({std::string(100, 'x')});
+  Comes(bytes);
+  script_->most_received = 1;
+  script_->call_time = absl::Seconds(1);
+  channel_.set_timeout(absl::Seconds(10));
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kTimedOut));
+  EXPECT_LE(script_->now, absl::UnixEpoch() + absl::Seconds(11));
+  // What has come was kept: the rest makes it whole.
+  channel_.set_timeout(absl::InfiniteDuration());
+  EXPECT_THAT(Read(), ElementsAre(std::string(100, 'x')));
+}
+
+// Its clock goes on, and it never waits: as when each byte is there in time for
+// a receive that does not block.
+class NeverWaiting final : public Transport {
+ public:
+  explicit NeverWaiting(std::string bytes) : bytes_(std::move(bytes)) {}
+
+  int descriptor() const override { return -1; }
+  absl::StatusOr<size_t> Send(std::string_view, absl::Span<const int>,
+                              absl::Time) override {
+    now_ += absl::Seconds(1);
+    return 1;
+  }
+  absl::StatusOr<Received> Receive(absl::Span<char> buffer, size_t,
+                                   std::vector<FileDescriptor>&,
+                                   absl::Time) override {
+    now_ += absl::Seconds(1);
+    buffer[0] = bytes_[next_++ % bytes_.size()];
+    Received received;
+    received.bytes = 1;
+    return received;
+  }
+  void ShutDown() override {}
+  absl::StatusOr<PeerCredentials> Peer() const override {
+    return PeerCredentials();
+  }
+  absl::Time TimeNow() const override { return now_; }
+
+ private:
+  const std::string bytes_;
+  size_t next_ = 0;
+  absl::Time now_ = absl::UnixEpoch();
+};
+
+TEST_F(WireTest, ATrickleThatIsAlwaysReadyIsTimedToo) {
+  const std::string bytes = ArrayFrame({std::string(100, 'x')});
+  MessageChannel channel(std::make_unique<NeverWaiting>(bytes));
+  channel.set_timeout(absl::Seconds(10));
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kTimedOut));
+  EXPECT_EQ(channel.transport()->TimeNow(),
+            absl::UnixEpoch() + absl::Seconds(11));
+  channel.set_timeout(absl::Seconds(1000));
+  EXPECT_THAT(channel.Read(), IsOk());
+}
+
+TEST_F(WireTest, APeerThatTakesOneByteAtATimeIsTimedToo) {
+  MessageChannel channel(std::make_unique<NeverWaiting>("x"));
+  channel.set_timeout(absl::Seconds(10));
+  EXPECT_THAT(channel.WriteScalar(std::string(100, 'x')),
+              FailsWith(reason::kTimedOut));
+  EXPECT_EQ(channel.transport()->TimeNow(),
+            absl::UnixEpoch() + absl::Seconds(11));
+  EXPECT_THAT(channel.WriteScalar("x"), FailsWith(reason::kTimedOut));
+}
+
+TEST_F(WireTest, AWriteThatTimedOutBeforeItsFirstByteCanBeRepeated) {
+  const FileDescriptor null = Open(kNull);
+  const Secret password("open sesame");
+  channel_.PresentPassword(password);
+  channel_.set_timeout(absl::Seconds(1));
+  script_->call_time = absl::Seconds(2);
+  EXPECT_THAT(channel_.Write("hello", null), FailsWith(reason::kTimedOut));
+  EXPECT_THAT(script_->attached, IsEmpty());
+  script_->call_time = absl::ZeroDuration();
+  ASSERT_THAT(channel_.Write("hello", null), IsOk());
+  // With all that was to go with it.
+  EXPECT_THAT(script_->attached, SizeIs(1));
+  EXPECT_THAT(script_->sent, HasSubstr("open sesame"));
+  ASSERT_THAT(channel_.Write("again"), IsOk());
+  EXPECT_EQ(script_->sent.rfind("open sesame"),
+            script_->sent.find("open sesame"));
+}
+
+TEST_F(WireTest, AWriteThatFailedHalfWayFailsForGood) {
+  script_->sendable = 5;
+  script_->send_error = absl::ResourceExhaustedError("no memory");
+  EXPECT_EQ(channel_.Write("hello"), script_->send_error);
+  script_->sendable = SIZE_MAX;
+  EXPECT_EQ(channel_.Write("hello"), script_->send_error);
+  EXPECT_THAT(script_->sent, SizeIs(5));
+}
+
+TEST_F(WireTest, AWriteThatFailedBeforeItsFirstByteCanBeRepeated) {
+  script_->sendable = 0;
+  script_->send_error = absl::ResourceExhaustedError("no memory");
+  EXPECT_EQ(channel_.Write("hello"), script_->send_error);
+  script_->sendable = SIZE_MAX;
+  EXPECT_THAT(channel_.Write("hello"), IsOk());
+  EXPECT_EQ(script_->sent, ArrayFrame({"hello"}));
+}
+
+TEST_F(WireTest, AFailedWriteDoesNotWaitForThePeersReason) {
+  script_->sendable = 0;
+  script_->send_error = MakeError(reason::kConnectionLost, "reset");
+  script_->after_last = MakeError(reason::kTimedOut, "nothing there");
+  EXPECT_THAT(channel_.Write("hello"), FailsWith(reason::kConnectionLost));
+  // Only writing has failed: what the peer says later is read.
+  Comes(ArrayFrame({"later"}));
+  EXPECT_THAT(Read(), ElementsAre("later"));
+}
+
+TEST_F(WireTest, AFailedWriteKeepsEveryOtherResultForTheNextRead) {
+  script_->sendable = 0;
+  script_->send_error = MakeError(reason::kConnectionLost, "reset");
+  Comes(ArrayFrame({"lost"}, 1), {}, /*truncated=*/true);
+  Comes(ArrayFrame({"next"}));
+  EXPECT_THAT(channel_.Write("hello"), FailsWith(reason::kConnectionLost));
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kDescriptorsTruncated));
+  EXPECT_THAT(Read(), ElementsAre("next"));
+}
+
+TEST_F(WireTest, ClosingForgetsWhatAFailedWriteKept) {
+  script_->sendable = 0;
+  script_->send_error = MakeError(reason::kConnectionLost, "reset");
+  Comes(ArrayFrame({"kept"}, 1), {kNull});
+  EXPECT_THAT(channel_.Write("hello"), FailsWith(reason::kConnectionLost));
+  channel_.Close();
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kChannelClosed));
+}
+
+// --- sizes ---
+
+TEST_F(WireTest, RefusesAnAnnouncedLengthBeforeItTakesAnyMemory) {
+  const size_t limit = channel_.limits().max_frame_bytes;
+  for (const uint64_t size :
+       {uint64_t{limit} + 1, uint64_t{1} << 31, (uint64_t{1} << 32) - 1,
+        uint64_t{1} << 32, (uint64_t{1} << 32) + 5, uint64_t{1} << 63,
+        UINT64_MAX}) {
+    EXPECT_THAT(ReadOf(Varint(size) + std::string(4000, 'x')),
+                FailsWith(reason::kFrameTooLarge))
+        << size;
+    EXPECT_LE(script_->largest_room, 4096u);
+    EXPECT_EQ(script_->receives, 1u);
+    EXPECT_THAT(channel_.Read(), FailsWith(reason::kFrameTooLarge));
+    EXPECT_EQ(script_->receives, 1u);
+  }
+}
+
+TEST_F(WireTest, RefusesALengthThatNeverEnds) {
+  EXPECT_THAT(ReadOf(std::string(10, '\x80')),
+              FailsWith(reason::kMalformedFrame));
+  EXPECT_THAT(ReadOf(std::string(10, '\xff') + "\x01"),
+              FailsWith(reason::kMalformedFrame));
+  Restart();
+  script_->most_received = 1;
+  Comes(std::string(100, '\x80'));
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kMalformedFrame));
+  EXPECT_EQ(script_->receives, 10u);
+}
+
+TEST_F(WireTest, TakesALengthLongerThanItNeedsToBe) {
+  const std::string body = ArrayFrame({"x"}).substr(1);
+  ASSERT_EQ(body.size(), 5u);
+  EXPECT_THAT(
+      ReadOf("\x85" + std::string(8, '\x80') + std::string(1, '\0') + body),
+      IsOk());
+}
+
+TEST_F(WireTest, TakesNoMoreMemoryThanThePeerHasSentDouble) {
+  // Sixteen megabytes announced, 10,000 bytes sent.
+  const size_t size = channel_.limits().max_frame_bytes;
+  Comes(Varint(size) + std::string(10'000, 'x'));
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kConnectionLost));
+  EXPECT_LE(script_->largest_room, 20'000u);
+}
+
+TEST_F(WireTest, TakesAFrameOfExactlyTheLimit) {
+  ChannelLimits limits;
+  limits.max_frame_bytes = 5000;
+  for (const size_t excess : {0, 1}) {
+    Restart();
+    channel_.set_limits(limits);
+    // Tag and length of the array, then of the part.
+    Comes(ArrayFrame({std::string(5000 - 6 + excess, 'x')}));
+    EXPECT_EQ(channel_.Read().ok(), excess == 0);
+  }
+}
+
+TEST_F(WireTest, RefusesMorePartsThanTheLimitBeforeTheyAreStored) {
+  ChannelLimits limits;
+  limits.max_parts = 10;
+  channel_.set_limits(limits);
+  Comes(ArrayFrame(std::vector<std::string>(10)));
+  EXPECT_THAT(Read(), SizeIs(10));
+  Comes(ArrayFrame(std::vector<std::string>(11)));
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kFrameTooLarge));
+}
+
+TEST_F(WireTest, CountsThePartsOfAnArrayInSeveralPieces) {
+  // protobuf merges a submessage that comes twice.
+  const std::string half("\x1a\x04\x0a\x00\x0a\x00", 6);
+  ChannelLimits limits;
+  limits.max_parts = 4;
+  channel_.set_limits(limits);
+  Comes(Delimited(half + half));
+  EXPECT_THAT(Read(), SizeIs(4));
+  Comes(Delimited(half + half + half));
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kFrameTooLarge));
+}
+
+TEST_F(WireTest, AScalarFarOverTheCallersMaximumIsNotReadAtAll) {
+  proto::Frame frame;
+  frame.set_scalar(std::string(100'000, 'x'));
+  Comes(Delimited(frame));
+  std::string scalar;
+  EXPECT_THAT(channel_.ReadScalar(scalar, 99),
+              FailsWith(reason::kFrameTooLarge));
+  EXPECT_EQ(script_->receives, 1u);
+}
+
+TEST_F(WireTest, KeepsItsMemoryBetweenLargeMessagesAndGivesItBackAfter) {
+  const std::string large = ArrayFrame({std::string(1 << 20, 'x')});
+  for (int i = 0; i < 3; ++i) Comes(large);
+  Comes(ArrayFrame({"small"}));
+  Comes(ArrayFrame({"small"}));
+  ASSERT_THAT(channel_.Read(), IsOk());
+  const size_t receives = script_->receives;
+  ASSERT_THAT(channel_.Read(), IsOk());
+  ASSERT_THAT(channel_.Read(), IsOk());
+  EXPECT_EQ(script_->receives, receives + 2);
+  EXPECT_THAT(Read(), ElementsAre("small"));
+  script_->largest_room = 0;
+  EXPECT_THAT(Read(), ElementsAre("small"));
+  EXPECT_LE(script_->largest_room, 4096u);
+}
+
+// --- frames ---
+
+TEST_F(WireTest, RefusesWhatIsNoFrame) {
+  const std::map<std::string, std::string> bodies = {
+      {"empty", ""},
+      {"no content, only descriptors", std::string("\x08\x00", 2)},
+      {"an unknown field alone", "\xf8\x01\x01"},
+      {"a tag without a value", "\x1a"},
+      {"a length past the frame", "\x22\x05hell"},
+      {"a length past the array", "\x1a\x03\x0a\x02x"},
+      {"a length of 4 GiB", "\x22\xff\xff\xff\xff\x0f"},
+      {"field number 0", "\x02\x01x\x22\x01x"},
+      {"tag 0", std::string("\x22\x01x\0", 4)},
+      {"a group", "\x22\x01x\x0b\x0c"},
+      {"the end of a group", "\x22\x01x\x0c"},
+      {"wire type 6", "\x22\x01x\x0e"},
+      {"a varint of 11 bytes", "\x08" + std::string(10, '\xff') + "\x01"},
+      {"an error whose text is no UTF-8", "\x2a\x03\x1a\x01\xff"},
+      {"an error whose reason is no UTF-8", "\x2a\x03\x12\x01\xff"},
+  };
+  for (const auto& [name, body] : bodies) {
+    EXPECT_THAT(ReadOf(Delimited(body)), FailsWith(reason::kMalformedFrame))
+        << name;
+    Comes(ArrayFrame({"next"}));
+    EXPECT_THAT(channel_.Read(), FailsWith(reason::kMalformedFrame)) << name;
+  }
+}
+
+TEST_F(WireTest, IgnoresFieldsThatItDoesNotKnow) {
+  // Numbers 31 and 100, of every wire type, in the frame and in the array.
+  const std::string unknown = "\xf8\x01\x7f" + std::string("\xa1\x06") +
+                              std::string(8, 'x') + "\xa2\x06\x03new" +
+                              std::string("\xa5\x06") + "xxxx";
+  const std::string array = "\x0a\x01p" + unknown;
+  EXPECT_THAT(
+      ReadOf(Delimited(unknown + "\x1a" + Varint(array.size()) + array)),
+      IsOk());
+}
+
+TEST_F(WireTest, AnErrorsCodeIsNeverTakenForOkOrForOneThatIsNone) {
+  for (const int code : {0, 17, -1, 1 << 30}) {
+    proto::Frame frame;
+    frame.mutable_error()->set_code(code);
+    frame.mutable_error()->set_reason("Reason");
+    const absl::Status status = ReadOf(Delimited(frame));
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnknown) << code;
+    EXPECT_EQ(ReasonOf(status), "Reason");
+  }
+  for (int code = 1; code <= 16; ++code) {
+    proto::Frame frame;
+    frame.mutable_error()->set_code(code);
+    EXPECT_EQ(static_cast<int>(ReadOf(Delimited(frame)).code()), code);
+  }
+}
+
+// --- the password ---
+
+TEST_F(WireTest, LeavesNoPasswordInWhatTheCallerGets) {
+  const Secret password("open sesame");
+  proto::Frame frame;
+  frame.set_password("open sesame");
+  frame.mutable_array()->add_part("hello");
+  channel_.ExpectPassword(password);
+  Comes(Delimited(frame));
+  EXPECT_THAT(Read(), ElementsAre("hello"));
+}
+
+TEST_F(WireTest, AdmitsAPasswordInWhateverPiecesItComes) {
+  const Secret password("open sesame");
+  proto::Frame frame;
+  frame.set_password("open sesame");
+  frame.mutable_array()->add_part(std::string(10'000, 'x'));
+  const std::string bytes = Delimited(frame);
+  for (size_t cut = 1; cut < 40; ++cut) {
+    Restart();
+    channel_.ExpectPassword(password);
+    Comes(bytes.substr(0, cut));
+    Comes(bytes.substr(cut));
+    EXPECT_THAT(channel_.Read(), IsOk());
+  }
+}
+
+TEST_F(WireTest, AMalformedFirstFrameIsNoAdmission) {
+  const Secret password("open sesame");
+  channel_.ExpectPassword(password);
+  Comes(Delimited(""));
+  Comes(ArrayFrame({"hello"}));
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kMalformedFrame));
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kMalformedFrame));
+}
+
+TEST_F(WireTest, AWrongPasswordClosesTheDescriptorsThatCameWithIt) {
+  const Secret password("open sesame");
+  const std::map<int, std::string> before = OpenDescriptors();
+  channel_.ExpectPassword(password);
+  Comes(ArrayFrame({"hello"}, 2), {kNull, kZero});
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kInvalidPassword));
+  EXPECT_EQ(OpenDescriptors(), before);
+}
+
+TEST_F(WireTest, ThePasswordIsStillDueAfterARefusedWrite) {
+  const Secret password("open sesame");
+  channel_.PresentPassword(password);
+  EXPECT_THAT(channel_.WriteScalar(std::string(17 << 20, 'x')),
+              FailsWith(reason::kFrameTooLarge));
+  ASSERT_THAT(channel_.Write("hello"), IsOk());
+  EXPECT_THAT(script_->sent, HasSubstr("open sesame"));
+  ASSERT_THAT(channel_.Write("again"), IsOk());
+  EXPECT_THAT(script_->sent.substr(script_->sent.find("again")),
+              Not(HasSubstr("open sesame")));
+}
+
+// --- descriptors ---
+
+// What a hostile peer sends, and nothing stays open of it even while the
+// channel lives.
+class HostileDescriptorsTest : public WireTest {
+ protected:
+  void ExpectMalformed() {
+    // The pieces that were not received yet hold descriptors of their own.
+    EXPECT_THAT(channel_.Read(), FailsWith(reason::kMalformedFrame));
+    script_->incoming.clear();
+    EXPECT_EQ(OpenDescriptors(), before_);
+  }
+
+  const std::map<int, std::string> before_ = OpenDescriptors();
+};
+
+TEST_F(HostileDescriptorsTest, UndeclaredOnesAreRefused) {
+  Comes(ArrayFrame({"hello"}, 0), {kNull});
+  ExpectMalformed();
+}
+
+TEST_F(HostileDescriptorsTest, MoreThanDeclaredAreRefused) {
+  Comes(ArrayFrame({"hello"}, 1), {kNull, kZero});
+  ExpectMalformed();
+}
+
+TEST_F(HostileDescriptorsTest, FewerThanDeclaredAreRefused) {
+  Comes(ArrayFrame({"hello"}, 3), {kNull, kZero});
+  ExpectMalformed();
+}
+
+TEST_F(HostileDescriptorsTest, DeclaredOnesThatNeverCameAreRefused) {
+  Comes(ArrayFrame({"hello"}, 1));
+  ExpectMalformed();
+}
+
+TEST_F(HostileDescriptorsTest, MoreDeclaredThanAnyMessageCarriesAreRefused) {
+  Comes(ArrayFrame({"hello"}, UINT32_MAX), {kNull});
+  ExpectMalformed();
+}
+
+TEST_F(HostileDescriptorsTest, SomeOfThemInASecondSendAreRefused) {
+  const std::string bytes = ArrayFrame({"hello"}, 2);
+  Comes(bytes.substr(0, 4), {kNull});
+  Comes(bytes.substr(4), {kZero});
+  ExpectMalformed();
+}
+
+TEST_F(HostileDescriptorsTest, UndeclaredOnesBeforeAnotherMessageAreRefused) {
+  Comes(ArrayFrame({"hello"}) + ArrayFrame({"next"}), {kNull});
+  EXPECT_THAT(Read(), ElementsAre("hello"));
+  ExpectMalformed();
+}
+
+TEST_F(HostileDescriptorsTest, DoNotAccumulateOverATrickle) {
+  const std::string bytes = ArrayFrame({std::string(50, 'x')}, 50);
+  for (const char byte : bytes) Comes(std::string(1, byte), {kNull});
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kMalformedFrame));
+  EXPECT_EQ(script_->receives, 3u);
+  script_->incoming.clear();
+  EXPECT_EQ(OpenDescriptors(), before_);
+}
+
+TEST_F(HostileDescriptorsTest, GoWithAMessageOfAnotherKind) {
+  proto::Frame frame;
+  frame.set_descriptors(1);
+  frame.set_scalar("x");
+  Comes(Delimited(frame), {kNull});
+  frame.mutable_error()->set_text("sorry");
+  frame.mutable_error()->set_code(3);
+  Comes(Delimited(frame), {kNull});
+  std::string scalar;
+  EXPECT_THAT(channel_.ReadScalar(scalar), IsOk());
+  EXPECT_EQ(channel_.Read().status(), absl::InvalidArgumentError("sorry"));
+  EXPECT_EQ(OpenDescriptors(), before_);
+}
+
+TEST_F(WireTest, DescriptorsMayComeWithAnyByteOfTheirFrame) {
+  // A receiver cannot tell: a receive may begin before and go on past it.
+  const std::string bytes = ArrayFrame({"hello"}, 1);
+  for (size_t cut = 1; cut < bytes.size(); ++cut) {
+    Restart();
+    Comes(bytes.substr(0, cut));
+    Comes(bytes.substr(cut), {kNull});
+    ASSERT_OK_AND_ASSIGN(const Message message, channel_.Read());
+    EXPECT_THAT(message.descriptors(), SizeIs(1));
+  }
+}
+
+TEST_F(WireTest, LosesTheMessageWhoseDescriptorsWereTruncatedAndNoOther) {
+  for (const size_t arrived : {0, 1, 2}) {
+    Restart();
+    Comes(ArrayFrame({"before"}, 1), {kNull});
+    Comes(ArrayFrame({"lost"}, 3), std::vector<const char*>(arrived, kNull),
+          /*truncated=*/true);
+    Comes(ArrayFrame({"none"}));
+    Comes(ArrayFrame({"after"}, 1), {kZero});
+    EXPECT_THAT(Read(), ElementsAre("before"));
+    EXPECT_THAT(channel_.Read(), FailsWith(reason::kDescriptorsTruncated));
+    EXPECT_THAT(Read(), ElementsAre("none"));
+    ASSERT_OK_AND_ASSIGN(const Message after, channel_.Read());
+    ASSERT_THAT(after.descriptors(), SizeIs(1));
+    EXPECT_TRUE(IsFile(after.descriptors()[0], kZero));
+  }
+}
+
+TEST_F(WireTest, NeverGivesAMessageTheNextOnesDescriptorsForThoseItLost) {
+  // The table was full for the first message's, and free again when one receive
+  // brought its last byte with the whole of the next.
+  const std::string lost = ArrayFrame({"lost"}, 2);
+  const std::string next = ArrayFrame({"next"}, 2);
+  Comes(lost.substr(0, 5), {kNull}, /*truncated=*/true);
+  Comes(lost.substr(5) + next, {kZero, kZero});
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kDescriptorsTruncated));
+  ASSERT_OK_AND_ASSIGN(const Message message, channel_.Read());
+  EXPECT_THAT(message.parts(), ElementsAre("next"));
+  ASSERT_THAT(message.descriptors(), SizeIs(2));
+  EXPECT_TRUE(IsFile(message.descriptors()[0], kZero));
+  EXPECT_TRUE(IsFile(message.descriptors()[1], kZero));
+}
+
+TEST_F(WireTest, DescriptorsTruncatedWithoutBeingDeclaredAreRefused) {
+  Comes(ArrayFrame({"hello"}), {}, /*truncated=*/true);
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kMalformedFrame));
+}
+
+TEST_F(WireTest, DescriptorsStayWithAMessageThatTimedOutHalfWay) {
+  const std::string bytes = ArrayFrame({"hello"}, 1);
+  Comes(bytes.substr(0, 4), {kNull});
+  script_->after_last = MakeError(reason::kTimedOut, "time is over");
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kTimedOut));
+  Comes(bytes.substr(4));
+  ASSERT_OK_AND_ASSIGN(const Message message, channel_.Read());
+  EXPECT_THAT(message.descriptors(), SizeIs(1));
+}
+
+TEST_F(WireTest, ShutDownReachesTheTransport) {
+  channel_.ShutDown();
+  EXPECT_TRUE(script_->shut_down);
+  EXPECT_EQ(channel_.transport()->TimeNow(), script_->now);
+}
+
+}  // namespace
+}  // namespace ward
