@@ -39,8 +39,9 @@ namespace {
 // How long a client may take to read why it was refused.
 constexpr absl::Duration kErrorTimeout = absl::Seconds(1);
 
-// How long handlers may take to notice that their channels were cut.
-constexpr absl::Duration kCutTime = absl::Seconds(1);
+// A server that was told to quit kills itself when its owner should have done
+// so this long ago: there is none.
+constexpr absl::Duration kOwnerIsGone = absl::Seconds(1);
 
 // Runs a hook or a handler; an exception becomes a status, so that it ends no
 // more than what it belongs to.
@@ -118,7 +119,7 @@ absl::Status AbstractServer::Start() {
       process_, ServerProcess::Launch(
                     environment(), std::move(launch),
                     [this, listener](OwnerLink& owner) {
-                      return Run(*listener, owner, Home::kOwnProcess);
+                      return Run(*listener, owner);
                     }));
   std::move(remove_path).Cancel();
   listener->Close();
@@ -181,13 +182,12 @@ absl::Status AbstractServer::StartSynchronously(
     std::unique_ptr<Listener> listener, std::unique_ptr<Transport> owner) {
   WARD_RETURN_IF_ERROR(CheckNotStarted());
   OwnerLink link(std::move(owner));
-  const absl::Status status = Run(*listener, link, Home::kThisProcess);
+  const absl::Status status = Run(*listener, link);
   if (!status.ok()) link.ReportFailure(status);
   return status;
 }
 
-absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner,
-                                 Home home) {
+absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
   running_ = true;
   const absl::Cleanup stopped = [this, &listener] {
     listener.RemovePath();
@@ -206,15 +206,15 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner,
                         environment().TakeSignals(plan));
   WARD_RETURN_IF_ERROR(
       CallUserCode("InitializeServer", [this] { return InitializeServer(); }));
-  absl::Status status = ServeUntilTold(listener, owner, *signals, home);
+  absl::Status status = ServeUntilTold(listener, owner, *signals);
   status.Update(
       CallUserCode("FinalizeServer", [this] { return FinalizeServer(); }));
   return status;
 }
 
 absl::Status AbstractServer::ServeUntilTold(Listener& listener,
-                                            OwnerLink& owner, Signals& signals,
-                                            Home home) {
+                                            OwnerLink& owner,
+                                            Signals& signals) {
   ClientPool pool(
       environment(), listener,
       {options_.max_clients, options_.max_unauthenticated_clients},
@@ -234,13 +234,8 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
   }
   // The name goes first: who comes now finds nothing, not a dying server.
   listener.RemovePath();
-  if (!pool.Stop(options_.drain_time, kCutTime) && home == Home::kOwnProcess) {
-    // Its threads cannot be ended, and its objects not destroyed under them.
-    environment().Log(
-        "a handler goes on although its channel was cut; the server quits "
-        "without FinalizeServer");
-    environment().Exit(1);
-  }
+  owner.QuitWithin(options_.stop.kill_after + kOwnerIsGone);
+  pool.Stop(options_.drain_time);
   return status;
 }
 

@@ -252,11 +252,10 @@ class AbstractServer {
   }
   void AddMessageHandler(std::string name, MessageHandler handler);
 
-  // The server's life, in its own process or in the caller's.
-  enum class Home { kOwnProcess, kThisProcess };
-  absl::Status Run(Listener& listener, OwnerLink& owner, Home home);
+  // The server's life.
+  absl::Status Run(Listener& listener, OwnerLink& owner);
   absl::Status ServeUntilTold(Listener& listener, OwnerLink& owner,
-                              Signals& signals, Home home);
+                              Signals& signals);
   void RunSignalHandlers(Signals& signals, bool& quit);
 
   // One client, on its own thread.

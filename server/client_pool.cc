@@ -131,7 +131,7 @@ void ClientPool::Remove(Client& client) {
   if (client.state_ == Client::kServed) --served_;
 }
 
-bool ClientPool::Stop(absl::Duration drain_time, absl::Duration cut_time) {
+void ClientPool::Stop(absl::Duration drain_time) {
   absl::MutexLock lock(&mutex_);
   stopping_ = true;
   listener_.ShutDown();
@@ -139,9 +139,9 @@ bool ClientPool::Stop(absl::Duration drain_time, absl::Duration cut_time) {
     if (client->state_ == Client::kUnauthenticated) Cut(*client);
   }
   const absl::Condition empty(this, &ClientPool::IsEmpty);
-  if (mutex_.AwaitWithTimeout(empty, drain_time)) return true;
+  if (mutex_.AwaitWithTimeout(empty, drain_time)) return;
   for (const Client* client : clients_) client->connection_->ShutDown();
-  return mutex_.AwaitWithTimeout(empty, cut_time);
+  mutex_.Await(empty);
 }
 
 bool ClientPool::HasPlace() const {

@@ -66,15 +66,15 @@ class ClientPool {
   ClientPool(Environment& environment, Listener& listener, Limits limits,
              std::function<void(Client&)> serve);
 
-  // Joins all threads: Stop must have succeeded, or Start never been called.
+  // Joins all threads: Stop must have been called, or Start never.
   ~ClientPool();
 
   absl::Status Start();
 
   // Refuses new clients, and those who have not shown the password. Lets those
-  // that are served finish for `drain_time`, then cuts their channels, and
-  // waits for `cut_time`. False if one is still being served.
-  bool Stop(absl::Duration drain_time, absl::Duration cut_time);
+  // that are served finish for `drain_time`, then cuts their channels. Returns
+  // when none is served any more.
+  void Stop(absl::Duration drain_time);
 
  private:
   void Run();

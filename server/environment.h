@@ -92,8 +92,10 @@ class Environment {
   virtual absl::StatusOr<std::unique_ptr<Process>> Fork(
       const ForkOptions& options, absl::AnyInvocable<int()> child) = 0;
 
-  // Ends this process at once, as _exit(2) does.
-  [[noreturn]] virtual void Exit(int code) = 0;
+  // Ends this process with SIGKILL when `left` has passed, whatever its threads
+  // are doing then; InfiniteDuration() takes that back. It holds for this
+  // process alone, not for its children.
+  virtual absl::Status SetProcessDeadline(absl::Duration left) = 0;
 
   virtual pid_t ProcessId() = 0;
   virtual uid_t UserId() = 0;

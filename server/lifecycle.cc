@@ -29,8 +29,10 @@ constexpr std::string_view kQuit = "quit";
 // its end: nothing but the kernel's own work.
 constexpr absl::Duration kLastMoment = absl::Seconds(5);
 
-int Serve(Environment& environment, OwnerLink& owner,
+int Serve(Environment& environment, std::unique_ptr<Transport> transport,
+          absl::Duration start_timeout,
           absl::AnyInvocable<absl::Status(OwnerLink&)> serve) {
+  OwnerLink owner(environment, std::move(transport), start_timeout);
   const absl::Status status = serve(owner);
   if (status.ok()) return 0;
   if (owner.ready()) {
@@ -43,8 +45,25 @@ int Serve(Environment& environment, OwnerLink& owner,
 
 }  // namespace
 
+OwnerLink::OwnerLink(Environment& environment,
+                     std::unique_ptr<Transport> transport,
+                     absl::Duration start_timeout)
+    : environment_(&environment), channel_(std::move(transport)) {
+  SetDeadline(start_timeout);
+}
+
+void OwnerLink::SetDeadline(absl::Duration left) {
+  if (environment_ == nullptr) return;
+  // Without its deadline the process still ends when its owner sees to it.
+  const absl::Status status = environment_->SetProcessDeadline(left);
+  if (!status.ok()) environment_->Log(status.message());
+}
+
+void OwnerLink::QuitWithin(absl::Duration limit) { SetDeadline(limit); }
+
 absl::Status OwnerLink::ReportReady() {
   ready_ = true;
+  SetDeadline(absl::InfiniteDuration());
   return channel_.Write(kReady);
 }
 
@@ -69,9 +88,10 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Launch(
   options.fork.keep_open.push_back(ends.second->descriptor());
   // The server's end lives in the child's function alone: were it to stay open
   // here, the end of the stream would never come.
-  auto child = [&environment, owner = OwnerLink(std::move(ends.second)),
+  auto child = [&environment, transport = std::move(ends.second),
+                timeout = options.start_timeout,
                 serve = std::move(serve)]() mutable {
-    return Serve(environment, owner, std::move(serve));
+    return Serve(environment, std::move(transport), timeout, std::move(serve));
   };
   WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
                         environment.Fork(options.fork, std::move(child)));

@@ -35,11 +35,22 @@ namespace ward {
 // all gone.
 class OwnerLink {
  public:
+  // For a server in a process that is not its own: no deadline ends it.
   explicit OwnerLink(std::unique_ptr<Transport> transport)
       : channel_(std::move(transport)) {}
 
+  // For a process that was made for the server. From now on it has
+  // `start_timeout` to get ready, or is killed: an owner that waits will do so
+  // itself, but it may have died.
+  OwnerLink(Environment& environment, std::unique_ptr<Transport> transport,
+            absl::Duration start_timeout);
+
   // Tells the owner that clients are served from now on.
   absl::Status ReportReady();
+
+  // Gives the process `limit` from now to end, or it is killed, even if there
+  // is no owner any more to do so.
+  void QuitWithin(absl::Duration limit);
 
   // Tells the owner why the server will not serve. After ReportReady there is
   // nobody who waits for it, and it does nothing.
@@ -50,6 +61,9 @@ class OwnerLink {
   const Pollable& pollable() const { return *channel_.transport(); }
 
  private:
+  void SetDeadline(absl::Duration left);
+
+  Environment* environment_ = nullptr;
   MessageChannel channel_;
   bool ready_ = false;
 };

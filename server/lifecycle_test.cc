@@ -89,6 +89,32 @@ TEST_F(LifecycleTest, KillsAChildThatIsNotReadyInTime) {
   EXPECT_TRUE(HasReason(server.status(), reason::kTimedOut)) << server.status();
 }
 
+// A server whose owner has died cannot count on being killed by it.
+TEST_F(LifecycleTest, EndsByItselfWhenItIsNotReadyInTimeAndHasNoOwner) {
+  const pid_t child = fork();
+  if (child == 0) {
+    const OwnerLink owner(Posix(), nullptr, absl::Milliseconds(20));
+    while (true) pause();
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << status;
+}
+
+TEST_F(LifecycleTest, EndsByItselfWhenItQuitsTooSlowlyAndHasNoOwner) {
+  const auto server = ServerProcess::Launch(Posix(), {}, [](OwnerLink& owner) {
+    (void)owner.ReportReady();
+    owner.QuitWithin(absl::Milliseconds(20));
+    while (true) pause();
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(server.ok()) << server.status();
+  absl::Status status;
+  while (status.ok()) status = (*server)->CheckAlive();
+  EXPECT_TRUE(absl::StrContains(status.message(), "killed by signal 9"))
+      << status;
+}
+
 TEST_F(LifecycleTest, KillsAServerThatDoesNotQuit) {
   const auto server = ServerProcess::Launch(Posix(), {}, NeverQuit);
   ASSERT_TRUE(server.ok()) << server.status();

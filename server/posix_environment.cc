@@ -3,19 +3,23 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <ctime>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/error.h"
@@ -108,7 +112,28 @@ class PosixEnvironment final : public Environment {
     return PosixFork(options, std::move(child));
   }
 
-  void Exit(int code) override { _exit(code); }
+  absl::Status SetProcessDeadline(absl::Duration left) override {
+    absl::MutexLock lock(&mutex_);
+    if (deadline_process_ != getpid()) {  // Timers do not survive a fork.
+      sigevent event{};
+      event.sigev_notify = SIGEV_SIGNAL;
+      event.sigev_signo = SIGKILL;
+      if (timer_create(CLOCK_MONOTONIC, &event, &deadline_) != 0) {
+        return SystemError(errno, "make a timer for the process's deadline");
+      }
+      deadline_process_ = getpid();
+    }
+    itimerspec setting{};  // Zero takes it back.
+    if (left != absl::InfiniteDuration()) {
+      setting.it_value =
+          absl::ToTimespec(std::max(left, absl::Nanoseconds(1)));
+    }
+    if (timer_settime(deadline_, 0, &setting, nullptr) != 0) {
+      return SystemError(errno, "set the process's deadline");
+    }
+    return absl::OkStatus();
+  }
+
   pid_t ProcessId() override { return getpid(); }
   uid_t UserId() override { return geteuid(); }
 
@@ -123,6 +148,11 @@ class PosixEnvironment final : public Environment {
     [[maybe_unused]] const ssize_t ignored =
         write(STDERR_FILENO, text.data(), text.size());
   }
+
+ private:
+  absl::Mutex mutex_;
+  timer_t deadline_ ABSL_GUARDED_BY(mutex_) = {};
+  pid_t deadline_process_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace
