@@ -1,0 +1,260 @@
+// Holds ward to docs/protocol.md, and the page to ward.
+
+#include <fcntl.h>
+
+#include <cctype>
+#include <cstddef>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/scripted_transport_for_test.h"
+#include "ward/channel/secret.h"
+#include "ward/channel/status_matchers_for_test.h"
+
+namespace ward {
+namespace {
+
+using ::testing::IsEmpty;
+
+constexpr Reason kNoSuchDevice{"NoSuchDevice", absl::StatusCode::kNotFound};
+
+std::string ReadPage() {
+  std::ifstream file("docs/protocol.md");
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+std::string FromHex(const std::string& digits) {
+  EXPECT_EQ(digits.size() % 2, 0u) << digits;
+  std::string bytes;
+  for (size_t i = 0; i + 1 < digits.size(); i += 2) {
+    bytes.push_back(
+        static_cast<char>(std::stoi(digits.substr(i, 2), nullptr, 16)));
+  }
+  return bytes;
+}
+
+// The bytes of each block that is fenced as "golden <name>".
+std::map<std::string, std::string> ReadGolden() {
+  constexpr std::string_view kFence = "```golden ";
+  std::map<std::string, std::string> golden;
+  std::string* block = nullptr;
+  for (const std::string_view line : absl::StrSplit(ReadPage(), '\n')) {
+    if (absl::StartsWith(line, kFence)) {
+      block = &golden[std::string(line.substr(kFence.size()))];
+    } else if (absl::StartsWith(line, "```")) {
+      block = nullptr;
+    } else if (block != nullptr) {
+      for (const char c : line.substr(0, line.find('#'))) {
+        if (!isspace(static_cast<unsigned char>(c))) block->push_back(c);
+      }
+    }
+  }
+  for (auto& [name, bytes] : golden) bytes = FromHex(bytes);
+  return golden;
+}
+
+// A channel over what the page says comes, and what it writes.
+struct Side {
+  std::shared_ptr<Script> script = std::make_shared<Script>();
+  MessageChannel channel{std::make_unique<ScriptedTransport>(script)};
+};
+
+// One golden frame: how ward writes it, and what ward must read in it.
+struct Case {
+  std::function<absl::Status(MessageChannel&)> write;
+  std::function<void(MessageChannel&)> read;
+  size_t descriptors = 0;
+};
+
+void ExpectArray(MessageChannel& channel,
+                 const std::vector<std::string>& parts) {
+  ASSERT_OK_AND_ASSIGN(const Message message, channel.Read());
+  EXPECT_EQ(
+      std::vector<std::string>(message.parts().begin(), message.parts().end()),
+      parts);
+  EXPECT_THAT(message.descriptors(), IsEmpty());
+}
+
+void ExpectScalar(MessageChannel& channel, std::string_view expected) {
+  std::string scalar = "before";
+  ASSERT_THAT(channel.ReadScalar(scalar), IsOk());
+  EXPECT_EQ(scalar, expected);
+}
+
+FileDescriptor OpenNull() {
+  return FileDescriptor(open("/dev/null", O_RDONLY | O_CLOEXEC));
+}
+
+std::map<std::string, Case> Cases() {
+  static const Secret* const password = new Secret("open sesame");
+  static const FileDescriptor* const null = new FileDescriptor(OpenNull());
+  const std::string greeting = "Hello Joe Dalton, how are you?";
+  return {
+      {"hello-call",
+       {[](MessageChannel& channel) {
+          channel.PresentPassword(*password);
+          return channel.Write("hello", "Joe", "Dalton");
+        },
+        [](MessageChannel& channel) {
+          channel.ExpectPassword(*password);
+          ExpectArray(channel, {"hello", "Joe", "Dalton"});
+        }}},
+      {"hello-reply",
+       {[=](MessageChannel& channel) { return channel.Write(greeting, 1234); },
+        [=](MessageChannel& channel) {
+          ExpectArray(channel, {greeting, "1234"});
+        }}},
+      {"error",
+       {[](MessageChannel& channel) {
+          return channel.WriteError(MakeError(kNoSuchDevice, "no eth7"));
+        },
+        [](MessageChannel& channel) {
+          const absl::Status error = channel.Read().status();
+          EXPECT_THAT(error, FailsWith(kNoSuchDevice));
+          EXPECT_EQ(error.message(), "no eth7");
+        }}},
+      {"scalar",
+       {[](MessageChannel& channel) { return channel.WriteScalar("ward"); },
+        [](MessageChannel& channel) { ExpectScalar(channel, "ward"); }}},
+      {"empty-scalar",
+       {[](MessageChannel& channel) { return channel.WriteScalar(""); },
+        [](MessageChannel& channel) { ExpectScalar(channel, ""); }}},
+      {"descriptor",
+       {[](MessageChannel& channel) { return channel.WriteDescriptor(*null); },
+        [](MessageChannel& channel) {
+          EXPECT_THAT(channel.ReadDescriptor(), IsOk());
+        },
+        1}},
+      {"empty-array",
+       {[](MessageChannel& channel) { return channel.Write(); },
+        [](MessageChannel& channel) { ExpectArray(channel, {}); }}},
+      {"empty-part",
+       {[](MessageChannel& channel) { return channel.Write(""); },
+        [](MessageChannel& channel) { ExpectArray(channel, {""}); }}},
+  };
+}
+
+TEST(ProtocolTest, ThePageAndThisTestHaveTheSameFrames) {
+  std::vector<std::string> on_page;
+  for (const auto& [name, bytes] : ReadGolden()) on_page.push_back(name);
+  std::vector<std::string> tested;
+  for (const auto& [name, unused] : Cases()) tested.push_back(name);
+  EXPECT_EQ(on_page, tested);
+}
+
+TEST(ProtocolTest, WardWritesThePagesBytes) {
+  const std::map<std::string, std::string> golden = ReadGolden();
+  for (const auto& [name, frame] : Cases()) {
+    SCOPED_TRACE(name);
+    ASSERT_EQ(golden.count(name), 1u);
+    Side side;
+    ASSERT_THAT(frame.write(side.channel), IsOk());
+    EXPECT_EQ(absl::BytesToHexString(side.script->sent),
+              absl::BytesToHexString(golden.at(name)));
+    size_t attached = 0;
+    for (const auto& [position, descriptors] : side.script->attached) {
+      EXPECT_EQ(position, 0u);
+      attached += descriptors.size();
+    }
+    EXPECT_EQ(attached, frame.descriptors);
+  }
+}
+
+TEST(ProtocolTest, WardReadsThePagesBytes) {
+  const std::map<std::string, std::string> golden = ReadGolden();
+  for (const auto& [name, frame] : Cases()) {
+    SCOPED_TRACE(name);
+    ASSERT_EQ(golden.count(name), 1u);
+    Side side;
+    Script::Piece piece;
+    piece.bytes = golden.at(name);
+    for (size_t i = 0; i < frame.descriptors; ++i) {
+      piece.descriptors.push_back(OpenNull());
+    }
+    side.script->incoming.push_back(std::move(piece));
+    frame.read(side.channel);
+    EXPECT_THAT(side.channel.Read(), FailsWith(reason::kEndOfStream));
+  }
+}
+
+TEST(ProtocolTest, LengthsOverOneByteAreAsThePageSays) {
+  Side side;
+  ASSERT_THAT(side.channel.WriteScalar(std::string(128, '\0')), IsOk());
+  const std::string header("\x83\x01\x22\x80\x01", 5);
+  EXPECT_EQ(side.script->sent, header + std::string(128, '\0'));
+  EXPECT_TRUE(absl::StrContains(ReadPage(), "`83 01 22 80 01`"));
+}
+
+TEST(ProtocolTest, ThePageListsReasonsWithTheirCodes) {
+  const std::string page = ReadPage();
+  for (const Reason& reason :
+       {reason::kInvalidPassword, reason::kPeerNotAllowed,
+        reason::kUnknownMessage, reason::kInvalidArguments,
+        reason::kUserCodeThrew, reason::kServerStopping,
+        reason::kMalformedFrame, reason::kFrameTooLarge,
+        reason::kUnexpectedFrame, reason::kTooManyDescriptors,
+        reason::kDescriptorsTruncated, reason::kDescriptorTableFull,
+        reason::kTimedOut}) {
+    const std::string name = absl::StrCat("`", reason.name, "`");
+    const size_t row = page.find("| " + name);
+    ASSERT_NE(row, std::string::npos) << name;
+    const std::vector<std::string> cells =
+        absl::StrSplit(page.substr(row, page.find('\n', row) - row), '|');
+    ASSERT_GE(cells.size(), 3u);
+    int code = 0;
+    EXPECT_TRUE(absl::SimpleAtoi(cells[2], &code)) << name;
+    EXPECT_EQ(code, static_cast<int>(reason.code)) << name;
+  }
+  for (const Reason& reason : {reason::kEndOfStream, reason::kConnectionLost}) {
+    EXPECT_TRUE(absl::StrContains(page, absl::StrCat("`", reason.name, "`")));
+  }
+}
+
+// 16777216 as "16,777,216".
+std::string WithCommas(size_t number) {
+  std::string digits = absl::StrCat(number);
+  for (size_t i = digits.size(); i > 3;) digits.insert(i -= 3, ",");
+  return digits;
+}
+
+TEST(ProtocolTest, ThePageHasTheDefaultLimits) {
+  const std::string page = ReadPage();
+  const ChannelLimits limits;
+  const std::map<std::string, size_t> rows = {
+      {"| bytes in a frame's body ", limits.max_frame_bytes},
+      {"| parts in a frame ", limits.max_parts},
+      {"| descriptors in a frame ", limits.max_descriptors},
+  };
+  for (const auto& [row, limit] : rows) {
+    const size_t start = page.find(row);
+    ASSERT_NE(start, std::string::npos) << row;
+    const std::string line = page.substr(start, page.find('\n', start) - start);
+    EXPECT_TRUE(
+        absl::StrContains(line, absl::StrCat("| ", WithCommas(limit), " ")))
+        << line;
+  }
+}
+
+}  // namespace
+}  // namespace ward
