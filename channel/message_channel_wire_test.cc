@@ -113,7 +113,7 @@ class WireTest : public ::testing::Test {
   void Comes(std::string bytes, const std::vector<const char*>& paths = {},
              bool truncated = false) {
     script_->incoming.push_back(
-        {std::move(bytes), Descriptors(paths), truncated});
+        {std::move(bytes), Descriptors(paths), truncated, 0});
   }
 
   // Lets `bytes` come alone, and reads.

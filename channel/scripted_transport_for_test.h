@@ -28,12 +28,15 @@ namespace ward {
 // What a ScriptedTransport does, and what was done to it. The test keeps it:
 // the transport belongs to the channel.
 struct Script {
-  // What one Send of the peer's brings. As in the kernel, a Receive never goes
-  // past the end of a piece that has descriptors.
+  // What one Receive would bring, had it room enough. As in the kernel, it
+  // never goes past the end of a piece, and that has descriptors of one Send
+  // alone.
   struct Piece {
     std::string bytes;
     std::vector<FileDescriptor> descriptors;
     bool truncated = false;
+    // The byte that they came with.
+    size_t at = 0;
   };
 
   // --- set by the test ---
@@ -113,15 +116,18 @@ class ScriptedTransport final : public Transport {
         std::min({buffer.size(), piece.bytes.size(), script_->most_received});
     std::copy_n(piece.bytes.begin(), received.bytes, buffer.begin());
     piece.bytes.erase(0, received.bytes);
-    received.descriptors_truncated =
-        piece.truncated || piece.descriptors.size() > max_descriptors;
-    piece.truncated = false;
-    if (piece.descriptors.size() > max_descriptors) {
-      piece.descriptors.resize(max_descriptors);
+    if (piece.at < received.bytes) {
+      received.descriptors_truncated =
+          piece.truncated || piece.descriptors.size() > max_descriptors;
+      piece.truncated = false;
+      if (piece.descriptors.size() > max_descriptors) {
+        piece.descriptors.resize(max_descriptors);
+      }
+      std::move(piece.descriptors.begin(), piece.descriptors.end(),
+                std::back_inserter(descriptors));
+      piece.descriptors.clear();
     }
-    std::move(piece.descriptors.begin(), piece.descriptors.end(),
-              std::back_inserter(descriptors));
-    piece.descriptors.clear();
+    piece.at -= std::min(piece.at, received.bytes);
     if (piece.bytes.empty()) script_->incoming.pop_front();
     return received;
   }
