@@ -258,10 +258,9 @@ void AbstractServer::RunSignalHandlers(Signals& signals, bool& quit) {
 void AbstractServer::ServeClient(ClientPool::Client& client) {
   MessageChannel channel(std::move(client.transport));
   const absl::Status status = ServeRequest(client, channel);
-  if (!status.ok() && !HasReason(status, reason::kEndOfStream) &&
-      !HasReason(status, reason::kConnectionLost)) {
+  if (!status.ok()) {
     channel.set_timeout(kErrorTimeout);
-    // A client that does not want to hear it has its answer.
+    // A client that does not want to hear it, or has left, has its answer.
     (void)channel.WriteError(status);
   }
   client.Leave();
@@ -316,10 +315,13 @@ absl::Status AbstractServer::Dispatch(MessageChannel& channel,
 }
 
 absl::Status AbstractServer::CheckPeer(const PeerCredentials& peer) const {
-  const bool admitted =
-      options_.admit_peer != nullptr
-          ? options_.admit_peer(peer)
-          : peer.uid == 0 || peer.uid == environment().UserId();
+  bool admitted = peer.uid == 0 || peer.uid == environment().UserId();
+  if (options_.admit_peer != nullptr) {
+    WARD_RETURN_IF_ERROR(CallUserCode("admit_peer", [&] {
+      admitted = options_.admit_peer(peer);
+      return absl::OkStatus();
+    }));
+  }
   if (admitted) return absl::OkStatus();
   return MakeError(
       reason::kPeerNotAllowed,
