@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
@@ -45,7 +46,10 @@ absl::StatusOr<std::string> MakePrivateDirectory() {
   for (const char* base : bases) {
     if (base == nullptr || *base != '/') continue;
     std::string name = absl::StrCat(base, "/ward-XXXXXX");
-    if (mkdtemp(name.data()) != nullptr) return name;
+    // mkdtemp(3) makes it subject to the umask, which may take away too much.
+    if (mkdtemp(name.data()) != nullptr && chmod(name.c_str(), 0700) == 0) {
+      return name;
+    }
     const absl::Status failure = absl::ErrnoToStatus(errno, base);
     absl::StrAppend(&tried, tried.empty() ? "" : "; ", failure.message());
   }
@@ -70,6 +74,7 @@ class PosixListener final : public Listener {
   int descriptor() const override { return socket_.get(); }
 
   absl::StatusOr<Accepted> Accept() override {
+    if (reserve_used_) RestoreReserve();
     while (true) {
       FileDescriptor client(
           accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
@@ -125,6 +130,8 @@ class PosixListener final : public Listener {
   absl::Status Publish(mode_t mode) {
     WARD_RETURN_IF_ERROR(ClearStaleSocket(path_));
     const std::string attempt = absl::StrCat("listen at \"", path_, "\"");
+    // So that a name that is too long is reported as the user's, not as ours.
+    WARD_RETURN_IF_ERROR(SocketAddress::Of(path_).status());
     const std::string first_name = absl::StrCat(path_, ".", getpid());
     WARD_ASSIGN_OR_RETURN(const SocketAddress address,
                           SocketAddress::Of(first_name));
@@ -170,11 +177,21 @@ class PosixListener final : public Listener {
     if (!reserve_.is_open()) reserve_ = OpenReserve();
     if (!reserve_.is_open()) return SystemError(errno, "accept a client");
     reserve_.Reset();
+    reserve_used_ = true;
     FileDescriptor client(
         accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!client.is_open()) return SystemError(errno, "accept a client");
     reserve_ = OpenReserve();
-    return Accepted{Wrap(std::move(client)), !reserve_.is_open()};
+    reserve_used_ = !reserve_.is_open();
+    return Accepted{Wrap(std::move(client)), reserve_used_};
+  }
+
+  // Takes the slot back from the client that has had it, or the next one would
+  // be served on it and a third hear nothing.
+  void RestoreReserve() {
+    absl::MutexLock lock(&mutex_);
+    if (!reserve_.is_open()) reserve_ = OpenReserve();
+    reserve_used_ = !reserve_.is_open();
   }
 
   void RemoveDirectory() {
@@ -188,6 +205,7 @@ class PosixListener final : public Listener {
   FileIdentity identity_;
   mutable absl::Mutex mutex_;
   FileDescriptor reserve_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<bool> reserve_used_{false};
 };
 
 }  // namespace
