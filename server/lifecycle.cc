@@ -146,7 +146,10 @@ absl::Status ServerProcess::Stop(const StopOptions& options) {
 
 absl::Status ServerProcess::CheckAlive() {
   const Pollable* const polled[] = {owner_.transport()};
-  if (!environment_.Poll(polled, environment_.TimeNow()).ok()) {
+  // A process that dies closes a client's connection before, or after, its end
+  // of this one.
+  if (!environment_.Poll(polled, environment_.TimeNow()).ok() &&
+      !process_->Ending()) {
     return absl::OkStatus();
   }
   WARD_ASSIGN_OR_RETURN(

@@ -110,8 +110,9 @@ class ServerProcess {
   // kServerKilled if it took SIGKILL.
   absl::Status Stop(const StopOptions& options);
 
-  // OK while the server runs. When its end of the socket pair is closed, waits
-  // for its last moment and returns kServerDied, which says how it ended.
+  // OK while the server runs. When its end of the socket pair is closed, or it
+  // has begun to end, waits for its last moment and returns kServerDied, which
+  // says how it ended.
   absl::Status CheckAlive();
 
  private:

@@ -1,5 +1,6 @@
 #include "ward/server/posix_process.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/random.h>
@@ -115,6 +116,25 @@ class PosixProcess final : public Process {
     absl::MutexLock lock(&mutex_);
     if (!exit_.has_value()) exit_ = Reap();
     return *exit_;
+  }
+
+  bool Ending() const override {
+    // Field 9 is the kernel's flags of its main thread (proc(5)), which are set
+    // before it closes the first descriptor. Field 2, the name, may hold
+    // anything but ends with the last parenthesis.
+    constexpr unsigned kExiting = 0x4;  // PF_EXITING
+    std::array<char, 1024> stat;
+    const FileDescriptor file(
+        open(absl::StrCat("/proc/", pid_, "/stat").c_str(),
+             O_RDONLY | O_CLOEXEC));
+    const ssize_t got = read(file.get(), stat.data(), stat.size() - 1);
+    if (got <= 0) return false;
+    stat[static_cast<size_t>(got)] = '\0';
+    const char* const name_end = strrchr(stat.data(), ')');
+    unsigned flags = 0;
+    return name_end != nullptr &&
+           sscanf(name_end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
+           (flags & kExiting) != 0;
   }
 
   absl::Status Kill(int signal) override {

@@ -39,6 +39,10 @@ class Process : public Pollable {
   // not the parent, and where SIGCHLD is ignored, the kind is kUnknown.
   virtual absl::StatusOr<ProcessExit> Wait(absl::Time deadline) = 0;
 
+  // Whether it has begun to end, however far it has come: its descriptors are
+  // closed one by one, in no order, and it can be waited for after the last.
+  virtual bool Ending() const = 0;
+
   // Never hits another process that has got the same number meanwhile
   // (pidfd_send_signal(2)). A process that has ended is no error.
   virtual absl::Status Kill(int signal) = 0;
