@@ -1,0 +1,428 @@
+// What the tests of AbstractServer share: a server made of lambdas, real
+// processes with an end that can be waited for, and a fixture that fails a test
+// which leaves something behind.
+
+#ifndef WARD_SERVER_SERVER_FOR_TEST_H_
+#define WARD_SERVER_SERVER_FOR_TEST_H_
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <ostream>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/status_matchers_for_test.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/environment.h"
+
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#define WARD_TEST_UNDER_TSAN
+#endif
+#endif
+#ifdef __SANITIZE_THREAD__
+#define WARD_TEST_UNDER_TSAN
+#endif
+
+namespace ward {
+
+#ifdef WARD_TEST_UNDER_TSAN
+inline constexpr bool kUnderThreadSanitizer = true;
+#else
+inline constexpr bool kUnderThreadSanitizer = false;
+#endif
+
+// An upper bound for what must come at all, however loaded the machine is.
+inline constexpr absl::Duration kSurely = absl::Seconds(60);
+
+// --- matchers, beside those of status_matchers_for_test.h ---
+
+MATCHER_P2(FailsWith, expected, text,
+           absl::StrCat("fails with reason ", expected.name,
+                        " and a text with ", text)) {
+  *result_listener << "which is " << internal::StatusOf(arg);
+  return internal::StatusOf(arg).code() == expected.code &&
+         HasReason(internal::StatusOf(arg), expected) &&
+         absl::StrContains(internal::StatusOf(arg).message(), text);
+}
+
+MATCHER_P(Yields, expected,
+          absl::StrCat("yields ", ::testing::PrintToString(expected))) {
+  *result_listener << "which is " << arg.status();
+  return arg.ok() && *arg == expected;
+}
+
+// --- time ---
+
+class Stopwatch {
+ public:
+  absl::Duration Elapsed() const {
+    return Environment::Posix().TimeNow() - start_;
+  }
+
+ private:
+  absl::Time start_ = Environment::Posix().TimeNow();
+};
+
+inline absl::Duration Median(std::vector<absl::Duration> times) {
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+// --- descriptors ---
+
+struct Pipe {
+  FileDescriptor read;
+  FileDescriptor write;
+};
+
+inline Pipe MakePipe() {
+  std::array<int, 2> ends;
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) abort();
+  return {FileDescriptor(ends[0]), FileDescriptor(ends[1])};
+}
+
+// Whether `fd` becomes readable, or ends, in time.
+inline bool BecomesReadable(int fd, absl::Duration within = kSurely) {
+  pollfd polled{fd, POLLIN, 0};
+  int ready;
+  do {
+    ready = poll(&polled, 1, static_cast<int>(within / absl::Milliseconds(1)));
+  } while (ready < 0 && errno == EINTR);
+  return ready > 0;
+}
+
+inline void WriteAll(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(fd, bytes.data(), bytes.size());
+    if (written < 0 && errno != EINTR) abort();
+    if (written > 0) bytes.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+// What comes next, at most a page; empty at the end.
+inline std::string ReadSome(int fd) {
+  std::string bytes(4096, '\0');
+  ssize_t got;
+  do {
+    got = read(fd, bytes.data(), bytes.size());
+  } while (got < 0 && errno == EINTR);
+  bytes.resize(got < 0 ? 0 : static_cast<size_t>(got));
+  return bytes;
+}
+
+inline std::string ReadToEnd(int fd) {
+  std::string all;
+  while (true) {
+    const std::string bytes = ReadSome(fd);
+    if (bytes.empty()) return all;
+    all += bytes;
+  }
+}
+
+// --- what a process has ---
+
+// The open descriptors of `process`, and what they stand for.
+inline std::map<int, std::string> DescriptorsOf(pid_t process) {
+  std::map<int, std::string> found;
+  const std::string folder = absl::StrCat("/proc/", process, "/fd");
+  DIR* const directory = opendir(folder.c_str());
+  if (directory == nullptr) return found;
+  while (const dirent* const entry = readdir(directory)) {
+    if (entry->d_name[0] == '.') continue;
+    const int fd = atoi(entry->d_name);
+    if (process == getpid() && fd == dirfd(directory)) continue;
+    std::string target(256, '\0');
+    const ssize_t size = readlink(absl::StrCat(folder, "/", fd).c_str(),
+                                  target.data(), target.size());
+    target.resize(size < 0 ? 0 : static_cast<size_t>(size));
+    found[fd] = target;
+  }
+  closedir(directory);
+  return found;
+}
+
+// The names in `directory`.
+inline std::vector<std::string> NamesIn(const std::string& directory) {
+  std::vector<std::string> names;
+  DIR* const open = opendir(directory.c_str());
+  if (open == nullptr) return names;
+  while (const dirent* const entry = readdir(open)) {
+    const std::string name = entry->d_name;
+    if (name != "." && name != "..") names.push_back(name);
+  }
+  closedir(open);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+inline size_t ThreadsOf(pid_t process) {
+  return NamesIn(absl::StrCat("/proc/", process, "/task")).size();
+}
+
+inline bool Exists(const std::string& path) {
+  struct stat found;
+  return lstat(path.c_str(), &found) == 0;
+}
+
+// --- processes ---
+
+inline FileDescriptor OpenPidfd(pid_t pid) {
+  return FileDescriptor(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+}
+
+// A fork that runs `body` and exits with what it returns. What is still there
+// at the end is killed.
+class Child {
+ public:
+  explicit Child(absl::FunctionRef<int()> body) : pid_(fork()) {
+    if (pid_ == 0) _exit(body());
+    if (pid_ < 0) abort();
+    pidfd_ = OpenPidfd(pid_);
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child() {
+    if (pid_ <= 0) return;
+    Kill();
+    Wait();
+  }
+
+  pid_t pid() const { return pid_; }
+  int pidfd() const { return pidfd_.get(); }
+  void Kill() const { kill(pid_, SIGKILL); }
+
+  // Its exit code, or minus the signal that killed it.
+  int Wait() {
+    int status = 0;
+    pid_t reaped;
+    do {
+      reaped = waitpid(pid_, &status, 0);
+    } while (reaped < 0 && errno == EINTR);
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+
+ private:
+  pid_t pid_;
+  FileDescriptor pidfd_;
+};
+
+// Reaps `pid`, an orphan that has come to this process; see NothingLeftTest.
+inline int Reap(pid_t pid) {
+  int status = 0;
+  if (waitpid(pid, &status, 0) != pid) return -999;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+// Catches what this process, and those it forks, write to standard error.
+class StderrCapture {
+ public:
+  StderrCapture()
+      : file_(memfd_create("stderr", MFD_CLOEXEC)),
+        found_(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 10)) {
+    dup2(file_.get(), STDERR_FILENO);
+  }
+  ~StderrCapture() {
+    const std::string text = Text();
+    dup2(found_.get(), STDERR_FILENO);
+    // A sanitizer's report must not get lost here.
+    WriteAll(STDERR_FILENO, text);
+  }
+
+  std::string Text() const {
+    std::string text(static_cast<size_t>(lseek(file_.get(), 0, SEEK_END)),
+                     '\0');
+    const ssize_t got = pread(file_.get(), text.data(), text.size(), 0);
+    text.resize(got < 0 ? 0 : static_cast<size_t>(got));
+    return text;
+  }
+
+ private:
+  FileDescriptor file_;
+  FileDescriptor found_;
+};
+
+// --- servers ---
+
+// A server made of lambdas. It knows "echo" (replies with its argument) and
+// "hold" (replies "held", and "released" when the client has sent anything).
+class TestServer : public AbstractServer {
+ public:
+  explicit TestServer(ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    DefineMessageHandler("echo",
+                         [](MessageChannel& channel, std::string_view text) {
+                           return channel.Write(text);
+                         });
+    DefineMessageHandler("hold", [](MessageChannel& channel) -> absl::Status {
+      WARD_RETURN_IF_ERROR(channel.Write("held"));
+      WARD_RETURN_IF_ERROR(channel.Read().status());
+      return channel.Write("released");
+    });
+  }
+
+  using AbstractServer::DefineMessageHandler;
+  using AbstractServer::DefineSignalHandler;
+  using AbstractServer::environment;
+
+  std::function<absl::Status()> before_fork;
+  std::function<absl::Status()> initialize;
+  std::function<absl::Status()> finalize;
+
+ protected:
+  absl::Status BeforeFork() override { return CallHook(before_fork); }
+  absl::Status InitializeServer() override { return CallHook(initialize); }
+  absl::Status FinalizeServer() override { return CallHook(finalize); }
+
+ private:
+  static absl::Status CallHook(const std::function<absl::Status()>& hook) {
+    return hook == nullptr ? absl::OkStatus() : hook();
+  }
+};
+
+// Sends one message and returns the reply.
+template <typename... Arguments>
+absl::StatusOr<Message> Ask(AbstractServer& server,
+                            const Arguments&... arguments) {
+  Message reply;
+  WARD_RETURN_IF_ERROR(
+      server.Connect([&](MessageChannel& channel) -> absl::Status {
+        WARD_RETURN_IF_ERROR(channel.Write(arguments...));
+        WARD_ASSIGN_OR_RETURN(reply, channel.Read());
+        return absl::OkStatus();
+      }));
+  return reply;
+}
+
+// The same, for a reply of one part.
+template <typename... Arguments>
+absl::StatusOr<std::string> Call(AbstractServer& server,
+                                 const Arguments&... arguments) {
+  WARD_ASSIGN_OR_RETURN(const Message reply, Ask(server, arguments...));
+  if (reply.size() != 1) {
+    return absl::InternalError(
+        absl::StrCat("a reply of ", reply.size(), " parts"));
+  }
+  return reply[0];
+}
+
+// A connected socket at `path`, with neither password nor protocol.
+inline FileDescriptor RawConnect(const std::string& path, int flags = 0) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) abort();
+  path.copy(address.sun_path, path.size());
+  FileDescriptor peer(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0));
+  int connected;
+  do {
+    connected = connect(peer.get(), reinterpret_cast<const sockaddr*>(&address),
+                        sizeof(address));
+  } while (connected != 0 && errno == EINTR);
+  if (connected != 0) peer.Reset();
+  return peer;
+}
+
+// --- the fixture ---
+
+// Each test gets an empty directory, directory(), where private directories of
+// servers appear too. It fails if it leaves a descriptor, a process (orphans
+// come to this process), a file, or a changed signal.
+class NothingLeftTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = "/tmp/ward-test-XXXXXX";
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    directory_ = name;
+    setenv("TMPDIR", directory_.c_str(), 1);
+    unsetenv("XDG_RUNTIME_DIR");
+    ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+    // Its event for signals stays open by design; it is there from the start.
+    ASSERT_THAT(Environment::Posix().TakeSignals({}), IsOk());
+    actions_ = Actions();
+    descriptors_ = DescriptorsOf(getpid());
+  }
+
+  void TearDown() override {
+    EXPECT_EQ(DescriptorsOf(getpid()), descriptors_) << "descriptors are left";
+    EXPECT_TRUE(Actions() == actions_) << "signals are changed";
+    const pid_t left = waitpid(-1, nullptr, WNOHANG);
+    EXPECT_EQ(left, -1) << "a process is left";
+    if (left == -1) {
+      EXPECT_EQ(errno, ECHILD);
+    }
+    EXPECT_THAT(NamesIn(directory_), ::testing::IsEmpty());
+    rmdir(directory_.c_str());
+  }
+
+  const std::string& directory() const { return directory_; }
+
+  // A place for a socket.
+  std::string path() const { return directory_ + "/s"; }
+
+  // Options for a server at path(), to be reached by other objects too.
+  ServerOptions Shared() const {
+    ServerOptions options;
+    options.socket_filename = path();
+    options.password = Secret("the right password");
+    return options;
+  }
+
+ private:
+  static std::vector<std::string> Actions() {
+    std::vector<std::string> actions;
+    sigset_t mask;
+    sigemptyset(&mask);
+    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+    for (int signal = 1; signal <= SIGRTMAX; ++signal) {
+      struct sigaction action {};
+      sigaction(signal, nullptr, &action);
+      // SA_RESTORER: the C library adds it to whatever it sets.
+      actions.push_back(absl::StrCat(
+          reinterpret_cast<uintptr_t>(action.sa_handler), " ",
+          action.sa_flags & ~0x04000000, " ", sigismember(&mask, signal)));
+    }
+    return actions;
+  }
+
+  std::string directory_;
+  std::vector<std::string> actions_;
+  std::map<int, std::string> descriptors_;
+};
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_SERVER_FOR_TEST_H_
