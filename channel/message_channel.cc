@@ -249,7 +249,7 @@ absl::Status MessageChannel::WriteMap(
 absl::Status MessageChannel::WriteScalar(std::string_view bytes) {
   if (!is_open()) return Closed();
   out_->Clear();
-  out_->set_scalar(bytes.data(), bytes.size());
+  out_->mutable_scalar()->assign(bytes);  // set_scalar() copies it twice.
   return SendFrame({});
 }
 
@@ -290,8 +290,8 @@ absl::Status MessageChannel::SendFrame(absl::Span<const int> descriptors) {
   out_->set_descriptors(static_cast<uint32_t>(descriptors.size()));
   const bool has_password = to_present_ != nullptr;
   if (has_password) {
-    const std::string_view password = to_present_->Expose();
-    out_->set_password(password.data(), password.size());
+    // set_password() would copy it once more, and free that unwiped.
+    out_->mutable_password()->assign(to_present_->Expose());
   }
   const size_t size = out_->ByteSizeLong();
   if (size > limits_.max_frame_bytes) {
