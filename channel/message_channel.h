@@ -26,7 +26,6 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -38,35 +37,15 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/argument.h"
+#include "ward/channel/channel_limits.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/channel/frame_reader.h"
+#include "ward/channel/frame_writer.h"
 #include "ward/channel/message.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/transport.h"
 
 namespace ward {
-
-namespace proto {
-class Frame;
-}  // namespace proto
-
-// What a channel sends and takes at most. Going over one is kFrameTooLarge or
-// kTooManyDescriptors; a write is refused before anything was sent, a read
-// before the frame was buffered.
-struct ChannelLimits {
-  // One frame, in bytes: all parts and about 6 bytes for each of them.
-  size_t max_frame_bytes = size_t{16} << 20;
-
-  // Parts in one frame. An empty part costs 2 bytes on the wire and 40 in
-  // memory; this keeps a hostile peer from that lever.
-  size_t max_parts = 4096;
-
-  // Descriptors in one frame.
-  size_t max_descriptors = kMaxDescriptorsPerMessage;
-
-  // What the kernel and protobuf can do at all; set_limits() goes no further.
-  static constexpr size_t kMostFrameBytes = size_t{1} << 30;
-  static constexpr size_t kMostDescriptors = kMaxDescriptorsPerMessage;
-};
 
 // One end of a conversation. Move-only; closes its socket when destroyed.
 //
@@ -77,16 +56,12 @@ struct ChannelLimits {
 class MessageChannel {
  public:
   // Closed from the start.
-  MessageChannel();
+  MessageChannel() = default;
 
   explicit MessageChannel(std::unique_ptr<Transport> transport);
 
   // Over a connected Unix stream socket.
   explicit MessageChannel(FileDescriptor socket);
-
-  MessageChannel(MessageChannel&&) noexcept;
-  MessageChannel& operator=(MessageChannel&&) noexcept;
-  ~MessageChannel();
 
   // Two channels connected to each other, for a process and its child, or for
   // a test.
@@ -147,8 +122,7 @@ class MessageChannel {
   // --- errors ---
 
   // Tells the peer that what it asked for failed: its Read returns `error`
-  // (not OK). A text over 4 KiB is cut, as is a reason over 128 bytes; what is
-  // no UTF-8 in them arrives as question marks.
+  // (not OK). A text over 4 KiB is cut, as is a reason over 128 bytes.
   absl::Status WriteError(const absl::Status& error);
 
   // --- settings ---
@@ -163,12 +137,16 @@ class MessageChannel {
 
   // Puts `password` into the first frame that is written. It is borrowed until
   // a byte of that frame has left.
-  void PresentPassword(const Secret& password) { to_present_ = &password; }
+  void PresentPassword(const Secret& password) {
+    writer_.PresentPassword(password);
+  }
 
   // Refuses the first frame that is read, with kInvalidPassword, unless it
   // carries `password` (borrowed until then). The comparison takes the same
   // time wherever the two differ, and what came is wiped.
-  void ExpectPassword(const Secret& password) { to_expect_ = &password; }
+  void ExpectPassword(const Secret& password) {
+    reader_.ExpectPassword(password);
+  }
 
   // --- ending ---
 
@@ -187,63 +165,18 @@ class MessageChannel {
  private:
   absl::Status WriteArguments(std::initializer_list<Argument> arguments);
 
-  // Sends out_, with `descriptors` attached.
+  // Sends writer_'s frame; if the peer is gone, returns the error it left.
   absl::Status SendFrame(absl::Span<const int> descriptors);
-  absl::Status SendBytes(std::string_view bytes,
-                         absl::Span<const int> descriptors);
-  absl::Status WriteFailed(const absl::Status& status);
-
-  // Receives one frame into in_, and its descriptors.
+  // Receives one frame into reader_, and its descriptors.
   absl::Status ReceiveFrame(size_t max_bytes,
                             std::vector<FileDescriptor>& descriptors);
-  absl::Status ReceiveMore(size_t frame_bytes, absl::Time deadline);
-  absl::Status Parse(std::string_view bytes);
-  absl::Status ClaimDescriptors(std::vector<FileDescriptor>& descriptors);
-  absl::Status CheckPassword();
-  absl::Status ReadFailed(const absl::Status& status);
-  // Makes room for at least one more byte of a frame of `frame_bytes` (0: its
-  // length is not known yet).
-  void Reserve(size_t frame_bytes);
-
   absl::Time Deadline() const;
-  // kTimedOut once `deadline` has passed.
-  absl::Status CheckTime(absl::Time deadline) const;
 
   std::unique_ptr<Transport> transport_;
   ChannelLimits limits_;
   absl::Duration timeout_ = absl::InfiniteDuration();
-  const Secret* to_present_ = nullptr;
-  const Secret* to_expect_ = nullptr;
-
-  // Scratch space, kept so that a long conversation does not allocate.
-  std::unique_ptr<proto::Frame> out_;
-  std::unique_ptr<proto::Frame> in_;
-  std::string out_bytes_;
-
-  // Bytes received and not yet read: buffer_[begin_, end_).
-  std::unique_ptr<char[]> buffer_;
-  size_t capacity_ = 0;
-  size_t begin_ = 0;
-  size_t end_ = 0;
-  size_t last_frame_bytes_ = 0;
-
-  // The descriptors of one sendmsg(2), which the kernel never mixes with those
-  // of another (unix(7)). Kept apart, so that of two frames in the buffer
-  // neither is given the other's when some were lost.
-  struct Arrival {
-    std::vector<FileDescriptor> descriptors;
-    bool truncated = false;
-  };
-  // Not yet claimed by a frame, the oldest first.
-  std::vector<Arrival> arrivals_;
-
-  // What WriteFailed found instead of an error: the next read's result, whose
-  // frame is in in_ if it is OK.
-  std::optional<absl::Status> kept_;
-  std::vector<FileDescriptor> kept_descriptors_;
-
-  absl::Status read_status_;
-  absl::Status write_status_;
+  FrameReader reader_;
+  FrameWriter writer_;
 };
 
 }  // namespace ward

@@ -496,8 +496,6 @@ TEST_F(WireTest, RefusesWhatIsNoFrame) {
       {"the end of a group", "\x22\x01x\x0c"},
       {"wire type 6", "\x22\x01x\x0e"},
       {"a varint of 11 bytes", "\x08" + std::string(10, '\xff') + "\x01"},
-      {"an error whose text is no UTF-8", "\x2a\x03\x1a\x01\xff"},
-      {"an error whose reason is no UTF-8", "\x2a\x03\x12\x01\xff"},
   };
   for (const auto& [name, body] : bodies) {
     EXPECT_THAT(ReadOf(Delimited(body)), FailsWith(reason::kMalformedFrame))

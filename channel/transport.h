@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -87,6 +88,9 @@ class Transport : public Pollable {
 
   // The clock of the deadlines above: monotonic, not the time of day.
   virtual absl::Time TimeNow() const = 0;
+
+  // kTimedOut once `deadline` has passed.
+  absl::Status CheckTime(absl::Time deadline) const;
 };
 
 }  // namespace ward
