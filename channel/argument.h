@@ -36,9 +36,9 @@ inline constexpr bool kIsProto =
     std::is_base_of_v<google::protobuf::MessageLite, T>;
 
 // bool and char have integers' traits, and are none here: a bool has its own
-// spelling, and whether 'x' means 120 should not be guessed. Nor is long double:
-// it differs between machines, and libstdc++ 12 does not read all of its own
-// back.
+// spelling, and whether 'x' means 120 should not be guessed. Nor is long
+// double: it differs between machines, and libstdc++ 12 does not read all of
+// its own back.
 template <typename T>
 inline constexpr bool kIsNumber =
     std::is_arithmetic_v<T> && !std::is_same_v<T, bool> &&
@@ -53,7 +53,8 @@ class Argument {
   template <typename T,
             std::enable_if_t<std::is_convertible_v<const T&, std::string_view>,
                              int> = 0>
-  Argument(const T& text) : view_(text) {}  // NOLINT(google-explicit-constructor)
+  Argument(const T& text)
+      : view_(text) {}  // NOLINT(google-explicit-constructor)
 
   template <typename T, std::enable_if_t<internal::kIsNumber<T>, int> = 0>
   Argument(T number) {  // NOLINT(google-explicit-constructor)
@@ -92,12 +93,18 @@ namespace internal {
 // The kinds of value that a part converts to, as error texts name them.
 template <typename T>
 constexpr std::string_view KindOf() {
-  if constexpr (std::is_same_v<T, bool>) return "true or false";
-  else if constexpr (std::is_floating_point_v<T>) return "a number";
-  else if constexpr (std::is_unsigned_v<T>) return "a whole number from 0 on, in range";
-  else if constexpr (std::is_integral_v<T>) return "a whole number, in range";
-  else if constexpr (kIsProto<T>) return "a serialized protobuf message";
-  else return "a string";
+  if constexpr (std::is_same_v<T, bool>)
+    return "true or false";
+  else if constexpr (std::is_floating_point_v<T>)
+    return "a number";
+  else if constexpr (std::is_unsigned_v<T>)
+    return "a whole number from 0 on, in range";
+  else if constexpr (std::is_integral_v<T>)
+    return "a whole number, in range";
+  else if constexpr (kIsProto<T>)
+    return "a serialized protobuf message";
+  else
+    return "a string";
 }
 
 // Converts `part`; false if it is not a T. A string_view result borrows it.

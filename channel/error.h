@@ -33,59 +33,84 @@ namespace reason {
 // --- channel ---
 
 // The peer closed its end between two messages: nothing more will come.
-inline constexpr Reason kEndOfStream{"EndOfStream", absl::StatusCode::kOutOfRange};
+inline constexpr Reason kEndOfStream{"EndOfStream",
+                                     absl::StatusCode::kOutOfRange};
 // The peer vanished in the middle of a message, or does not read any more.
-inline constexpr Reason kConnectionLost{"ConnectionLost", absl::StatusCode::kUnavailable};
+inline constexpr Reason kConnectionLost{"ConnectionLost",
+                                        absl::StatusCode::kUnavailable};
 // The operation's time ran out.
-inline constexpr Reason kTimedOut{"TimedOut", absl::StatusCode::kDeadlineExceeded};
+inline constexpr Reason kTimedOut{"TimedOut",
+                                  absl::StatusCode::kDeadlineExceeded};
 // What came is no frame, or not what its own header says.
-inline constexpr Reason kMalformedFrame{"MalformedFrame", absl::StatusCode::kInvalidArgument};
+inline constexpr Reason kMalformedFrame{"MalformedFrame",
+                                        absl::StatusCode::kInvalidArgument};
 // A frame over the limit, refused before it was sent or buffered.
-inline constexpr Reason kFrameTooLarge{"FrameTooLarge", absl::StatusCode::kResourceExhausted};
+inline constexpr Reason kFrameTooLarge{"FrameTooLarge",
+                                       absl::StatusCode::kResourceExhausted};
 // A well-formed frame of another kind than the one asked for.
-inline constexpr Reason kUnexpectedFrame{"UnexpectedFrame", absl::StatusCode::kFailedPrecondition};
+inline constexpr Reason kUnexpectedFrame{"UnexpectedFrame",
+                                         absl::StatusCode::kFailedPrecondition};
 // More descriptors than one message can carry (253), or than are allowed.
-inline constexpr Reason kTooManyDescriptors{"TooManyDescriptors", absl::StatusCode::kResourceExhausted};
+inline constexpr Reason kTooManyDescriptors{
+    "TooManyDescriptors", absl::StatusCode::kResourceExhausted};
 // This process's descriptor table was full when descriptors arrived; they are
 // lost, the channel is in step.
-inline constexpr Reason kDescriptorsTruncated{"DescriptorsTruncated", absl::StatusCode::kResourceExhausted};
+inline constexpr Reason kDescriptorsTruncated{
+    "DescriptorsTruncated", absl::StatusCode::kResourceExhausted};
 // No free descriptor in this process (EMFILE) or in the system (ENFILE).
-inline constexpr Reason kDescriptorTableFull{"DescriptorTableFull", absl::StatusCode::kResourceExhausted};
+inline constexpr Reason kDescriptorTableFull{
+    "DescriptorTableFull", absl::StatusCode::kResourceExhausted};
 // The wrong number of arguments, or one that does not convert.
-inline constexpr Reason kInvalidArguments{"InvalidArguments", absl::StatusCode::kInvalidArgument};
+inline constexpr Reason kInvalidArguments{"InvalidArguments",
+                                          absl::StatusCode::kInvalidArgument};
 // The channel was closed on this side.
-inline constexpr Reason kChannelClosed{"ChannelClosed", absl::StatusCode::kFailedPrecondition};
+inline constexpr Reason kChannelClosed{"ChannelClosed",
+                                       absl::StatusCode::kFailedPrecondition};
 // The password is missing or wrong.
-inline constexpr Reason kInvalidPassword{"InvalidPassword", absl::StatusCode::kPermissionDenied};
+inline constexpr Reason kInvalidPassword{"InvalidPassword",
+                                         absl::StatusCode::kPermissionDenied};
 
 // --- server ---
 
-inline constexpr Reason kServerAlreadyStarted{"ServerAlreadyStarted", absl::StatusCode::kFailedPrecondition};
-inline constexpr Reason kServerNotStarted{"ServerNotStarted", absl::StatusCode::kFailedPrecondition};
+inline constexpr Reason kServerAlreadyStarted{
+    "ServerAlreadyStarted", absl::StatusCode::kFailedPrecondition};
+inline constexpr Reason kServerNotStarted{
+    "ServerNotStarted", absl::StatusCode::kFailedPrecondition};
 // The server has no handler of that name.
-inline constexpr Reason kUnknownMessage{"UnknownMessage", absl::StatusCode::kUnimplemented};
+inline constexpr Reason kUnknownMessage{"UnknownMessage",
+                                        absl::StatusCode::kUnimplemented};
 // A handler or a hook threw an exception.
-inline constexpr Reason kUserCodeThrew{"UserCodeThrew", absl::StatusCode::kInternal};
+inline constexpr Reason kUserCodeThrew{"UserCodeThrew",
+                                       absl::StatusCode::kInternal};
 // The server does not serve this user (SO_PEERCRED).
-inline constexpr Reason kPeerNotAllowed{"PeerNotAllowed", absl::StatusCode::kPermissionDenied};
+inline constexpr Reason kPeerNotAllowed{"PeerNotAllowed",
+                                        absl::StatusCode::kPermissionDenied};
 // The server is on its way out.
-inline constexpr Reason kServerStopping{"ServerStopping", absl::StatusCode::kUnavailable};
+inline constexpr Reason kServerStopping{"ServerStopping",
+                                        absl::StatusCode::kUnavailable};
 // The server's process has ended; the text names its exit code or signal.
 inline constexpr Reason kServerDied{"ServerDied", absl::StatusCode::kAborted};
 // The server did not stop in time and was ended with SIGKILL.
-inline constexpr Reason kServerKilled{"ServerKilled", absl::StatusCode::kAborted};
+inline constexpr Reason kServerKilled{"ServerKilled",
+                                      absl::StatusCode::kAborted};
 // Nobody listens at the socket's path.
-inline constexpr Reason kServerUnreachable{"ServerUnreachable", absl::StatusCode::kUnavailable};
+inline constexpr Reason kServerUnreachable{"ServerUnreachable",
+                                           absl::StatusCode::kUnavailable};
 // Something lives at the socket's path: a file, or a server that answers.
-inline constexpr Reason kPathTaken{"PathTaken", absl::StatusCode::kAlreadyExists};
+inline constexpr Reason kPathTaken{"PathTaken",
+                                   absl::StatusCode::kAlreadyExists};
 // The socket's file name is longer than a Unix socket's address can say.
-inline constexpr Reason kPathTooLong{"PathTooLong", absl::StatusCode::kInvalidArgument};
+inline constexpr Reason kPathTooLong{"PathTooLong",
+                                     absl::StatusCode::kInvalidArgument};
 // A fork from a process that has other threads.
-inline constexpr Reason kForkWithThreads{"ForkWithThreads", absl::StatusCode::kFailedPrecondition};
+inline constexpr Reason kForkWithThreads{"ForkWithThreads",
+                                         absl::StatusCode::kFailedPrecondition};
 // Another server of this process already receives its signals.
-inline constexpr Reason kSignalsTaken{"SignalsTaken", absl::StatusCode::kFailedPrecondition};
+inline constexpr Reason kSignalsTaken{"SignalsTaken",
+                                      absl::StatusCode::kFailedPrecondition};
 // SIGKILL, SIGSTOP or no signal at all.
-inline constexpr Reason kInvalidSignal{"InvalidSignal", absl::StatusCode::kInvalidArgument};
+inline constexpr Reason kInvalidSignal{"InvalidSignal",
+                                       absl::StatusCode::kInvalidArgument};
 
 }  // namespace reason
 
@@ -94,7 +119,8 @@ absl::Status MakeError(const Reason& reason, std::string_view text);
 
 // As MakeError, for a reason that came from elsewhere; an empty `reason` is
 // none. An OK code stays OK.
-absl::Status MakeError(absl::StatusCode code, std::string_view reason, std::string_view text);
+absl::Status MakeError(absl::StatusCode code, std::string_view reason,
+                       std::string_view text);
 
 // What a failed system call means: "`attempt`: <strerror>", with the code of
 // absl::ErrnoToStatus. EMFILE and ENFILE get kDescriptorTableFull and what to

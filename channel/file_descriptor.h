@@ -1,8 +1,9 @@
 // An owned file descriptor.
 //
-//   absl::StatusOr<FileDescriptor> copy = FileDescriptor::DuplicateOf(STDIN_FILENO);
-//   FileDescriptor log(open("log", O_WRONLY | O_CLOEXEC));  // takes ownership
-//   write(log.get(), ...);                                  // lends it
+//   absl::StatusOr<FileDescriptor> copy =
+//   FileDescriptor::DuplicateOf(STDIN_FILENO); FileDescriptor log(open("log",
+//   O_WRONLY | O_CLOEXEC));  // takes ownership write(log.get(), ...); // lends
+//   it
 //
 // Misuse: wrapping a descriptor that something else closes too. The second
 // close hits whatever has got that number meanwhile.

@@ -53,7 +53,8 @@ enum WireType : uint32_t {
 
 // How many parts `in`'s frame (or, `in_array`, its array) would have once it is
 // parsed; nothing if it is malformed. The parser must not be asked: it stores
-// while it counts. Groups, which it would skip, are refused: nobody writes them.
+// while it counts. Groups, which it would skip, are refused: nobody writes
+// them.
 std::optional<size_t> CountParts(CodedInputStream& in, bool in_array) {
   size_t parts = 0;
   while (const uint32_t tag = in.ReadTag()) {
@@ -114,8 +115,7 @@ FrameReader::~FrameReader() {
 }
 
 absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
-                               const ChannelLimits& limits,
-                               absl::Time deadline,
+                               const ChannelLimits& limits, absl::Time deadline,
                                std::vector<FileDescriptor>& descriptors) {
   WARD_ASSIGN_OR_RETURN(const Extent extent,
                         AwaitFrame(transport, max_bytes, limits, deadline));
@@ -193,13 +193,12 @@ absl::Status FrameReader::ReceiveMore(Transport& transport, size_t frame_bytes,
                : received.status();
   }
   if (received->end_of_stream) {
-    return end_ == 0
-               ? MakeError(reason::kEndOfStream,
-                           "the peer has closed the connection")
-               : Failed(MakeError(
-                     reason::kConnectionLost,
-                     absl::StrCat("the peer closed the connection ", end_,
-                                  " bytes into a message")));
+    return end_ == 0 ? MakeError(reason::kEndOfStream,
+                                 "the peer has closed the connection")
+                     : Failed(MakeError(
+                           reason::kConnectionLost,
+                           absl::StrCat("the peer closed the connection ", end_,
+                                        " bytes into a message")));
   }
   end_ += received->bytes;
   if (!arrival.descriptors.empty() || received->descriptors_truncated) {
@@ -220,8 +219,8 @@ void FrameReader::Reserve(size_t frame_bytes) {
   }
   // An empty buffer that large messages left behind is given back after the
   // first small one: not between two of a stream of large ones.
-  const bool shrink = end_ == 0 && capacity_ > kKeptBytes &&
-                      last_frame_bytes_ <= kKeptBytes;
+  const bool shrink =
+      end_ == 0 && capacity_ > kKeptBytes && last_frame_bytes_ <= kKeptBytes;
   if (end_ < capacity_ && !shrink) return;
   // Doubled as bytes come, never sized by the length that the peer claims.
   const size_t capacity =
@@ -239,10 +238,10 @@ absl::Status FrameReader::Parse(Extent extent, const ChannelLimits& limits) {
                               extent.frame_bytes - extent.header_bytes);
   const std::optional<size_t> parts = CountParts(body);
   if (parts.has_value() && *parts > limits.max_parts) {
-    return MakeError(reason::kFrameTooLarge,
-                     absl::StrCat("the peer sent a message of ", *parts,
-                                  " parts, over the limit of ",
-                                  limits.max_parts));
+    return MakeError(
+        reason::kFrameTooLarge,
+        absl::StrCat("the peer sent a message of ", *parts,
+                     " parts, over the limit of ", limits.max_parts));
   }
   if (!parts.has_value() ||
       !frame_->ParseFromArray(body.data(), static_cast<int>(body.size())) ||
@@ -265,8 +264,8 @@ void FrameReader::Consume(Extent extent) {
 absl::Status FrameReader::CheckPassword() {
   const Secret* expected = std::exchange(expected_, nullptr);
   std::string& password = *frame_->mutable_password();
-  const bool right = expected == nullptr ? password.empty()
-                                         : expected->Matches(password);
+  const bool right =
+      expected == nullptr ? password.empty() : expected->Matches(password);
   Wipe(password.data(), password.size());
   password.clear();
   if (right) return absl::OkStatus();
@@ -307,10 +306,9 @@ absl::Status FrameReader::ClaimDescriptors(
     descriptors = std::move(arrival.descriptors);
     return absl::OkStatus();
   }
-  return Failed(
-      MakeError(reason::kMalformedFrame,
-                absl::StrCat("the peer's message declares ", declared,
-                             " descriptors, and others came")));
+  return Failed(MakeError(reason::kMalformedFrame,
+                          absl::StrCat("the peer's message declares ", declared,
+                                       " descriptors, and others came")));
 }
 
 absl::Status FrameReader::Failed(const absl::Status& status) {

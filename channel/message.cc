@@ -35,12 +35,11 @@ absl::Status Message::CheckCounts(size_t first, size_t values,
   if (got == values && descriptors_.size() == descriptors) {
     return absl::OkStatus();
   }
-  return MakeError(
-      reason::kInvalidArguments,
-      absl::StrCat("expected ", Count(values, "argument"), " and ",
-                   Count(descriptors, "descriptor"), ", got ",
-                   Count(got, "argument"), " and ",
-                   Count(descriptors_.size(), "descriptor")));
+  return MakeError(reason::kInvalidArguments,
+                   absl::StrCat("expected ", Count(values, "argument"), " and ",
+                                Count(descriptors, "descriptor"), ", got ",
+                                Count(got, "argument"), " and ",
+                                Count(descriptors_.size(), "descriptor")));
 }
 
 absl::Status Message::Unfit(size_t argument, std::string_view kind) const {

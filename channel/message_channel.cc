@@ -41,11 +41,12 @@ constexpr size_t kMaxErrorReason = 128;
 absl::Status FromWire(const proto::Error& error) {
   // The peer's word: a code that is none becomes kUnknown, OK would be a lie.
   const int code = error.code();
-  const bool known = code >= static_cast<int>(absl::StatusCode::kCancelled) &&
-                     code <= static_cast<int>(absl::StatusCode::kUnauthenticated);
-  return MakeError(known ? static_cast<absl::StatusCode>(code)
-                         : absl::StatusCode::kUnknown,
-                   error.reason(), error.text());
+  const bool known =
+      code >= static_cast<int>(absl::StatusCode::kCancelled) &&
+      code <= static_cast<int>(absl::StatusCode::kUnauthenticated);
+  return MakeError(
+      known ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kUnknown,
+      error.reason(), error.text());
 }
 
 absl::Status Unexpected(std::string_view wanted, const proto::Frame& frame) {
@@ -192,10 +193,10 @@ absl::Status MessageChannel::ReadScalar(std::string& bytes, size_t max_size) {
   if (frame.has_error()) return FromWire(frame.error());
   if (!frame.has_scalar()) return Unexpected("a scalar message", frame);
   if (frame.scalar().size() > max_size) {
-    return MakeError(reason::kFrameTooLarge,
-                     absl::StrCat("the scalar has ", frame.scalar().size(),
-                                  " bytes, over the ", max_size,
-                                  " that are accepted here"));
+    return MakeError(
+        reason::kFrameTooLarge,
+        absl::StrCat("the scalar has ", frame.scalar().size(),
+                     " bytes, over the ", max_size, " that are accepted here"));
   }
   bytes.assign(frame.scalar());
   return absl::OkStatus();
@@ -204,11 +205,11 @@ absl::Status MessageChannel::ReadScalar(std::string& bytes, size_t max_size) {
 absl::StatusOr<FileDescriptor> MessageChannel::ReadDescriptor() {
   WARD_ASSIGN_OR_RETURN(Message message, Read());
   if (message.size() != 0 || message.descriptors().size() != 1) {
-    return MakeError(reason::kUnexpectedFrame,
-                     absl::StrCat("expected one descriptor alone, got ",
-                                  message.size(), " parts and ",
-                                  message.descriptors().size(),
-                                  " descriptors"));
+    return MakeError(
+        reason::kUnexpectedFrame,
+        absl::StrCat("expected one descriptor alone, got ", message.size(),
+                     " parts and ", message.descriptors().size(),
+                     " descriptors"));
   }
   return std::move(message.descriptors().front());
 }
@@ -240,8 +241,9 @@ void MessageChannel::set_limits(const ChannelLimits& limits) {
 }
 
 absl::Time MessageChannel::Deadline() const {
-  return timeout_ == absl::InfiniteDuration() ? absl::InfiniteFuture()
-                                              : transport_->TimeNow() + timeout_;
+  return timeout_ == absl::InfiniteDuration()
+             ? absl::InfiniteFuture()
+             : transport_->TimeNow() + timeout_;
 }
 
 }  // namespace ward

@@ -55,8 +55,7 @@ bool Secret::Matches(std::string_view attempt) const {
       size_ > 0 && attempt.size() == size_ ? 0 : 1;
   for (size_t i = 0; i < attempt.size(); ++i) {
     const char expected = size_ == 0 ? '\0' : bytes_[i % size_];
-    difference = difference |
-                 static_cast<unsigned char>(attempt[i] ^ expected);
+    difference = difference | static_cast<unsigned char>(attempt[i] ^ expected);
   }
   return difference == 0;
 }

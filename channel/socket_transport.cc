@@ -79,7 +79,8 @@ void TakeDescriptors(msghdr& message,
 
 }  // namespace
 
-absl::StatusOr<std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>>>
+absl::StatusOr<
+    std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>>>
 SocketTransport::CreatePair() {
   std::array<int, 2> ends;
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
@@ -96,10 +97,10 @@ absl::StatusOr<size_t> SocketTransport::Send(std::string_view bytes,
   constexpr std::string_view kAttempt = "send to the peer";
   // The control buffer on this stack has room for no more.
   if (descriptors.size() > kMaxDescriptorsPerMessage) {
-    return MakeError(reason::kTooManyDescriptors,
-                     absl::StrCat(kAttempt, ": at most ",
-                                  kMaxDescriptorsPerMessage,
-                                  " descriptors travel together"));
+    return MakeError(
+        reason::kTooManyDescriptors,
+        absl::StrCat(kAttempt, ": at most ", kMaxDescriptorsPerMessage,
+                     " descriptors travel together"));
   }
   // sendmsg(2) does not write through iov_base; its type serves recvmsg too.
   iovec piece{const_cast<char*>(bytes.data()), bytes.size()};

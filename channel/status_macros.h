@@ -14,18 +14,18 @@
 
 #include "absl/status/status.h"
 
-#define WARD_RETURN_IF_ERROR(expr)                         \
-  do {                                                     \
+#define WARD_RETURN_IF_ERROR(expr)                              \
+  do {                                                          \
     if (absl::Status ward_status = (expr); !ward_status.ok()) { \
-      return ward_status;                                  \
-    }                                                      \
+      return ward_status;                                       \
+    }                                                           \
   } while (false)
 
 #define WARD_ASSIGN_OR_RETURN(lhs, expr) \
   WARD_ASSIGN_OR_RETURN_(WARD_CONCAT_(ward_status_or_, __LINE__), lhs, expr)
 
-#define WARD_ASSIGN_OR_RETURN_(holder, lhs, expr)  \
-  auto holder = (expr);                            \
+#define WARD_ASSIGN_OR_RETURN_(holder, lhs, expr)      \
+  auto holder = (expr);                                \
   if (!holder.ok()) return std::move(holder).status(); \
   lhs = *std::move(holder)
 

@@ -104,9 +104,9 @@ absl::Status AbstractServer::CheckNotStarted() const {
 
 absl::Status AbstractServer::Start() {
   WARD_RETURN_IF_ERROR(CheckNotStarted());
-  WARD_ASSIGN_OR_RETURN(std::shared_ptr<Listener> listener,
-                        environment().Listen({options_.socket_filename,
-                                              options_.socket_mode}));
+  WARD_ASSIGN_OR_RETURN(
+      std::shared_ptr<Listener> listener,
+      environment().Listen({options_.socket_filename, options_.socket_mode}));
   absl::Cleanup remove_path = [&listener] { listener->RemovePath(); };
   WARD_RETURN_IF_ERROR(
       CallUserCode("BeforeFork", [this] { return BeforeFork(); }));
@@ -116,11 +116,10 @@ absl::Status AbstractServer::Start() {
     launch.fork.keep_open.push_back(descriptor);
   }
   WARD_ASSIGN_OR_RETURN(
-      process_, ServerProcess::Launch(
-                    environment(), std::move(launch),
-                    [this, listener](OwnerLink& owner) {
-                      return Run(*listener, owner);
-                    }));
+      process_, ServerProcess::Launch(environment(), std::move(launch),
+                                      [this, listener](OwnerLink& owner) {
+                                        return Run(*listener, owner);
+                                      }));
   std::move(remove_path).Cancel();
   listener->Close();
   listener_ = std::move(listener);
@@ -215,10 +214,9 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
 absl::Status AbstractServer::ServeUntilTold(Listener& listener,
                                             OwnerLink& owner,
                                             Signals& signals) {
-  ClientPool pool(
-      environment(), listener,
-      {options_.max_clients, options_.max_unauthenticated_clients},
-      [this](ClientPool::Client& client) { ServeClient(client); });
+  ClientPool pool(environment(), listener,
+                  {options_.max_clients, options_.max_unauthenticated_clients},
+                  [this](ClientPool::Client& client) { ServeClient(client); });
   absl::Status status = pool.Start();
   // An owner that is gone already is noticed below.
   if (status.ok()) (void)owner.ReportReady();
@@ -309,8 +307,8 @@ absl::Status AbstractServer::Dispatch(MessageChannel& channel,
                      known.empty() ? "none" : absl::StrJoin(known, ", ")));
   }
   const std::string& name = handler->first;
-  const absl::Status status =
-      CallUserCode("the handler", [&] { return handler->second(channel, request); });
+  const absl::Status status = CallUserCode(
+      "the handler", [&] { return handler->second(channel, request); });
   return Annotate(status, absl::StrCat("message ", Quoted(name)));
 }
 

@@ -4,7 +4,8 @@
 //
 //   class HelloServer : public ward::AbstractServer {
 //    public:
-//     HelloServer() { DefineMessageHandler("hello", &HelloServer::HandleHello); }
+//     HelloServer() { DefineMessageHandler("hello", &HelloServer::HandleHello);
+//     }
 //
 //     absl::Status Hello(std::string_view name) {
 //       return Connect([&](ward::MessageChannel& channel) -> absl::Status {

@@ -85,15 +85,15 @@ bool ClientPool::AcceptOne(Client& client) {
   --idle_;
   clients_.push_back(&client);
   // Enough for all clients with a place, all without one, and one to come.
-  const size_t max_threads =
-      static_cast<size_t>(limits_.max_clients + limits_.max_unauthenticated + 1);
+  const size_t max_threads = static_cast<size_t>(
+      limits_.max_clients + limits_.max_unauthenticated + 1);
   if (idle_ == 0 && threads_.size() < max_threads && !stopping_) {
     const absl::Status status = StartThread();
     if (!status.ok()) {
       // Not this client's fault: it is served, the next one waits for it.
-      environment_.Log(absl::StrCat(
-          "clients are served by ", threads_.size(),
-          " threads, not by more, because: ", status.ToString()));
+      environment_.Log(
+          absl::StrCat("clients are served by ", threads_.size(),
+                       " threads, not by more, because: ", status.ToString()));
     }
   }
   if (stopping_) Cut(client);

@@ -57,8 +57,12 @@ class ClientPool {
 
     ClientPool& pool_;
     Transport* connection_ = nullptr;
-    enum { kUnauthenticated, kCut, kWaiting, kServed } state_ =
-        kUnauthenticated;
+    enum {
+      kUnauthenticated,
+      kCut,
+      kWaiting,
+      kServed
+    } state_ = kUnauthenticated;
   };
 
   // `serve` is called on the pool's threads, must not throw, and must call

@@ -82,11 +82,10 @@ class Environment {
 
   // --- processes ---
 
-  // Runs `child`, which owns all it needs, in a new process, which ends with the
-  // code that it returns
-  // (without atexit handlers; stdio is flushed on both sides). The child starts
-  // with all signals blocked, only the named descriptors open, and rand,
-  // random and drand48 freshly seeded.
+  // Runs `child`, which owns all it needs, in a new process, which ends with
+  // the code that it returns (without atexit handlers; stdio is flushed on both
+  // sides). The child starts with all signals blocked, only the named
+  // descriptors open, and rand, random and drand48 freshly seeded.
   //
   // kForkWithThreads if this process has other threads.
   virtual absl::StatusOr<std::unique_ptr<Process>> Fork(

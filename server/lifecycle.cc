@@ -152,17 +152,16 @@ absl::Status ServerProcess::CheckAlive() {
       !process_->Ending()) {
     return absl::OkStatus();
   }
-  WARD_ASSIGN_OR_RETURN(
-      const ProcessExit exit,
-      process_->Wait(environment_.TimeNow() + kLastMoment));
+  WARD_ASSIGN_OR_RETURN(const ProcessExit exit,
+                        process_->Wait(environment_.TimeNow() + kLastMoment));
   return Died(exit);
 }
 
 absl::Status ServerProcess::Died(const ProcessExit& exit) const {
-  return MakeError(reason::kServerDied,
-                   absl::StrCat("the server (pid ", pid(), ") ",
-                                exit.ToString(),
-                                "; stop it to clean up, and start it again"));
+  return MakeError(
+      reason::kServerDied,
+      absl::StrCat("the server (pid ", pid(), ") ", exit.ToString(),
+                   "; stop it to clean up, and start it again"));
 }
 
 }  // namespace ward

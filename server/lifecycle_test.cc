@@ -136,21 +136,18 @@ TEST_F(LifecycleTest, TellsHowAServerDied) {
 }
 
 TEST_F(LifecycleTest, ReportsACleanEndAsClean) {
-  const auto server =
-      ServerProcess::Launch(Posix(), {}, [](OwnerLink& owner) {
-        return owner.ReportReady();
-      });
+  const auto server = ServerProcess::Launch(
+      Posix(), {}, [](OwnerLink& owner) { return owner.ReportReady(); });
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_TRUE((*server)->Stop({}).ok());
 }
 
 TEST_F(LifecycleTest, LogsAFailureThatNobodyWaitsForAnyMore) {
   ::testing::internal::CaptureStderr();
-  const auto server =
-      ServerProcess::Launch(Posix(), {}, [](OwnerLink& owner) {
-        (void)owner.ReportReady();
-        return absl::DataLossError("the cache was not written");
-      });
+  const auto server = ServerProcess::Launch(Posix(), {}, [](OwnerLink& owner) {
+    (void)owner.ReportReady();
+    return absl::DataLossError("the cache was not written");
+  });
   ASSERT_TRUE(server.ok()) << server.status();
   const absl::Status status = (*server)->Stop({});
   const std::string log = ::testing::internal::GetCapturedStderr();

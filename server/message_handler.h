@@ -106,9 +106,8 @@ MessageHandler Bind(Function function, TypeList<Values...> values) {
 // A handler from any callable; its call operator must be const.
 template <typename Function>
 MessageHandler MakeMessageHandler(Function function) {
-  return internal::Bind(
-      std::move(function),
-      typename internal::Signature<Function>::Parameters());
+  return internal::Bind(std::move(function),
+                        typename internal::Signature<Function>::Parameters());
 }
 
 // A handler from a member function of `object`, which must outlive it.
@@ -116,7 +115,8 @@ template <typename Class, typename Method>
 MessageHandler MakeMessageHandler(Class* object, Method method) {
   return internal::Bind(
       [object, method](auto&&... arguments) {
-        return (object->*method)(std::forward<decltype(arguments)>(arguments)...);
+        return (object->*method)(
+            std::forward<decltype(arguments)>(arguments)...);
       },
       typename internal::Signature<Method>::Parameters());
 }

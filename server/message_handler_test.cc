@@ -55,8 +55,8 @@ TEST_F(MessageHandlerTest, ConvertsArgumentsToTheParametersOfALambda) {
   const auto handler = MakeMessageHandler(
       [](MessageChannel& channel, std::string_view text, int number, bool truth,
          double fraction, const std::string& more) {
-        return channel.Write(
-            absl::StrCat(text, "|", number, "|", truth, "|", fraction, "|", more));
+        return channel.Write(absl::StrCat(text, "|", number, "|", truth, "|",
+                                          fraction, "|", more));
       });
   EXPECT_TRUE(Call(handler, "a b", -7, true, 0.25, "").ok());
   EXPECT_EQ(Reply(), "a b|-7|1|0.25|");
@@ -96,9 +96,9 @@ TEST_F(MessageHandlerTest, MovesAttachedDescriptorsIntoParameters) {
   struct stat got {};
   const FileDescriptor file(open("/dev/null", O_RDONLY | O_CLOEXEC));
   fstat(file.get(), &sent);
-  const auto handler =
-      MakeMessageHandler([&got](std::string_view before, FileDescriptor attached,
-                                std::string_view after) -> absl::Status {
+  const auto handler = MakeMessageHandler(
+      [&got](std::string_view before, FileDescriptor attached,
+             std::string_view after) -> absl::Status {
         EXPECT_EQ(absl::StrCat(before, after), "ab");
         fstat(attached.get(), &got);
         return absl::OkStatus();
@@ -108,8 +108,8 @@ TEST_F(MessageHandlerTest, MovesAttachedDescriptorsIntoParameters) {
 }
 
 TEST_F(MessageHandlerTest, GivesAMessageUnconvertedToWhoAsksForIt) {
-  const auto handler = MakeMessageHandler(
-      [](MessageChannel& channel, Message message) {
+  const auto handler =
+      MakeMessageHandler([](MessageChannel& channel, Message message) {
         return channel.Write(absl::StrCat(message.name(), message.size()));
       });
   EXPECT_TRUE(Call(handler, "x", "y").ok());

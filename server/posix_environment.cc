@@ -125,8 +125,7 @@ class PosixEnvironment final : public Environment {
     }
     itimerspec setting{};  // Zero takes it back.
     if (left != absl::InfiniteDuration()) {
-      setting.it_value =
-          absl::ToTimespec(std::max(left, absl::Nanoseconds(1)));
+      setting.it_value = absl::ToTimespec(std::max(left, absl::Nanoseconds(1)));
     }
     if (timer_settime(deadline_, 0, &setting, nullptr) != 0) {
       return SystemError(errno, "set the process's deadline");

@@ -241,8 +241,9 @@ absl::StatusOr<std::unique_ptr<Transport>> PosixConnect(const std::string& path,
                          "has stopped"));
       case EAGAIN:
         return MakeError(reason::kTimedOut,
-                         absl::StrCat(attempt, ": the server's queue of "
-                                               "waiting clients stayed full"));
+                         absl::StrCat(attempt,
+                                      ": the server's queue of "
+                                      "waiting clients stayed full"));
       default:
         return SystemError(error_number, attempt);
     }

@@ -155,8 +155,8 @@ TEST(PosixListener, MakesARelativePathAbsolute) {
   std::filesystem::current_path(directory.Path(""));
   const auto listener = Listen({"relative"});
   std::filesystem::current_path(before);
-  EXPECT_TRUE(PosixConnect(directory.Path("relative"), absl::InfiniteFuture())
-                  .ok());
+  EXPECT_TRUE(
+      PosixConnect(directory.Path("relative"), absl::InfiniteFuture()).ok());
   listener->RemovePath();
   EXPECT_FALSE(std::filesystem::exists(directory.Path("relative")));
 }
@@ -183,8 +183,8 @@ TEST(PosixConnect, SaysThatNobodyListens) {
   const auto client =
       PosixConnect(directory.Path("nobody"), absl::InfiniteFuture());
   EXPECT_TRUE(HasReason(client.status(), reason::kServerUnreachable));
-  EXPECT_TRUE(absl::StrContains(client.status().message(),
-                                directory.Path("nobody")))
+  EXPECT_TRUE(
+      absl::StrContains(client.status().message(), directory.Path("nobody")))
       << client.status();
 }
 

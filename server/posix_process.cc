@@ -124,9 +124,8 @@ class PosixProcess final : public Process {
     // anything but ends with the last parenthesis.
     constexpr unsigned kExiting = 0x4;  // PF_EXITING
     std::array<char, 1024> stat;
-    const FileDescriptor file(
-        open(absl::StrCat("/proc/", pid_, "/stat").c_str(),
-             O_RDONLY | O_CLOEXEC));
+    const FileDescriptor file(open(
+        absl::StrCat("/proc/", pid_, "/stat").c_str(), O_RDONLY | O_CLOEXEC));
     const ssize_t got = read(file.get(), stat.data(), stat.size() - 1);
     if (got <= 0) return false;
     stat[static_cast<size_t>(got)] = '\0';
@@ -138,7 +137,8 @@ class PosixProcess final : public Process {
   }
 
   absl::Status Kill(int signal) override {
-    if (syscall(SYS_pidfd_send_signal, pidfd_.get(), signal, nullptr, 0U) == 0 ||
+    if (syscall(SYS_pidfd_send_signal, pidfd_.get(), signal, nullptr, 0U) ==
+            0 ||
         errno == ESRCH) {
       return absl::OkStatus();
     }
@@ -208,8 +208,8 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
 
   FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd.is_open()) {
-    const absl::Status status =
-        SystemError(errno, absl::StrCat("watch process ", pid, " (pidfd_open)"));
+    const absl::Status status = SystemError(
+        errno, absl::StrCat("watch process ", pid, " (pidfd_open)"));
     kill(pid, SIGKILL);
     waitpid(pid, nullptr, 0);
     return status;

@@ -103,11 +103,10 @@ TEST(PosixFork, ClosesAllDescriptorsButThoseNamed) {
   const auto process = Fork(
       [&] {
         const auto open = [](int fd) { return fcntl(fd, F_GETFD) >= 0; };
-        const bool right = open(0) && open(1) && open(2) && open(high) &&
-                           open(kept.write_end.get()) &&
-                           !open(kept.read_end.get()) &&
-                           !open(other.read_end.get()) &&
-                           !open(other.write_end.get());
+        const bool right =
+            open(0) && open(1) && open(2) && open(high) &&
+            open(kept.write_end.get()) && !open(kept.read_end.get()) &&
+            !open(other.read_end.get()) && !open(other.write_end.get());
         return right ? 0 : 1;
       },
       options);

@@ -49,8 +49,8 @@ absl::StatusOr<SocketAddress> SocketAddress::Of(const std::string& path) {
     address.directory_.Reset(
         open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!address.directory_.is_open()) {
-      return SystemError(errno, absl::StrCat("open the directory of socket \"",
-                                             path, "\""));
+      return SystemError(
+          errno, absl::StrCat("open the directory of socket \"", path, "\""));
     }
     name = absl::StrCat("/proc/self/fd/", address.directory_.get(), "/",
                         path.substr(slash + 1));
@@ -82,9 +82,9 @@ absl::Status RemoveIfSame(const std::string& path, FileIdentity identity) {
     // A successor's, after all. Back with it; link(2) replaces nothing that
     // has come meanwhile.
     if (link(aside.c_str(), path.c_str()) != 0 && errno != EEXIST) {
-      return SystemError(errno, absl::StrCat("give \"", path,
-                                             "\" back its name, now \"",
-                                             aside, "\""));
+      return SystemError(
+          errno, absl::StrCat("give \"", path, "\" back its name, now \"",
+                              aside, "\""));
     }
   }
   unlink(aside.c_str());
@@ -116,8 +116,8 @@ absl::Status ClearStaleSocket(const std::string& path) {
     return Taken(path, "a server listens there");
   }
   if (errno != ECONNREFUSED) {
-    return SystemError(errno, absl::StrCat("ask whether a server listens at \"",
-                                           path, "\""));
+    return SystemError(
+        errno, absl::StrCat("ask whether a server listens at \"", path, "\""));
   }
   return RemoveIfSame(path, {found.st_dev, found.st_ino});
 }

@@ -132,7 +132,8 @@ absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(const SignalPlan& plan) {
     }
   }
   pid_t holder = taken_by;
-  if (holder == getpid() || !taken_by.compare_exchange_strong(holder, getpid())) {
+  if (holder == getpid() ||
+      !taken_by.compare_exchange_strong(holder, getpid())) {
     return MakeError(reason::kSignalsTaken,
                      "a server that runs in this process has its signals "
                      "already; run one server at a time here, or start them "

@@ -62,7 +62,8 @@ struct SignalState {
   void ExpectEqual(const SignalState& other) const {
     for (int signal = 1; signal <= SIGRTMAX; ++signal) {
       const struct sigaction& a = actions[static_cast<size_t>(signal) - 1];
-      const struct sigaction& b = other.actions[static_cast<size_t>(signal) - 1];
+      const struct sigaction& b =
+          other.actions[static_cast<size_t>(signal) - 1];
       EXPECT_EQ(a.sa_handler, b.sa_handler) << "signal " << signal;
       EXPECT_EQ(a.sa_flags & ~kSaRestorer, b.sa_flags & ~kSaRestorer)
           << "signal " << signal;
@@ -164,7 +165,8 @@ TEST(Signals, OfAForkedChildAreItsOwn) {
   int status = -1;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
-  EXPECT_FALSE(IsReadable(*signals)) << "the child's signal is not the parent's";
+  EXPECT_FALSE(IsReadable(*signals))
+      << "the child's signal is not the parent's";
   EXPECT_EQ(signals->Next(), 0);
 }
 

@@ -13,9 +13,7 @@
 
 class HelloServer : public ward::AbstractServer {
  public:
-  HelloServer() {
-    DefineMessageHandler("hello", &HelloServer::HandleHello);
-  }
+  HelloServer() { DefineMessageHandler("hello", &HelloServer::HandleHello); }
 
   // What the server answered. For the owner's process, as many threads as like.
   struct Greeting {
