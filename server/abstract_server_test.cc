@@ -498,9 +498,13 @@ TEST_F(AbstractServerTest, AServerThatDiesBeforeItIsReadyIsReported) {
 }
 
 TEST_F(AbstractServerTest, StartsRightAfterThreadsWereJoined) {
+  // The kernel may still have them in its books, now and then.
   TestServer server;
-  for (int i = 0; i < 100; ++i) {
-    std::thread([] {}).join();
+  server.before_fork = [] {
+    for (int i = 0; i < 16; ++i) std::thread([] {}).join();
+    return absl::OkStatus();
+  };
+  for (int i = 0; i < 200; ++i) {
     ASSERT_THAT(server.Start(), IsOk()) << "round " << i;
     ASSERT_THAT(server.Stop(), IsOk());
   }
@@ -1211,7 +1215,8 @@ TEST_F(AbstractServerTest, AdmitPeerDecidesOnTheKernelsWord) {
 
 TEST_F(AbstractServerTest, AnAdmitPeerThatThrowsAdmitsNobodyAndEndsNothing) {
   ServerOptions options;
-  options.admit_peer = [count = 0](const PeerCredentials&) mutable -> bool {
+  std::atomic<int> count{0};
+  options.admit_peer = [&count](const PeerCredentials&) -> bool {
     if (++count == 1) throw std::runtime_error("paper jam");
     return true;
   };
@@ -1741,42 +1746,47 @@ class FullTable {
 };
 
 TEST_F(AbstractServerTest,
-       AFullTableInTheServerIsToldAndServedAgainAfterwards) {
+       AFullTableInTheServerIsToldAndClientsAreServedAgainAfterwards) {
   TestServer server;
-  server.initialize = [] {
-    static FullTable* const table = new FullTable(1);
-    (void)table;
-    return absl::OkStatus();
-  };
+  server.DefineMessageHandler("fill", [](MessageChannel& channel) {
+    static const FullTable* const table = new FullTable(0);
+    return channel.Write(table != nullptr);
+  });
   ASSERT_THAT(server.Start(), IsOk());
-  // Returns when the server has closed its descriptor.
-  const auto ask = [&server] {
-    MessageChannel channel = Open(server);
-    absl::Status status = channel.Write("echo", "x");
-    if (status.ok()) status = channel.Read().status();
-    EXPECT_FALSE(channel.Read().ok());
-    return status;
-  };
-  for (int round = 0; round < 3; ++round) {
-    MessageChannel holder = Open(server);
-    ASSERT_THAT(holder.Write("hold"), IsOk());
-    ASSERT_THAT(holder.Read(), IsOk());
-    // The table is full: who comes now is told so, on the reserve, or served on
-    // it while it is being taken back, but never left without an answer.
-    const Stopwatch watch;
-    int told = 0;
-    while (told < 3 && watch.Elapsed() < kSurely) {
-      const absl::Status status = ask();
-      if (status.ok()) continue;
-      EXPECT_THAT(status, FailsWith(reason::kDescriptorTableFull, "ulimit -n"));
-      ++told;
-    }
-    EXPECT_EQ(told, 3);
+  // A sanitizer wants descriptors too, at what it sees for the first time.
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_THAT(Call(server, "echo", "x"), Yields("x"));
+  }
+  ASSERT_THAT(Call(server, "fill"), Yields("true"));
+
+  // Idle threads have a number ready for the next client (accept4(2) takes it
+  // before it waits), so that some may be served still.
+  std::vector<MessageChannel> holders;
+  absl::Status held;
+  while (held.ok() && holders.size() < 50) {
+    holders.push_back(Open(server));
+    held = holders.back().Write("hold");
+    if (held.ok()) held = holders.back().Read().status();
+  }
+  EXPECT_THAT(held, FailsWith(reason::kDescriptorTableFull, "ulimit -n"));
+
+  holders.pop_back();
+  for (MessageChannel& holder : holders) {
     ASSERT_THAT(holder.Write("go"), IsOk());
     ASSERT_THAT(holder.Read(), IsOk());
     EXPECT_THAT(holder.Read(), FailsWith(reason::kEndOfStream));
-    EXPECT_THAT(ask(), IsOk());
   }
+  // Another thread than the one that has a number ready may get the client.
+  const Stopwatch watch;
+  int served = 0;
+  while (served < 10 && watch.Elapsed() < kSurely) {
+    const absl::StatusOr<std::string> reply = Call(server, "echo", "x");
+    if (reply.ok()) ++served;
+    if (!reply.ok()) {
+      EXPECT_THAT(reply, FailsWith(reason::kDescriptorTableFull));
+    }
+  }
+  EXPECT_EQ(served, 10);
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

@@ -21,6 +21,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -354,6 +355,16 @@ inline FileDescriptor RawConnect(const std::string& path, int flags = 0) {
   } while (connected != 0 && errno == EINTR);
   if (connected != 0) peer.Reset();
   return peer;
+}
+
+// A length as frames begin with it.
+inline std::string Varint(uint64_t value) {
+  std::string bytes;
+  for (; value >= 0x80; value >>= 7) {
+    bytes.push_back(static_cast<char>(value | 0x80));
+  }
+  bytes.push_back(static_cast<char>(value));
+  return bytes;
 }
 
 // --- the fixture ---

@@ -1,0 +1,247 @@
+// A server quits by itself when the last of its owners is gone, however they
+// went, and leaves nothing.
+
+#include <signal.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <iostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/status_matchers_for_test.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/server_for_test.h"
+
+namespace ward {
+namespace {
+
+using ::testing::IsEmpty;
+
+// What the kernel's word of an owner's death may take to end the server.
+constexpr absl::Duration kGoneWithin = absl::Milliseconds(100);
+
+class OwnerDeathTest : public NothingLeftTest {
+ protected:
+  // In the owner: starts a server, reports its pid, and waits to be killed.
+  static int Own(TestServer& server, const Pipe& report) {
+    if (!server.Start().ok()) return 1;
+    WriteAll(report.write.get(), absl::StrCat(server.server_pid()));
+    return Wait();
+  }
+
+  static int Wait() {
+    while (true) pause();
+  }
+
+  static pid_t ReadPid(const Pipe& report) {
+    pid_t pid = 0;
+    EXPECT_TRUE(absl::SimpleAtoi(ReadSome(report.read.get()), &pid));
+    return pid;
+  }
+
+  // Kills the last owner, and returns how long the server lived on. Its process
+  // has come to this one, and is reaped.
+  absl::Duration Outlives(Child& owner, pid_t server, int exit_code) {
+    const FileDescriptor pidfd = OpenPidfd(server);
+    EXPECT_TRUE(pidfd.is_open());
+    const Stopwatch watch;
+    owner.Kill();
+    EXPECT_TRUE(BecomesReadable(pidfd.get()));
+    const absl::Duration lived = watch.Elapsed();
+    EXPECT_EQ(owner.Wait(), -SIGKILL);
+    EXPECT_EQ(Reap(server), exit_code);
+    return lived;
+  }
+};
+
+TEST_F(OwnerDeathTest, TheServerIsGone100MillisecondsAfterItsOwnerWasKilled) {
+  std::vector<absl::Duration> times;
+  for (int i = 0; i < 9; ++i) {
+    const Pipe report = MakePipe();
+    // At a path that was chosen, or in a directory that was made for it.
+    TestServer server(i % 2 == 0 ? Shared() : ServerOptions());
+    Child owner([&] { return Own(server, report); });
+    const pid_t pid = ReadPid(report);
+    EXPECT_EQ(NamesIn(directory()).size(), 1u);
+    times.push_back(Outlives(owner, pid, 0));
+    EXPECT_THAT(NamesIn(directory()), IsEmpty());
+  }
+  std::cout << "gone after (median) " << Median(times) << "\n";
+  RecordProperty("gone_after", absl::FormatDuration(Median(times)));
+  EXPECT_LT(Median(times), kGoneWithin);
+}
+
+TEST_F(OwnerDeathTest, WithTwoOwnersItLivesUntilTheSecondIsKilled) {
+  const Pipe report = MakePipe();
+  const Pipe second_report = MakePipe();
+  TestServer server(Shared());
+  Child first([&] {
+    if (!server.Start().ok()) return 1;
+    if (fork() == 0) {
+      WriteAll(second_report.write.get(), absl::StrCat(getpid()));
+      return Wait();
+    }
+    WriteAll(report.write.get(), absl::StrCat(server.server_pid()));
+    return Wait();
+  });
+  const pid_t pid = ReadPid(report);
+  const pid_t second = ReadPid(second_report);
+  first.Kill();
+  EXPECT_EQ(first.Wait(), -SIGKILL);
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  }
+
+  const FileDescriptor pidfd = OpenPidfd(pid);
+  const Stopwatch watch;
+  ASSERT_EQ(kill(second, SIGKILL), 0);
+  EXPECT_TRUE(BecomesReadable(pidfd.get()));
+  std::cout << "gone after " << watch.Elapsed() << "\n";
+  EXPECT_EQ(Reap(second), -SIGKILL);
+  EXPECT_EQ(Reap(pid), 0);
+  EXPECT_FALSE(Exists(path()));
+}
+
+TEST_F(OwnerDeathTest, AProgramThatTheOwnerStartedIsNoOwner) {
+  const Pipe report = MakePipe();
+  const Pipe to_program = MakePipe();
+  const Pipe from_program = MakePipe();
+  TestServer server(Shared());
+  Child owner([&] {
+    if (!server.Start().ok()) return 1;
+    const pid_t program = fork();
+    if (program == 0) {
+      dup2(to_program.read.get(), STDIN_FILENO);
+      dup2(from_program.write.get(), STDOUT_FILENO);
+      execlp("cat", "cat", nullptr);
+      _exit(1);
+    }
+    WriteAll(report.write.get(),
+             absl::StrCat(server.server_pid(), " ", program));
+    return Wait();
+  });
+  const std::string pids = ReadSome(report.read.get());
+  pid_t pid = 0;
+  pid_t program = 0;
+  ASSERT_TRUE(absl::SimpleAtoi(pids.substr(0, pids.find(' ')), &pid));
+  ASSERT_TRUE(absl::SimpleAtoi(pids.substr(pids.find(' ') + 1), &program));
+  WriteAll(to_program.write.get(), "it runs");
+  ASSERT_EQ(ReadSome(from_program.read.get()), "it runs");
+
+  Outlives(owner, pid, 0);
+  EXPECT_EQ(kill(program, SIGKILL), 0);  // It was there all the while.
+  EXPECT_EQ(Reap(program), -SIGKILL);
+}
+
+TEST_F(OwnerDeathTest, ARunningHandlerFinishesFirst) {
+  const Pipe report = MakePipe();
+  ServerOptions options = Shared();
+  options.drain_time = kSurely;
+  options.stop.kill_after = 2 * kSurely;
+  TestServer server(std::move(options));
+  Child owner([&] { return Own(server, report); });
+  const pid_t pid = ReadPid(report);
+  EXPECT_THAT(server.Connect([&](MessageChannel& channel) -> absl::Status {
+    WARD_RETURN_IF_ERROR(channel.Write("hold"));
+    WARD_RETURN_IF_ERROR(channel.Read().status());
+    owner.Kill();
+    EXPECT_EQ(owner.Wait(), -SIGKILL);
+    WARD_RETURN_IF_ERROR(channel.Write("go"));
+    return channel.Read().status();
+  }),
+              IsOk());
+  EXPECT_EQ(Reap(pid), 0);
+}
+
+TEST_F(OwnerDeathTest, AHandlerThatNeverReturnsDoesNotKeepTheServerAlive) {
+  const Pipe report = MakePipe();
+  ServerOptions options = Shared();
+  options.drain_time = absl::Milliseconds(20);
+  options.stop.kill_after = absl::Milliseconds(100);
+  TestServer server(std::move(options));
+  server.DefineMessageHandler("hang", [](MessageChannel& channel) {
+    (void)channel.Write("hanging");
+    while (true) pause();
+    return absl::OkStatus();
+  });
+  Child owner([&] { return Own(server, report); });
+  const pid_t pid = ReadPid(report);
+  EXPECT_THAT(server.Connect([&](MessageChannel& channel) -> absl::Status {
+    WARD_RETURN_IF_ERROR(channel.Write("hang"));
+    WARD_RETURN_IF_ERROR(channel.Read().status());
+    Outlives(owner, pid, -SIGKILL);
+    return absl::OkStatus();
+  }),
+              IsOk());
+}
+
+TEST_F(OwnerDeathTest, AnOwnerMayDieWhileTheServerStarts) {
+  Pipe report = MakePipe();
+  Pipe go_on = MakePipe();
+  ServerOptions options = Shared();
+  options.launch.fork.keep_open = {report.write.get(), go_on.read.get()};
+  TestServer server(std::move(options));
+  server.initialize = [&] {
+    WriteAll(report.write.get(), absl::StrCat(getpid()));
+    ReadSome(go_on.read.get());
+    return absl::OkStatus();
+  };
+  Child owner([&] { return server.Start().ok() ? 0 : 1; });
+  const pid_t pid = ReadPid(report);
+  owner.Kill();
+  EXPECT_EQ(owner.Wait(), -SIGKILL);
+  WriteAll(go_on.write.get(), "x");
+  EXPECT_EQ(Reap(pid), 0);
+  EXPECT_FALSE(Exists(path()));
+}
+
+TEST_F(OwnerDeathTest,
+       AServerThatHangsWhileItStartsDoesNotOutliveItsOwnerLong) {
+  Pipe report = MakePipe();
+  ServerOptions options = Shared();
+  options.launch.start_timeout = absl::Milliseconds(100);
+  options.launch.fork.keep_open = {report.write.get()};
+  TestServer server(std::move(options));
+  server.initialize = [&]() -> absl::Status {
+    WriteAll(report.write.get(), absl::StrCat(getpid()));
+    kill(getppid(), SIGKILL);
+    while (true) pause();
+  };
+  Child owner([&] { return server.Start().ok() ? 0 : 1; });
+  const pid_t pid = ReadPid(report);
+  EXPECT_EQ(owner.Wait(), -SIGKILL);
+  EXPECT_EQ(Reap(pid), -SIGKILL);
+  // Nobody was left to remove its name; the next server there replaces it.
+  server.initialize = nullptr;
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(OwnerDeathTest, AServerThatWasKilledLeavesNothingWhenItIsStopped) {
+  TestServer server;
+  ASSERT_THAT(server.Start(), IsOk());
+  const FileDescriptor pidfd = OpenPidfd(server.server_pid());
+  ASSERT_EQ(kill(server.server_pid(), SIGKILL), 0);
+  ASSERT_TRUE(BecomesReadable(pidfd.get()));
+  EXPECT_THAT(server.Stop(), FailsWith(reason::kServerDied));
+  EXPECT_THAT(NamesIn(directory()), IsEmpty());
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_THAT(NamesIn(directory()), IsEmpty());
+}
+
+}  // namespace
+}  // namespace ward
