@@ -50,28 +50,27 @@ inline constexpr bool kIsNumber =
 // absl::AlphaNum is by absl::StrCat. Borrows what it was made from.
 class Argument {
  public:
+  // NOLINTBEGIN(google-explicit-constructor)
   template <typename T,
             std::enable_if_t<std::is_convertible_v<const T&, std::string_view>,
                              int> = 0>
-  Argument(const T& text)
-      : view_(text) {}  // NOLINT(google-explicit-constructor)
+  Argument(const T& text) : view_(text) {}
 
   template <typename T, std::enable_if_t<internal::kIsNumber<T>, int> = 0>
-  Argument(T number) {  // NOLINT(google-explicit-constructor)
+  Argument(T number) {
     const auto end = std::to_chars(digits_, digits_ + sizeof(digits_), number);
     view_ = std::string_view(digits_, end.ptr - digits_);
   }
 
   template <typename T, std::enable_if_t<std::is_same_v<T, bool>, int> = 0>
-  Argument(T truth)  // NOLINT(google-explicit-constructor)
-      : view_(truth ? "true" : "false") {}
+  Argument(T truth) : view_(truth ? "true" : "false") {}
 
   template <typename T, std::enable_if_t<internal::kIsProto<T>, int> = 0>
-  Argument(const T& message)  // NOLINT(google-explicit-constructor)
+  Argument(const T& message)
       : serialized_(message.SerializeAsString()), view_(serialized_) {}
 
-  Argument(const FileDescriptor& attached)  // NOLINT
-      : descriptor_(&attached) {}
+  Argument(const FileDescriptor& attached) : descriptor_(&attached) {}
+  // NOLINTEND(google-explicit-constructor)
 
   Argument(const Argument&) = delete;
   Argument& operator=(const Argument&) = delete;
@@ -93,18 +92,19 @@ namespace internal {
 // The kinds of value that a part converts to, as error texts name them.
 template <typename T>
 constexpr std::string_view KindOf() {
-  if constexpr (std::is_same_v<T, bool>)
+  if constexpr (std::is_same_v<T, bool>) {
     return "true or false";
-  else if constexpr (std::is_floating_point_v<T>)
+  } else if constexpr (std::is_floating_point_v<T>) {
     return "a number";
-  else if constexpr (std::is_unsigned_v<T>)
+  } else if constexpr (std::is_unsigned_v<T>) {
     return "a whole number from 0 on, in range";
-  else if constexpr (std::is_integral_v<T>)
+  } else if constexpr (std::is_integral_v<T>) {
     return "a whole number, in range";
-  else if constexpr (kIsProto<T>)
+  } else if constexpr (kIsProto<T>) {
     return "a serialized protobuf message";
-  else
+  } else {
     return "a string";
+  }
 }
 
 // Converts `part`; false if it is not a T. A string_view result borrows it.

@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <string_view>
@@ -170,8 +171,8 @@ absl::StatusOr<PeerCredentials> SocketTransport::Peer() const {
 
 absl::Time SocketTransport::TimeNow() const { return MonotonicNow(); }
 
-absl::Status SocketTransport::Await(short events, absl::Time deadline) const {
-  pollfd polled{socket_.get(), events, 0};
+absl::Status SocketTransport::Await(int events, absl::Time deadline) const {
+  pollfd polled{socket_.get(), static_cast<int16_t>(events), 0};
   WARD_ASSIGN_OR_RETURN(const int ready,
                         PollUntil(absl::MakeSpan(&polled, 1), deadline));
   if (ready > 0) return absl::OkStatus();

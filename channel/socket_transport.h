@@ -45,7 +45,7 @@ class SocketTransport final : public Transport {
 
  private:
   // Waits for `events`, then lets the caller try again.
-  absl::Status Await(short events, absl::Time deadline) const;
+  absl::Status Await(int events, absl::Time deadline) const;
 
   FileDescriptor socket_;
 };

@@ -83,9 +83,9 @@ AbstractServer::~AbstractServer() {
   if (!status.ok()) environment().Log(status.message());
 }
 
-void AbstractServer::AddMessageHandler(std::string name,
+void AbstractServer::AddMessageHandler(std::string_view name,
                                        MessageHandler handler) {
-  message_handlers_.insert_or_assign(std::move(name), std::move(handler));
+  message_handlers_.insert_or_assign(name, std::move(handler));
 }
 
 void AbstractServer::DefineSignalHandler(int signal,
@@ -131,7 +131,7 @@ absl::Status AbstractServer::Stop() {
     return MakeError(reason::kServerNotStarted,
                      "the server is not started; there is nothing to stop");
   }
-  const absl::Status status = process_->Stop(options_.stop);
+  absl::Status status = process_->Stop(options_.stop);
   // A server that was killed could not do it.
   listener_->RemovePath();
   process_.reset();
@@ -181,7 +181,7 @@ absl::Status AbstractServer::StartSynchronously(
     std::unique_ptr<Listener> listener, std::unique_ptr<Transport> owner) {
   WARD_RETURN_IF_ERROR(CheckNotStarted());
   OwnerLink link(std::move(owner));
-  const absl::Status status = Run(*listener, link);
+  absl::Status status = Run(*listener, link);
   if (!status.ok()) link.ReportFailure(status);
   return status;
 }
@@ -328,9 +328,9 @@ absl::Status AbstractServer::CheckPeer(const PeerCredentials& peer) const {
 }
 
 void AbstractServer::NoteWrongPassword(const PeerCredentials& peer) {
-  const int count = ++wrong_passwords_;
+  const unsigned count = ++wrong_passwords_;
   // Sparser and sparser: a peer that tries for ever must not fill the log.
-  if (ignore_password_errors_ || !absl::has_single_bit(unsigned(count))) return;
+  if (ignore_password_errors_ || !absl::has_single_bit(count)) return;
   environment().Log(absl::StrCat("wrong password from process ", peer.pid,
                                  " of user ", peer.uid, " (number ", count,
                                  ")"));

@@ -210,12 +210,11 @@ class AbstractServer {
   // An error that the handler returns, and an exception that it throws, is
   // sent to the client.
   template <typename Handler>
-  void DefineMessageHandler(std::string name, Handler handler) {
+  void DefineMessageHandler(std::string_view name, Handler handler) {
     if constexpr (std::is_member_function_pointer_v<Handler>) {
-      AddMessageHandler(std::move(name), BindMethod(handler));
+      AddMessageHandler(name, BindMethod(handler));
     } else {
-      AddMessageHandler(std::move(name),
-                        MakeMessageHandler(std::move(handler)));
+      AddMessageHandler(name, MakeMessageHandler(std::move(handler)));
     }
   }
 
@@ -251,7 +250,7 @@ class AbstractServer {
   MessageHandler BindMethod(Result (Server::*method)(Parameters...) const) {
     return MakeMessageHandler(static_cast<Server*>(this), method);
   }
-  void AddMessageHandler(std::string name, MessageHandler handler);
+  void AddMessageHandler(std::string_view name, MessageHandler handler);
 
   // The server's life.
   absl::Status Run(Listener& listener, OwnerLink& owner);
@@ -283,7 +282,7 @@ class AbstractServer {
 
   // In the server.
   bool running_ = false;
-  std::atomic<int> wrong_passwords_{0};
+  std::atomic<unsigned> wrong_passwords_{0};
 };
 
 }  // namespace ward

@@ -85,8 +85,9 @@ bool ClientPool::AcceptOne(Client& client) {
   --idle_;
   clients_.push_back(&client);
   // Enough for all clients with a place, all without one, and one to come.
-  const size_t max_threads = static_cast<size_t>(
-      limits_.max_clients + limits_.max_unauthenticated + 1);
+  const size_t max_threads = size_t{1} +
+                             static_cast<size_t>(limits_.max_clients) +
+                             static_cast<size_t>(limits_.max_unauthenticated);
   if (idle_ == 0 && threads_.size() < max_threads && !stopping_) {
     const absl::Status status = StartThread();
     if (!status.ok()) {
