@@ -228,8 +228,9 @@ void MessageChannel::ShutDown() {
 
 void MessageChannel::Close() {
   transport_.reset();
-  // With it go descriptors that have come and were not read.
-  reader_ = FrameReader();
+  // With it go descriptors that have come and were not read. Destroyed, not
+  // assigned to: only that wipes a password that came in part.
+  const FrameReader ended = std::move(reader_);
 }
 
 void MessageChannel::set_limits(const ChannelLimits& limits) {

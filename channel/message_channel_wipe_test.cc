@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
@@ -163,6 +164,20 @@ TEST_F(WipeTest, APasswordThatNeverCameWholeIsWiped) {
             static_cast<ssize_t>(start.size()));
   here_.Close();
   EXPECT_THAT(there_.Read(), FailsWith(reason::kConnectionLost));
+  EXPECT_EQ(CountAtTheEnd(freed), 0);
+}
+
+TEST_F(WipeTest, ClosingWipesAPasswordThatNeverCameWhole) {
+  const std::string start = absl::StrCat("\x64\x12\x31", kPassword);
+  const FreedPasswords freed;
+  there_.ExpectPassword(password_);
+  there_.set_timeout(absl::ZeroDuration());
+  ASSERT_EQ(send(here_.transport()->descriptor(), start.data(), start.size(),
+                 MSG_NOSIGNAL),
+            static_cast<ssize_t>(start.size()));
+  EXPECT_THAT(there_.Read(), FailsWith(reason::kTimedOut));
+  there_.Close();
+  EXPECT_THAT(there_.Read(), FailsWith(reason::kChannelClosed));
   EXPECT_EQ(CountAtTheEnd(freed), 0);
 }
 
