@@ -1,5 +1,6 @@
 #include "ward/server/posix_process.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -19,6 +20,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -55,17 +57,53 @@ constexpr int kMaxRuntimeThreads = 1;
 constexpr int kMaxRuntimeThreads = 0;
 #endif
 
+// Whether the process or thread of this file has begun to end; it runs no code
+// of its own any more. Field 9 is the kernel's flags (proc(5)), set before its
+// first descriptor is closed. Field 2, the name, may hold anything but ends
+// with the last parenthesis.
+bool IsExiting(const std::string& stat_file) {
+  constexpr unsigned kExiting = 0x4;  // PF_EXITING
+  const FileDescriptor file(open(stat_file.c_str(), O_RDONLY | O_CLOEXEC));
+  std::array<char, 1024> stat;
+  const ssize_t got = read(file.get(), stat.data(), stat.size() - 1);
+  if (got <= 0) return false;
+  stat[static_cast<size_t>(got)] = '\0';
+  const char* const name_end = strrchr(stat.data(), ')');
+  unsigned flags = 0;
+  return name_end != nullptr &&
+         sscanf(name_end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
+         (flags & kExiting) != 0;
+}
+
 // How many threads this process has beside the calling one, without those of
 // a sanitizer.
 absl::StatusOr<int> OtherThreads() {
+  constexpr std::string_view kTasks = "/proc/self/task";
+  constexpr int kExpected = 1 + kMaxRuntimeThreads;
   // A directory's link count is 2 and one for each directory in it, and this
   // one has a directory for each thread (proc(5)): one call instead of a scan.
-  struct stat tasks;
-  if (stat("/proc/self/task", &tasks) != 0) {
+  struct stat found;
+  if (stat(kTasks.data(), &found) != 0) {
     return SystemError(errno, "count the threads in /proc/self/task");
   }
-  const int others = static_cast<int>(tasks.st_nlink) - 3;
-  return std::max(0, others - kMaxRuntimeThreads);
+  int threads = static_cast<int>(found.st_nlink) - 2;
+  if (threads <= kExpected) return 0;
+  // pthread_join(3) returns a moment before the kernel forgets a thread: those
+  // at their end, or gone meanwhile, do not count.
+  DIR* const tasks = opendir(kTasks.data());
+  if (tasks == nullptr) {
+    return SystemError(errno, "list the threads in /proc/self/task");
+  }
+  threads = 0;
+  while (const dirent* const task = readdir(tasks)) {
+    if (task->d_name[0] == '.') continue;
+    const std::string folder = absl::StrCat(kTasks, "/", task->d_name);
+    if (!IsExiting(folder + "/stat") && access(folder.c_str(), F_OK) == 0) {
+      ++threads;
+    }
+  }
+  closedir(tasks);
+  return std::max(0, threads - kExpected);
 }
 
 // Closes all descriptors from 3 on but `keep` (sorted). In the child of a fork:
@@ -119,21 +157,7 @@ class PosixProcess final : public Process {
   }
 
   bool Ending() const override {
-    // Field 9 is the kernel's flags of its main thread (proc(5)), which are set
-    // before it closes the first descriptor. Field 2, the name, may hold
-    // anything but ends with the last parenthesis.
-    constexpr unsigned kExiting = 0x4;  // PF_EXITING
-    std::array<char, 1024> stat;
-    const FileDescriptor file(open(
-        absl::StrCat("/proc/", pid_, "/stat").c_str(), O_RDONLY | O_CLOEXEC));
-    const ssize_t got = read(file.get(), stat.data(), stat.size() - 1);
-    if (got <= 0) return false;
-    stat[static_cast<size_t>(got)] = '\0';
-    const char* const name_end = strrchr(stat.data(), ')');
-    unsigned flags = 0;
-    return name_end != nullptr &&
-           sscanf(name_end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
-           (flags & kExiting) != 0;
+    return IsExiting(absl::StrCat("/proc/", pid_, "/stat"));
   }
 
   absl::Status Kill(int signal) override {
