@@ -29,6 +29,10 @@ constexpr std::string_view kQuit = "quit";
 // its end: nothing but the kernel's own work.
 constexpr absl::Duration kLastMoment = absl::Seconds(5);
 
+// A server that is not ready kills itself when its owner should have done so
+// this long ago. At the same moment, the owner would take it for a crash.
+constexpr absl::Duration kOwnerIsGone = absl::Seconds(1);
+
 int Serve(Environment& environment, std::unique_ptr<Transport> transport,
           absl::Duration start_timeout,
           absl::AnyInvocable<absl::Status(OwnerLink&)> serve) {
@@ -89,7 +93,7 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Launch(
   // The server's end lives in the child's function alone: were it to stay open
   // here, the end of the stream would never come.
   auto child = [&environment, transport = std::move(ends.second),
-                timeout = options.start_timeout,
+                timeout = options.start_timeout + kOwnerIsGone,
                 serve = std::move(serve)]() mutable {
     return Serve(environment, std::move(transport), timeout, std::move(serve));
   };
