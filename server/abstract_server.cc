@@ -271,8 +271,8 @@ absl::Status AbstractServer::ServeRequest(ClientPool::Client& client,
                      "the server's descriptor table is full; close other "
                      "clients, or raise its limit (ulimit -n)");
   }
-  WARD_ASSIGN_OR_RETURN(const PeerCredentials peer,
-                        channel.transport()->Peer());
+  WARD_RETURN_IF_ERROR(client.peer.status());
+  const PeerCredentials& peer = *client.peer;
   WARD_RETURN_IF_ERROR(CheckPeer(peer));
 
   channel.set_limits(options_.first_message_limits);

@@ -83,8 +83,8 @@ struct ServerOptions {
   Secret password;
 
   // Who may be a client; asked before a byte of it is read, on the kernel's
-  // word (SO_PEERCRED). Default: processes of the server's own user and root.
-  // To widen it, widen socket_mode too.
+  // word (SO_PEERCRED), and on many threads at once. Default: processes of the
+  // server's own user and root. To widen it, widen socket_mode too.
   std::function<bool(const PeerCredentials&)> admit_peer;
   mode_t socket_mode = 0600;
 
@@ -92,8 +92,8 @@ struct ServerOptions {
   // listen queue.
   int max_clients = 64;
 
-  // Clients that have not shown the password yet. When one more comes, the
-  // oldest is cut.
+  // Clients that have not shown the password yet. When one more comes, one that
+  // has sent nothing is cut: the oldest of the process that has the most.
   int max_unauthenticated_clients = 16;
 
   // From the connection to the last byte of the client's first message.

@@ -1,5 +1,7 @@
 #include "ward/server/client_pool.h"
 
+#include <sys/types.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <functional>
@@ -7,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -80,6 +83,7 @@ bool ClientPool::AcceptOne(Client& client) {
   client.transport = std::move(accepted->transport);
   client.on_reserve = accepted->on_reserve;
   client.connection_ = client.transport.get();
+  client.peer = client.transport->Peer();
 
   absl::MutexLock lock(&mutex_);
   --idle_;
@@ -98,14 +102,43 @@ bool ClientPool::AcceptOne(Client& client) {
     }
   }
   if (stopping_) Cut(client);
-  const auto unauthenticated = [](const Client* other) {
-    return other->state_ == Client::kUnauthenticated;
-  };
-  if (std::count_if(clients_.begin(), clients_.end(), unauthenticated) >
-      limits_.max_unauthenticated) {
-    Cut(**std::find_if(clients_.begin(), clients_.end(), unauthenticated));
-  }
+  CutExcess();
   return true;
+}
+
+void ClientPool::CutExcess() {
+  const auto unauthenticated = [](const Client* client) {
+    return client->state_ == Client::kUnauthenticated;
+  };
+  const auto over =
+      std::count_if(clients_.begin(), clients_.end(), unauthenticated) -
+      limits_.max_unauthenticated;
+  for (auto i = over; i > 0; --i) {
+    absl::flat_hash_map<pid_t, int> counts;
+    pid_t busiest = 0;
+    int most = 0;
+    for (const Client* client : clients_) {
+      if (!unauthenticated(client)) continue;
+      const int count = ++counts[client->peer_pid()];
+      if (count <= most) continue;
+      most = count;
+      busiest = client->peer_pid();
+    }
+    // What one has sent may be a password that its thread had no time yet to
+    // read; if all have sent something, none stays for long.
+    const auto victim = std::find_if(
+        clients_.begin(), clients_.end(), [&](const Client* client) {
+          return unauthenticated(client) && client->peer_pid() == busiest &&
+                 !HasSent(*client);
+        });
+    if (victim == clients_.end()) return;
+    Cut(**victim);
+  }
+}
+
+bool ClientPool::HasSent(const Client& client) const {
+  const Pollable* const polled[] = {client.connection_};
+  return environment_.Poll(polled, environment_.TimeNow()).ok();
 }
 
 void ClientPool::Cut(Client& client) {

@@ -5,13 +5,16 @@
 // starts another one, up to the limits. Threads are kept until the end.
 //
 // Two kinds of place. A client that has not shown the password yet holds one of
-// `max_unauthenticated`; when one more comes, the oldest of them is cut, since
-// an honest client's password comes with its connection. So silent peers can
-// neither fill the pool nor keep others from getting in. A client that has
-// shown it holds one of `max_clients`, or waits for one.
+// `max_unauthenticated`. When one more comes, one that is silent is cut: the
+// oldest of those of the process that has the most. An honest client's password
+// comes right behind its connection, but a flood of others may come in between.
+// So silent peers can neither fill the pool nor keep others from getting in. A
+// client that has shown it holds one of `max_clients`, or waits for one.
 
 #ifndef WARD_SERVER_CLIENT_POOL_H_
 #define WARD_SERVER_CLIENT_POOL_H_
+
+#include <sys/types.h>
 
 #include <functional>
 #include <memory>
@@ -19,6 +22,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "ward/channel/transport.h"
@@ -40,6 +44,9 @@ class ClientPool {
     // as this Client is served, or be released by Leave().
     std::unique_ptr<Transport> transport;
 
+    // Who it is.
+    absl::StatusOr<PeerCredentials> peer = PeerCredentials();
+
     // See Listener::Accepted.
     bool on_reserve = false;
 
@@ -54,6 +61,8 @@ class ClientPool {
    private:
     friend class ClientPool;
     explicit Client(ClientPool& pool) : pool_(pool) {}
+
+    pid_t peer_pid() const { return peer.ok() ? peer->pid : 0; }
 
     ClientPool& pool_;
     Transport* connection_ = nullptr;
@@ -86,6 +95,9 @@ class ClientPool {
   bool Admit(Client& client);
   void Remove(Client& client);
   void Cut(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CutExcess() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether there is something of the client's that was not read yet.
+  bool HasSent(const Client& client) const;
   absl::Status StartThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Conditions to wait for.

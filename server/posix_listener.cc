@@ -35,6 +35,10 @@
 namespace ward {
 namespace {
 
+// Long enough for a burst; clients over it wait in connect(2). Not SOMAXCONN
+// (4096): an honest client would stand behind as many of a flood's silent ones.
+constexpr int kQueueLength = 128;
+
 FileDescriptor OpenReserve() {
   return FileDescriptor(open("/dev/null", O_RDONLY | O_CLOEXEC));
 }
@@ -145,7 +149,7 @@ class PosixListener final : public Listener {
     absl::Status status;
     struct stat bound;
     if (chmod(first_name.c_str(), mode) != 0 ||
-        listen(socket_.get(), SOMAXCONN) != 0 ||
+        listen(socket_.get(), kQueueLength) != 0 ||
         stat(first_name.c_str(), &bound) != 0 ||
         link(first_name.c_str(), path_.c_str()) != 0) {
       status = errno == EEXIST
