@@ -18,7 +18,6 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -51,15 +50,15 @@ class EchoServer : public ward::AbstractServer {
   }
 };
 
-void BM_WardCall(benchmark::State& state) {
+void WardCall(benchmark::State& state) {
   EchoServer server;
   if (!server.Start().ok()) std::abort();
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     if (!server.Hello().ok()) state.SkipWithError("the call failed");
   }
   if (!server.Stop().ok()) std::abort();
 }
-BENCHMARK(BM_WardCall)->UseRealTime();
+BENCHMARK(WardCall)->UseRealTime();
 
 // What ward sends for the call above, and its reply.
 constexpr size_t kRequestBytes = 89;
@@ -81,7 +80,7 @@ void ServeByHand(int listener) {
   }
 }
 
-void BM_CallByHand(benchmark::State& state) {
+void CallByHand(benchmark::State& state) {
   std::string directory = "/tmp/ward-floor-XXXXXX";
   if (mkdtemp(directory.data()) == nullptr) std::abort();
   sockaddr_un address{};
@@ -94,15 +93,15 @@ void BM_CallByHand(benchmark::State& state) {
   listen(listener, SOMAXCONN);
   const pid_t server = fork();
   if (server == 0) {
-    std::vector<std::thread> threads;
-    for (int i = 0; i < 2; ++i) threads.emplace_back(ServeByHand, listener);
-    for (std::thread& thread : threads) thread.join();
+    std::thread other(ServeByHand, listener);
+    ServeByHand(listener);
+    other.join();
     _exit(0);
   }
   close(listener);
   const std::array<char, kRequestBytes> request{};
   std::array<char, kReplyBytes> reply;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     const int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (connect(client, generic, sizeof(address)) != 0) std::abort();
     send(client, request.data(), request.size(), MSG_NOSIGNAL);
@@ -114,7 +113,7 @@ void BM_CallByHand(benchmark::State& state) {
   unlink(path.c_str());
   rmdir(directory.c_str());
 }
-BENCHMARK(BM_CallByHand)->UseRealTime();
+BENCHMARK(CallByHand)->UseRealTime();
 
 }  // namespace
 

@@ -28,7 +28,7 @@ absl::Status MakeError(absl::StatusCode code, std::string_view reason,
 }
 
 absl::Status SystemError(int error_number, std::string_view attempt) {
-  const absl::Status plain = absl::ErrnoToStatus(error_number, attempt);
+  absl::Status plain = absl::ErrnoToStatus(error_number, attempt);
   if (error_number == EMFILE || error_number == ENFILE) {
     return MakeError(reason::kDescriptorTableFull,
                      absl::StrCat(plain.message(),
@@ -51,7 +51,7 @@ absl::Status Annotate(const absl::Status& status, std::string_view context) {
 
 std::string ReasonOf(const absl::Status& status) {
   const auto payload = status.GetPayload(kPayloadUrl);
-  return payload.has_value() ? std::string(*payload) : std::string();
+  return std::string(payload.value_or(absl::Cord()));
 }
 
 bool HasReason(const absl::Status& status, const Reason& reason) {

@@ -51,7 +51,7 @@ TEST(FileDescriptorTest, AMoveLeavesOneOwner) {
     FileDescriptor first(OpenNull());
     const int fd = first.get();
     FileDescriptor second(std::move(first));
-    EXPECT_EQ(first.get(), -1);
+    EXPECT_EQ(first.get(), -1);  // NOLINT(bugprone-use-after-move)
     EXPECT_EQ(second.get(), fd);
     FileDescriptor third(OpenNull());
     const int replaced = third.get();

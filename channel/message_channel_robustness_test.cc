@@ -140,7 +140,8 @@ void Mutate(std::string& bytes, Random& random) {
   const size_t size = random.Below(8);
   switch (random.Below(6)) {
     case 0:
-      if (at < bytes.size()) bytes[at] ^= static_cast<char>(1 << size);
+      if (at < bytes.size())
+        bytes[at] = static_cast<char>(bytes[at] ^ (1 << size));
       break;
     case 1:
       bytes.erase(at, size);
@@ -265,7 +266,7 @@ absl::Status ReadToTheEnd(MessageChannel& channel, std::string_view stream,
   absl::Status before;
   int same = 0;
   for (size_t left = stream.size() / 2 + 2; left > 0; --left) {
-    const absl::Status status = Operate(channel, random);
+    absl::Status status = Operate(channel, random);
     if (status.ok()) continue;
     same = status == before ? same + 1 : 0;
     if (same == kForGood) break;
@@ -274,7 +275,7 @@ absl::Status ReadToTheEnd(MessageChannel& channel, std::string_view stream,
     if (HasReason(status, reason::kEndOfStream)) return status;
   }
   // Still failing: then it does so for good.
-  const absl::Status last = channel.Read().status();
+  absl::Status last = channel.Read().status();
   EXPECT_FALSE(last.ok());
   EXPECT_EQ(channel.Read().status(), last);
   return last;

@@ -732,19 +732,19 @@ TEST_F(MessageChannelTest, PassesDescriptorsInOrderAndCloseOnExec) {
 TEST_F(MessageChannelTest, GivesEachOfManyMessagesItsOwnDescriptors) {
   // Read late, so that one receive meets bytes of several messages.
   std::vector<Pipe> pipes(20);
-  for (size_t i = 0; i < pipes.size(); ++i) {
+  for (const Pipe& pipe : pipes) {
     ASSERT_THAT(here_.Write("none"), IsOk());
-    ASSERT_THAT(here_.Write("one", pipes[i].read), IsOk());
-    ASSERT_THAT(here_.Write("two", pipes[i].read, pipes[i].write), IsOk());
+    ASSERT_THAT(here_.Write("one", pipe.read), IsOk());
+    ASSERT_THAT(here_.Write("two", pipe.read, pipe.write), IsOk());
   }
-  for (size_t i = 0; i < pipes.size(); ++i) {
+  for (const Pipe& pipe : pipes) {
     EXPECT_THAT(ReadThere(), ElementsAre("none"));
     ASSERT_OK_AND_ASSIGN(const Message one, there_.Read());
     ASSERT_THAT(one.descriptors(), SizeIs(1));
-    EXPECT_TRUE(IsSameFile(one.descriptors()[0].get(), pipes[i].read.get()));
+    EXPECT_TRUE(IsSameFile(one.descriptors()[0].get(), pipe.read.get()));
     ASSERT_OK_AND_ASSIGN(const Message two, there_.Read());
     ASSERT_THAT(two.descriptors(), SizeIs(2));
-    EXPECT_TRUE(IsSameFile(two.descriptors()[1].get(), pipes[i].write.get()));
+    EXPECT_TRUE(IsSameFile(two.descriptors()[1].get(), pipe.write.get()));
   }
 }
 
