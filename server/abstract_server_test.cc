@@ -1749,16 +1749,16 @@ class FullTable {
 
 TEST_F(AbstractServerTest,
        AFullTableInTheServerIsToldAndClientsAreServedAgainAfterwards) {
+  if (kUnderAddressSanitizer) {
+    GTEST_SKIP() << "with it comes UndefinedBehaviorSanitizer, which opens a "
+                    "pipe to check a pointer, and calls it wrong if it cannot";
+  }
   TestServer server;
   server.DefineMessageHandler("fill", [](MessageChannel& channel) {
     static const FullTable* const table = new FullTable(0);
     return channel.Write(table != nullptr);
   });
   ASSERT_THAT(server.Start(), IsOk());
-  // A sanitizer wants descriptors too, at what it sees for the first time.
-  for (int i = 0; i < 10; ++i) {
-    ASSERT_THAT(Call(server, "echo", "x"), Yields("x"));
-  }
   ASSERT_THAT(Call(server, "fill"), Yields("true"));
 
   // Idle threads have a number ready for the next client (accept4(2) takes it
