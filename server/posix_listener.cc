@@ -165,6 +165,7 @@ class PosixListener final : public Listener {
     // Keeps the inode's number from being reused after the socket is closed,
     // so that RemovePath cannot mistake a successor for this socket.
     name_.Reset(open(path_.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    absl::MutexLock lock(&mutex_);
     reserve_ = OpenReserve();
     if (!name_.is_open() || !reserve_.is_open()) {
       status = SystemError(errno, attempt);
