@@ -157,8 +157,8 @@ class PosixEnvironment final : public Environment {
 }  // namespace
 
 Environment& Environment::Posix() {
-  static Environment* const environment = new PosixEnvironment();
-  return *environment;
+  static Environment& environment = *new PosixEnvironment();
+  return environment;
 }
 
 }  // namespace ward

@@ -45,8 +45,11 @@ FileDescriptor OpenReserve() {
 
 absl::StatusOr<std::string> MakePrivateDirectory() {
   std::string tried;
+  // getenv(3) is unsafe only beside a setenv(3), which no program with threads
+  // may call. NOLINTBEGIN(concurrency-mt-unsafe)
   const std::array<const char*, 3> bases = {std::getenv("XDG_RUNTIME_DIR"),
                                             std::getenv("TMPDIR"), "/tmp"};
+  // NOLINTEND(concurrency-mt-unsafe)
   for (const char* base : bases) {
     if (base == nullptr || *base != '/') continue;
     std::string name = absl::StrCat(base, "/ward-XXXXXX");

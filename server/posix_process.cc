@@ -95,6 +95,8 @@ absl::StatusOr<int> OtherThreads() {
     return SystemError(errno, "list the threads in /proc/self/task");
   }
   threads = 0;
+  // Safe in glibc, as each DIR has one user (readdir(3)).
+  // NOLINTNEXTLINE(concurrency-mt-unsafe)
   while (const dirent* const task = readdir(tasks)) {
     if (task->d_name[0] == '.') continue;
     const std::string folder = absl::StrCat(kTasks, "/", task->d_name);
@@ -126,9 +128,11 @@ void ReseedRandom() {
       getrandom(seed.data(), sizeof(seed), GRND_NONBLOCK);
   unsigned int whole;
   std::memcpy(&whole, seed.data(), sizeof(whole));
+  // The child has one thread yet. NOLINTBEGIN(concurrency-mt-unsafe)
   srand(whole);
   srandom(whole);
   seed48(&seed[3]);
+  // NOLINTEND(concurrency-mt-unsafe)
 }
 
 class PosixProcess final : public Process {
@@ -245,9 +249,12 @@ std::string ProcessExit::ToString() const {
   switch (kind) {
     case Kind::kExited:
       return absl::StrCat("exited with code ", value);
-    case Kind::kSignaled:
+    case Kind::kSignaled: {
+      const char* const description = sigdescr_np(value);  // No real-time ones.
       return absl::StrCat("was killed by signal ", value, " (",
-                          strsignal(value), ")");
+                          description != nullptr ? description : "real-time",
+                          ")");
+    }
     case Kind::kUnknown:
       break;
   }
