@@ -38,6 +38,9 @@
 // - Descriptors opened before Start() are closed in the server, except 0, 1, 2
 //   and those in ServerOptions::launch.fork.keep_open. Open them in
 //   InitializeServer.
+// - Using another server's object in a server's process, when that one was
+//   started before: its descriptors were closed with the others. Connect works
+//   (it opens its own), Stop would write to whatever has the number now.
 // - Programs that a handler starts inherit its signal mask, which blocks all.
 // - absl::BitGen draws from a pool that a fork duplicates; rand, random and
 //   drand48 are seeded afresh, and std::random_device needs nothing.

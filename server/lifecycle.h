@@ -106,7 +106,7 @@ class ServerProcess {
 
   // Asks the server to quit and waits until it has, with SIGKILL at the end.
   // The server is gone afterwards, whatever is returned: OK if it quit by
-  // itself with code 0, kServerDied if it was dead already or ended badly,
+  // itself with code 0, however long ago, kServerDied if it ended otherwise,
   // kServerKilled if it took SIGKILL.
   absl::Status Stop(const StopOptions& options);
 

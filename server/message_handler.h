@@ -12,7 +12,7 @@
 // descriptors for FileDescriptor parameters; a message that does not fit is
 // answered with kInvalidArguments, and the handler is not called. A string_view
 // is good until the handler returns. A handler whose one parameter is a Message
-// gets everything unconverted. A value that is returned is the reply.
+// gets everything unconverted. What a StatusOr holds is the reply.
 
 #ifndef WARD_SERVER_MESSAGE_HANDLER_H_
 #define WARD_SERVER_MESSAGE_HANDLER_H_
