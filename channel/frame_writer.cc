@@ -55,9 +55,9 @@ absl::Status FrameWriter::Send(Transport& transport,
     // set_password() would copy it once more, and free that unwiped.
     frame_->mutable_password()->assign(to_present_->Expose());
   }
-  absl::Status status = Check(descriptors, limits);
+  const size_t size = frame_->ByteSizeLong();
+  absl::Status status = Check(size, descriptors, limits);
   if (status.ok()) {
-    const size_t size = frame_->ByteSizeLong();
     bytes_.clear();
     // Reserved at once: a string that grows would leave unwiped copies behind.
     bytes_.reserve(size + CodedOutputStream::VarintSize64(size));
@@ -80,7 +80,7 @@ absl::Status FrameWriter::Send(Transport& transport,
   return status;
 }
 
-absl::Status FrameWriter::Check(absl::Span<const int> descriptors,
+absl::Status FrameWriter::Check(size_t size, absl::Span<const int> descriptors,
                                 const ChannelLimits& limits) const {
   if (descriptors.size() > limits.max_descriptors) {
     return MakeError(
@@ -100,7 +100,6 @@ absl::Status FrameWriter::Check(absl::Span<const int> descriptors,
                      absl::StrCat("a message has at most ", limits.max_parts,
                                   " parts, not ", parts));
   }
-  const size_t size = frame_->ByteSizeLong();
   if (size > limits.max_frame_bytes) {
     return MakeError(
         reason::kFrameTooLarge,

@@ -3,6 +3,7 @@
 #ifndef WARD_CHANNEL_FRAME_WRITER_H_
 #define WARD_CHANNEL_FRAME_WRITER_H_
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -47,7 +48,8 @@ class FrameWriter {
   void PresentPassword(const Secret& password) { to_present_ = &password; }
 
  private:
-  absl::Status Check(absl::Span<const int> descriptors,
+  // Whether the frame, of `size` bytes, may be sent.
+  absl::Status Check(size_t size, absl::Span<const int> descriptors,
                      const ChannelLimits& limits) const;
   absl::Status SendBytes(Transport& transport, std::string_view bytes,
                          absl::Span<const int> descriptors,
