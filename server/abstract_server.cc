@@ -39,10 +39,6 @@ namespace {
 // How long a client may take to read why it was refused.
 constexpr absl::Duration kErrorTimeout = absl::Seconds(1);
 
-// A server that was told to quit kills itself when its owner should have done
-// so this long ago: there is none.
-constexpr absl::Duration kOwnerIsGone = absl::Seconds(1);
-
 // Runs a hook or a handler; an exception becomes a status, so that it ends no
 // more than what it belongs to.
 absl::Status CallUserCode(std::string_view what,
@@ -232,7 +228,7 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
   }
   // The name goes first: who comes now finds nothing, not a dying server.
   listener.RemovePath();
-  owner.QuitWithin(options_.stop.kill_after + kOwnerIsGone);
+  owner.QuitWithin(options_.stop.kill_after);
   pool.Stop(options_.drain_time);
   return status;
 }

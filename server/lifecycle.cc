@@ -29,8 +29,8 @@ constexpr std::string_view kQuit = "quit";
 // its end: nothing but the kernel's own work.
 constexpr absl::Duration kLastMoment = absl::Seconds(5);
 
-// A server that is not ready kills itself when its owner should have done so
-// this long ago. At the same moment, the owner would take it for a crash.
+// A server kills itself when its owner should have done so this long ago: there
+// is none. At the same moment, a live owner would take it for a crash.
 constexpr absl::Duration kOwnerIsGone = absl::Seconds(1);
 
 int Serve(Environment& environment, std::unique_ptr<Transport> transport,
@@ -53,7 +53,7 @@ OwnerLink::OwnerLink(Environment& environment,
                      std::unique_ptr<Transport> transport,
                      absl::Duration start_timeout)
     : environment_(&environment), channel_(std::move(transport)) {
-  SetDeadline(start_timeout);
+  QuitWithin(start_timeout);
 }
 
 void OwnerLink::SetDeadline(absl::Duration left) {
@@ -63,7 +63,9 @@ void OwnerLink::SetDeadline(absl::Duration left) {
   if (!status.ok()) environment_->Log(status.message());
 }
 
-void OwnerLink::QuitWithin(absl::Duration limit) { SetDeadline(limit); }
+void OwnerLink::QuitWithin(absl::Duration limit) {
+  SetDeadline(limit + kOwnerIsGone);
+}
 
 absl::Status OwnerLink::ReportReady() {
   ready_ = true;
@@ -93,7 +95,7 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Launch(
   // The server's end lives in the child's function alone: were it to stay open
   // here, the end of the stream would never come.
   auto child = [&environment, transport = std::move(ends.second),
-                timeout = options.start_timeout + kOwnerIsGone,
+                timeout = options.start_timeout,
                 serve = std::move(serve)]() mutable {
     return Serve(environment, std::move(transport), timeout, std::move(serve));
   };

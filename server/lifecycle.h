@@ -40,16 +40,15 @@ class OwnerLink {
       : channel_(std::move(transport)) {}
 
   // For a process that was made for the server. From now on it has
-  // `start_timeout` to get ready, or is killed: an owner that waits will do so
-  // itself, but it may have died.
+  // `start_timeout` to get ready; see QuitWithin.
   OwnerLink(Environment& environment, std::unique_ptr<Transport> transport,
             absl::Duration start_timeout);
 
   // Tells the owner that clients are served from now on.
   absl::Status ReportReady();
 
-  // Gives the process `limit` from now to end, or it is killed, even if there
-  // is no owner any more to do so.
+  // An owner kills a server that has not quit within `limit` from now. If there
+  // is no owner any more, the process does so to itself, a second later.
   void QuitWithin(absl::Duration limit);
 
   // Tells the owner why the server will not serve. After ReportReady there is

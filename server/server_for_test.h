@@ -53,15 +53,9 @@
 #if __has_feature(thread_sanitizer)
 #define WARD_TEST_UNDER_TSAN
 #endif
-#if __has_feature(address_sanitizer)
-#define WARD_TEST_UNDER_ASAN
-#endif
 #endif
 #ifdef __SANITIZE_THREAD__
 #define WARD_TEST_UNDER_TSAN
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#define WARD_TEST_UNDER_ASAN
 #endif
 
 namespace ward {
@@ -70,12 +64,6 @@ namespace ward {
 inline constexpr bool kUnderThreadSanitizer = true;
 #else
 inline constexpr bool kUnderThreadSanitizer = false;
-#endif
-
-#ifdef WARD_TEST_UNDER_ASAN
-inline constexpr bool kUnderAddressSanitizer = true;
-#else
-inline constexpr bool kUnderAddressSanitizer = false;
 #endif
 
 // An upper bound for what must come at all, however loaded the machine is.
