@@ -42,25 +42,6 @@ int WaitFlag(absl::Time deadline) {
   return deadline == absl::InfiniteFuture() ? 0 : MSG_DONTWAIT;
 }
 
-absl::Status TransferError(int error_number, std::string_view attempt) {
-  switch (error_number) {
-    case EPIPE:
-    case ECONNRESET:
-      return MakeError(
-          reason::kConnectionLost,
-          absl::StrCat(attempt, ": the peer has closed the connection"));
-    case ETOOMANYREFS:
-      return MakeError(
-          reason::kTooManyDescriptors,
-          absl::StrCat(attempt,
-                       ": too many descriptors of this user are in flight "
-                       "between processes (unix(7), ETOOMANYREFS); let the "
-                       "receivers read, or raise the descriptor limit"));
-    default:
-      return SystemError(error_number, attempt);
-  }
-}
-
 // Takes ownership of every descriptor in `message`, and appends them.
 void TakeDescriptors(msghdr& message,
                      std::vector<FileDescriptor>& descriptors) {

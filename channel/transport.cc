@@ -1,10 +1,33 @@
 #include "ward/channel/transport.h"
 
+#include <cerrno>
+#include <string_view>
+
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "ward/channel/error.h"
 
 namespace ward {
+
+absl::Status TransferError(int error_number, std::string_view attempt) {
+  switch (error_number) {
+    case EPIPE:
+    case ECONNRESET:
+      return MakeError(
+          reason::kConnectionLost,
+          absl::StrCat(attempt, ": the peer has closed the connection"));
+    case ETOOMANYREFS:
+      return MakeError(
+          reason::kTooManyDescriptors,
+          absl::StrCat(attempt,
+                       ": too many descriptors of this user are in flight "
+                       "between processes (unix(7), ETOOMANYREFS); let the "
+                       "receivers read, or raise the descriptor limit"));
+    default:
+      return SystemError(error_number, attempt);
+  }
+}
 
 absl::Status Transport::CheckTime(absl::Time deadline) const {
   if (deadline == absl::InfiniteFuture() || TimeNow() <= deadline) {

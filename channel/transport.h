@@ -93,6 +93,9 @@ class Transport : public Pollable {
   absl::Status CheckTime(absl::Time deadline) const;
 };
 
+// What a Send or Receive that failed with `error_number` returns.
+absl::Status TransferError(int error_number, std::string_view attempt);
+
 }  // namespace ward
 
 #endif  // WARD_CHANNEL_TRANSPORT_H_

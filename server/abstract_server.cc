@@ -137,7 +137,7 @@ absl::Status AbstractServer::Stop() {
 
 pid_t AbstractServer::server_pid() const {
   if (process_ != nullptr) return process_->pid();
-  return running_ ? environment().ProcessId() : 0;
+  return started() ? environment().ProcessId() : 0;
 }
 
 std::string AbstractServer::socket_filename() const {
@@ -183,10 +183,10 @@ absl::Status AbstractServer::StartSynchronously(
 }
 
 absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
-  running_ = true;
+  running_in_ = environment().ProcessId();
   const absl::Cleanup stopped = [this, &listener] {
     listener.RemovePath();
-    running_ = false;
+    running_in_ = 0;
   };
   if (options_.max_clients < 1 || options_.max_unauthenticated_clients < 1) {
     return absl::InvalidArgumentError(

@@ -120,7 +120,7 @@ struct ServerOptions {
   StopOptions stop;
 
   // Borrowed; outlives the server.
-  Environment* environment = &Environment::Posix();
+  Environment* environment = &Environment::Default();
 };
 
 // Thread-safety: Connect may be called from several threads at once; all else
@@ -166,7 +166,9 @@ class AbstractServer {
 
   // Whether this object is the owner of a server that was started and not
   // stopped (it may have died meanwhile: Connect tells), or is that server.
-  bool started() const { return process_ != nullptr || running_; }
+  bool started() const {
+    return process_ != nullptr || running_in_ == environment().ProcessId();
+  }
 
   // The server's process; 0 when it is not started.
   pid_t server_pid() const;
@@ -284,7 +286,9 @@ class AbstractServer {
   std::unique_ptr<ServerProcess> process_;
 
   // In the server.
-  bool running_ = false;
+  // The process that runs it, or 0. In a simulation, owner and server share
+  // this object, and a server that was killed leaves it as it is.
+  std::atomic<pid_t> running_in_{0};
   std::atomic<unsigned> wrong_passwords_{0};
 };
 

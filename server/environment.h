@@ -45,6 +45,12 @@ class Environment {
   // The operating system. Never destroyed.
   static Environment& Posix();
 
+  // What a server uses that was not told otherwise: Posix(), or what a test
+  // harness has put in its place, with null to take it back. Not while a server
+  // is being made on another thread.
+  static Environment& Default();
+  static void SetDefaultForTesting(Environment* environment);
+
   // --- time ---
 
   // The clock of all deadlines: monotonic, not the time of day.

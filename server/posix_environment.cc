@@ -154,11 +154,21 @@ class PosixEnvironment final : public Environment {
   pid_t deadline_process_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
+Environment* default_environment = nullptr;
+
 }  // namespace
 
 Environment& Environment::Posix() {
   static Environment& environment = *new PosixEnvironment();
   return environment;
+}
+
+Environment& Environment::Default() {
+  return default_environment == nullptr ? Posix() : *default_environment;
+}
+
+void Environment::SetDefaultForTesting(Environment* environment) {
+  default_environment = environment;
 }
 
 }  // namespace ward

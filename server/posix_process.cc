@@ -200,15 +200,7 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
     const ForkOptions& options, absl::AnyInvocable<int()> child) {
   WARD_ASSIGN_OR_RETURN(const int others, OtherThreads());
   if (others > 0 && !options.allow_threads) {
-    return MakeError(
-        reason::kForkWithThreads,
-        absl::StrCat(
-            "this process has ", others,
-            others == 1 ? " other thread" : " other threads",
-            "; a fork would copy its locks but not the threads, and "
-            "the server could hang at the first lock it takes (fork(2)). Start "
-            "the server before the threads, or start it by exec of the same "
-            "binary"));
+    return ForkWithThreadsError(others);
   }
   std::vector<int> keep = options.keep_open;
   std::sort(keep.begin(), keep.end());
@@ -243,6 +235,17 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
     return status;
   }
   return std::make_unique<PosixProcess>(pid, std::move(pidfd));
+}
+
+absl::Status ForkWithThreadsError(int others) {
+  return MakeError(
+      reason::kForkWithThreads,
+      absl::StrCat(
+          "this process has ", others,
+          others == 1 ? " other thread" : " other threads",
+          "; a fork would copy its locks but not the threads, and the server "
+          "could hang at the first lock it takes (fork(2)). Start the server "
+          "before the threads, or start it by exec of the same binary"));
 }
 
 std::string ProcessExit::ToString() const {

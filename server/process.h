@@ -59,6 +59,9 @@ struct ForkOptions {
   bool allow_threads = false;
 };
 
+// Why a process with `others` threads beside the calling one is not forked.
+absl::Status ForkWithThreadsError(int others);
+
 }  // namespace ward
 
 #endif  // WARD_SERVER_PROCESS_H_

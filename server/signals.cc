@@ -126,18 +126,13 @@ absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(const SignalPlan& plan) {
     struct sigaction found;
     if (signal == SIGKILL || signal == SIGSTOP ||
         sigaction(signal, nullptr, &found) != 0) {
-      return MakeError(reason::kInvalidSignal,
-                       absl::StrCat("signal ", signal,
-                                    " cannot have a handler (sigaction(2))"));
+      return InvalidSignalError(signal);
     }
   }
   pid_t holder = taken_by;
   if (holder == getpid() ||
       !taken_by.compare_exchange_strong(holder, getpid())) {
-    return MakeError(reason::kSignalsTaken,
-                     "a server that runs in this process has its signals "
-                     "already; run one server at a time here, or start them "
-                     "as processes of their own");
+    return SignalsTakenError();
   }
   // From here on the destructor gives the signals back.
   auto signals = std::make_unique<PosixSignals>();
@@ -145,6 +140,19 @@ absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(const SignalPlan& plan) {
   pending = 0;
   signals->Take(plan);
   return signals;
+}
+
+absl::Status SignalsTakenError() {
+  return MakeError(reason::kSignalsTaken,
+                   "a server that runs in this process has its signals "
+                   "already; run one server at a time here, or start them as "
+                   "processes of their own");
+}
+
+absl::Status InvalidSignalError(int signal) {
+  return MakeError(
+      reason::kInvalidSignal,
+      absl::StrCat("signal ", signal, " cannot have a handler (sigaction(2))"));
 }
 
 }  // namespace ward

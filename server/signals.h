@@ -17,6 +17,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ward/channel/transport.h"
 
@@ -47,6 +48,10 @@ class Signals : public Pollable {
 // Errors: kSignalsTaken; kInvalidSignal for SIGKILL, SIGSTOP, or a number
 // that is no signal.
 absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(const SignalPlan& plan);
+
+// Why TakeSignals fails: kSignalsTaken, and kInvalidSignal.
+absl::Status SignalsTakenError();
+absl::Status InvalidSignalError(int signal);
 
 }  // namespace ward
 

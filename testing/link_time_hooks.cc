@@ -1,0 +1,158 @@
+// Puts the simulation in the place of the clock, of Abseil's sleep, and of the
+// semaphore under all of Abseil's synchronization, by defining the functions
+// anew: weak ones in Abseil, two of the C library's. In threads that are not
+// simulated they do what they always did.
+//
+// A library that was linked dynamically with Abseil keeps its own. So this is
+// checked when a simulation starts: see CheckLinkTimeHooks.
+
+#include "ward/testing/link_time_hooks.h"
+
+#include <sched.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <ctime>
+#include <iostream>
+
+#include "absl/base/config.h"
+#include "absl/base/internal/thread_identity.h"
+#include "absl/synchronization/internal/create_thread_identity.h"
+#include "absl/synchronization/internal/per_thread_sem.h"
+#include "absl/synchronization/internal/waiter.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "ward/testing/scheduler.h"
+#include "ward/testing/strategy.h"
+
+using ::absl::base_internal::ThreadIdentity;
+using ::absl::synchronization_internal::KernelTimeout;
+using ::absl::synchronization_internal::Waiter;
+using ::ward::testing::Scheduler;
+
+extern "C" {
+
+// Under absl::Now(), std::chrono and time limits of waits.
+int clock_gettime(clockid_t clock, struct timespec* time) noexcept {
+  const bool simulated = clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC ||
+                         clock == CLOCK_REALTIME_COARSE ||
+                         clock == CLOCK_MONOTONIC_COARSE ||
+                         clock == CLOCK_BOOTTIME;
+  if (simulated) {
+    if (const Scheduler* const scheduler = Scheduler::Current()) {
+      *time = absl::ToTimespec(scheduler->now());
+      return 0;
+    }
+  }
+  return static_cast<int>(syscall(SYS_clock_gettime, clock, time));
+}
+
+int gettimeofday(struct timeval* time, void*) noexcept {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  *time = {now.tv_sec, now.tv_nsec / 1000};
+  return 0;
+}
+
+void ABSL_INTERNAL_C_SYMBOL(AbslInternalPerThreadSemPost)(
+    ThreadIdentity* identity) {
+  Scheduler* const scheduler = Scheduler::Current();
+  if (scheduler != nullptr && scheduler->PostSemaphore(identity)) return;
+  Waiter::GetWaiter(identity)->Post();
+}
+
+bool ABSL_INTERNAL_C_SYMBOL(AbslInternalPerThreadSemWait)(
+    KernelTimeout timeout) {
+  if (Scheduler* const scheduler = Scheduler::Current()) {
+    return scheduler->WaitSemaphore(
+        timeout.has_timeout() ? absl::TimeFromTimespec(timeout.MakeAbsTimespec())
+                              : absl::InfiniteFuture());
+  }
+  ThreadIdentity* const identity =
+      absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
+  return Waiter::GetWaiter(identity)->Wait(timeout);
+}
+
+void ABSL_INTERNAL_C_SYMBOL(AbslInternalMutexYield)() {
+  if (Scheduler* const scheduler = Scheduler::Current()) {
+    scheduler->Point("trying to lock a mutex");
+  } else {
+    sched_yield();
+  }
+}
+
+void ABSL_INTERNAL_C_SYMBOL(AbslInternalSleepFor)(absl::Duration duration) {
+  if (Scheduler* const scheduler = Scheduler::Current()) {
+    scheduler->BlockUntil("sleeping", [] { return false; },
+                          scheduler->now() + duration);
+    return;
+  }
+  timespec left = absl::ToTimespec(duration);
+  while (nanosleep(&left, &left) != 0) {
+  }
+}
+
+// Called at every branch of code that is compiled with
+// -fsanitize-coverage=trace-pc.
+void __sanitizer_cov_trace_pc() {
+  if (Scheduler* const scheduler = Scheduler::Current()) {
+    scheduler->Point("running");
+  }
+}
+
+}  // extern "C"
+
+// absl::Now() interpolates between calls of clock_gettime() by counting the
+// processor's cycles, which no simulation can hold back.
+namespace absl {
+ABSL_NAMESPACE_BEGIN
+
+int64_t GetCurrentTimeNanos() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+Time Now() { return FromUnixNanos(GetCurrentTimeNanos()); }
+
+ABSL_NAMESPACE_END
+}  // namespace absl
+
+namespace ward::testing {
+namespace {
+
+// Whether Abseil's time is the scheduler's.
+bool InEffect() {
+  ReplayStrategy strategy({});
+  Scheduler scheduler(strategy, {});
+  const absl::Time start = scheduler.now();
+  if (absl::Now() != start) return false;
+  absl::Mutex mutex;
+  const bool never = false;
+  // Short, for the case that it is really waited for.
+  const absl::Duration time = absl::Milliseconds(1);
+  mutex.LockWhenWithTimeout(absl::Condition(&never), time);
+  mutex.Unlock();
+  absl::SleepFor(time);
+  return scheduler.now() == start + 2 * time;
+}
+
+}  // namespace
+
+void CheckLinkTimeHooks() {
+  static const bool in_effect = InEffect();
+  if (in_effect) return;
+  std::cerr << "ward's simulator cannot take the place of Abseil's mutexes and "
+               "clock: Abseil is in a shared library here. Link the test "
+               "statically: `linkstatic = True` in its cc_test, or "
+               "ward_server_test of @ward//testing:defs.bzl; and not with "
+               "--dynamic_mode=fully.\n";
+  abort();
+}
+
+}  // namespace ward::testing

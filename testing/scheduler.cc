@@ -1,0 +1,372 @@
+#include "ward/testing/scheduler.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdlib>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/internal/create_thread_identity.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/testing/strategy.h"
+#include "ward/testing/watchdog.h"
+
+namespace ward::testing {
+namespace {
+
+// Not the epoch, which programs take for "no time".
+const absl::Time kStart = absl::FromUnixSeconds(1'000'000'000);
+
+thread_local Scheduler* current_scheduler = nullptr;
+
+}  // namespace
+
+struct Scheduler::Thread {
+  enum class State { kReady, kBlocked, kEnded, kKilled };
+
+  Thread(Scheduler& owner, int number, int of_group, std::string its_name)
+      : scheduler(owner),
+        id(number),
+        group(of_group),
+        name(std::move(its_name)) {
+    sem_init(&baton, 0, 0);
+  }
+
+  bool alive() const { return state == State::kReady || state == State::kBlocked; }
+
+  // Sleeps until another thread hands over.
+  void AwaitTurn() {
+    while (sem_wait(&baton) != 0 && errno == EINTR) {
+    }
+  }
+
+  Scheduler& scheduler;
+  const int id;
+  const int group;
+  const std::string name;
+  State state = State::kReady;
+
+  // While it is blocked.
+  const absl::FunctionRef<bool()>* ready = nullptr;
+  absl::Time deadline = absl::InfiniteFuture();
+  std::string_view doing = "starting";
+
+  sem_t baton;
+  pthread_t handle{};
+  bool has_handle = false;
+  absl::AnyInvocable<void()> body;
+
+  // Goes on when no other can.
+  bool idle = false;
+
+  // absl's semaphore of this thread.
+  const void* identity = nullptr;
+  int tokens = 0;
+};
+
+Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
+    : strategy_(strategy), options_(std::move(options)), now_(kStart) {
+  auto main = std::make_unique<Thread>(*this, 0, 1, "main");
+  main->identity =
+      absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
+  main->handle = pthread_self();
+  running_ = main.get();
+  threads_.push_back(std::move(main));
+  current_scheduler = this;
+  Watchdog::Start();
+}
+
+Scheduler::~Scheduler() {
+  Watchdog::Stop();
+  current_scheduler = nullptr;
+  for (auto& thread : threads_) {
+    if (!thread->has_handle) continue;
+    if (thread->state == Thread::State::kEnded) {
+      pthread_join(thread->handle, nullptr);
+    } else {
+      // It sleeps on its semaphore, and refers to this object, for ever.
+      (void)thread.release();
+    }
+  }
+}
+
+Scheduler* Scheduler::Current() { return current_scheduler; }
+
+int Scheduler::group() const { return running_->group; }
+
+std::vector<std::string> Scheduler::LiveThreads(int group) const {
+  std::vector<std::string> names;
+  for (const auto& thread : threads_) {
+    if (thread->group == group && thread->alive()) {
+      names.push_back(absl::StrCat(thread->name, " (", thread->doing, ")"));
+    }
+  }
+  return names;
+}
+
+size_t Scheduler::killed_threads() const {
+  return static_cast<size_t>(std::count_if(
+      threads_.begin(), threads_.end(), [](const auto& thread) {
+        return thread->state == Thread::State::kKilled;
+      }));
+}
+
+int Scheduler::Start(std::string name, int group,
+                     absl::AnyInvocable<void()> body) {
+  const int id = static_cast<int>(threads_.size());
+  threads_.push_back(
+      std::make_unique<Thread>(*this, id, group, std::move(name)));
+  Thread& thread = *threads_.back();
+  thread.body = std::move(body);
+  const int error =
+      pthread_create(&thread.handle, nullptr, &RunThread, &thread);
+  if (error != 0) {
+    Stuck(absl::StrCat("no thread could be started (error ", error,
+                       "); are there too many killed ones?"));
+  }
+  thread.has_handle = true;
+  Point("starting a thread");
+  return id;
+}
+
+void* Scheduler::RunThread(void* argument) {
+  Thread& thread = *static_cast<Thread*>(argument);
+  current_scheduler = &thread.scheduler;
+  thread.AwaitTurn();
+  thread.identity =
+      absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
+  thread.body();
+  thread.body = nullptr;
+  thread.state = Thread::State::kEnded;
+  thread.identity = nullptr;
+  current_scheduler = nullptr;
+  Scheduler& scheduler = thread.scheduler;
+  Thread* const next = scheduler.Next();
+  scheduler.running_ = next;
+  ++scheduler.switches_;
+  sem_post(&next->baton);
+  return nullptr;
+}
+
+void Scheduler::Join(int thread) {
+  const Thread& joined = *threads_[static_cast<size_t>(thread)];
+  BlockUntil("joining a thread",
+             [&] { return joined.state == Thread::State::kEnded; },
+             absl::InfiniteFuture());
+}
+
+void Scheduler::Point(std::string_view doing) {
+  running_->doing = doing;
+  Reschedule();
+}
+
+bool Scheduler::BlockUntil(std::string_view doing,
+                           absl::FunctionRef<bool()> ready,
+                           absl::Time deadline) {
+  Thread& self = *running_;
+  self.doing = doing;
+  self.ready = &ready;
+  self.deadline = deadline;
+  self.state = Thread::State::kBlocked;
+  Reschedule();
+  self.deadline = absl::InfiniteFuture();
+  self.ready = nullptr;
+  return ready();
+}
+
+void Scheduler::Reschedule() {
+  Thread& self = *running_;
+  Thread* const next = Next();
+  if (next == &self) return;
+  running_ = next;
+  ++switches_;
+  sem_post(&next->baton);
+  self.AwaitTurn();
+}
+
+bool Scheduler::CanRun(const Thread& thread) const {
+  switch (thread.state) {
+    case Thread::State::kReady:
+      return true;
+    case Thread::State::kBlocked:
+      if (thread.idle) {
+        return std::none_of(
+            threads_.begin(), threads_.end(),
+            [this](const auto& other) { return !other->idle && CanRun(*other); });
+      }
+      return now_ >= thread.deadline || (*thread.ready)();
+    default:
+      return false;
+  }
+}
+
+Scheduler::Thread* Scheduler::Next() {
+  Watchdog::Feed();
+  if (++steps_ > options_.max_steps) {
+    Stuck(absl::StrCat("no end after ", options_.max_steps,
+                       " steps: a loop that waits for nothing?"));
+  }
+  bool may_delay = options_.delays;
+  while (true) {
+    // The one that runs comes first: to go on with it is no preemption.
+    candidates_.clear();
+    const bool running = CanRun(*running_);
+    if (running) candidates_.push_back(running_->id);
+    for (const auto& thread : threads_) {
+      if (thread.get() != running_ && CanRun(*thread)) {
+        candidates_.push_back(thread->id);
+      }
+    }
+    const absl::Time next_deadline = NextDeadline();
+    if (candidates_.empty()) {
+      if (next_deadline == absl::InfiniteFuture()) {
+        Stuck("deadlock: all threads wait, and for no point in time");
+      }
+      AdvanceTo(next_deadline);
+      continue;
+    }
+    if (may_delay && next_deadline != absl::InfiniteFuture()) {
+      may_delay = false;
+      if (Choose(ChoiceKind::kDelay, 2) == 1) {
+        AdvanceTo(next_deadline);
+        continue;
+      }
+    }
+    size_t chosen = 0;
+    if (candidates_.size() > 1) {
+      const Choice choice{ChoiceKind::kThread, candidates_.size(), candidates_,
+                          running};
+      chosen = strategy_.Choose(choice);
+      if (options_.on_choice) options_.on_choice(choice, chosen);
+    }
+    Thread* const next = threads_[static_cast<size_t>(candidates_[chosen])].get();
+    next->state = Thread::State::kReady;
+    return next;
+  }
+}
+
+size_t Scheduler::Choose(ChoiceKind kind, size_t options) {
+  if (options < 2) return 0;
+  const Choice choice{kind, options, {}, false};
+  const size_t option = strategy_.Choose(choice);
+  if (options_.on_choice) options_.on_choice(choice, option);
+  return option;
+}
+
+absl::Time Scheduler::NextDeadline() const {
+  absl::Time next = absl::InfiniteFuture();
+  for (const auto& thread : threads_) {
+    if (thread->state == Thread::State::kBlocked && thread->deadline > now_) {
+      next = std::min(next, thread->deadline);
+    }
+  }
+  for (const auto& [group, timer] : timers_) next = std::min(next, timer.time);
+  return next;
+}
+
+void Scheduler::AdvanceTo(absl::Time time) {
+  now_ = std::max(now_, time);
+  while (true) {
+    const auto due =
+        std::find_if(timers_.begin(), timers_.end(), [&](const auto& entry) {
+          return entry.second.time <= now_;
+        });
+    if (due == timers_.end()) return;
+    const std::function<void()> at_time = std::move(due->second.at_time);
+    timers_.erase(due);
+    at_time();
+  }
+}
+
+void Scheduler::WaitUntilIdle() {
+  Thread& self = *running_;
+  self.idle = true;
+  self.doing = "waiting until the others wait";
+  self.state = Thread::State::kBlocked;
+  Reschedule();
+  self.idle = false;
+}
+
+void Scheduler::Advance(absl::Duration time) {
+  const absl::Time end = now_ + time;
+  // One deadline after the other: whoever is woken acts at its own time.
+  WaitUntilIdle();
+  while (NextDeadline() <= end) {
+    AdvanceTo(NextDeadline());
+    WaitUntilIdle();
+  }
+  now_ = std::max(now_, end);
+  WaitUntilIdle();
+}
+
+void Scheduler::SetTimer(int group, absl::Time time,
+                         std::function<void()> at_time) {
+  timers_.erase(group);
+  if (time == absl::InfiniteFuture()) return;
+  timers_.emplace(group, Timer{time, std::move(at_time)});
+}
+
+void Scheduler::Kill(int group) {
+  timers_.erase(group);
+  for (const auto& thread : threads_) {
+    if (thread->group == group && thread->alive()) {
+      thread->state = Thread::State::kKilled;
+    }
+  }
+}
+
+void Scheduler::LeaveIfKilled() {
+  if (!running_->alive()) Reschedule();
+}
+
+void Scheduler::Stuck(std::string_view why) {
+  std::string text = absl::StrCat(why, "\n");
+  for (const auto& thread : threads_) {
+    if (!thread->alive()) continue;
+    absl::StrAppend(&text, "  thread ", thread->id, " of process ",
+                    thread->group, ", ", thread->name, ": ", thread->doing);
+    if (thread->deadline != absl::InfiniteFuture()) {
+      absl::StrAppend(&text, ", for ",
+                      absl::FormatDuration(thread->deadline - now_));
+    }
+    absl::StrAppend(&text, "\n");
+  }
+  if (options_.on_stuck) options_.on_stuck(text);
+  std::cerr << text;
+  Watchdog::PrintStacks();
+  std::abort();
+}
+
+bool Scheduler::PostSemaphore(const void* identity) {
+  for (const auto& thread : threads_) {
+    if (thread->identity != identity) continue;
+    ++thread->tokens;
+    Point("waking a thread");
+    return true;
+  }
+  return false;
+}
+
+bool Scheduler::WaitSemaphore(absl::Time deadline) {
+  Thread& self = *running_;
+  const bool woken =
+      BlockUntil("waiting for a mutex, condition or notification",
+                 [&] { return self.tokens > 0; }, deadline);
+  if (woken) --self.tokens;
+  return woken;
+}
+
+}  // namespace ward::testing

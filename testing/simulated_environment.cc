@@ -1,0 +1,671 @@
+#include "ward/testing/simulated_environment.h"
+
+#include <signal.h>
+#include <sys/types.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <deque>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/testing/scheduler.h"
+#include "ward/testing/simulated_socket.h"
+#include "ward/testing/transcript.h"
+
+namespace ward::testing {
+namespace {
+
+// Numbers that no real descriptor has.
+constexpr int kFirstNumber = 1 << 24;
+
+// As of the real listener, see posix_listener.cc; the kernel lets one more in.
+constexpr size_t kQueueLength = 128 + 1;
+
+// As of the real one: what is left of sun_path for a name in a directory that
+// is reached through /proc/self/fd.
+constexpr size_t kLongestName = 80;
+
+// What Poll can wait for.
+class Readiness {
+ public:
+  virtual ~Readiness() = default;
+  virtual bool Readable() const = 0;
+};
+
+}  // namespace
+
+class SimulatedThread final : public Thread {
+ public:
+  SimulatedThread(SimulatedEnvironment& environment, int id)
+      : environment_(environment), id_(id) {}
+  ~SimulatedThread() override { environment_.scheduler_.Join(id_); }
+
+ private:
+  SimulatedEnvironment& environment_;
+  const int id_;
+};
+
+class SimulatedTransport final : public Transport, public Readiness {
+ public:
+  SimulatedTransport(SimulatedEnvironment& environment, int number,
+                     std::shared_ptr<SimulatedSocket> socket)
+      : environment_(environment),
+        number_(number),
+        socket_(std::move(socket)) {}
+
+  ~SimulatedTransport() override {
+    environment_.Release(*socket_, environment_.ProcessId());
+    if (socket_->holders.empty()) environment_.sockets_.erase(number_);
+  }
+
+  int descriptor() const override { return number_; }
+  bool Readable() const override { return socket_->Readable(); }
+
+  absl::StatusOr<size_t> Send(std::string_view bytes,
+                              absl::Span<const int> descriptors,
+                              absl::Time deadline) override {
+    constexpr std::string_view kAttempt = "send to the peer";
+    environment_.Step("sending");
+    if (descriptors.size() > kMaxDescriptorsPerMessage) {
+      return TransferError(EINVAL, kAttempt);
+    }
+    switch (const int fault =
+                environment_.Fault({EINTR, EMSGSIZE, ECONNRESET})) {
+      case EINTR:
+        return 0;
+      case EMSGSIZE:
+        bytes = bytes.substr(0, (bytes.size() + 1) / 2);
+        break;
+      case ECONNRESET:
+        socket_->Reset();
+        return TransferError(fault, kAttempt);
+    }
+    const SimulatedSocket::Result result = socket_->Send(bytes, descriptors);
+    if (result.error == 0) {
+      // One that was not accepted yet is held by nobody.
+      const absl::btree_set<pid_t>& receivers = socket_->other()->holders;
+      environment_.transcript_.Bytes(
+          environment_.scheduler_.now(), socket_.get(),
+          environment_.ProcessId(),
+          receivers.empty() ? socket_->peer().pid : *receivers.rbegin(),
+          bytes.substr(0, result.bytes), descriptors.size());
+      return result.bytes;
+    }
+    if (result.error != EAGAIN) return TransferError(result.error, kAttempt);
+    if (environment_.scheduler_.BlockUntil(
+            "waiting for the peer to read",
+            [this] { return socket_->HasRoom(); }, deadline)) {
+      return 0;
+    }
+    return MakeError(reason::kTimedOut, "the peer read nothing in time");
+  }
+
+  absl::StatusOr<Received> Receive(absl::Span<char> buffer,
+                                   size_t max_descriptors,
+                                   std::vector<FileDescriptor>& descriptors,
+                                   absl::Time deadline) override {
+    constexpr std::string_view kAttempt = "receive from the peer";
+    environment_.Step("receiving");
+    max_descriptors = std::min(max_descriptors, kMaxDescriptorsPerMessage);
+    switch (const int fault =
+                environment_.Fault({EINTR, EMSGSIZE, ECONNRESET, EMFILE})) {
+      case EINTR:
+        return Received{};
+      case EMSGSIZE:
+        buffer = buffer.subspan(0, (buffer.size() + 3) / 4);
+        break;
+      case ECONNRESET:
+        socket_->Reset();
+        return TransferError(fault, kAttempt);
+      case EMFILE:  // Bites only if descriptors come.
+        max_descriptors = 0;
+        break;
+    }
+    const SimulatedSocket::Result result =
+        socket_->Receive(buffer, max_descriptors, descriptors);
+    if (result.error == 0) {
+      return Received{result.bytes, result.end_of_stream,
+                      result.descriptors_truncated};
+    }
+    if (result.error != EAGAIN) return TransferError(result.error, kAttempt);
+    if (environment_.scheduler_.BlockUntil(
+            "waiting for the peer to send",
+            [this] { return socket_->Readable(); }, deadline)) {
+      return Received{};
+    }
+    return MakeError(reason::kTimedOut, "the peer sent nothing in time");
+  }
+
+  void ShutDown() override {
+    environment_.Step("shutting a connection down");
+    socket_->ShutDown();
+  }
+
+  absl::StatusOr<PeerCredentials> Peer() const override {
+    return socket_->peer();
+  }
+
+  absl::Time TimeNow() const override { return environment_.scheduler_.now(); }
+
+ private:
+  SimulatedEnvironment& environment_;
+  const int number_;
+  const std::shared_ptr<SimulatedSocket> socket_;
+};
+
+class SimulatedListener final : public Listener, public Readiness {
+ public:
+  SimulatedListener(
+      SimulatedEnvironment& environment, int number,
+      std::shared_ptr<SimulatedEnvironment::ListenSocket> socket)
+      : environment_(environment),
+        number_(number),
+        socket_(std::move(socket)),
+        path_(socket_->path) {}
+
+  ~SimulatedListener() override {
+    Close();
+    if (socket_->holders.empty()) environment_.listeners_.erase(number_);
+  }
+
+  int descriptor() const override { return number_; }
+  bool Readable() const override {
+    return !socket_->queue.empty() || socket_->shut;
+  }
+
+  absl::StatusOr<Accepted> Accept() override {
+    environment_.Step("accepting");
+    environment_.scheduler_.BlockUntil(
+        "waiting for a client", [this] { return Readable(); },
+        absl::InfiniteFuture());
+    if (socket_->queue.empty()) {
+      return MakeError(reason::kServerStopping,
+                       "the server accepts no more clients");
+    }
+    const int fault = environment_.Fault({EMFILE, ENOMEM});
+    if (fault == ENOMEM) return SystemError(fault, "accept a client");
+    std::shared_ptr<SimulatedSocket> client = std::move(socket_->queue.front());
+    socket_->queue.pop_front();
+    return Accepted{environment_.Wrap(std::move(client)), fault == EMFILE};
+  }
+
+  void ShutDown() override {
+    environment_.Step("shutting the listener down");
+    socket_->shut = true;
+  }
+
+  void Close() override {
+    environment_.Release(*socket_, environment_.ProcessId());
+  }
+
+  const std::string& path() const override { return path_; }
+
+  void RemovePath() override {
+    environment_.Step("removing the socket's name");
+    const auto named = environment_.names_.find(path_);
+    if (named != environment_.names_.end() && named->second == socket_) {
+      environment_.names_.erase(named);
+    }
+  }
+
+  std::vector<int> descriptors() const override { return {number_}; }
+
+ private:
+  SimulatedEnvironment& environment_;
+  const int number_;
+  const std::shared_ptr<SimulatedEnvironment::ListenSocket> socket_;
+  const std::string path_;
+};
+
+class SimulatedProcess final : public Process, public Readiness {
+ public:
+  SimulatedProcess(SimulatedEnvironment& environment, pid_t pid)
+      : environment_(environment),
+        state_(environment.processes_.at(pid)) {}
+
+  int descriptor() const override { return -1; }
+  pid_t pid() const override { return state_.pid; }
+  bool Readable() const override { return state_.exit.has_value(); }
+  bool Ending() const override { return state_.exit.has_value(); }
+
+  absl::StatusOr<ProcessExit> Wait(absl::Time deadline) override {
+    environment_.Step("waiting for a process");
+    if (!environment_.scheduler_.BlockUntil(
+            "waiting for a process to end", [this] { return Ending(); },
+            deadline)) {
+      return MakeError(reason::kTimedOut,
+                       absl::StrCat("process ", pid(), " is still running"));
+    }
+    if (state_.parent != environment_.ProcessId()) return ProcessExit{};
+    state_.reaped = true;
+    return *state_.exit;
+  }
+
+  absl::Status Kill(int signal) override {
+    environment_.Step("sending a signal");
+    environment_.Raise(pid(), signal);
+    return absl::OkStatus();
+  }
+
+ private:
+  SimulatedEnvironment& environment_;
+  SimulatedEnvironment::ProcessState& state_;
+};
+
+class SimulatedSignals final : public Signals, public Readiness {
+ public:
+  SimulatedSignals(SimulatedEnvironment& environment, pid_t pid)
+      : environment_(environment), state_(environment.processes_.at(pid)) {}
+  ~SimulatedSignals() override { state_.plan.reset(); }
+
+  int descriptor() const override { return -1; }
+  bool Readable() const override { return !state_.pending.empty(); }
+
+  int Next() override {
+    environment_.Step("looking for signals");
+    if (state_.pending.empty()) return 0;
+    const int signal = *state_.pending.begin();
+    state_.pending.erase(signal);
+    return signal;
+  }
+
+ private:
+  SimulatedEnvironment& environment_;
+  SimulatedEnvironment::ProcessState& state_;
+};
+
+// --- the environment ---
+
+SimulatedEnvironment::SimulatedEnvironment(Scheduler& scheduler,
+                                           SimulationFaults faults,
+                                           Transcript& transcript)
+    : scheduler_(scheduler),
+      faults_(faults),
+      transcript_(transcript),
+      next_number_(kFirstNumber) {
+  ProcessState test{kTestProcess, 0, "test", 1000};
+  processes_.emplace(kTestProcess, std::move(test));
+  transcript_.Name(kTestProcess, "test");
+}
+
+SimulatedEnvironment::~SimulatedEnvironment() {
+  // The two ends of a connection refer to each other.
+  for (const auto& [number, socket] : sockets_) socket->Close();
+}
+
+void SimulatedEnvironment::Step(std::string_view doing) {
+  scheduler_.Point(doing);
+  if (faults_.deaths && ProcessId() != kTestProcess &&
+      scheduler_.Choose(ChoiceKind::kDeath, 2) == 1) {
+    Raise(ProcessId(), SIGKILL);
+  }
+}
+
+int SimulatedEnvironment::Fault(std::initializer_list<int> errors) {
+  if (!faults_.faults) return 0;
+  const size_t fault = scheduler_.Choose(ChoiceKind::kFault, errors.size() + 1);
+  return fault == 0 ? 0 : *(errors.begin() + fault - 1);
+}
+
+absl::Time SimulatedEnvironment::TimeNow() { return scheduler_.now(); }
+
+pid_t SimulatedEnvironment::ProcessId() { return scheduler_.group(); }
+
+uid_t SimulatedEnvironment::UserId() { return Self().user; }
+
+void SimulatedEnvironment::SetUser(uid_t user) { Self().user = user; }
+
+void SimulatedEnvironment::Log(std::string_view line) {
+  log_.emplace_back(line);
+  transcript_.Event(scheduler_.now(), ProcessId(), absl::StrCat("log: ", line));
+}
+
+// --- threads ---
+
+absl::StatusOr<std::unique_ptr<Thread>> SimulatedEnvironment::StartThread(
+    absl::AnyInvocable<void()> body) {
+  Step("starting a thread");
+  if (const int fault = Fault({EAGAIN})) {
+    return SystemError(fault, "start a thread");
+  }
+  return std::make_unique<SimulatedThread>(
+      *this, scheduler_.Start("a thread of StartThread", ProcessId(),
+                              std::move(body)));
+}
+
+size_t SimulatedEnvironment::OtherThreads(pid_t pid) const {
+  return scheduler_.LiveThreads(pid).size() - 1;
+}
+
+// --- sockets ---
+
+std::unique_ptr<Transport> SimulatedEnvironment::Wrap(
+    std::shared_ptr<SimulatedSocket> socket) {
+  const int number = next_number_++;
+  socket->holders = {ProcessId()};
+  sockets_.emplace(number, socket);
+  return std::make_unique<SimulatedTransport>(*this, number, std::move(socket));
+}
+
+void SimulatedEnvironment::Release(SimulatedSocket& socket, pid_t holder) {
+  socket.holders.erase(holder);
+  if (socket.holders.empty()) socket.Close();
+}
+
+void SimulatedEnvironment::Release(ListenSocket& socket, pid_t holder) {
+  socket.holders.erase(holder);
+  if (!socket.holders.empty()) return;
+  socket.shut = true;
+  // Clients that nobody has accepted lose their connection.
+  for (const auto& client : socket.queue) {
+    client->other()->Reset();
+    client->Close();
+  }
+  socket.queue.clear();
+}
+
+absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
+    const ListenOptions& options) {
+  Step("listening");
+  const std::string path = !options.path.empty()
+                               ? options.path
+                               : absl::StrCat("/simulated/ward-", next_path_++,
+                                              "/socket");
+  if (const int fault = Fault({EMFILE, ENOMEM})) {
+    return SystemError(fault, absl::StrCat("listen at \"", path, "\""));
+  }
+  if (path.size() - (path.rfind('/') + 1) > kLongestName) {
+    return MakeError(reason::kPathTooLong,
+                     absl::StrCat("the socket's file name in \"", path,
+                                  "\" has over ", kLongestName, " bytes"));
+  }
+  const auto taken = names_.find(path);
+  if (taken != names_.end() && !taken->second->shut) {
+    return MakeError(reason::kPathTaken,
+                     absl::StrCat("the socket's path \"", path,
+                                  "\" is taken: a server answers there"));
+  }
+  auto socket = std::make_shared<ListenSocket>();
+  socket->path = path;
+  socket->holders = {ProcessId()};
+  names_[path] = socket;
+  const int number = next_number_++;
+  listeners_.emplace(number, socket);
+  return std::make_unique<SimulatedListener>(*this, number, std::move(socket));
+}
+
+absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
+    const std::string& path, absl::Time deadline) {
+  Step("connecting");
+  const std::string attempt = absl::StrCat("connect to \"", path, "\"");
+  if (const int fault = Fault({EMFILE, ENOMEM})) {
+    return SystemError(fault, attempt);
+  }
+  const auto named = names_.find(path);
+  const std::shared_ptr<ListenSocket> listener =
+      named == names_.end() ? nullptr : named->second;
+  const auto refused = [&] { return listener == nullptr || listener->shut; };
+  if (!refused() && !scheduler_.BlockUntil(
+                        "waiting for room in the server's queue",
+                        [&] {
+                          return refused() ||
+                                 listener->queue.size() < kQueueLength;
+                        },
+                        deadline)) {
+    return MakeError(reason::kTimedOut,
+                     absl::StrCat(attempt,
+                                  ": the server's queue of waiting clients "
+                                  "stayed full"));
+  }
+  if (refused()) {
+    return MakeError(reason::kServerUnreachable,
+                     absl::StrCat(attempt,
+                                  ": no server listens there: it was not "
+                                  "started, or has stopped"));
+  }
+  const pid_t server = *listener->holders.rbegin();
+  auto ends = SimulatedSocket::CreatePair(
+      {ProcessId(), UserId(), UserId()},
+      {server, processes_.at(server).user, processes_.at(server).user});
+  listener->queue.push_back(std::move(ends.second));
+  transcript_.Arrow(scheduler_.now(), ProcessId(), server, "connects");
+  return Wrap(std::move(ends.first));
+}
+
+absl::StatusOr<
+    std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>>>
+SimulatedEnvironment::CreateTransportPair() {
+  Step("creating a pair of sockets");
+  if (const int fault = Fault({EMFILE, ENOMEM})) {
+    return SystemError(fault, "create a pair of connected sockets");
+  }
+  const PeerCredentials self{ProcessId(), UserId(), UserId()};
+  auto ends = SimulatedSocket::CreatePair(self, self);
+  return std::make_pair(Wrap(std::move(ends.first)),
+                        Wrap(std::move(ends.second)));
+}
+
+absl::StatusOr<size_t> SimulatedEnvironment::Poll(
+    absl::Span<const Pollable* const> polled, absl::Time deadline) {
+  Step("polling");
+  std::vector<const Readiness*> entries;
+  for (const Pollable* pollable : polled) {
+    entries.push_back(dynamic_cast<const Readiness*>(pollable));
+    if (entries.back() == nullptr) {
+      return absl::FailedPreconditionError(
+          "a simulated Poll of something that is not simulated: make it with "
+          "the same Environment");
+    }
+  }
+  const auto ready = [&entries] {
+    return std::find_if(entries.begin(), entries.end(),
+                        [](const Readiness* entry) { return entry->Readable(); });
+  };
+  if (scheduler_.BlockUntil("polling", [&] { return ready() != entries.end(); },
+                            deadline)) {
+    return static_cast<size_t>(ready() - entries.begin());
+  }
+  return MakeError(reason::kTimedOut, "nothing happened in time");
+}
+
+// --- processes ---
+
+pid_t SimulatedEnvironment::NewProcess(std::string name) {
+  const pid_t pid = processes_.rbegin()->first + 1;
+  transcript_.Name(pid, name);
+  transcript_.Arrow(scheduler_.now(), ProcessId(), pid, "forks");
+  processes_.emplace(pid, ProcessState{pid, ProcessId(), std::move(name),
+                                       UserId()});
+  return pid;
+}
+
+void SimulatedEnvironment::StartMain(pid_t pid,
+                                     absl::AnyInvocable<int()> child) {
+  scheduler_.Start("main", pid, [this, pid, child = std::move(child)]() mutable {
+    const int code = child();
+    child = nullptr;
+    End(pid, {ProcessExit::Kind::kExited, code});
+  });
+}
+
+absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
+    const ForkOptions& options, absl::AnyInvocable<int()> child) {
+  Step("forking");
+  const auto others = static_cast<int>(OtherThreads(ProcessId()));
+  if (others > 0 && !options.allow_threads) return ForkWithThreadsError(others);
+  if (const int fault = Fault({EAGAIN, ENOMEM})) {
+    return SystemError(fault, "fork");
+  }
+  const pid_t pid = NewProcess("server");
+  for (const int number : options.keep_open) {
+    if (const auto socket = sockets_.find(number); socket != sockets_.end()) {
+      // `child` owns it: the caller's copy is closed with its copy of `child`.
+      socket->second->holders = {pid};
+    } else if (const auto listener = listeners_.find(number);
+               listener != listeners_.end()) {
+      listener->second->holders.insert(pid);
+    }
+  }
+  processes_.at(pid).blocked = true;
+  auto process = std::make_unique<SimulatedProcess>(*this, pid);
+  StartMain(pid, std::move(child));
+  return process;
+}
+
+std::unique_ptr<Process> SimulatedEnvironment::ForkAll(
+    std::string name, absl::AnyInvocable<int()> child) {
+  const pid_t parent = ProcessId();
+  const pid_t pid = NewProcess(std::move(name));
+  for (const auto& [number, socket] : sockets_) {
+    if (socket->holders.contains(parent)) socket->holders.insert(pid);
+  }
+  for (const auto& [number, socket] : listeners_) {
+    if (socket->holders.contains(parent)) socket->holders.insert(pid);
+  }
+  auto process = std::make_unique<SimulatedProcess>(*this, pid);
+  StartMain(pid, std::move(child));
+  return process;
+}
+
+void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
+  ProcessState& process = processes_.at(pid);
+  if (process.exit.has_value()) return;
+  process.exit = exit;
+  transcript_.Event(scheduler_.now(), pid, exit.ToString());
+  scheduler_.Kill(pid);
+  for (const auto& [number, socket] : sockets_) Release(*socket, pid);
+  for (const auto& [number, socket] : listeners_) Release(*socket, pid);
+}
+
+absl::Status SimulatedEnvironment::SetProcessDeadline(absl::Duration left) {
+  const pid_t pid = ProcessId();
+  scheduler_.SetTimer(pid, scheduler_.now() + left, [this, pid] {
+    End(pid, {ProcessExit::Kind::kSignaled, SIGKILL});
+  });
+  return absl::OkStatus();
+}
+
+bool SimulatedEnvironment::IsAlive(pid_t process) const {
+  const auto found = processes_.find(process);
+  return found != processes_.end() && !found->second.exit.has_value();
+}
+
+// --- signals ---
+
+absl::StatusOr<std::unique_ptr<Signals>> SimulatedEnvironment::TakeSignals(
+    const SignalPlan& plan) {
+  Step("taking over the signals");
+  for (const int signal : plan.receive) {
+    if (signal <= 0 || signal > SIGRTMAX || signal == SIGKILL ||
+        signal == SIGSTOP) {
+      return InvalidSignalError(signal);
+    }
+  }
+  ProcessState& process = Self();
+  if (process.plan.has_value()) return SignalsTakenError();
+  process.plan = plan;
+  process.blocked = false;
+  auto signals = std::make_unique<SimulatedSignals>(*this, process.pid);
+  const absl::btree_set<int> pending = std::exchange(process.pending, {});
+  for (const int signal : pending) Deliver(process, signal);
+  scheduler_.LeaveIfKilled();
+  return signals;
+}
+
+void SimulatedEnvironment::Raise(pid_t pid, int signal) {
+  ProcessState& process = processes_.at(pid);
+  if (process.exit.has_value()) return;
+  transcript_.Event(scheduler_.now(), pid,
+                    absl::StrCat("gets signal ", signal, " (",
+                                 strsignal(signal), ")"));
+  if (signal == SIGKILL) {
+    End(pid, {ProcessExit::Kind::kSignaled, signal});
+  } else if (process.blocked) {
+    process.pending.insert(signal);
+  } else {
+    Deliver(process, signal);
+  }
+  scheduler_.LeaveIfKilled();
+}
+
+void SimulatedEnvironment::Deliver(ProcessState& process, int signal) {
+  const auto has = [signal](const std::vector<int>& signals) {
+    return std::find(signals.begin(), signals.end(), signal) != signals.end();
+  };
+  if (process.plan.has_value()) {
+    if (has(process.plan->receive)) {
+      process.pending.insert(signal);
+      return;
+    }
+    if (has(process.plan->ignore)) return;
+  }
+  // The defaults of signal(7); none stops or continues a process here.
+  constexpr std::array<int, 7> kIgnored = {SIGCHLD, SIGURG,  SIGWINCH, SIGCONT,
+                                           SIGTSTP, SIGTTIN, SIGTTOU};
+  if (std::find(kIgnored.begin(), kIgnored.end(), signal) != kIgnored.end()) {
+    return;
+  }
+  End(process.pid, {ProcessExit::Kind::kSignaled, signal});
+}
+
+// --- teardown ---
+
+std::vector<std::string> SimulatedEnvironment::Leftovers() const {
+  std::vector<std::string> left;
+  for (const auto& [number, socket] : sockets_) {
+    if (socket->holders.contains(kTestProcess)) {
+      left.push_back(absl::StrCat("a connection is still open: ",
+                                  socket->origin));
+    }
+  }
+  for (const auto& [number, socket] : listeners_) {
+    if (socket->holders.contains(kTestProcess)) {
+      left.push_back(absl::StrCat("a listener is still open: ", socket->path));
+    }
+  }
+  for (const auto& [pid, process] : processes_) {
+    if (pid == kTestProcess) continue;
+    if (!process.exit.has_value()) {
+      left.push_back(absl::StrCat("process ", pid, " (", process.name,
+                                  ") is still running: ",
+                                  absl::StrJoin(scheduler_.LiveThreads(pid),
+                                                ", ")));
+    } else if (process.parent == kTestProcess && !process.reaped) {
+      left.push_back(absl::StrCat("process ", pid, " (", process.name,
+                                  ") was not waited for: it ",
+                                  process.exit->ToString()));
+    }
+  }
+  const std::vector<std::string> threads = scheduler_.LiveThreads(kTestProcess);
+  for (size_t i = 1; i < threads.size(); ++i) {
+    left.push_back(absl::StrCat("a thread is still running: ", threads[i]));
+  }
+  for (const auto& [path, socket] : names_) {
+    left.push_back(absl::StrCat("a socket's name is left: ", path));
+  }
+  if (processes_.at(kTestProcess).plan.has_value()) {
+    left.push_back("the test's signals were not given back");
+  }
+  return left;
+}
+
+}  // namespace ward::testing

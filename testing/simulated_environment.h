@@ -1,0 +1,165 @@
+// An Environment in memory: sockets, processes, signals and time that exist in
+// this process alone, on the threads of a Scheduler.
+//
+// Processes share their memory, which real ones do not: a server and its owner
+// use the same object. What a fork copies and an exit gives back is the
+// kernel's part: descriptors, signals, threads. A process that is killed stops
+// where it is, with whatever locks it held.
+
+#ifndef WARD_TESTING_SIMULATED_ENVIRONMENT_H_
+#define WARD_TESTING_SIMULATED_ENVIRONMENT_H_
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <deque>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/container/btree_set.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/channel/transport.h"
+#include "ward/server/environment.h"
+#include "ward/server/listener.h"
+#include "ward/server/process.h"
+#include "ward/server/signals.h"
+#include "ward/testing/scheduler.h"
+#include "ward/testing/simulated_socket.h"
+#include "ward/testing/transcript.h"
+
+namespace ward::testing {
+
+struct SimulationFaults {
+  // Calls may fail as the kernel's do: interrupted, cut short, out of
+  // descriptors or memory, connections reset.
+  bool faults = false;
+
+  // At each of its calls, a process other than the first may be killed.
+  bool deaths = false;
+};
+
+// Thread-safe within the schedule.
+class SimulatedEnvironment final : public Environment {
+ public:
+  // The process that the test runs in.
+  static constexpr pid_t kTestProcess = 1;
+
+  // All three are borrowed; `transcript` is written to.
+  SimulatedEnvironment(Scheduler& scheduler, SimulationFaults faults,
+                       Transcript& transcript);
+  ~SimulatedEnvironment() override;
+
+  // --- Environment ---
+
+  absl::Time TimeNow() override;
+  absl::StatusOr<std::unique_ptr<Thread>> StartThread(
+      absl::AnyInvocable<void()> body) override;
+  absl::StatusOr<std::unique_ptr<Listener>> Listen(
+      const ListenOptions& options) override;
+  absl::StatusOr<std::unique_ptr<Transport>> Connect(
+      const std::string& path, absl::Time deadline) override;
+  absl::StatusOr<
+      std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>>>
+  CreateTransportPair() override;
+  absl::StatusOr<size_t> Poll(absl::Span<const Pollable* const> polled,
+                              absl::Time deadline) override;
+  absl::StatusOr<std::unique_ptr<Process>> Fork(
+      const ForkOptions& options, absl::AnyInvocable<int()> child) override;
+  absl::Status SetProcessDeadline(absl::Duration left) override;
+  pid_t ProcessId() override;
+  uid_t UserId() override;
+  absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
+      const SignalPlan& plan) override;
+  void Log(std::string_view line) override;
+
+  // --- for tests ---
+
+  // A process as fork(2) alone would make it: it has all that the caller has
+  // open, and so owns the servers that the caller owns.
+  std::unique_ptr<Process> ForkAll(std::string name,
+                                   absl::AnyInvocable<int()> child);
+
+  // As kill(2).
+  void Raise(pid_t process, int signal);
+
+  // Sets the calling process's user, as setuid(2).
+  void SetUser(uid_t user);
+
+  bool IsAlive(pid_t process) const;
+
+  // What the test process has open, who else runs, and which names are left:
+  // a line each.
+  std::vector<std::string> Leftovers() const;
+
+  // What was logged.
+  const std::vector<std::string>& log() const { return log_; }
+
+ private:
+  friend class SimulatedTransport;
+  friend class SimulatedListener;
+  friend class SimulatedProcess;
+  friend class SimulatedSignals;
+  friend class SimulatedThread;
+
+  struct ListenSocket {
+    std::string path;
+    std::deque<std::shared_ptr<SimulatedSocket>> queue;
+    bool shut = false;
+    absl::btree_set<pid_t> holders;
+  };
+
+  struct ProcessState {
+    pid_t pid;
+    pid_t parent;
+    std::string name;
+    uid_t user;
+    std::optional<ProcessExit> exit = std::nullopt;
+    bool reaped = false;
+    // Signals that came while they were blocked, or are to be received.
+    absl::btree_set<int> pending = {};
+    bool blocked = false;
+    std::optional<SignalPlan> plan = std::nullopt;
+  };
+
+  ProcessState& Self() { return processes_.at(ProcessId()); }
+
+  // Before each call: another thread may go on first, and this process may die.
+  void Step(std::string_view doing);
+  // One of `errors` if it is to happen now, or 0.
+  int Fault(std::initializer_list<int> errors);
+
+  std::unique_ptr<Transport> Wrap(std::shared_ptr<SimulatedSocket> socket);
+  void Release(SimulatedSocket& socket, pid_t holder);
+  void Release(ListenSocket& socket, pid_t holder);
+  pid_t NewProcess(std::string name);
+  void StartMain(pid_t pid, absl::AnyInvocable<int()> child);
+  void End(pid_t pid, ProcessExit exit);
+  void Deliver(ProcessState& process, int signal);
+  size_t OtherThreads(pid_t pid) const;
+
+  Scheduler& scheduler_;
+  const SimulationFaults faults_;
+  Transcript& transcript_;
+  absl::btree_map<pid_t, ProcessState> processes_;
+  absl::btree_map<std::string, std::shared_ptr<ListenSocket>> names_;
+  // By the numbers that stand for descriptors.
+  absl::btree_map<int, std::shared_ptr<SimulatedSocket>> sockets_;
+  absl::btree_map<int, std::shared_ptr<ListenSocket>> listeners_;
+  int next_number_;
+  int next_path_ = 1;
+  std::vector<std::string> log_;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_SIMULATED_ENVIRONMENT_H_

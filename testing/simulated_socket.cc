@@ -1,0 +1,119 @@
+#include "ward/testing/simulated_socket.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <iterator>
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/transport.h"
+
+namespace ward::testing {
+
+std::pair<std::shared_ptr<SimulatedSocket>, std::shared_ptr<SimulatedSocket>>
+SimulatedSocket::CreatePair(const PeerCredentials& first,
+                            const PeerCredentials& second) {
+  auto a = std::make_shared<SimulatedSocket>();
+  auto b = std::make_shared<SimulatedSocket>();
+  a->other_ = b;
+  b->other_ = a;
+  a->peer_credentials_ = second;
+  b->peer_credentials_ = first;
+  return {std::move(a), std::move(b)};
+}
+
+SimulatedSocket::Result SimulatedSocket::Send(
+    std::string_view bytes, absl::Span<const int> descriptors) {
+  if (send_shut_ || other_ == nullptr || other_->receive_shut_) return {EPIPE};
+  if (!HasRoom()) return {EAGAIN};
+  Segment segment;
+  for (const int fd : descriptors) {
+    absl::StatusOr<FileDescriptor> copy = FileDescriptor::DuplicateOf(fd);
+    if (!copy.ok()) return {EBADF};
+    segment.descriptors.push_back(*std::move(copy));
+  }
+  const size_t size = std::min(bytes.size(), kCapacity - other_->unread_);
+  segment.bytes.assign(bytes.substr(0, size));
+  other_->received_.push_back(std::move(segment));
+  other_->unread_ += size;
+  return {0, size};
+}
+
+// Segments are read into one another, but not past one that had descriptors
+// (unix_stream_read_generic).
+SimulatedSocket::Result SimulatedSocket::Receive(
+    absl::Span<char> buffer, size_t max_descriptors,
+    std::vector<FileDescriptor>& descriptors) {
+  if (received_.empty()) {
+    if (std::exchange(reset_, false)) return {ECONNRESET};
+    if (receive_shut_) return {0, 0, true};
+    return {EAGAIN};
+  }
+  Result result;
+  while (result.bytes < buffer.size() && !received_.empty()) {
+    Segment& segment = received_.front();
+    const size_t size = std::min(buffer.size() - result.bytes,
+                                 segment.bytes.size() - segment.read);
+    std::copy_n(segment.bytes.begin() + static_cast<ptrdiff_t>(segment.read),
+                size,
+                buffer.begin() + static_cast<ptrdiff_t>(result.bytes));
+    result.bytes += size;
+    segment.read += size;
+    const bool had_descriptors = !segment.descriptors.empty();
+    if (segment.descriptors.size() > max_descriptors) {
+      result.descriptors_truncated = true;
+      segment.descriptors.resize(max_descriptors);
+    }
+    std::move(segment.descriptors.begin(), segment.descriptors.end(),
+              std::back_inserter(descriptors));
+    segment.descriptors.clear();
+    if (segment.read == segment.bytes.size()) received_.pop_front();
+    if (had_descriptors) break;
+  }
+  unread_ -= result.bytes;
+  return result;
+}
+
+void SimulatedSocket::ShutDown() {
+  receive_shut_ = true;
+  send_shut_ = true;
+  if (other_ == nullptr) return;
+  other_->receive_shut_ = true;
+  other_->send_shut_ = true;
+}
+
+void SimulatedSocket::Close() {
+  if (std::exchange(closed_, true)) return;
+  if (other_ != nullptr) {
+    if (!received_.empty()) other_->reset_ = true;
+    ShutDown();
+    other_->other_ = nullptr;
+    other_ = nullptr;
+  }
+  received_.clear();
+  unread_ = 0;
+}
+
+void SimulatedSocket::Reset() {
+  if (other_ == nullptr) return;
+  other_->received_.clear();
+  other_->unread_ = 0;
+  reset_ = true;
+  ShutDown();
+}
+
+bool SimulatedSocket::HasRoom() const {
+  return send_shut_ || other_ == nullptr || other_->receive_shut_ ||
+         other_->unread_ < kCapacity;
+}
+
+bool SimulatedSocket::Readable() const {
+  return !received_.empty() || receive_shut_ || reset_;
+}
+
+}  // namespace ward::testing

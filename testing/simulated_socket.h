@@ -1,0 +1,87 @@
+// Connected Unix stream sockets, as Linux keeps them (unix(7), af_unix.c), in
+// memory. No call blocks: what would, returns EAGAIN. Parity with the kernel
+// is tested by parity_test.
+
+#ifndef WARD_TESTING_SIMULATED_SOCKET_H_
+#define WARD_TESTING_SIMULATED_SOCKET_H_
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <deque>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/btree_set.h"
+#include "absl/types/span.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/transport.h"
+
+namespace ward::testing {
+
+// One end. Not thread-safe: the schedule lets one thread run at a time.
+class SimulatedSocket {
+ public:
+  // What may be on its way to one end: net.core.wmem_default, without the
+  // kernel's overhead.
+  static constexpr size_t kCapacity = 212992;
+
+  static std::pair<std::shared_ptr<SimulatedSocket>,
+                   std::shared_ptr<SimulatedSocket>>
+  CreatePair(const PeerCredentials& first, const PeerCredentials& second);
+
+  struct Result {
+    // 0, or what errno would be.
+    int error = 0;
+    size_t bytes = 0;
+    bool end_of_stream = false;
+    bool descriptors_truncated = false;
+  };
+
+  // `descriptors` are duplicated.
+  Result Send(std::string_view bytes, absl::Span<const int> descriptors);
+  Result Receive(absl::Span<char> buffer, size_t max_descriptors,
+                 std::vector<FileDescriptor>& descriptors);
+  void ShutDown();
+
+  // Closes this end: what was not read is lost, and the other end learns that
+  // it was (ECONNRESET).
+  void Close();
+
+  // As when the peer had closed its end with something unread.
+  void Reset();
+
+  bool HasRoom() const;
+  bool Readable() const;
+  bool closed() const { return closed_; }
+  const PeerCredentials& peer() const { return peer_credentials_; }
+  const std::shared_ptr<SimulatedSocket>& other() const { return other_; }
+
+  // The processes that have this end open; maintained by its users.
+  absl::btree_set<pid_t> holders;
+  // Who made it, for reports.
+  std::string origin;
+
+ private:
+  struct Segment {
+    std::string bytes;
+    size_t read = 0;
+    std::vector<FileDescriptor> descriptors;
+  };
+
+  std::shared_ptr<SimulatedSocket> other_;  // Until one of the two is closed.
+  PeerCredentials peer_credentials_;
+  std::deque<Segment> received_;
+  size_t unread_ = 0;
+  bool receive_shut_ = false;
+  bool send_shut_ = false;
+  bool reset_ = false;
+  bool closed_ = false;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_SIMULATED_SOCKET_H_

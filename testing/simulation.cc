@@ -1,0 +1,47 @@
+#include "ward/testing/simulation.h"
+
+#include <cstddef>
+#include <string>
+#include <utility>
+
+#include "ward/server/environment.h"
+#include "ward/testing/link_time_hooks.h"
+#include "ward/testing/scheduler.h"
+#include "ward/testing/strategy.h"
+
+namespace ward::testing {
+namespace {
+
+Simulation* current_simulation = nullptr;
+
+}  // namespace
+
+Simulation::Simulation(Strategy& strategy, SimulationOptions options)
+    : options_((CheckLinkTimeHooks(), std::move(options))),
+      scheduler_(strategy, ForScheduler()),
+      environment_(scheduler_, options_.faults, transcript_) {
+  current_simulation = this;
+  Environment::SetDefaultForTesting(&environment_);
+}
+
+Simulation::~Simulation() {
+  Environment::SetDefaultForTesting(nullptr);
+  current_simulation = nullptr;
+}
+
+Simulation* Simulation::Current() { return current_simulation; }
+
+SchedulerOptions Simulation::ForScheduler() {
+  SchedulerOptions options;
+  options.delays = options_.delays;
+  options.max_steps = options_.max_steps;
+  options.on_choice = [this](const Choice& choice, size_t option) {
+    const uint32_t step = choices_++;
+    if (option != 0) deviations_[step] = static_cast<uint32_t>(option);
+    if (options_.on_choice) options_.on_choice(step, choice, option);
+  };
+  options.on_stuck = options_.on_stuck;
+  return options;
+}
+
+}  // namespace ward::testing

@@ -1,0 +1,63 @@
+// One simulated run: from now on the calling thread is in it, and the servers
+// that it makes are.
+
+#ifndef WARD_TESTING_SIMULATION_H_
+#define WARD_TESTING_SIMULATION_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ward/testing/scheduler.h"
+#include "ward/testing/simulated_environment.h"
+#include "ward/testing/strategy.h"
+#include "ward/testing/transcript.h"
+
+namespace ward::testing {
+
+struct SimulationOptions {
+  SimulationFaults faults;
+  bool delays = false;
+  size_t max_steps = 1000000;
+
+  // See SchedulerOptions. The number of the choice is counted from 0.
+  std::function<void(uint32_t step, const Choice&, size_t option)> on_choice;
+  std::function<void(const std::string& why)> on_stuck;
+};
+
+// One at a time in a process.
+class Simulation {
+ public:
+  // Fails the program if the link-time hooks are not in effect.
+  Simulation(Strategy& strategy, SimulationOptions options);
+
+  // Threads and processes that are still there stop for ever.
+  ~Simulation();
+
+  // The one under way, or null.
+  static Simulation* Current();
+
+  Scheduler& scheduler() { return scheduler_; }
+  SimulatedEnvironment& environment() { return environment_; }
+  Transcript& transcript() { return transcript_; }
+
+  // The choices so far that were not 0.
+  const Deviations& deviations() const { return deviations_; }
+  uint32_t choices() const { return choices_; }
+
+ private:
+  SchedulerOptions ForScheduler();
+
+  const SimulationOptions options_;
+  Deviations deviations_;
+  uint32_t choices_ = 0;
+  Transcript transcript_;
+  Scheduler scheduler_;
+  SimulatedEnvironment environment_;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_SIMULATION_H_

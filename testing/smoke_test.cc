@@ -1,0 +1,64 @@
+#include <chrono>
+#include <iostream>
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "ward/channel/status_macros.h"
+#include "ward/server/abstract_server.h"
+#include "ward/testing/simulation.h"
+#include "absl/time/clock.h"
+
+namespace ward::testing {
+namespace {
+class HelloServer : public AbstractServer {
+ public:
+  HelloServer() { DefineMessageHandler("hello", &HelloServer::Handle); 
+    DefineMessageHandler("slow", &HelloServer::Slow); }
+  absl::Status Hello(std::string_view which, std::string& out) {
+    return Connect([&](MessageChannel& channel) -> absl::Status {
+      WARD_RETURN_IF_ERROR(channel.Write(which, "Joe"));
+      WARD_ASSIGN_OR_RETURN(Message reply, channel.Read());
+      out = std::string(reply[0]);
+      return absl::OkStatus();
+    });
+  }
+  absl::Status Handle(MessageChannel& channel, std::string_view name) {
+    return channel.Write(absl::StrCat("Hello ", name));
+  }
+  absl::Status Slow(MessageChannel& channel, std::string_view name) {
+    absl::SleepFor(absl::Minutes(10));
+    return channel.Write(absl::StrCat("Hello ", name));
+  }
+};
+
+TEST(Smoke, Hello) {
+  uint64_t switches = 0, steps = 0;
+  const auto start = std::chrono::steady_clock::now();
+  std::string text; size_t different=0; uint64_t last=0;
+  for (int i = 0; i < 1000; ++i) {
+    RandomStrategy strategy(i);
+    Simulation simulation(strategy, {});
+    {
+    HelloServer server;
+    absl::Status status = server.Start();
+    ASSERT_TRUE(status.ok()) << status;
+    std::string out;
+    status = server.Hello("hello", out);
+    ASSERT_TRUE(status.ok()) << status;
+    ASSERT_EQ(out, "Hello Joe");
+    status = server.Hello("slow", out);
+    ASSERT_TRUE(status.ok()) << status;
+    status = server.Stop();
+    ASSERT_TRUE(status.ok()) << status;
+    }
+    EXPECT_EQ(simulation.environment().Leftovers().size(), 0u);
+    for (auto& l : simulation.environment().Leftovers()) std::cout << l << "\n";
+    switches += simulation.scheduler().switches();
+    steps += simulation.scheduler().steps();
+    text = simulation.transcript().ToText();
+    different += simulation.transcript().Fingerprint() != last; last = simulation.transcript().Fingerprint();
+  }
+  const auto t = std::chrono::steady_clock::now() - start;
+  std::cout << text << switches << " switches " << steps << " steps in " << std::chrono::duration<double>(t).count() << " different " << different << "\n";
+}
+}
+}

@@ -1,0 +1,126 @@
+#include "ward/testing/strategy.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+
+namespace ward::testing {
+namespace {
+
+// One in this many chances for something to go wrong is taken.
+constexpr uint64_t kRarity = 32;
+
+// Modulo, and not std::uniform_int_distribution, whose results differ from one
+// C++ library to the next. The bias is of no consequence here.
+size_t Below(std::mt19937_64& random, size_t bound) {
+  return static_cast<size_t>(random() % bound);
+}
+
+size_t ChooseFault(std::mt19937_64& random, const Choice& choice) {
+  if (Below(random, kRarity) != 0) return 0;
+  return 1 + Below(random, choice.options - 1);
+}
+
+}  // namespace
+
+std::string FormatDeviations(const Deviations& deviations) {
+  return absl::StrJoin(deviations, ",", absl::PairFormatter("="));
+}
+
+std::optional<Deviations> ParseDeviations(std::string_view text) {
+  Deviations deviations;
+  for (const std::string_view entry :
+       absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    const std::pair<std::string_view, std::string_view> parts =
+        absl::StrSplit(entry, absl::MaxSplits('=', 1));
+    uint32_t step;
+    uint32_t option;
+    if (!absl::SimpleAtoi(parts.first, &step) ||
+        !absl::SimpleAtoi(parts.second, &option)) {
+      return std::nullopt;
+    }
+    deviations[step] = option;
+  }
+  return deviations;
+}
+
+size_t RandomStrategy::Choose(const Choice& choice) {
+  return choice.kind == ChoiceKind::kThread ? Below(random_, choice.options)
+                                            : ChooseFault(random_, choice);
+}
+
+PctStrategy::PctStrategy(uint64_t seed, int depth, size_t length)
+    : random_(seed) {
+  for (int i = 1; i < depth; ++i) {
+    drops_.push_back(Below(random_, std::max<size_t>(length, 1)));
+  }
+}
+
+size_t PctStrategy::Choose(const Choice& choice) {
+  if (choice.kind != ChoiceKind::kThread) return ChooseFault(random_, choice);
+  const auto priority = [this](int thread) -> uint64_t& {
+    const auto [known, added] = priorities_.try_emplace(thread, 0);
+    // Above those of the drops.
+    if (added) known->second = drops_.size() + 1 + (random_() >> 1);
+    return known->second;
+  };
+  for (const int thread : choice.threads) priority(thread);
+  const auto highest = [&] {
+    return static_cast<size_t>(
+        std::max_element(
+            choice.threads.begin(), choice.threads.end(),
+            [&](int a, int b) { return priority(a) < priority(b); }) -
+        choice.threads.begin());
+  };
+  for (size_t i = 0; i < drops_.size(); ++i) {
+    if (drops_[i] == step_) priority(choice.threads[highest()]) = i;
+  }
+  ++step_;
+  return highest();
+}
+
+size_t DepthFirstStrategy::Choose(const Choice& choice) {
+  const bool is_thread = choice.kind == ChoiceKind::kThread;
+  int* const used = !is_thread ? &faults_
+                    : choice.preempts ? &preemptions_
+                                      : nullptr;
+  if (depth_ == path_.size()) {
+    const bool bounded =
+        used != nullptr && *used >= (is_thread ? max_preemptions_ : max_faults_);
+    path_.push_back({bounded ? 1 : choice.options});
+  }
+  const Branch& branch = path_[depth_++];
+  if (used != nullptr && branch.chosen != 0) ++*used;
+  return branch.chosen;
+}
+
+bool DepthFirstStrategy::NextRun() {
+  path_.resize(depth_);
+  while (!path_.empty() && path_.back().chosen + 1 >= path_.back().options) {
+    path_.pop_back();
+  }
+  depth_ = 0;
+  preemptions_ = 0;
+  faults_ = 0;
+  if (path_.empty()) return false;
+  ++path_.back().chosen;
+  return true;
+}
+
+size_t ReplayStrategy::Choose(const Choice& choice) {
+  const auto found = deviations_.find(step_++);
+  return found == deviations_.end() || found->second >= choice.options
+             ? 0
+             : found->second;
+}
+
+}  // namespace ward::testing

@@ -1,0 +1,179 @@
+#include "ward/testing/transcript.h"
+
+#include <sys/types.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/time/time.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "ward/proto/frame.pb.h"
+
+namespace ward::testing {
+namespace {
+
+constexpr size_t kLongestPart = 24;
+constexpr size_t kLongestLabel = 72;
+constexpr size_t kColumn = 26;
+constexpr size_t kMargin = 14;
+
+std::string Cut(std::string text, size_t size) {
+  if (text.size() <= size) return text;
+  text.resize(size - 3);
+  return text + "...";
+}
+
+std::string Quoted(std::string_view part) {
+  return absl::StrCat(
+      "\"", Cut(absl::CHexEscape(part.substr(0, kLongestPart + 1)), kLongestPart),
+      "\"");
+}
+
+std::string Describe(const proto::Frame& frame, size_t descriptors) {
+  std::string text;
+  switch (frame.content_case()) {
+    case proto::Frame::kArray:
+      for (const std::string& part : frame.array().part()) {
+        absl::StrAppend(&text, text.empty() ? "" : ", ", Quoted(part));
+      }
+      if (text.empty()) text = "nothing";
+      break;
+    case proto::Frame::kScalar:
+      text = absl::StrCat("scalar ", Quoted(frame.scalar()), " (",
+                          frame.scalar().size(), " bytes)");
+      break;
+    case proto::Frame::kError:
+      text = absl::StrCat("error ", frame.error().reason(), ": ",
+                          absl::CHexEscape(frame.error().text()));
+      break;
+    default:
+      text = "an empty frame";
+  }
+  if (descriptors > 0) {
+    absl::StrAppend(&text, " + ", descriptors,
+                    descriptors == 1 ? " descriptor" : " descriptors");
+  }
+  if (!frame.password().empty()) absl::StrAppend(&text, " (with a password)");
+  return Cut(text, kLongestLabel);
+}
+
+}  // namespace
+
+void Transcript::Name(pid_t process, std::string_view name) {
+  names_.emplace_back(process, std::string(name));
+}
+
+void Transcript::Event(absl::Time time, pid_t process, std::string_view what) {
+  Arrow(time, process, process, what);
+}
+
+void Transcript::Arrow(absl::Time time, pid_t from, pid_t to,
+                       std::string_view what) {
+  entries_.push_back({time, from, to, std::string(what)});
+}
+
+void Transcript::Bytes(absl::Time time, const void* stream, pid_t from,
+                       pid_t to, std::string_view bytes, size_t descriptors) {
+  Stream& state = streams_[{stream, from}];
+  state.bytes.append(bytes);
+  state.descriptors += descriptors;
+  while (true) {
+    google::protobuf::io::CodedInputStream in(
+        reinterpret_cast<const uint8_t*>(state.bytes.data()),
+        static_cast<int>(state.bytes.size()));
+    uint32_t size;
+    if (!in.ReadVarint32(&size)) return;
+    const auto header = static_cast<size_t>(in.CurrentPosition());
+    if (state.bytes.size() - header < size) return;
+    proto::Frame frame;
+    if (frame.ParseFromArray(state.bytes.data() + header,
+                             static_cast<int>(size))) {
+      Arrow(time, from, to, Describe(frame, state.descriptors));
+    } else {
+      Arrow(time, from, to, absl::StrCat(size, " bytes that are no frame"));
+    }
+    state.bytes.erase(0, header + size);
+    state.descriptors = 0;
+  }
+}
+
+std::string Transcript::ToText() const {
+  const auto column = [this](pid_t process) {
+    const auto found =
+        std::find_if(names_.begin(), names_.end(), [process](const auto& name) {
+          return name.first == process;
+        });
+    return kMargin + kColumn * static_cast<size_t>(found - names_.begin());
+  };
+  std::string bars(kMargin + kColumn * names_.size(), ' ');
+  std::string text = bars;
+  for (const auto& [process, name] : names_) {
+    const std::string title = absl::StrCat(name, " (", process, ")");
+    text.replace(column(process), title.size(), title);
+    bars[column(process)] = '|';
+  }
+  const auto overwrite = [](std::string line, size_t at,
+                            std::string_view what) {
+    line.resize(std::max(line.size(), at + what.size()), ' ');
+    line.replace(at, what.size(), what);
+    return line;
+  };
+  const absl::Time start =
+      entries_.empty() ? absl::UnixEpoch() : entries_.front().time;
+  absl::Duration shown = -absl::InfiniteDuration();
+  for (const Entry& entry : entries_) {
+    std::string line = bars;
+    if (const absl::Duration time = entry.time - start; time != shown) {
+      line = overwrite(line, 0, absl::FormatDuration(time));
+      shown = time;
+    }
+    const size_t from = column(entry.from);
+    const size_t to = column(entry.to);
+    if (from == to) {
+      absl::StrAppend(&text, "\n", overwrite(line, from, "* " + entry.what));
+      continue;
+    }
+    const size_t left = std::min(from, to);
+    std::string arrow(std::max(from, to) - left - 1, '-');
+    (from < to ? arrow.back() : arrow.front()) = from < to ? '>' : '<';
+    absl::StrAppend(&text, "\n", overwrite(line, left + 2, entry.what), "\n",
+                    overwrite(bars, left + 1, arrow));
+  }
+  text += "\n";
+  return text;
+}
+
+std::string Transcript::ToMermaid() const {
+  std::string text = "sequenceDiagram\n";
+  for (const auto& [process, name] : names_) {
+    absl::StrAppend(&text, "  participant P", process, " as ", name, " (",
+                    process, ")\n");
+  }
+  for (const Entry& entry : entries_) {
+    // Both end a statement there.
+    const std::string what =
+        absl::StrReplaceAll(entry.what, {{"#", "#35;"}, {";", "#59;"}});
+    if (entry.from == entry.to) {
+      absl::StrAppend(&text, "  Note over P", entry.from, ": ", what, "\n");
+    } else {
+      absl::StrAppend(&text, "  P", entry.from, "->>P", entry.to, ": ", what,
+                      "\n");
+    }
+  }
+  return text;
+}
+
+uint64_t Transcript::Fingerprint() const {
+  return std::hash<std::string>()(ToText());
+}
+
+}  // namespace ward::testing

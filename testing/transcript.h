@@ -1,0 +1,66 @@
+// What happened between the processes of a test, as a sequence diagram.
+
+#ifndef WARD_TESTING_TRANSCRIPT_H_
+#define WARD_TESTING_TRANSCRIPT_H_
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/time/time.h"
+
+namespace ward::testing {
+
+// Records frames as they are sent. Their passwords are left out, and parts are
+// cut to a length that fits on a line. Not thread-safe.
+class Transcript {
+ public:
+  // Who takes part, in order of appearance.
+  void Name(pid_t process, std::string_view name);
+
+  // Something that a process did, or that befell it.
+  void Event(absl::Time time, pid_t process, std::string_view what);
+
+  // An arrow.
+  void Arrow(absl::Time time, pid_t from, pid_t to, std::string_view what);
+
+  // Bytes of the stream from `from` to `to`, which `stream` tells from others;
+  // an arrow for each frame that is whole now.
+  void Bytes(absl::Time time, const void* stream, pid_t from, pid_t to,
+             std::string_view bytes, size_t descriptors);
+
+  // A diagram in plain text: a column for each process, time running down.
+  std::string ToText() const;
+
+  // The same for Mermaid.
+  std::string ToMermaid() const;
+
+  // Different for different runs, most likely.
+  uint64_t Fingerprint() const;
+
+ private:
+  struct Entry {
+    absl::Time time;
+    pid_t from;
+    pid_t to;  // The same as `from`: an event.
+    std::string what;
+  };
+  struct Stream {
+    std::string bytes;
+    size_t descriptors = 0;
+  };
+
+  std::vector<std::pair<pid_t, std::string>> names_;
+  std::vector<Entry> entries_;
+  absl::btree_map<std::pair<const void*, pid_t>, Stream> streams_;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_TRANSCRIPT_H_

@@ -1,0 +1,124 @@
+#include "ward/testing/watchdog.h"
+
+#include <dirent.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <string_view>
+
+#include "absl/debugging/stacktrace.h"
+#include "absl/debugging/symbolize.h"
+
+namespace ward::testing {
+namespace {
+
+constexpr int kPatience = 5;  // Seconds.
+
+std::atomic<uint64_t> steps{0};
+// As of the last tick, and for how many ticks since.
+std::atomic<uint64_t> seen{0};
+std::atomic<int> idle_ticks{0};
+
+timer_t timer;
+pid_t timer_process = 0;  // Timers do not survive a fork.
+sem_t printed;
+
+void Print(std::string_view text) {
+  [[maybe_unused]] const ssize_t ignored =
+      write(STDERR_FILENO, text.data(), text.size());
+}
+
+// In signal context: the functions below are safe there.
+void PrintOwnStack(int) {
+  std::array<void*, 40> frames;
+  const int depth = absl::GetStackTrace(frames.data(), frames.size(), 1);
+  std::array<char, 256> line;
+  snprintf(line.data(), line.size(), "thread %ld:\n", syscall(SYS_gettid));
+  Print(line.data());
+  for (int i = 0; i < depth; ++i) {
+    std::array<char, 200> name;
+    const bool known = absl::Symbolize(frames[i], name.data(), name.size());
+    snprintf(line.data(), line.size(), "    %p  %s\n", frames[i],
+             known ? name.data() : "?");
+    Print(line.data());
+  }
+  sem_post(&printed);
+}
+
+void Tick(int) {
+  const uint64_t now = steps;
+  idle_ticks = now == seen ? idle_ticks + 1 : 0;
+  seen = now;
+  if (idle_ticks < kPatience) return;
+  Print(
+      "A simulated thread has not come to a scheduling point for 5 s. It waits "
+      "for something outside the schedule (a real socket, process or "
+      "std::mutex), or loops. Use absl's mutexes, and ward's Environment for "
+      "threads and sockets. The stacks of all threads:\n");
+  Watchdog::PrintStacks();
+  abort();
+}
+
+void Handle(int signal, void (*handler)(int)) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;
+  sigaction(signal, &action, nullptr);
+}
+
+void SetTimer(int seconds) {
+  itimerspec setting{};
+  setting.it_value.tv_sec = seconds;
+  setting.it_interval.tv_sec = seconds;
+  timer_settime(timer, 0, &setting, nullptr);
+}
+
+}  // namespace
+
+void Watchdog::Start() {
+  if (timer_process != getpid()) {
+    absl::InitializeSymbolizer("/proc/self/exe");
+    sigevent event{};
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGRTMAX;
+    if (timer_create(CLOCK_MONOTONIC, &event, &timer) != 0) abort();
+    timer_process = getpid();
+  }
+  idle_ticks = 0;
+  Handle(SIGRTMAX, Tick);
+  SetTimer(1);
+}
+
+void Watchdog::Stop() {
+  SetTimer(0);
+  Handle(SIGRTMAX, SIG_IGN);  // One that is under way must not end us.
+}
+
+void Watchdog::Feed() { steps.fetch_add(1, std::memory_order_relaxed); }
+
+void Watchdog::PrintStacks() {
+  Handle(SIGRTMAX - 1, PrintOwnStack);
+  DIR* const threads = opendir("/proc/self/task");
+  if (threads == nullptr) return;
+  while (const dirent* const entry = readdir(threads)) {
+    const pid_t thread = atoi(entry->d_name);
+    if (thread == 0) continue;
+    sem_init(&printed, 0, 0);
+    if (syscall(SYS_tgkill, getpid(), thread, SIGRTMAX - 1) != 0) continue;
+    timespec patience;
+    clock_gettime(CLOCK_REALTIME, &patience);
+    patience.tv_sec += 2;
+    sem_timedwait(&printed, &patience);
+  }
+  closedir(threads);
+}
+
+}  // namespace ward::testing

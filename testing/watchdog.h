@@ -1,0 +1,25 @@
+// Notices a simulated thread that waits for something outside the schedule: a
+// real socket, a std::mutex, a child process. Nothing in the simulation could
+// ever end that wait.
+
+#ifndef WARD_TESTING_WATCHDOG_H_
+#define WARD_TESTING_WATCHDOG_H_
+
+namespace ward::testing {
+
+// Uses SIGRTMAX and SIGRTMAX-1 while a simulation runs; one at a time.
+class Watchdog {
+ public:
+  static void Start();
+  static void Stop();
+
+  // A step was made. After 5 s without one, prints all stacks and aborts.
+  static void Feed();
+
+  // What each thread of this process is doing, to standard error.
+  static void PrintStacks();
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_WATCHDOG_H_
