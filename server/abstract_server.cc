@@ -103,7 +103,12 @@ absl::Status AbstractServer::Start() {
   WARD_ASSIGN_OR_RETURN(
       std::shared_ptr<Listener> listener,
       environment().Listen({options_.socket_filename, options_.socket_mode}));
-  absl::Cleanup remove_path = [&listener] { listener->RemovePath(); };
+  // Close, and not only release: in a simulation, a child that was killed still
+  // refers to it.
+  absl::Cleanup give_up = [&listener] {
+    listener->RemovePath();
+    listener->Close();
+  };
   WARD_RETURN_IF_ERROR(
       CallUserCode("BeforeFork", [this] { return BeforeFork(); }));
 
@@ -116,7 +121,7 @@ absl::Status AbstractServer::Start() {
                                       [this, listener](OwnerLink& owner) {
                                         return Run(*listener, owner);
                                       }));
-  std::move(remove_path).Cancel();
+  std::move(give_up).Cancel();
   listener->Close();
   listener_ = std::move(listener);
   return absl::OkStatus();

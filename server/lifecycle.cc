@@ -114,7 +114,12 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Launch(
   const bool late = HasReason(word.status(), reason::kTimedOut);
   if (late) (void)server->process_->Kill(SIGKILL);
   const absl::Status end = server->Stop({kLastMoment});
-  if (died) return Annotate(end, "the server was not ready yet");
+  if (died) {
+    // One that exits cleanly before it has said anything has failed, too.
+    const absl::Status how =
+        end.ok() ? server->Died({ProcessExit::Kind::kExited, 0}) : end;
+    return Annotate(how, "the server was not ready yet");
+  }
   if (late) {
     return Annotate(word.status(),
                     absl::StrCat("the server was not ready within ",

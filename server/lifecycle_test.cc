@@ -79,6 +79,15 @@ TEST_F(LifecycleTest, TellsHowAChildDiedThatWasNotReady) {
       << killed.status();
 }
 
+// Found by //testing's exploration: it was taken for a success.
+TEST_F(LifecycleTest, TakesACleanExitBeforeReadinessForADeath) {
+  const auto exited = ServerProcess::Launch(
+      Posix(), {}, [](OwnerLink&) -> absl::Status { _exit(0); });
+  EXPECT_TRUE(HasReason(exited.status(), reason::kServerDied));
+  EXPECT_TRUE(absl::StrContains(exited.status().message(), "code 0"))
+      << exited.status();
+}
+
 TEST_F(LifecycleTest, KillsAChildThatIsNotReadyInTime) {
   LaunchOptions options;
   options.start_timeout = absl::Milliseconds(50);

@@ -70,8 +70,9 @@ bool ABSL_INTERNAL_C_SYMBOL(AbslInternalPerThreadSemWait)(
     KernelTimeout timeout) {
   if (Scheduler* const scheduler = Scheduler::Current()) {
     return scheduler->WaitSemaphore(
-        timeout.has_timeout() ? absl::TimeFromTimespec(timeout.MakeAbsTimespec())
-                              : absl::InfiniteFuture());
+        timeout.has_timeout()
+            ? absl::TimeFromTimespec(timeout.MakeAbsTimespec())
+            : absl::InfiniteFuture());
   }
   ThreadIdentity* const identity =
       absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
@@ -88,8 +89,8 @@ void ABSL_INTERNAL_C_SYMBOL(AbslInternalMutexYield)() {
 
 void ABSL_INTERNAL_C_SYMBOL(AbslInternalSleepFor)(absl::Duration duration) {
   if (Scheduler* const scheduler = Scheduler::Current()) {
-    scheduler->BlockUntil("sleeping", [] { return false; },
-                          scheduler->now() + duration);
+    scheduler->BlockUntil(
+        "sleeping", [] { return false; }, scheduler->now() + duration);
     return;
   }
   timespec left = absl::ToTimespec(duration);

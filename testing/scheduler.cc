@@ -45,7 +45,9 @@ struct Scheduler::Thread {
     sem_init(&baton, 0, 0);
   }
 
-  bool alive() const { return state == State::kReady || state == State::kBlocked; }
+  bool alive() const {
+    return state == State::kReady || state == State::kBlocked;
+  }
 
   // Sleeps until another thread hands over.
   void AwaitTurn() {
@@ -118,8 +120,8 @@ std::vector<std::string> Scheduler::LiveThreads(int group) const {
 }
 
 size_t Scheduler::killed_threads() const {
-  return static_cast<size_t>(std::count_if(
-      threads_.begin(), threads_.end(), [](const auto& thread) {
+  return static_cast<size_t>(
+      std::count_if(threads_.begin(), threads_.end(), [](const auto& thread) {
         return thread->state == Thread::State::kKilled;
       }));
 }
@@ -163,9 +165,9 @@ void* Scheduler::RunThread(void* argument) {
 
 void Scheduler::Join(int thread) {
   const Thread& joined = *threads_[static_cast<size_t>(thread)];
-  BlockUntil("joining a thread",
-             [&] { return joined.state == Thread::State::kEnded; },
-             absl::InfiniteFuture());
+  BlockUntil(
+      "joining a thread", [&] { return joined.state == Thread::State::kEnded; },
+      absl::InfiniteFuture());
 }
 
 void Scheduler::Point(std::string_view doing) {
@@ -203,9 +205,10 @@ bool Scheduler::CanRun(const Thread& thread) const {
       return true;
     case Thread::State::kBlocked:
       if (thread.idle) {
-        return std::none_of(
-            threads_.begin(), threads_.end(),
-            [this](const auto& other) { return !other->idle && CanRun(*other); });
+        return std::none_of(threads_.begin(), threads_.end(),
+                            [this](const auto& other) {
+                              return !other->idle && CanRun(*other);
+                            });
       }
       return now_ >= thread.deadline || (*thread.ready)();
     default:
@@ -221,10 +224,9 @@ Scheduler::Thread* Scheduler::Next() {
   }
   bool may_delay = options_.delays;
   while (true) {
-    // The one that runs comes first: to go on with it is no preemption.
+    // The one that runs comes first: option 0 is to go on.
     candidates_.clear();
-    const bool running = CanRun(*running_);
-    if (running) candidates_.push_back(running_->id);
+    if (CanRun(*running_)) candidates_.push_back(running_->id);
     for (const auto& thread : threads_) {
       if (thread.get() != running_ && CanRun(*thread)) {
         candidates_.push_back(thread->id);
@@ -247,12 +249,12 @@ Scheduler::Thread* Scheduler::Next() {
     }
     size_t chosen = 0;
     if (candidates_.size() > 1) {
-      const Choice choice{ChoiceKind::kThread, candidates_.size(), candidates_,
-                          running};
+      const Choice choice{ChoiceKind::kThread, candidates_.size(), candidates_};
       chosen = strategy_.Choose(choice);
       if (options_.on_choice) options_.on_choice(choice, chosen);
     }
-    Thread* const next = threads_[static_cast<size_t>(candidates_[chosen])].get();
+    Thread* const next =
+        threads_[static_cast<size_t>(candidates_[chosen])].get();
     next->state = Thread::State::kReady;
     return next;
   }
@@ -260,7 +262,7 @@ Scheduler::Thread* Scheduler::Next() {
 
 size_t Scheduler::Choose(ChoiceKind kind, size_t options) {
   if (options < 2) return 0;
-  const Choice choice{kind, options, {}, false};
+  const Choice choice{kind, options, {}};
   const size_t option = strategy_.Choose(choice);
   if (options_.on_choice) options_.on_choice(choice, option);
   return option;
@@ -280,10 +282,9 @@ absl::Time Scheduler::NextDeadline() const {
 void Scheduler::AdvanceTo(absl::Time time) {
   now_ = std::max(now_, time);
   while (true) {
-    const auto due =
-        std::find_if(timers_.begin(), timers_.end(), [&](const auto& entry) {
-          return entry.second.time <= now_;
-        });
+    const auto due = std::find_if(
+        timers_.begin(), timers_.end(),
+        [&](const auto& entry) { return entry.second.time <= now_; });
     if (due == timers_.end()) return;
     const std::function<void()> at_time = std::move(due->second.at_time);
     timers_.erase(due);
@@ -362,9 +363,9 @@ bool Scheduler::PostSemaphore(const void* identity) {
 
 bool Scheduler::WaitSemaphore(absl::Time deadline) {
   Thread& self = *running_;
-  const bool woken =
-      BlockUntil("waiting for a mutex, condition or notification",
-                 [&] { return self.tokens > 0; }, deadline);
+  const bool woken = BlockUntil(
+      "waiting for a mutex, condition or notification",
+      [&] { return self.tokens > 0; }, deadline);
   if (woken) --self.tokens;
   return woken;
 }

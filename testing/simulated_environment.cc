@@ -174,9 +174,8 @@ class SimulatedTransport final : public Transport, public Readiness {
 
 class SimulatedListener final : public Listener, public Readiness {
  public:
-  SimulatedListener(
-      SimulatedEnvironment& environment, int number,
-      std::shared_ptr<SimulatedEnvironment::ListenSocket> socket)
+  SimulatedListener(SimulatedEnvironment& environment, int number,
+                    std::shared_ptr<SimulatedEnvironment::ListenSocket> socket)
       : environment_(environment),
         number_(number),
         socket_(std::move(socket)),
@@ -239,8 +238,7 @@ class SimulatedListener final : public Listener, public Readiness {
 class SimulatedProcess final : public Process, public Readiness {
  public:
   SimulatedProcess(SimulatedEnvironment& environment, pid_t pid)
-      : environment_(environment),
-        state_(environment.processes_.at(pid)) {}
+      : environment_(environment), state_(environment.processes_.at(pid)) {}
 
   int descriptor() const override { return -1; }
   pid_t pid() const override { return state_.pid; }
@@ -386,10 +384,10 @@ void SimulatedEnvironment::Release(ListenSocket& socket, pid_t holder) {
 absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
     const ListenOptions& options) {
   Step("listening");
-  const std::string path = !options.path.empty()
-                               ? options.path
-                               : absl::StrCat("/simulated/ward-", next_path_++,
-                                              "/socket");
+  const std::string path =
+      !options.path.empty()
+          ? options.path
+          : absl::StrCat("/simulated/ward-", next_path_++, "/socket");
   if (const int fault = Fault({EMFILE, ENOMEM})) {
     return SystemError(fault, absl::StrCat("listen at \"", path, "\""));
   }
@@ -424,13 +422,11 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
   const std::shared_ptr<ListenSocket> listener =
       named == names_.end() ? nullptr : named->second;
   const auto refused = [&] { return listener == nullptr || listener->shut; };
-  if (!refused() && !scheduler_.BlockUntil(
-                        "waiting for room in the server's queue",
-                        [&] {
-                          return refused() ||
-                                 listener->queue.size() < kQueueLength;
-                        },
-                        deadline)) {
+  if (!refused() &&
+      !scheduler_.BlockUntil(
+          "waiting for room in the server's queue",
+          [&] { return refused() || listener->queue.size() < kQueueLength; },
+          deadline)) {
     return MakeError(reason::kTimedOut,
                      absl::StrCat(attempt,
                                   ": the server's queue of waiting clients "
@@ -477,11 +473,12 @@ absl::StatusOr<size_t> SimulatedEnvironment::Poll(
     }
   }
   const auto ready = [&entries] {
-    return std::find_if(entries.begin(), entries.end(),
-                        [](const Readiness* entry) { return entry->Readable(); });
+    return std::find_if(
+        entries.begin(), entries.end(),
+        [](const Readiness* entry) { return entry->Readable(); });
   };
-  if (scheduler_.BlockUntil("polling", [&] { return ready() != entries.end(); },
-                            deadline)) {
+  if (scheduler_.BlockUntil(
+          "polling", [&] { return ready() != entries.end(); }, deadline)) {
     return static_cast<size_t>(ready() - entries.begin());
   }
   return MakeError(reason::kTimedOut, "nothing happened in time");
@@ -493,18 +490,19 @@ pid_t SimulatedEnvironment::NewProcess(std::string name) {
   const pid_t pid = processes_.rbegin()->first + 1;
   transcript_.Name(pid, name);
   transcript_.Arrow(scheduler_.now(), ProcessId(), pid, "forks");
-  processes_.emplace(pid, ProcessState{pid, ProcessId(), std::move(name),
-                                       UserId()});
+  processes_.emplace(pid,
+                     ProcessState{pid, ProcessId(), std::move(name), UserId()});
   return pid;
 }
 
 void SimulatedEnvironment::StartMain(pid_t pid,
                                      absl::AnyInvocable<int()> child) {
-  scheduler_.Start("main", pid, [this, pid, child = std::move(child)]() mutable {
-    const int code = child();
-    child = nullptr;
-    End(pid, {ProcessExit::Kind::kExited, code});
-  });
+  scheduler_.Start("main", pid,
+                   [this, pid, child = std::move(child)]() mutable {
+                     const int code = child();
+                     child = nullptr;
+                     End(pid, {ProcessExit::Kind::kExited, code});
+                   });
 }
 
 absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
@@ -594,9 +592,9 @@ absl::StatusOr<std::unique_ptr<Signals>> SimulatedEnvironment::TakeSignals(
 void SimulatedEnvironment::Raise(pid_t pid, int signal) {
   ProcessState& process = processes_.at(pid);
   if (process.exit.has_value()) return;
-  transcript_.Event(scheduler_.now(), pid,
-                    absl::StrCat("gets signal ", signal, " (",
-                                 strsignal(signal), ")"));
+  transcript_.Event(
+      scheduler_.now(), pid,
+      absl::StrCat("gets signal ", signal, " (", strsignal(signal), ")"));
   if (signal == SIGKILL) {
     End(pid, {ProcessExit::Kind::kSignaled, signal});
   } else if (process.blocked) {
@@ -633,8 +631,8 @@ std::vector<std::string> SimulatedEnvironment::Leftovers() const {
   std::vector<std::string> left;
   for (const auto& [number, socket] : sockets_) {
     if (socket->holders.contains(kTestProcess)) {
-      left.push_back(absl::StrCat("a connection is still open: ",
-                                  socket->origin));
+      left.push_back(
+          absl::StrCat("a connection is still open: ", socket->origin));
     }
   }
   for (const auto& [number, socket] : listeners_) {
@@ -645,10 +643,9 @@ std::vector<std::string> SimulatedEnvironment::Leftovers() const {
   for (const auto& [pid, process] : processes_) {
     if (pid == kTestProcess) continue;
     if (!process.exit.has_value()) {
-      left.push_back(absl::StrCat("process ", pid, " (", process.name,
-                                  ") is still running: ",
-                                  absl::StrJoin(scheduler_.LiveThreads(pid),
-                                                ", ")));
+      left.push_back(absl::StrCat(
+          "process ", pid, " (", process.name, ") is still running: ",
+          absl::StrJoin(scheduler_.LiveThreads(pid), ", ")));
     } else if (process.parent == kTestProcess && !process.reaped) {
       left.push_back(absl::StrCat("process ", pid, " (", process.name,
                                   ") was not waited for: it ",

@@ -60,8 +60,7 @@ SimulatedSocket::Result SimulatedSocket::Receive(
     const size_t size = std::min(buffer.size() - result.bytes,
                                  segment.bytes.size() - segment.read);
     std::copy_n(segment.bytes.begin() + static_cast<ptrdiff_t>(segment.read),
-                size,
-                buffer.begin() + static_cast<ptrdiff_t>(result.bytes));
+                size, buffer.begin() + static_cast<ptrdiff_t>(result.bytes));
     result.bytes += size;
     segment.read += size;
     const bool had_descriptors = !segment.descriptors.empty();

@@ -89,31 +89,35 @@ size_t PctStrategy::Choose(const Choice& choice) {
 }
 
 size_t DepthFirstStrategy::Choose(const Choice& choice) {
-  const bool is_thread = choice.kind == ChoiceKind::kThread;
-  int* const used = !is_thread ? &faults_
-                    : choice.preempts ? &preemptions_
-                                      : nullptr;
-  if (depth_ == path_.size()) {
+  const bool is_fault = choice.kind != ChoiceKind::kThread;
+  std::vector<Branch>& path = position_.path;
+  if (depth_ == path.size()) {
     const bool bounded =
-        used != nullptr && *used >= (is_thread ? max_preemptions_ : max_faults_);
-    path_.push_back({bounded ? 1 : choice.options});
+        deviations_ >= position_.level || (is_fault && faults_ >= max_faults_);
+    path.push_back({bounded ? 1 : choice.options});
   }
-  const Branch& branch = path_[depth_++];
-  if (used != nullptr && branch.chosen != 0) ++*used;
+  const Branch& branch = path[depth_++];
+  if (branch.chosen != 0) {
+    ++deviations_;
+    faults_ += is_fault ? 1 : 0;
+  }
   return branch.chosen;
 }
 
 bool DepthFirstStrategy::NextRun() {
-  path_.resize(depth_);
-  while (!path_.empty() && path_.back().chosen + 1 >= path_.back().options) {
-    path_.pop_back();
+  std::vector<Branch>& path = position_.path;
+  path.resize(depth_);
+  while (!path.empty() && path.back().chosen + 1 >= path.back().options) {
+    path.pop_back();
   }
   depth_ = 0;
-  preemptions_ = 0;
+  deviations_ = 0;
   faults_ = 0;
-  if (path_.empty()) return false;
-  ++path_.back().chosen;
-  return true;
+  if (!path.empty()) {
+    ++path.back().chosen;
+    return true;
+  }
+  return ++position_.level <= max_level_;
 }
 
 size_t ReplayStrategy::Choose(const Choice& choice) {

@@ -35,10 +35,8 @@ enum class ChoiceKind {
 struct Choice {
   ChoiceKind kind;
   size_t options;
-  // Of kThread: the candidates' numbers, and whether the first of them is the
-  // one that runs now, so that taking another is a preemption.
+  // Of kThread: the candidates' numbers.
   absl::Span<const int> threads;
-  bool preempts = false;
 };
 
 // The choices, by their number in the run, that were not 0.
@@ -89,26 +87,39 @@ class PctStrategy final : public Strategy {
   size_t step_ = 0;
 };
 
-// Every run with at most `preemptions` preemptions and `faults` other
-// deviations, one after the other.
+// Every run with at most `switches` deviations, of which `faults` are not of
+// kThread: first the dull one, then those with one deviation, and so on; each
+// depth first. (Delay-bounded scheduling: Emmi, Qadeer and Rakamaric, POPL
+// 2011. A bound on preemptions alone leaves too many runs of a server, where
+// most switches are from a thread that waits.)
 class DepthFirstStrategy final : public Strategy {
  public:
-  DepthFirstStrategy(int preemptions, int faults)
-      : max_preemptions_(preemptions), max_faults_(faults) {}
-  size_t Choose(const Choice& choice) override;
-  bool NextRun() override;
-
- private:
   struct Branch {
     size_t options;
     size_t chosen = 0;
   };
 
-  const int max_preemptions_;
+  // Where it is: how many deviations there may be now, and what was chosen.
+  struct Position {
+    int level = 0;
+    std::vector<Branch> path;
+  };
+
+  DepthFirstStrategy(int switches, int faults, Position start)
+      : max_level_(switches),
+        max_faults_(faults),
+        position_(std::move(start)) {}
+  size_t Choose(const Choice& choice) override;
+  bool NextRun() override;
+
+  const Position& position() const { return position_; }
+
+ private:
+  const int max_level_;
   const int max_faults_;
-  int preemptions_ = 0;
+  Position position_;
+  int deviations_ = 0;
   int faults_ = 0;
-  std::vector<Branch> path_;
   size_t depth_ = 0;
 };
 

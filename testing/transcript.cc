@@ -34,7 +34,8 @@ std::string Cut(std::string text, size_t size) {
 
 std::string Quoted(std::string_view part) {
   return absl::StrCat(
-      "\"", Cut(absl::CHexEscape(part.substr(0, kLongestPart + 1)), kLongestPart),
+      "\"",
+      Cut(absl::CHexEscape(part.substr(0, kLongestPart + 1)), kLongestPart),
       "\"");
 }
 
@@ -108,10 +109,9 @@ void Transcript::Bytes(absl::Time time, const void* stream, pid_t from,
 
 std::string Transcript::ToText() const {
   const auto column = [this](pid_t process) {
-    const auto found =
-        std::find_if(names_.begin(), names_.end(), [process](const auto& name) {
-          return name.first == process;
-        });
+    const auto found = std::find_if(
+        names_.begin(), names_.end(),
+        [process](const auto& name) { return name.first == process; });
     return kMargin + kColumn * static_cast<size_t>(found - names_.begin());
   };
   std::string bars(kMargin + kColumn * names_.size(), ' ');

@@ -1,0 +1,533 @@
+#include "ward/testing/explore.h"
+
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/testing/simulation.h"
+#include "ward/testing/strategy.h"
+#include "ward/testing/watchdog.h"
+
+namespace ward::testing {
+namespace {
+
+// After the body: how long what it has started may take to end by itself, on
+// the simulated clock.
+constexpr absl::Duration kSettle = absl::Minutes(2);
+
+// A process with more threads that sleep for ever gives way to a fresh one.
+constexpr size_t kMostKilledThreads = 256;
+
+// The most attempts to make a failure simpler.
+constexpr int kMostAttempts = 400;
+
+constexpr absl::Duration kProgress = absl::Seconds(5);
+
+// Memory that a child's last words are in, however it ends.
+struct Record {
+  enum class Outcome { kRunning, kFailed, kRetired, kFinished };
+
+  std::atomic<Outcome> outcome;
+  // The run under way, and the totals of those before it.
+  uint64_t run;
+  uint64_t runs;
+  uint64_t switches;
+  uint64_t thread_choices;
+  uint64_t fingerprint;
+  bool exhausted;
+  size_t deviations;
+  std::array<std::pair<uint32_t, uint32_t>, 1 << 14> deviation;
+  // Of Search::kDepthFirst.
+  int level;
+  size_t path_size;
+  std::array<DepthFirstStrategy::Branch, 1 << 14> path;
+  size_t what_size;
+  std::array<char, 1 << 16> what;
+  size_t transcript_size;
+  std::array<char, 1 << 18> transcript;
+
+  Deviations Taken() const {
+    return {deviation.begin(),
+            deviation.begin() + static_cast<ptrdiff_t>(deviations)};
+  }
+};
+
+template <size_t size>
+void Store(std::string_view text, std::array<char, size>& place,
+           size_t& stored) {
+  stored = std::min(text.size(), size);
+  std::copy_n(text.begin(), stored, place.begin());
+}
+
+class SharedRecord {
+ public:
+  SharedRecord()
+      : memory_(mmap(nullptr, sizeof(Record), PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
+    if (memory_ == MAP_FAILED) std::abort();
+  }
+  SharedRecord(const SharedRecord&) = delete;
+  SharedRecord& operator=(const SharedRecord&) = delete;
+  ~SharedRecord() { munmap(memory_, sizeof(Record)); }
+
+  // Fresh memory is zero, and so are these.
+  Record& operator*() const { return *static_cast<Record*>(memory_); }
+  Record* operator->() const { return static_cast<Record*>(memory_); }
+
+ private:
+  void* const memory_;
+};
+
+// Collects failed assertions.
+class FailureListener : public ::testing::EmptyTestEventListener {
+ public:
+  void OnTestPartResult(const ::testing::TestPartResult& result) override {
+    if (!result.failed()) return;
+    absl::StrAppend(&text_, result.file_name() == nullptr ? "?"
+                                                          : result.file_name(),
+                    ":", result.line_number(), ": ", result.message(), "\n");
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+uint64_t NumberFromEnvironment(const char* name, uint64_t otherwise) {
+  // No test sets it meanwhile. NOLINTNEXTLINE(concurrency-mt-unsafe)
+  const char* const text = std::getenv(name);
+  uint64_t number;
+  return text != nullptr && absl::SimpleAtoi(text, &number) ? number
+                                                            : otherwise;
+}
+
+uint64_t SeedOf(uint64_t run) {
+  const uint64_t base = (NumberFromEnvironment("TEST_RUN_NUMBER", 1) << 8) +
+                        NumberFromEnvironment("TEST_SHARD_INDEX", 0);
+  return (base << 40) + run;
+}
+
+std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
+                                       uint64_t run, uint64_t length) {
+  if (options.search == Search::kPct) {
+    return std::make_unique<PctStrategy>(SeedOf(run), options.depth, length);
+  }
+  return std::make_unique<RandomStrategy>(SeedOf(run));
+}
+
+// One run. Its course goes into `record` while it is made; returns what it
+// leaves behind, a line each.
+std::string Run(const ExploreOptions& options, Strategy& strategy,
+                absl::FunctionRef<void()> body, Record& record,
+                size_t& killed_threads) {
+  record.deviations = 0;
+  SimulationOptions simulated;
+  simulated.faults = {options.faults, options.deaths};
+  simulated.delays = options.delays;
+  simulated.max_steps = options.max_steps;
+  uint64_t thread_choices = 0;
+  simulated.on_choice = [&](uint32_t step, const Choice& choice,
+                            size_t option) {
+    if (choice.kind == ChoiceKind::kThread) ++thread_choices;
+    if (option == 0 || record.deviations == record.deviation.size()) return;
+    record.deviation[record.deviations++] = {step,
+                                             static_cast<uint32_t>(option)};
+  };
+  Simulation* running = nullptr;
+  simulated.on_stuck = [&](const std::string& why) {
+    Store(why, record.what, record.what_size);
+    Store(running->transcript().ToText(), record.transcript,
+          record.transcript_size);
+    record.outcome = Record::Outcome::kFailed;
+    std::cerr << why;
+    Watchdog::PrintStacks();
+    _exit(1);
+  };
+  Simulation simulation(strategy, simulated);
+  running = &simulation;
+  body();
+  simulation.scheduler().Advance(kSettle);
+  std::vector<std::string> left = simulation.environment().Leftovers();
+  record.switches += simulation.scheduler().switches();
+  record.thread_choices = std::max(record.thread_choices, thread_choices);
+  record.fingerprint = simulation.transcript().Fingerprint();
+  killed_threads +=
+      simulation.scheduler().killed_threads() + left.size();
+  Store(simulation.transcript().ToText(), record.transcript,
+        record.transcript_size);
+  return absl::StrJoin(left, "\n");
+}
+
+// In the child: the runs first, first + stride, ... below `end`.
+void Work(const ExploreOptions& options, uint64_t stride, uint64_t end,
+          uint64_t length, const Deviations* replayed,
+          absl::FunctionRef<void()> body, Record& record) {
+  auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
+  delete listeners.Release(listeners.default_result_printer());
+  auto* const failures = new FailureListener();
+  listeners.Append(failures);
+
+  const bool depth_first =
+      options.search == Search::kDepthFirst && replayed == nullptr;
+  DepthFirstStrategy all(
+      options.deviations, options.faults_per_run,
+      {record.level,
+       {record.path.begin(),
+        record.path.begin() + static_cast<ptrdiff_t>(record.path_size)}});
+  size_t killed_threads = 0;
+  for (; record.run < end; record.run += stride) {
+    std::unique_ptr<Strategy> strategy;
+    if (replayed != nullptr) {
+      strategy = std::make_unique<ReplayStrategy>(*replayed);
+    } else if (!depth_first) {
+      strategy = MakeStrategy(options, record.run, length);
+    }
+    std::string what;
+    try {
+      what = Run(options, depth_first ? all : *strategy, body, record,
+                 killed_threads);
+    } catch (const std::exception& exception) {
+      what = absl::StrCat("the body threw: ", exception.what());
+    }
+    if (!failures->text().empty()) what = failures->text();
+    ++record.runs;
+    if (!what.empty()) {
+      Store(what, record.what, record.what_size);
+      record.outcome = Record::Outcome::kFailed;
+      _exit(1);
+    }
+    if (depth_first) {
+      record.exhausted = !all.NextRun();
+      if (record.exhausted) break;
+      const auto& [level, path] = all.position();
+      record.level = level;
+      record.path_size = std::min(path.size(), record.path.size());
+      std::copy_n(path.begin(), record.path_size, record.path.begin());
+    }
+    if (killed_threads > kMostKilledThreads) {
+      record.run += stride;
+      record.outcome = Record::Outcome::kRetired;
+      _exit(0);
+    }
+  }
+  record.outcome = Record::Outcome::kFinished;
+  _exit(0);
+}
+
+// A child at work.
+class Worker {
+ public:
+  Worker() : output_(memfd_create("output", MFD_CLOEXEC)) {}
+
+  Record& record() { return *record_; }
+  bool running() const { return pid_ > 0; }
+  int pidfd() const { return pidfd_.get(); }
+
+  void Start(const ExploreOptions& options, int processor, uint64_t stride,
+             uint64_t end, uint64_t length, const Deviations* replayed,
+             absl::FunctionRef<void()> body) {
+    record().outcome = Record::Outcome::kRunning;
+    if (ftruncate(output_.get(), 0) != 0) std::abort();
+    lseek(output_.get(), 0, SEEK_SET);
+    std::cout.flush();
+    pid_ = fork();
+    if (pid_ < 0) std::abort();
+    if (pid_ == 0) {
+      // Reports of sanitizers, and what the body prints.
+      dup2(output_.get(), STDOUT_FILENO);
+      dup2(output_.get(), STDERR_FILENO);
+      // Switches between processors cost more than the threads' work.
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(processor, &one);
+      sched_setaffinity(0, sizeof(one), &one);
+      Work(options, stride, end, length, replayed, body, record());
+    }
+    pidfd_.Reset(static_cast<int>(syscall(SYS_pidfd_open, pid_, 0)));
+  }
+
+  // The child has ended: how it did is in the record.
+  void Reap() {
+    int status = 0;
+    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+    }
+    pid_ = 0;
+    if (record().outcome != Record::Outcome::kRunning) return;
+    record().outcome = Record::Outcome::kFailed;
+    Store(absl::StrCat(WIFSIGNALED(status)
+                           ? absl::StrCat("a crash: signal ", WTERMSIG(status),
+                                          " (", strsignal(WTERMSIG(status)),
+                                          ")")
+                           : absl::StrCat("the process exited with code ",
+                                          WEXITSTATUS(status)),
+                       "\n"),
+          record().what, record().what_size);
+    record().transcript_size = 0;
+  }
+
+  void Kill() {
+    if (!running()) return;
+    kill(pid_, SIGKILL);
+    int status = 0;
+    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+    }
+    pid_ = 0;
+  }
+
+  // The end of what it has printed.
+  std::string Output() const {
+    constexpr off_t kMost = 8192;
+    const off_t size = lseek(output_.get(), 0, SEEK_END);
+    std::string text(static_cast<size_t>(std::min(size, kMost)), '\0');
+    const ssize_t got = pread(output_.get(), text.data(), text.size(),
+                              std::max<off_t>(size - kMost, 0));
+    text.resize(static_cast<size_t>(std::max<ssize_t>(got, 0)));
+    return text;
+  }
+
+ private:
+  SharedRecord record_;
+  FileDescriptor output_;
+  FileDescriptor pidfd_;
+  pid_t pid_ = 0;
+};
+
+bool Failed(const Record& record) {
+  return record.outcome == Record::Outcome::kFailed;
+}
+
+// Makes the one run that `deviations` tell.
+void Replay(const ExploreOptions& options, const Deviations& deviations,
+            absl::FunctionRef<void()> body, Worker& worker) {
+  worker.record().run = 0;
+  worker.Start(options, sched_getcpu(), 1, 1, 0, &deviations, body);
+  worker.Reap();
+}
+
+Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
+                              absl::FunctionRef<void()> body) {
+  Exploration::Failure failure;
+  failure.run = worker.record().run;
+  failure.found = worker.record().Taken();
+  const auto take = [&failure](Worker& from) {
+    const Record& record = from.record();
+    failure.deviations = record.Taken();
+    failure.what = absl::StrCat(
+        std::string_view(record.what.data(), record.what_size), from.Output());
+    failure.transcript.assign(record.transcript.data(),
+                              record.transcript_size);
+  };
+  take(worker);
+
+  Worker again;
+  Replay(options, failure.found, body, again);
+  failure.replayed = Failed(again.record());
+  if (!failure.replayed) return failure;
+  take(again);
+  // Leaves out ever smaller pieces for as long as that does not mend it.
+  int attempts = 0;
+  for (size_t size = std::max<size_t>(failure.deviations.size() / 2, 1);
+       size > 0; size /= 2) {
+    for (size_t from = 0; from < failure.deviations.size();) {
+      if (++attempts > kMostAttempts) return failure;
+      Deviations fewer;
+      size_t i = 0;
+      for (const auto& entry : failure.deviations) {
+        if (i < from || i >= from + size) fewer.insert(entry);
+        ++i;
+      }
+      Replay(options, fewer, body, again);
+      if (Failed(again.record()) &&
+          again.record().deviations < failure.deviations.size()) {
+        take(again);
+      } else {
+        from += size;
+      }
+    }
+  }
+  return failure;
+}
+
+std::string CommandFor(const Deviations& deviations) {
+  const auto* const test =
+      ::testing::UnitTest::GetInstance()->current_test_info();
+  // NOLINTNEXTLINE(concurrency-mt-unsafe)
+  const char* const target = std::getenv("TEST_TARGET");
+  return absl::StrCat(
+      "bazel test ", target == nullptr ? "<this target>" : target,
+      " --test_output=all --test_filter=", test->test_suite_name(), ".",
+      test->name(),
+      " --test_env=WARD_REPLAY=", FormatDeviations(deviations));
+}
+
+}  // namespace
+
+Exploration FindFailure(const ExploreOptions& options,
+                        absl::FunctionRef<void()> body) {
+  const absl::Time start = absl::Now();
+  const uint64_t runs = NumberFromEnvironment("WARD_RUNS", options.runs);
+  Exploration exploration;
+
+  // How many choices a run has, for PctStrategy.
+  uint64_t length = 0;
+  if (options.search == Search::kPct) {
+    Worker dull;
+    Replay(options, {}, body, dull);
+    length = dull.record().thread_choices;
+  }
+
+  cpu_set_t allowed;
+  sched_getaffinity(0, sizeof(allowed), &allowed);
+  std::vector<int> processors;
+  for (int i = 0; i < CPU_SETSIZE; ++i) {
+    if (CPU_ISSET(i, &allowed)) processors.push_back(i);
+  }
+  // What is left to try depth first is known to one alone.
+  if (options.search == Search::kDepthFirst || runs < 2) processors.resize(1);
+  std::vector<std::unique_ptr<Worker>> workers;
+  const auto begin = [&](size_t i) {
+    workers[i]->Start(options, processors[i], processors.size(), runs, length,
+                      nullptr, body);
+  };
+  for (size_t i = 0; i < processors.size(); ++i) {
+    workers.push_back(std::make_unique<Worker>());
+    workers[i]->record().run = i;
+    begin(i);
+  }
+
+  const auto count = [&] {
+    exploration.runs = 0;
+    exploration.switches = 0;
+    for (const auto& worker : workers) {
+      exploration.runs += worker->record().runs;
+      exploration.switches += worker->record().switches;
+    }
+    exploration.time = absl::Now() - start;
+  };
+  absl::Time next_progress = start + kProgress;
+  Worker* failed = nullptr;
+  while (failed == nullptr) {
+    std::vector<pollfd> ends;
+    std::vector<size_t> running;
+    for (size_t i = 0; i < workers.size(); ++i) {
+      if (!workers[i]->running()) continue;
+      ends.push_back({workers[i]->pidfd(), POLLIN, 0});
+      running.push_back(i);
+    }
+    if (running.empty()) break;
+    poll(ends.data(), ends.size(),
+         static_cast<int>(kProgress / absl::Milliseconds(1)));
+    for (size_t i = 0; i < running.size(); ++i) {
+      if (ends[i].revents == 0) continue;
+      Worker& worker = *workers[running[i]];
+      worker.Reap();
+      if (Failed(worker.record())) {
+        failed = &worker;
+      } else if (worker.record().outcome == Record::Outcome::kRetired) {
+        begin(running[i]);
+      }
+      exploration.exhausted |= worker.record().exhausted;
+    }
+    if (absl::Now() >= next_progress) {
+      next_progress = absl::Now() + kProgress;
+      count();
+      std::cout << "explored " << exploration.runs << " of " << runs
+                << " runs in " << absl::ToInt64Seconds(exploration.time)
+                << " s, "
+                << static_cast<double>(exploration.switches) /
+                       absl::ToDoubleSeconds(exploration.time)
+                << " switches/s" << std::endl;
+    }
+  }
+  for (const auto& worker : workers) worker->Kill();
+  count();
+  if (failed != nullptr) {
+    exploration.failure = Describe(*failed, options, body);
+  }
+  return exploration;
+}
+
+void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
+  // NOLINTNEXTLINE(concurrency-mt-unsafe)
+  if (const char* const replay = std::getenv("WARD_REPLAY")) {
+    const std::optional<Deviations> deviations = ParseDeviations(replay);
+    if (!deviations.has_value()) {
+      FAIL() << "WARD_REPLAY is no list of step=option, as an earlier failure "
+                "has printed it: "
+             << replay;
+    }
+    ReplayStrategy strategy(*deviations);
+    SharedRecord record;
+    size_t killed_threads = 0;
+    const std::string left =
+        Run(options, strategy, body, *record, killed_threads);
+    EXPECT_EQ(left, "");
+    std::cout << std::string_view(record->transcript.data(),
+                                  record->transcript_size);
+    return;
+  }
+  const Exploration exploration = FindFailure(options, body);
+  if (!exploration.failure.has_value()) return;
+  const Exploration::Failure& failure = *exploration.failure;
+  ADD_FAILURE() << "Run " << failure.run << " (seed " << SeedOf(failure.run)
+                << ", " << failure.found.size()
+                << " switches and faults) failed.\n"
+                << (failure.replayed
+                        ? absl::StrCat(
+                              "It still fails with ", failure.deviations.size(),
+                              " of them. To see it again:\n  ",
+                              CommandFor(failure.deviations), "\n")
+                        : "Replayed, it did not fail: something else than its "
+                          "schedule decides, such as the address of an object, "
+                          "memory that was never set, or a file.\n")
+                << "\n"
+                << failure.what << "\n"
+                << failure.transcript;
+}
+
+uint64_t FingerprintOfRun(const ExploreOptions& options, uint64_t run,
+                          absl::FunctionRef<void()> body) {
+  const std::unique_ptr<Strategy> strategy = MakeStrategy(options, run, 100);
+  SharedRecord record;
+  size_t killed_threads = 0;
+  Run(options, *strategy, body, *record, killed_threads);
+  return record->fingerprint;
+}
+
+void SchedulingPoint() {
+  if (Scheduler* const scheduler = Scheduler::Current()) {
+    scheduler->Point("at a SchedulingPoint()");
+  }
+}
+
+}  // namespace ward::testing

@@ -1,0 +1,117 @@
+// Runs a test's body under thousands of schedules, with calls that fail and
+// processes that die, until one of the runs fails.
+//
+//   TEST(Account, LosesNoUpdate) {
+//     Explore({.runs = 10000, .faults = true}, [] {
+//       AccountServer server;
+//       ASSERT_THAT(server.Start(), IsOk());
+//       ...
+//     });
+//   }
+//
+// A run fails by a failed assertion, a deadlock, a crash, an endless loop, or
+// by something that it leaves behind. The failure is made simpler, by leaving
+// out as many of its switches and faults as it can do without, and printed with
+// the command that runs it again.
+//
+// Runs are made in child processes, one for each processor, so that a crash
+// ends one run and not the search. What the body changes outside itself is not
+// seen by the test.
+//
+// Environment variables, for `bazel test --test_env=...`:
+//   WARD_RUNS=n       this many runs, instead of what the test asks for
+//   WARD_REPLAY=...   only this run, in the test's own process, for a debugger
+// TEST_RUN_NUMBER, which --runs_per_test sets, and the shard choose the seeds.
+//
+// Misuse: a body whose course depends on something else than its schedule: the
+// address of an object, std::random_device, a file. Its failures cannot be
+// replayed; the report says so.
+
+#ifndef WARD_TESTING_EXPLORE_H_
+#define WARD_TESTING_EXPLORE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/functional/function_ref.h"
+#include "absl/time/time.h"
+#include "ward/testing/strategy.h"
+
+namespace ward::testing {
+
+enum class Search {
+  // Any thread may go on at any point.
+  kRandom,
+  // Few switches, at random moments: see PctStrategy. Often finds what takes a
+  // thread to be late by far.
+  kPct,
+  // All schedules with few deviations from the dull one: see
+  // DepthFirstStrategy.
+  kDepthFirst,
+};
+
+struct ExploreOptions {
+  Search search = Search::kRandom;
+  uint64_t runs = 1000;
+
+  // Calls of the Environment may fail: see SimulationFaults.
+  bool faults = false;
+  // Processes other than the test's own may be killed at each of their calls.
+  bool deaths = false;
+  // Deadlines may come while threads could still run.
+  bool delays = false;
+
+  // kPct: how many steps must happen in the right order.
+  int depth = 3;
+  // kDepthFirst: at most this many deviations from the dull schedule, of which
+  // this many are faults, deaths or delays. Each more takes about a hundred
+  // times as many runs.
+  int deviations = 3;
+  int faults_per_run = 1;
+
+  // Of one run; more are taken for an endless loop.
+  size_t max_steps = 100000;
+};
+
+struct Exploration {
+  uint64_t runs = 0;
+  uint64_t switches = 0;
+  absl::Duration time;
+  // kDepthFirst: there are no more schedules within the bounds.
+  bool exhausted = false;
+
+  struct Failure {
+    // Which run it was, counted from 0.
+    uint64_t run = 0;
+    // What makes it happen, as found and as simplified.
+    Deviations found;
+    Deviations deviations;
+    // The same deviations gave the same failure again.
+    bool replayed = false;
+    std::string what;
+    std::string transcript;
+  };
+  std::optional<Failure> failure;
+};
+
+// Looks for a run of `body` that fails.
+Exploration FindFailure(const ExploreOptions& options,
+                        absl::FunctionRef<void()> body);
+
+// The same, and fails the calling test if there is one.
+void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body);
+
+// The fingerprint of the transcript of run `run`, which is made again.
+uint64_t FingerprintOfRun(const ExploreOptions& options, uint64_t run,
+                          absl::FunctionRef<void()> body);
+
+// A place at which another thread may go on: for code under test that calls
+// neither Environment nor Abseil. Code that is compiled with
+// -fsanitize-coverage=trace-pc has one at every branch.
+void SchedulingPoint();
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_EXPLORE_H_
