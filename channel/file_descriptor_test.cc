@@ -12,10 +12,11 @@
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/open_descriptors_for_test.h"
-#include "ward/channel/status_matchers_for_test.h"
+#include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
+
 
 static_assert(!std::is_copy_constructible_v<FileDescriptor>);
 static_assert(std::is_nothrow_move_constructible_v<FileDescriptor>);

@@ -36,11 +36,14 @@
 #include "ward/channel/message.h"
 #include "ward/channel/open_descriptors_for_test.h"
 #include "ward/channel/secret.h"
-#include "ward/channel/status_matchers_for_test.h"
 #include "ward/channel/transport.h"
+#include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
+
+using testing::FailsWith;
+using testing::IsOk;
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;

@@ -18,8 +18,8 @@
 #include "ward/channel/error.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
-#include "ward/channel/status_matchers_for_test.h"
 #include "ward/channel/transport.h"
+#include "ward/testing/matchers.h"
 
 namespace {
 
@@ -56,6 +56,9 @@ void operator delete(void* memory, size_t) noexcept { operator delete(memory); }
 
 namespace ward {
 namespace {
+
+using testing::FailsWith;
+using testing::IsOk;
 
 // Counts the blocks with the password that are freed while it lives.
 class FreedPasswords {

@@ -32,12 +32,15 @@
 #include "ward/channel/open_descriptors_for_test.h"
 #include "ward/channel/scripted_transport_for_test.h"
 #include "ward/channel/secret.h"
-#include "ward/channel/status_matchers_for_test.h"
 #include "ward/channel/transport.h"
 #include "ward/proto/frame.pb.h"
+#include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
+
+using testing::FailsWith;
+using testing::IsOk;
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;

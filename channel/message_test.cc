@@ -23,11 +23,14 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/open_descriptors_for_test.h"
-#include "ward/channel/status_matchers_for_test.h"
 #include "ward/proto/frame.pb.h"
+#include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
+
+using testing::FailsWith;
+using testing::IsOk;
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;

@@ -11,10 +11,12 @@
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "ward/channel/file_descriptor.h"
-#include "ward/channel/status_matchers_for_test.h"
+#include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
+
+using testing::IsOk;
 
 class PosixWaitTest : public ::testing::Test {
  protected:

@@ -28,10 +28,13 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/scripted_transport_for_test.h"
 #include "ward/channel/secret.h"
-#include "ward/channel/status_matchers_for_test.h"
+#include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
+
+using testing::FailsWith;
+using testing::IsOk;
 
 using ::testing::IsEmpty;
 

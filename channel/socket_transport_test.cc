@@ -23,11 +23,14 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/open_descriptors_for_test.h"
-#include "ward/channel/status_matchers_for_test.h"
 #include "ward/channel/transport.h"
+#include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
+
+using testing::FailsWith;
+using testing::IsOk;
 
 using ::testing::IsEmpty;
 using ::testing::SizeIs;

@@ -41,12 +41,12 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
-#include "ward/channel/status_matchers_for_test.h"
 #include "ward/channel/transport.h"
 #include "ward/proto/frame.pb.h"
 #include "ward/server/environment.h"
 #include "ward/server/server_for_test.h"
 #include "ward/server/signals.h"
+#include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
@@ -134,7 +134,7 @@ TEST_F(AbstractServerTest, AWrongPasswordGetsAnError) {
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(Call(stranger, "echo", "x"),
               FailsWith(reason::kInvalidPassword, "password"));
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -143,7 +143,7 @@ TEST_F(AbstractServerTest, StopsAndStartsThreeTimesOver) {
   TestServer server;
   for (int i = 0; i < 3; ++i) {
     ASSERT_THAT(server.Start(), IsOk());
-    EXPECT_THAT(Call(server, "echo", i), Yields(absl::StrCat(i)));
+    EXPECT_THAT(Call(server, "echo", i), IsOkAndHolds(absl::StrCat(i)));
     ASSERT_THAT(server.Stop(), IsOk());
   }
 }
@@ -155,7 +155,7 @@ TEST_F(AbstractServerTest, ASecondStartIsRefusedAndTheFirstServerGoesOn) {
   EXPECT_THAT(server.Start(),
               FailsWith(reason::kServerAlreadyStarted,
                         absl::StrCat("process ", server.server_pid())));
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -259,7 +259,7 @@ TEST_F(AbstractServerTest, ManyThreadsConnectAtOnce) {
       for (int j = 0; j < 25; ++j) {
         const std::string text = absl::StrCat(i, ".", j);
         const absl::StatusOr<std::string> reply = Call(server, "echo", text);
-        EXPECT_THAT(reply, Yields(text));
+        EXPECT_THAT(reply, IsOkAndHolds(text));
         if (reply.ok()) ++right;
       }
     });
@@ -278,7 +278,7 @@ TEST_F(AbstractServerTest, ConnectReturnsWhatItsFunctionReturns) {
               FailsWith(kOutOfPaper, "as I said"));
   EXPECT_THAT(server.Connect([](MessageChannel&) { return absl::OkStatus(); }),
               IsOk());
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -374,7 +374,7 @@ TEST_F(AbstractServerTest, CallsEachHookOnceInTheRightProcessAndOrder) {
   std::string expected;
   for (int i = 0; i < 2; ++i) {
     ASSERT_THAT(server.Start(), IsOk());
-    ASSERT_THAT(Call(server, "note"), Yields("noted"));
+    ASSERT_THAT(Call(server, "note"), IsOkAndHolds("noted"));
     ASSERT_THAT(server.Stop(), IsOk());
     expected +=
         "before fork in owner; initialize in server; serve in server; "
@@ -414,7 +414,7 @@ TEST_F(AbstractServerTest, WhatAHookReturnsIsReturnedByStartAndNothingIsLeft) {
   // FinalizeServer belongs to an initialization that succeeded.
   server.initialize = nullptr;
   ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
   EXPECT_EQ(diary.ReadAll(), "finalized\n");
 }
@@ -452,9 +452,9 @@ TEST_F(AbstractServerTest, ClosesWhatIsOpenButForWhatItWasToldToKeep) {
     return channel.Write(fcntl(fd, F_GETFD) >= 0);
   });
   ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "is_open", kept.write.get()), Yields("true"));
+  EXPECT_THAT(Call(server, "is_open", kept.write.get()), IsOkAndHolds("true"));
   for (const int standard : {0, 1, 2}) {
-    EXPECT_THAT(Call(server, "is_open", standard), Yields("true"));
+    EXPECT_THAT(Call(server, "is_open", standard), IsOkAndHolds("true"));
   }
   // Their numbers may have been given out again; what they stood for is gone.
   const auto there = DescriptorsOf(server.server_pid());
@@ -537,7 +537,7 @@ TEST_F(AbstractServerTest, HupAndPipeAreIgnored) {
   ASSERT_THAT(server.Start(), IsOk());
   ASSERT_EQ(kill(server.server_pid(), SIGHUP), 0);
   ASSERT_EQ(kill(server.server_pid(), SIGPIPE), 0);
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -594,7 +594,7 @@ TEST_F(AbstractServerTest, DefinedSignalHandlersRunOnTheMainThread) {
     EXPECT_EQ(ReadSome(diary.pipe.read.get()), expected);
   }
   // INT and TERM did not end it.
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
   EXPECT_EQ(diary.ReadAll(), "finalized\n");
 }
@@ -626,7 +626,7 @@ TEST_F(AbstractServerTest, WorkersBlockAllSignals) {
     return channel.Write(blocked);
   });
   ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "blocked"), Yields("5"));
+  EXPECT_THAT(Call(server, "blocked"), IsOkAndHolds("5"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -689,7 +689,7 @@ TEST_F(StartSynchronouslyTest, ServesUntilTheOwnersEndIsClosed) {
   TestServer client(Shared());
   Start(server);
   ASSERT_THAT(owner_->Read(), IsOk());  // It is ready.
-  EXPECT_THAT(Call(client, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(client, "echo", "x"), IsOkAndHolds("x"));
   owner_->Close();
   EXPECT_THAT(Join(), IsOk());
   EXPECT_EQ(hooks, "initialize;finalize;");
@@ -933,11 +933,11 @@ class MessagesTest : public AbstractServerTest {
 };
 
 TEST_F(MessagesTest, AHandlerMayHaveAnyListedShape) {
-  EXPECT_THAT(Call(*server_, "method", "Joe", 42), Yields("Joe is 42"));
-  EXPECT_THAT(Call(*server_, "const_method", "a", "b"), Yields("ab"));
-  EXPECT_THAT(Call(*server_, "function", "abc"), Yields("cba"));
-  EXPECT_THAT(Call(*server_, "functor", 7), Yields("1007"));
-  EXPECT_THAT(Call(*server_, "std_function", false), Yields("true"));
+  EXPECT_THAT(Call(*server_, "method", "Joe", 42), IsOkAndHolds("Joe is 42"));
+  EXPECT_THAT(Call(*server_, "const_method", "a", "b"), IsOkAndHolds("ab"));
+  EXPECT_THAT(Call(*server_, "function", "abc"), IsOkAndHolds("cba"));
+  EXPECT_THAT(Call(*server_, "functor", 7), IsOkAndHolds("1007"));
+  EXPECT_THAT(Call(*server_, "std_function", false), IsOkAndHolds("true"));
   // One that returns no value and writes none has no reply.
   EXPECT_THAT(Call(*server_, "nothing"), FailsWith(reason::kEndOfStream));
 }
@@ -1024,9 +1024,9 @@ TEST_F(MessagesTest, AMessageThatDoesNotFitIsAnsweredAndTheHandlerNotCalled) {
   // It may be a secret.
   EXPECT_THAT(Call(*server_, "method", "Joe", "s3cret").status().message(),
               Not(HasSubstr("s3cret")));
-  EXPECT_THAT(Call(*server_, "calls"), Yields("0"));
+  EXPECT_THAT(Call(*server_, "calls"), IsOkAndHolds("0"));
   EXPECT_THAT(Call(*server_, "method", "Joe", 1), IsOk());
-  EXPECT_THAT(Call(*server_, "calls"), Yields("1"));
+  EXPECT_THAT(Call(*server_, "calls"), IsOkAndHolds("1"));
 }
 
 TEST_F(AbstractServerTest, AnUnknownMessageIsAnsweredWithTheKnownOnes) {
@@ -1053,7 +1053,7 @@ TEST_F(AbstractServerTest, ASecondDefinitionReplacesTheFirst) {
     return channel.Write("replaced");
   });
   ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "echo"), Yields("replaced"));
+  EXPECT_THAT(Call(server, "echo"), IsOkAndHolds("replaced"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -1103,7 +1103,7 @@ TEST_F(AbstractServerTest, AnExceptionOfAHandlerIsAnErrorOfItsClientAlone) {
               FailsWith(reason::kUserCodeThrew, "paper jam"));
   EXPECT_THAT(Call(server, "throw_anything"),
               FailsWith(reason::kUserCodeThrew));
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -1226,7 +1226,7 @@ TEST_F(AbstractServerTest, AnAdmitPeerThatThrowsAdmitsNobodyAndEndsNothing) {
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(Call(server, "echo", "x"),
               FailsWith(reason::kUserCodeThrew, "paper jam"));
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -1290,7 +1290,7 @@ TEST_F(AbstractServerTest, APathOfALiveServerIsTaken) {
   ASSERT_THAT(first.Start(), IsOk());
   EXPECT_THAT(second.Start(), FailsWith(reason::kPathTaken, path()));
   EXPECT_FALSE(second.started());
-  EXPECT_THAT(Call(first, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(first, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(first.Stop(), IsOk());
   EXPECT_THAT(second.Start(), IsOk());
   EXPECT_THAT(second.Stop(), IsOk());
@@ -1305,7 +1305,7 @@ TEST_F(AbstractServerTest, AStaleSocketIsReplaced) {
   ASSERT_TRUE(Exists(path()));
   TestServer server(Shared());
   EXPECT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
   EXPECT_THAT(dead.Stop(), FailsWith(reason::kServerDied));
 }
@@ -1319,7 +1319,7 @@ TEST_F(AbstractServerTest, APathOf200BytesWorks) {
   ASSERT_EQ(options.socket_filename.size(), 200u);
   TestServer server(std::move(options));
   EXPECT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
   EXPECT_THAT(NamesIn(folder), IsEmpty());
   ASSERT_EQ(rmdir(folder.c_str()), 0);
@@ -1342,7 +1342,7 @@ TEST_F(AbstractServerTest, ARelativePathCountsFromWhereItWasStarted) {
   EXPECT_THAT(server.Start(), IsOk());
   ASSERT_EQ(chdir("/"), 0);
   EXPECT_EQ(server.socket_filename(), path());
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
   EXPECT_FALSE(Exists(path()));
   ASSERT_EQ(chdir(found.c_str()), 0);
@@ -1409,7 +1409,7 @@ TEST_F(AbstractServerTest, TheDestructorInAForkStopsNothing) {
     return 0;
   });
   EXPECT_EQ(fork.Wait(), 0);
-  EXPECT_THAT(Call(*server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(*server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server->Stop(), IsOk());
 }
 
@@ -1419,10 +1419,10 @@ TEST_F(AbstractServerTest, AnObjectWithThePathAndPasswordIsAClientAndNoOwner) {
   {
     TestServer client(Shared());
     EXPECT_FALSE(client.started());
-    EXPECT_THAT(Call(client, "echo", "x"), Yields("x"));
+    EXPECT_THAT(Call(client, "echo", "x"), IsOkAndHolds("x"));
     EXPECT_THAT(client.Stop(), FailsWith(reason::kServerNotStarted));
   }
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -1432,7 +1432,7 @@ TEST_F(AbstractServerTest, AServerDoesNotOwnAnotherThatWasStartedBefore) {
   TestServer second;
   ASSERT_THAT(second.Start(), IsOk());
   EXPECT_THAT(first->Stop(), IsOk());
-  EXPECT_THAT(Call(second, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(second, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(second.Stop(), IsOk());
 }
 
@@ -1442,7 +1442,7 @@ TEST_F(AbstractServerTest, AServerThatWasKilledIsReportedAndStartsAgain) {
   TestServer server;
   for (int i = 0; i < 20; ++i) {
     ASSERT_THAT(server.Start(), IsOk());
-    ASSERT_THAT(Call(server, "echo", "x"), Yields("x"));
+    ASSERT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
     const pid_t pid = server.server_pid();
     ASSERT_EQ(kill(pid, SIGKILL), 0);
     // At once: it may be dying still.
@@ -1581,7 +1581,7 @@ TEST_F(StopTest, SigkillEndsAServerThatDoesNotQuitWithinKillAfter) {
   EXPECT_EQ(kill(pid, 0), -1);  // Reaped.
   EXPECT_FALSE(server.started());
   ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -1608,7 +1608,7 @@ TEST_F(StopTest, PeersWithoutThePasswordAreNotWaitedFor) {
   ASSERT_THAT(server.Start(), IsOk());
   const FileDescriptor silent = RawConnect(path());
   // Comes after it: when this one is served, the silent one is a client.
-  ASSERT_THAT(Call(server, "echo", "x"), Yields("x"));
+  ASSERT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
   EXPECT_TRUE(BecomesReadable(silent.get()));
 }
@@ -1667,12 +1667,12 @@ TEST_F(AbstractServerTest, UpToMaxClientsAreServedAtOnceAndNeverMore) {
   for (int i = 0; i < 3 * kMax; ++i) {
     threads.emplace_back([&] {
       for (int j = 0; j < 10; ++j) {
-        EXPECT_THAT(Call(server, "meet"), Yields("met"));
+        EXPECT_THAT(Call(server, "meet"), IsOkAndHolds("met"));
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_THAT(Call(server, "most"), Yields(absl::StrCat(kMax)));
+  EXPECT_THAT(Call(server, "most"), IsOkAndHolds(absl::StrCat(kMax)));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -1716,7 +1716,7 @@ TEST_F(AbstractServerTest, OfTooManyPeersWithoutAPasswordTheOldestIsCut) {
   EXPECT_TRUE(BecomesReadable(first.get()));
   EXPECT_FALSE(BecomesReadable(second.get(), absl::ZeroDuration()));
   // One that shows the password in time is never the oldest for long.
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_TRUE(BecomesReadable(second.get()));
   EXPECT_FALSE(BecomesReadable(third.get(), absl::ZeroDuration()));
   EXPECT_LT(watch.Elapsed(), kSurely);
@@ -1755,7 +1755,7 @@ TEST_F(AbstractServerTest,
     return channel.Write(table != nullptr);
   });
   ASSERT_THAT(server.Start(), IsOk());
-  ASSERT_THAT(Call(server, "fill"), Yields("true"));
+  ASSERT_THAT(Call(server, "fill"), IsOkAndHolds("true"));
 
   // Idle threads have a number ready for the next client (accept4(2) takes it
   // before it waits), so that some may be served still.
@@ -1796,7 +1796,7 @@ TEST_F(AbstractServerTest, AFullTableInTheOwnerIsAnErrorThatSaysSo) {
     EXPECT_THAT(Call(server, "echo", "x"),
                 FailsWith(reason::kDescriptorTableFull, "ulimit -n"));
   }
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   const FullTable full(0);
   EXPECT_THAT(server.Stop(), IsOk());
 }

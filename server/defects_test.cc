@@ -48,9 +48,9 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
-#include "ward/channel/status_matchers_for_test.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/server_for_test.h"
+#include "ward/testing/matchers.h"
 
 namespace {
 
@@ -110,7 +110,7 @@ TEST_F(DefectsTest, Defect01_ClientsAreServedAtTheSameTime) {
   const FileDescriptor silent = RawConnect(server.socket_filename());
   const Stopwatch watch;
   const auto sleep = [&] {
-    EXPECT_THAT(Call(server, "sleep"), Yields("slept"));
+    EXPECT_THAT(Call(server, "sleep"), IsOkAndHolds("slept"));
   };
   std::thread other(sleep);
   sleep();
@@ -134,9 +134,9 @@ TEST_F(DefectsTest, Defect01_TwoHandlersCanWaitForEachOther) {
       });
   ASSERT_THAT(server.Start(), IsOk());
   std::thread other([&] {
-    EXPECT_THAT(Call(server, "first", there.write, back.read), Yields("x"));
+    EXPECT_THAT(Call(server, "first", there.write, back.read), IsOkAndHolds("x"));
   });
-  EXPECT_THAT(Call(server, "first", back.write, there.read), Yields("x"));
+  EXPECT_THAT(Call(server, "first", back.write, there.read), IsOkAndHolds("x"));
   other.join();
   EXPECT_THAT(server.Stop(), IsOk());
 }
@@ -171,7 +171,7 @@ TEST_F(DefectsTest, Defect03_ATruncatedHeaderEndsOnlyItsClient) {
     WriteAll(peer.get(), bytes);
     if (bytes.size() == 1) shutdown(peer.get(), SHUT_WR);
     peer.Reset();
-    EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+    EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   }
   EXPECT_THAT(server.Stop(), IsOk());
 }
@@ -179,7 +179,7 @@ TEST_F(DefectsTest, Defect03_ATruncatedHeaderEndsOnlyItsClient) {
 TEST_F(DefectsTest, Defect04_APasswordOf200MegabytesIsNotBuffered) {
   TestServer server;
   ASSERT_THAT(server.Start(), IsOk());
-  ASSERT_THAT(Call(server, "echo", "x"), Yields("x"));
+  ASSERT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   const int64_t before = PeakKilobytes(server.server_pid());
   const FileDescriptor peer = RawConnect(server.socket_filename());
   // A frame's length, and its field 2, the password.
@@ -194,7 +194,7 @@ TEST_F(DefectsTest, Defect04_APasswordOf200MegabytesIsNotBuffered) {
     bytes.assign(100'000, 'x');
   }
   EXPECT_LT(sent, 10'000'000u) << "it was read on and on";
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   const int64_t grown = PeakKilobytes(server.server_pid()) - before;
   EXPECT_LT(grown, 50'000) << "kilobytes";
   EXPECT_THAT(server.Stop(), IsOk());
@@ -311,7 +311,7 @@ TEST_F(DefectsTest, Defect09_AClientThatLeavesBeforeItsReplyEndsNothing) {
   }),
               IsOk());
   EXPECT_EQ(ReadSome(report.read.get()), "ConnectionLost");
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -391,7 +391,7 @@ TEST_F(DefectsTest, Defect14_AnOldServersEndLeavesItsSuccessorsSocketAlone) {
   ASSERT_EQ(unlink(path().c_str()), 0);
   ASSERT_THAT(successor.Start(), IsOk());
   EXPECT_THAT(old.Stop(), IsOk());
-  EXPECT_THAT(Call(successor, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(successor, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(successor.Stop(), IsOk());
 
   // It was killed, and its owner cleans up after the successor has come.
@@ -401,7 +401,7 @@ TEST_F(DefectsTest, Defect14_AnOldServersEndLeavesItsSuccessorsSocketAlone) {
   ASSERT_TRUE(BecomesReadable(pidfd.get()));
   ASSERT_THAT(successor.Start(), IsOk());
   EXPECT_THAT(old.Stop(), FailsWith(reason::kServerDied));
-  EXPECT_THAT(Call(successor, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(successor, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(successor.Stop(), IsOk());
   EXPECT_FALSE(Exists(path()));
 }
@@ -440,7 +440,7 @@ TEST_F(DefectsTest, Defect16_StopWaitsForTheServerAndNotForATimer) {
   TestServer server;
   for (int i = 0; i < 20; ++i) {
     ASSERT_THAT(server.Start(), IsOk());
-    ASSERT_THAT(Call(server, "echo", "x"), Yields("x"));
+    ASSERT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
     const Stopwatch watch;
     ASSERT_THAT(server.Stop(), IsOk());
     times.push_back(watch.Elapsed());
@@ -594,7 +594,7 @@ TEST_F(DefectsTest, Defect22_AProcessWithThreadsIsNotForkedUnlessToldTo) {
   options.launch.fork.allow_threads = true;
   TestServer told(std::move(options));
   EXPECT_THAT(told.Start(), IsOk());
-  EXPECT_THAT(Call(told, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(told, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(told.Stop(), IsOk());
   other.reset();
   EXPECT_THAT(server.Start(), IsOk());

@@ -29,9 +29,9 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message_channel.h"
-#include "ward/channel/status_matchers_for_test.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/server_for_test.h"
+#include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
@@ -259,7 +259,7 @@ TEST_P(AttackTest, HonestClientsAreServedAndNothingStaysBehind) {
   for (int i = 0; i < 100 && (i < 10 || all.Elapsed() < absl::Seconds(5));
        ++i) {
     const Stopwatch watch;
-    ASSERT_THAT(Call(*server_, "echo", "x"), Yields("x")) << "call " << i;
+    ASSERT_THAT(Call(*server_, "echo", "x"), IsOkAndHolds("x")) << "call " << i;
     times.push_back(watch.Elapsed());
   }
   std::cout << GetParam().name << ": honest calls took (median) "

@@ -20,9 +20,9 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
-#include "ward/channel/status_matchers_for_test.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/server_for_test.h"
+#include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
@@ -101,7 +101,7 @@ TEST_F(OwnerDeathTest, WithTwoOwnersItLivesUntilTheSecondIsKilled) {
   first.Kill();
   EXPECT_EQ(first.Wait(), -SIGKILL);
   for (int i = 0; i < 10; ++i) {
-    EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+    EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   }
 
   const FileDescriptor pidfd = OpenPidfd(pid);
@@ -238,7 +238,7 @@ TEST_F(OwnerDeathTest, AServerThatWasKilledLeavesNothingWhenItIsStopped) {
   EXPECT_THAT(server.Stop(), FailsWith(reason::kServerDied));
   EXPECT_THAT(NamesIn(directory()), IsEmpty());
   ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "echo", "x"), Yields("x"));
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
   EXPECT_THAT(NamesIn(directory()), IsEmpty());
 }

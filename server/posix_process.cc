@@ -214,7 +214,7 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
   pthread_sigmask(SIG_SETMASK, &all, &mask);
   const pid_t pid = fork();
   if (pid == 0) {
-    CloseAllBut(keep);
+    if (!options.keep_all_open) CloseAllBut(keep);
     ReseedRandom();
     // An exception must not unwind into the copy of the parent's stack.
     const auto run = [&child]() noexcept { return child(); };

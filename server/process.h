@@ -52,6 +52,10 @@ struct ForkOptions {
   // Stay open in the child, beside 0, 1 and 2; all others are closed.
   std::vector<int> keep_open;
 
+  // All stay open, as after fork(2): the child owns the servers that this
+  // process owns.
+  bool keep_all_open = false;
+
   // Fork although this process has other threads. In the child only the
   // calling thread goes on; a lock that another one held stays locked for
   // ever, the allocator's among them where the C library does not care for it

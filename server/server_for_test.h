@@ -45,9 +45,9 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
-#include "ward/channel/status_matchers_for_test.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/testing/matchers.h"
 
 #ifdef __has_feature
 #if __has_feature(thread_sanitizer)
@@ -69,22 +69,9 @@ inline constexpr bool kUnderThreadSanitizer = false;
 // An upper bound for what must come at all, however loaded the machine is.
 inline constexpr absl::Duration kSurely = absl::Seconds(60);
 
-// --- matchers, beside those of status_matchers_for_test.h ---
-
-MATCHER_P2(FailsWith, expected, text,
-           absl::StrCat("fails with reason ", expected.name,
-                        " and a text with ", text)) {
-  *result_listener << "which is " << internal::StatusOf(arg);
-  return internal::StatusOf(arg).code() == expected.code &&
-         HasReason(internal::StatusOf(arg), expected) &&
-         absl::StrContains(internal::StatusOf(arg).message(), text);
-}
-
-MATCHER_P(Yields, expected,
-          absl::StrCat("yields ", ::testing::PrintToString(expected))) {
-  *result_listener << "which is " << arg.status();
-  return arg.ok() && *arg == expected;
-}
+using testing::FailsWith;
+using testing::IsOk;
+using testing::IsOkAndHolds;
 
 // --- time ---
 

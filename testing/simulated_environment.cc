@@ -513,32 +513,27 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
   if (const int fault = Fault({EAGAIN, ENOMEM})) {
     return SystemError(fault, "fork");
   }
-  const pid_t pid = NewProcess("server");
-  for (const int number : options.keep_open) {
-    if (const auto socket = sockets_.find(number); socket != sockets_.end()) {
-      // `child` owns it: the caller's copy is closed with its copy of `child`.
-      socket->second->holders = {pid};
-    } else if (const auto listener = listeners_.find(number);
-               listener != listeners_.end()) {
-      listener->second->holders.insert(pid);
+  const pid_t parent = ProcessId();
+  const pid_t pid = NewProcess(options.keep_all_open ? "fork" : "server");
+  const auto keeps = [&](int number) {
+    return std::find(options.keep_open.begin(), options.keep_open.end(),
+                     number) != options.keep_open.end();
+  };
+  for (const auto& [number, socket] : sockets_) {
+    // `child` owns it: the caller's copy is closed with its copy of `child`.
+    if (keeps(number)) {
+      socket->holders = {pid};
+    } else if (options.keep_all_open && socket->holders.contains(parent)) {
+      socket->holders.insert(pid);
+    }
+  }
+  for (const auto& [number, socket] : listeners_) {
+    if (keeps(number) ||
+        (options.keep_all_open && socket->holders.contains(parent))) {
+      socket->holders.insert(pid);
     }
   }
   processes_.at(pid).blocked = true;
-  auto process = std::make_unique<SimulatedProcess>(*this, pid);
-  StartMain(pid, std::move(child));
-  return process;
-}
-
-std::unique_ptr<Process> SimulatedEnvironment::ForkAll(
-    std::string name, absl::AnyInvocable<int()> child) {
-  const pid_t parent = ProcessId();
-  const pid_t pid = NewProcess(std::move(name));
-  for (const auto& [number, socket] : sockets_) {
-    if (socket->holders.contains(parent)) socket->holders.insert(pid);
-  }
-  for (const auto& [number, socket] : listeners_) {
-    if (socket->holders.contains(parent)) socket->holders.insert(pid);
-  }
   auto process = std::make_unique<SimulatedProcess>(*this, pid);
   StartMain(pid, std::move(child));
   return process;

@@ -84,11 +84,6 @@ class SimulatedEnvironment final : public Environment {
 
   // --- for tests ---
 
-  // A process as fork(2) alone would make it: it has all that the caller has
-  // open, and so owns the servers that the caller owns.
-  std::unique_ptr<Process> ForkAll(std::string name,
-                                   absl::AnyInvocable<int()> child);
-
   // As kill(2).
   void Raise(pid_t process, int signal);
 

@@ -1,0 +1,137 @@
+// GoogleTest matchers for statuses, results and messages.
+//
+//   EXPECT_THAT(server.Start(), IsOk());
+//   EXPECT_THAT(Call("hello", "Joe"), RepliesWith("Hello Joe"));
+//   EXPECT_THAT(Call("no such"), FailsWith(reason::kUnknownMessage));
+//   ASSERT_OK_AND_ASSIGN(ward::Message reply, channel.Read());
+//   EXPECT_THAT(reply, HasDescriptors(1));
+
+#ifndef WARD_TESTING_MATCHERS_H_
+#define WARD_TESTING_MATCHERS_H_
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/message.h"
+#include "ward/channel/status_macros.h"
+
+namespace ward::testing {
+namespace internal {
+
+inline const absl::Status& StatusOf(const absl::Status& status) {
+  return status;
+}
+template <typename T>
+const absl::Status& StatusOf(const absl::StatusOr<T>& result) {
+  return result.status();
+}
+
+// A Message, or a StatusOr of one that is OK; null otherwise.
+inline const Message* MessageOf(const Message& message) { return &message; }
+inline const Message* MessageOf(const absl::StatusOr<Message>& message) {
+  return message.ok() ? &*message : nullptr;
+}
+
+inline std::vector<std::string> PartsOf(const Message& message) {
+  std::vector<std::string> parts;
+  for (size_t i = 0; i < message.size(); ++i) parts.emplace_back(message[i]);
+  return parts;
+}
+
+inline void Describe(const absl::StatusOr<Message>& message,
+                     ::testing::MatchResultListener* listener) {
+  if (!message.ok()) {
+    *listener << "which is " << message.status();
+  } else {
+    *listener << "whose parts are "
+              << ::testing::PrintToString(PartsOf(*message));
+  }
+}
+inline void Describe(const Message& message,
+                     ::testing::MatchResultListener* listener) {
+  *listener << "whose parts are " << ::testing::PrintToString(PartsOf(message));
+}
+
+}  // namespace internal
+
+// For a Status or a StatusOr.
+MATCHER(IsOk, "is OK") {
+  const absl::Status& status = internal::StatusOf(arg);
+  *result_listener << "which is " << status;
+  return status.ok();
+}
+
+// For a StatusOr; `value` may be a matcher.
+MATCHER_P(IsOkAndHolds, value,
+          absl::StrCat("is OK and holds ", ::testing::PrintToString(value))) {
+  if (!arg.ok()) {
+    *result_listener << "which is " << arg.status();
+    return false;
+  }
+  return ::testing::ExplainMatchResult(value, *arg, result_listener);
+}
+
+// Code and reason are `reason`'s, one of ward::reason or your own.
+MATCHER_P(FailsWith, reason, absl::StrCat("fails with ", reason.name)) {
+  const absl::Status& status = internal::StatusOf(arg);
+  *result_listener << "which is " << status << ", reason '" << ReasonOf(status)
+                   << "'";
+  return HasReason(status, reason) && status.code() == reason.code;
+}
+
+// And `text` is part of its text.
+MATCHER_P2(FailsWith, reason, text,
+           absl::StrCat("fails with ", reason.name, " and a text with \"", text,
+                        "\"")) {
+  const absl::Status& status = internal::StatusOf(arg);
+  *result_listener << "which is " << status << ", reason '" << ReasonOf(status)
+                   << "'";
+  return HasReason(status, reason) && status.code() == reason.code &&
+         absl::StrContains(status.message(), text);
+}
+
+// For a Message, or a StatusOr of one: it has these parts, and no more.
+MATCHER_P(HasParts, parts,
+          absl::StrCat("has the parts ", ::testing::PrintToString(parts))) {
+  internal::Describe(arg, result_listener);
+  const Message* const message = internal::MessageOf(arg);
+  return message != nullptr && internal::PartsOf(*message) == parts;
+}
+template <typename... Parts>
+auto RepliesWith(const Parts&... parts) {
+  return HasParts(std::vector<std::string>{std::string(parts)...});
+}
+
+// For a Message, or a StatusOr of one.
+MATCHER_P(HasDescriptors, count,
+          absl::StrCat("has ", count, " descriptors")) {
+  internal::Describe(arg, result_listener);
+  const Message* const message = internal::MessageOf(arg);
+  if (message == nullptr) return false;
+  *result_listener << ", and which has " << message->descriptors().size()
+                   << " descriptors";
+  return message->descriptors().size() == static_cast<size_t>(count);
+}
+
+}  // namespace ward::testing
+
+// Fails the test, and returns, if `expr` is not OK.
+#define ASSERT_OK_AND_ASSIGN(lhs, expr) \
+  ASSERT_OK_AND_ASSIGN_(WARD_CONCAT_(ward_result_, __LINE__), lhs, expr)
+
+#define ASSERT_OK_AND_ASSIGN_(holder, lhs, expr) \
+  auto holder = (expr);                          \
+  ASSERT_TRUE(holder.ok()) << holder.status();   \
+  lhs = *std::move(holder)
+
+#endif  // WARD_TESTING_MATCHERS_H_
