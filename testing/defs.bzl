@@ -1,0 +1,50 @@
+"""Rules for tests of ward servers."""
+
+load("@rules_cc//cc:cc_library.bzl", "cc_library")
+load("@rules_cc//cc:cc_test.bzl", "cc_test")
+
+MODES = ["simulated", "threaded", "forked"]
+
+def ward_server_test(name, srcs, deps = [], modes = MODES, copts = [], tags = [], **kwargs):
+    """One test of a server, in each of the modes of ward/testing/server_test.h.
+
+    Makes a cc_test NAME_MODE for each mode, and a test_suite NAME of them.
+
+    Args:
+      name: of the suite.
+      srcs: with tests of GoogleTest, without a main().
+      deps: what they include; //testing:server_test and GoogleTest's main() are
+        added.
+      modes: those to run in, of MODES.
+      copts: for the sources.
+      tags: of all targets.
+      **kwargs: given on to each cc_test: size, shard_count, ...
+    """
+    cc_library(
+        name = name + "_body",
+        testonly = True,
+        srcs = srcs,
+        copts = copts,
+        tags = tags + ["manual"],
+        visibility = ["//visibility:private"],
+        deps = deps + [
+            Label("//testing:server_test"),
+            Label("@com_google_googletest//:gtest_main"),
+        ],
+        alwayslink = True,
+    )
+    for mode in modes:
+        cc_test(
+            name = "%s_%s" % (name, mode),
+            env = {"WARD_TEST_MODE": mode},
+            # The simulator takes the place of functions at link time.
+            linkstatic = True,
+            tags = tags,
+            deps = [":" + name + "_body"],
+            **kwargs
+        )
+    native.test_suite(
+        name = name,
+        tags = tags,
+        tests = ["%s_%s" % (name, mode) for mode in modes],
+    )

@@ -1,0 +1,165 @@
+#include "ward/testing/leak_check.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "ward/server/environment.h"
+
+namespace ward::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::map<int, std::string> Descriptors() {
+  std::map<int, std::string> open;
+  std::vector<int> numbers;
+  for (const fs::directory_entry& entry :
+       fs::directory_iterator("/proc/self/fd")) {
+    int number;
+    if (absl::SimpleAtoi(entry.path().filename().string(), &number)) {
+      numbers.push_back(number);
+    }
+  }
+  for (const int number : numbers) {
+    std::error_code gone;  // The iterator's own.
+    const fs::path target =
+        fs::read_symlink(absl::StrCat("/proc/self/fd/", number), gone);
+    if (!gone) open[number] = target.string();
+  }
+  return open;
+}
+
+// Names and numbers.
+std::vector<std::string> Threads() {
+  std::vector<std::string> threads;
+  for (const fs::directory_entry& entry :
+       fs::directory_iterator("/proc/self/task")) {
+    std::string name;
+    std::getline(std::ifstream(entry.path() / "comm"), name);
+    threads.push_back(
+        absl::StrCat(entry.path().filename().string(), " (", name, ")"));
+  }
+  std::sort(threads.begin(), threads.end());
+  return threads;
+}
+
+// What each signal does: its handler's address, flags, and whether it is
+// blocked.
+std::map<int, std::string> SignalSettings() {
+  std::map<int, std::string> settings;
+  sigset_t mask;
+  sigemptyset(&mask);
+  pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+  // The last two are the watchdog's.
+  for (int signal = 1; signal < SIGRTMAX - 1; ++signal) {
+    struct sigaction action {};
+    if (sigaction(signal, nullptr, &action) != 0) continue;
+    // SA_RESTORER: the C library adds it to whatever it sets.
+    constexpr int kRestorer = 0x04000000;
+    settings[signal] = absl::StrCat(
+        "handler ",
+        absl::Hex(reinterpret_cast<uintptr_t>(action.sa_handler)), ", flags ",
+        absl::Hex(action.sa_flags & ~kRestorer),
+        sigismember(&mask, signal) != 0 ? ", blocked" : "");
+  }
+  return settings;
+}
+
+}  // namespace
+
+LeakCheck::LeakCheck() {
+  directory_ = "/tmp/ward-test-XXXXXX";
+  if (mkdtemp(directory_.data()) == nullptr) std::abort();
+  // Tests have no other thread at this point. NOLINTBEGIN(concurrency-mt-unsafe)
+  setenv("TMPDIR", directory_.c_str(), 1);
+  unsetenv("XDG_RUNTIME_DIR");
+  // NOLINTEND(concurrency-mt-unsafe)
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  // Its event for signals stays open by design; it is there from the start.
+  (void)Environment::Posix().TakeSignals({});
+  descriptors_ = Descriptors();
+  threads_ = Threads();
+  signals_ = SignalSettings();
+}
+
+LeakCheck::~LeakCheck() {
+  std::error_code ignored;
+  fs::remove_all(directory_, ignored);
+}
+
+std::vector<std::string> LeakCheck::FindAllButThreads() const {
+  std::vector<std::string> found;
+  const std::map<int, std::string> descriptors = Descriptors();
+  for (const auto& [number, target] : descriptors) {
+    const auto before = descriptors_.find(number);
+    if (before == descriptors_.end() || before->second != target) {
+      found.push_back(absl::StrCat("descriptor ", number, " is left open: ",
+                                   target));
+    }
+  }
+  for (const auto& [number, target] : descriptors_) {
+    if (descriptors.count(number) == 0) {
+      found.push_back(absl::StrCat("descriptor ", number,
+                                   ", which the test did not open, is closed: ",
+                                   target));
+    }
+  }
+  siginfo_t child{};
+  if (waitid(P_ALL, 0, &child, WEXITED | WNOHANG | WNOWAIT) == 0) {
+    found.push_back(child.si_pid == 0
+                        ? "a child process is still running"
+                        : absl::StrCat("child process ", child.si_pid,
+                                       " has ended and was not waited for"));
+  }
+  for (const fs::directory_entry& entry :
+       fs::recursive_directory_iterator(directory_)) {
+    found.push_back(absl::StrCat("a file is left: ", entry.path().string()));
+  }
+  for (const auto& [signal, setting] : SignalSettings()) {
+    const auto before = signals_.find(signal);
+    if (before != signals_.end() && before->second != setting) {
+      found.push_back(absl::StrCat("signal ", signal, " was ", before->second,
+                                   ", and is ", setting));
+    }
+  }
+  return found;
+}
+
+std::vector<std::string> LeakCheck::Find() const {
+  std::vector<std::string> found = FindAllButThreads();
+  // A thread that was joined can be seen for a moment longer: pthread_join(3)
+  // waits for the clearing of its number, with which its end begins.
+  const absl::Time patience = absl::Now() + absl::Seconds(2);
+  std::vector<std::string> more;
+  do {
+    more.clear();
+    const std::vector<std::string> threads = Threads();
+    std::set_difference(threads.begin(), threads.end(), threads_.begin(),
+                        threads_.end(), std::back_inserter(more));
+    if (!more.empty()) absl::SleepFor(absl::Milliseconds(1));
+  } while (!more.empty() && absl::Now() < patience);
+  for (const std::string& thread : more) {
+    found.push_back(absl::StrCat("thread ", thread, " is still running"));
+  }
+  return found;
+}
+
+}  // namespace ward::testing

@@ -1,0 +1,44 @@
+// What a test leaves behind in this process and on this machine.
+
+#ifndef WARD_TESTING_LEAK_CHECK_H_
+#define WARD_TESTING_LEAK_CHECK_H_
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace ward::testing {
+
+// From its construction on, private directories of servers appear in
+// directory(), and orphans come to this process. The first one stays so until
+// the process ends (prctl(2), PR_SET_CHILD_SUBREAPER).
+class LeakCheck {
+ public:
+  LeakCheck();
+  LeakCheck(const LeakCheck&) = delete;
+  LeakCheck& operator=(const LeakCheck&) = delete;
+
+  // Removes directory() with all that is in it.
+  ~LeakCheck();
+
+  // Empty at first; for the test's files, too.
+  const std::string& directory() const { return directory_; }
+
+  // A line for each descriptor (with what it refers to), child process, file in
+  // directory(), and changed signal that was not there at the start, and for
+  // each descriptor that was, and is no more; and for each thread.
+  std::vector<std::string> Find() const;
+
+  // The same but for threads: those that a simulation has killed stay.
+  std::vector<std::string> FindAllButThreads() const;
+
+ private:
+  std::string directory_;
+  std::map<int, std::string> descriptors_;
+  std::vector<std::string> threads_;
+  std::map<int, std::string> signals_;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_LEAK_CHECK_H_

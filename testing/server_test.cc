@@ -1,0 +1,209 @@
+#include "ward/testing/server_test.h"
+
+#include <signal.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "ward/channel/message_channel.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/environment.h"
+#include "ward/testing/leak_check.h"
+#include "ward/testing/simulation.h"
+#include "ward/testing/strategy.h"
+#include "ward/testing/threaded_environment.h"
+
+namespace ward::testing {
+namespace {
+
+// What other processes may take to end after the test, on the simulated clock.
+constexpr absl::Duration kSettle = absl::Minutes(2);
+
+constexpr absl::Duration kLongestWait = absl::Seconds(10);
+
+// No test sets them meanwhile. NOLINTBEGIN(concurrency-mt-unsafe)
+std::string_view FromEnvironment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+// NOLINTEND(concurrency-mt-unsafe)
+
+// Another schedule in each of --runs_per_test.
+uint64_t Seed() {
+  uint64_t number;
+  return absl::SimpleAtoi(FromEnvironment("TEST_RUN_NUMBER"), &number) ? number
+                                                                       : 1;
+}
+
+void WriteMermaid(const Transcript& transcript) {
+  const std::string_view folder =
+      FromEnvironment("TEST_UNDECLARED_OUTPUTS_DIR");
+  const auto* const test =
+      ::testing::UnitTest::GetInstance()->current_test_info();
+  if (folder.empty() || test == nullptr) return;
+  const std::string name = absl::StrReplaceAll(
+      absl::StrCat(test->test_suite_name(), ".", test->name()), {{"/", "_"}});
+  std::ofstream(absl::StrCat(folder, "/", name, ".mmd"))
+      << transcript.ToMermaid();
+}
+
+}  // namespace
+
+Mode TestMode() {
+  const std::string_view mode = FromEnvironment("WARD_TEST_MODE");
+  if (mode.empty() || mode == "simulated") return Mode::kSimulated;
+  if (mode == "threaded") return Mode::kThreaded;
+  if (mode == "forked") return Mode::kForked;
+  std::cerr << "WARD_TEST_MODE is simulated, threaded or forked, not \"" << mode
+            << "\"\n";
+  std::abort();
+}
+
+ServerTestBase::ServerTestBase() {
+  leaks_.emplace();
+  switch (TestMode()) {
+    case Mode::kSimulated:
+      strategy_ = std::make_unique<RandomStrategy>(Seed());
+      simulation_ = std::make_unique<Simulation>(*strategy_, SimulationOptions());
+      break;
+    case Mode::kThreaded:
+      threaded_ = std::make_unique<ThreadedEnvironment>();
+      Environment::SetDefaultForTesting(threaded_.get());
+      break;
+    case Mode::kForked:
+      break;
+  }
+}
+
+ServerTestBase::~ServerTestBase() {
+  simulation_.reset();
+  if (threaded_ != nullptr) Environment::SetDefaultForTesting(nullptr);
+}
+
+void ServerTestBase::TearDown() {
+  std::vector<std::string> left;
+  if (simulation_ != nullptr) {
+    Advance(kSettle);
+    left = simulation_->environment().Leftovers();
+    for (std::string& leak : leaks_->FindAllButThreads()) {
+      left.push_back(std::move(leak));
+    }
+  } else {
+    left = leaks_->Find();
+  }
+  for (const std::string& leak : left) {
+    ADD_FAILURE() << "The test has left something behind: " << leak;
+  }
+  if (simulation_ == nullptr || !HasFailure()) return;
+  std::cout << simulation_->transcript().ToText()
+            << "With the same schedule: --test_env=TEST_RUN_NUMBER=" << Seed()
+            << "\n";
+  WriteMermaid(simulation_->transcript());
+}
+
+void ServerTestBase::Advance(absl::Duration time) {
+  if (simulation_ != nullptr) {
+    simulation_->scheduler().Advance(time);
+  } else if (time <= kLongestWait) {
+    absl::SleepFor(time);
+  } else {
+    ADD_FAILURE() << "Only a simulated test can let "
+                  << absl::FormatDuration(time)
+                  << " pass: ask MovesClock() first";
+  }
+}
+
+void ServerTestBase::RunAtOnce(std::vector<absl::AnyInvocable<void()>> bodies) {
+  std::vector<std::unique_ptr<Thread>> threads;
+  for (absl::AnyInvocable<void()>& body : bodies) {
+    absl::StatusOr<std::unique_ptr<Thread>> thread =
+        environment().StartThread(std::move(body));
+    if (!thread.ok()) {
+      ADD_FAILURE() << thread.status();
+      continue;
+    }
+    threads.push_back(*std::move(thread));
+  }
+}
+
+void ServerTestBase::Raise(const AbstractServer& server, int signal) {
+  if (simulation_ != nullptr) {
+    simulation_->environment().Raise(server.server_pid(), signal);
+  } else if (threaded_ != nullptr) {
+    EXPECT_EQ(threaded_->Raise(signal), absl::OkStatus());
+  } else {
+    EXPECT_EQ(kill(server.server_pid(), signal), 0);
+  }
+}
+
+ServerTestBase::Owner ServerTestBase::AddOwner() {
+  Owner owner;
+  auto ends = environment().CreateTransportPair();
+  if (!ends.ok()) {
+    ADD_FAILURE() << ends.status();
+    return owner;
+  }
+  ForkOptions options;
+  options.keep_all_open = true;
+  options.keep_open = {ends->second->descriptor()};
+  auto process = environment().Fork(
+      options, [told = std::move(ends->second)]() mutable {
+        MessageChannel channel(std::move(told));
+        (void)channel.Read();
+        return 0;
+      });
+  if (!process.ok()) {
+    ADD_FAILURE() << process.status();
+    return owner;
+  }
+  owner.told_ = std::move(ends->first);
+  owner.process_ = *std::move(process);
+  return owner;
+}
+
+void ServerTestBase::Owner::Kill() {
+  EXPECT_EQ(process_->Kill(SIGKILL), absl::OkStatus());
+  EXPECT_TRUE(process_->Wait(absl::InfiniteFuture()).ok());
+  told_.reset();
+}
+
+void ServerTestBase::Owner::Quit() {
+  told_->ShutDown();
+  EXPECT_TRUE(process_->Wait(absl::InfiniteFuture()).ok());
+  told_.reset();
+}
+
+int ServerTestBase::RunInProcess(absl::AnyInvocable<int()> body) {
+  ForkOptions options;
+  options.keep_all_open = true;
+  auto process = environment().Fork(options, std::move(body));
+  if (!process.ok()) {
+    ADD_FAILURE() << process.status();
+    return -1;
+  }
+  const auto exit = (*process)->Wait(absl::InfiniteFuture());
+  if (!exit.ok()) {
+    ADD_FAILURE() << exit.status();
+    return -1;
+  }
+  return exit->kind == ProcessExit::Kind::kExited ? exit->value : -exit->value;
+}
+
+}  // namespace ward::testing

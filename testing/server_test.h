@@ -1,0 +1,186 @@
+// A fixture that runs a server, and the test its client.
+//
+//   class HelloServerTest : public ward::testing::ServerTest<HelloServer> {};
+//
+//   TEST_F(HelloServerTest, GreetsByName) {
+//     EXPECT_THAT(Call("hello", "Joe"), RepliesWith("Hello Joe"));
+//   }
+//
+// The same test runs in three modes; ward_server_test (defs.bzl) makes a target
+// for each:
+//   simulated  server and test in one process, on simulated threads, sockets,
+//              processes and time: deterministic, and done in microseconds
+//   threaded   server and test in one process, over real sockets
+//   forked     as in production
+// Without ward_server_test it is simulated; WARD_TEST_MODE says otherwise.
+//
+// What holds in which mode:
+//                                        simulated  threaded  forked
+//   SharesMemory(): the test may look
+//     at what handlers did to server()       x          x
+//   HasProcesses(): the server can be
+//     killed, owners come and go             x                     x
+//   MovesClock(): Advance() of any
+//     length takes no time                   x
+// A test that needs one of these asks for it first:
+//   if (!SharesMemory()) GTEST_SKIP();
+//
+// A test fails, by name of what it is, for whatever it leaves behind: open
+// descriptors and connections, threads, processes, sockets' names, files in
+// directory(), changed signals. A simulated test that fails prints what its
+// processes said to each other, as a sequence diagram; another one for Mermaid
+// is among the test's undeclared outputs.
+
+#ifndef WARD_TESTING_SERVER_TEST_H_
+#define WARD_TESTING_SERVER_TEST_H_
+
+#include <sys/types.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/status_macros.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/environment.h"
+#include "ward/testing/leak_check.h"
+#include "ward/testing/simulation.h"
+#include "ward/testing/strategy.h"
+#include "ward/testing/threaded_environment.h"
+
+namespace ward::testing {
+
+enum class Mode { kSimulated, kThreaded, kForked };
+
+// Of this process: WARD_TEST_MODE.
+Mode TestMode();
+
+inline bool SharesMemory() { return TestMode() != Mode::kForked; }
+inline bool HasProcesses() { return TestMode() != Mode::kThreaded; }
+inline bool MovesClock() { return TestMode() == Mode::kSimulated; }
+
+// Sends one message to `server` and returns the reply.
+template <typename... Arguments>
+absl::StatusOr<Message> CallServer(AbstractServer& server,
+                                   const Arguments&... arguments) {
+  Message reply;
+  WARD_RETURN_IF_ERROR(
+      server.Connect([&](MessageChannel& channel) -> absl::Status {
+        WARD_RETURN_IF_ERROR(channel.Write(arguments...));
+        WARD_ASSIGN_OR_RETURN(reply, channel.Read());
+        return absl::OkStatus();
+      }));
+  return reply;
+}
+
+// What the fixture does for any server, or for several. Servers that the test
+// makes itself run in the test's mode, too.
+class ServerTestBase : public ::testing::Test {
+ protected:
+  ServerTestBase();
+  ~ServerTestBase() override;
+
+  // The environment of the mode.
+  Environment& environment() { return Environment::Default(); }
+
+  // For the test's files. Empty, and to be left empty.
+  const std::string& directory() const { return leaks_->directory(); }
+
+  // Lets `time` pass. Where the clock cannot be moved, really waits; over ten
+  // seconds that fails the test.
+  void Advance(absl::Duration time);
+
+  // Calls all of `bodies` at the same time, and returns when all have returned.
+  void RunAtOnce(std::vector<absl::AnyInvocable<void()>> bodies);
+
+  // Sends `signal` to the process of `server` (HasProcesses(), or one that the
+  // server receives).
+  void Raise(const AbstractServer& server, int signal);
+
+  // A process that owns the servers that this one owns, and does nothing else
+  // (HasProcesses()). End it with one of the two.
+  class Owner {
+   public:
+    void Kill();  // By SIGKILL.
+    void Quit();  // By itself.
+
+   private:
+    friend class ServerTestBase;
+    std::unique_ptr<Transport> told_;
+    std::unique_ptr<Process> process_;
+  };
+  Owner AddOwner();
+
+  // Runs `body` in a process of its own, which has all that this one has, and
+  // returns its code, or minus the signal that ended it (HasProcesses()). Where
+  // it is forked nobody sees its failed assertions.
+  int RunInProcess(absl::AnyInvocable<int()> body);
+
+  void TearDown() override;
+
+ private:
+  std::optional<LeakCheck> leaks_;
+  std::unique_ptr<Strategy> strategy_;
+  std::unique_ptr<Simulation> simulation_;
+  std::unique_ptr<ThreadedEnvironment> threaded_;
+};
+
+// Starts a Server before each test, and stops it afterwards. Override
+// MakeServer() to give it options.
+template <typename Server>
+class ServerTest : public ServerTestBase {
+ protected:
+  virtual std::unique_ptr<Server> MakeServer() {
+    return std::make_unique<Server>();
+  }
+
+  void SetUp() override {
+    server_ = MakeServer();
+    ASSERT_EQ(server_->Start(), absl::OkStatus());
+  }
+
+  void TearDown() override {
+    if (server_ != nullptr && server_->started()) {
+      EXPECT_EQ(server_->Stop(), absl::OkStatus());
+    }
+    server_.reset();
+    ServerTestBase::TearDown();
+  }
+
+  // The owner's object. What handlers did to it can be seen here only where
+  // SharesMemory().
+  Server& server() { return *server_; }
+
+  // Sends one message and returns the reply.
+  template <typename... Arguments>
+  absl::StatusOr<Message> Call(const Arguments&... arguments) {
+    return CallServer(server(), arguments...);
+  }
+
+  absl::Status Connect(absl::FunctionRef<absl::Status(MessageChannel&)> use) {
+    return server().Connect(use);
+  }
+
+  void Raise(int signal) { ServerTestBase::Raise(server(), signal); }
+
+  // SIGKILL (HasProcesses()). The next call, or Stop, tells of it.
+  void KillServer() { Raise(9); }
+
+ private:
+  std::unique_ptr<Server> server_;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_SERVER_TEST_H_

@@ -1,0 +1,76 @@
+// The operating system, but for processes: a fork is a thread.
+//
+// Servers that it starts run in the test's own process, over real sockets and
+// in real time, where a debugger and sanitizers see both sides at once. Signals
+// exist between the test and such a server alone. What takes a process of its
+// own is refused with FailedPrecondition: to be killed.
+
+#ifndef WARD_TESTING_THREADED_ENVIRONMENT_H_
+#define WARD_TESTING_THREADED_ENVIRONMENT_H_
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/server/environment.h"
+
+namespace ward::testing {
+
+class ThreadedEnvironment final : public Environment {
+ public:
+  absl::Time TimeNow() override { return posix_.TimeNow(); }
+  absl::StatusOr<std::unique_ptr<Thread>> StartThread(
+      absl::AnyInvocable<void()> body) override {
+    return posix_.StartThread(std::move(body));
+  }
+  absl::StatusOr<std::unique_ptr<Listener>> Listen(
+      const ListenOptions& options) override;
+  absl::StatusOr<std::unique_ptr<Transport>> Connect(
+      const std::string& path, absl::Time deadline) override {
+    return posix_.Connect(path, deadline);
+  }
+  absl::StatusOr<
+      std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>>>
+  CreateTransportPair() override {
+    return posix_.CreateTransportPair();
+  }
+  absl::StatusOr<size_t> Poll(absl::Span<const Pollable* const> polled,
+                              absl::Time deadline) override {
+    return posix_.Poll(polled, deadline);
+  }
+  absl::StatusOr<std::unique_ptr<Process>> Fork(
+      const ForkOptions& options, absl::AnyInvocable<int()> child) override;
+  // A thread cannot be ended from outside: tests have Bazel's time limit.
+  absl::Status SetProcessDeadline(absl::Duration) override {
+    return absl::OkStatus();
+  }
+  pid_t ProcessId() override { return posix_.ProcessId(); }
+  uid_t UserId() override { return posix_.UserId(); }
+  absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
+      const SignalPlan& plan) override;
+  void Log(std::string_view line) override { posix_.Log(line); }
+
+  // Sends `signal` to the server that was started last.
+  absl::Status Raise(int signal);
+
+ private:
+  friend class ThreadedSignals;
+
+  Environment& posix_ = Environment::Posix();
+  absl::Mutex mutex_;
+  class ThreadedSignals* signals_ ABSL_GUARDED_BY(mutex_) = nullptr;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_THREADED_ENVIRONMENT_H_
