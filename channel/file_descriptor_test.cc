@@ -17,7 +17,6 @@
 namespace ward {
 namespace {
 
-
 static_assert(!std::is_copy_constructible_v<FileDescriptor>);
 static_assert(std::is_nothrow_move_constructible_v<FileDescriptor>);
 static_assert(!std::is_convertible_v<int, FileDescriptor>);

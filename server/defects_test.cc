@@ -134,7 +134,8 @@ TEST_F(DefectsTest, Defect01_TwoHandlersCanWaitForEachOther) {
       });
   ASSERT_THAT(server.Start(), IsOk());
   std::thread other([&] {
-    EXPECT_THAT(Call(server, "first", there.write, back.read), IsOkAndHolds("x"));
+    EXPECT_THAT(Call(server, "first", there.write, back.read),
+                IsOkAndHolds("x"));
   });
   EXPECT_THAT(Call(server, "first", back.write, there.read), IsOkAndHolds("x"));
   other.join();

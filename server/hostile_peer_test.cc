@@ -199,7 +199,6 @@ std::ostream& operator<<(std::ostream& out, const Attack& attack) {
 class HostilePeerTest : public NothingLeftTest {
  protected:
   void SetUp() override {
-    NothingLeftTest::SetUp();
     ServerOptions options = Shared();
     options.max_clients = kMaxClients;
     options.max_unauthenticated_clients = kMaxUnauthenticated;

@@ -47,6 +47,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/testing/leak_check.h"
 #include "ward/testing/matchers.h"
 
 #ifdef __has_feature
@@ -271,7 +272,7 @@ class StderrCapture {
 class TestServer : public AbstractServer {
  public:
   explicit TestServer(ServerOptions options = {})
-      : AbstractServer(std::move(options)) {
+      : AbstractServer(Patient(std::move(options))) {
     DefineMessageHandler("echo",
                          [](MessageChannel& channel, std::string_view text) {
                            return channel.Write(text);
@@ -297,6 +298,15 @@ class TestServer : public AbstractServer {
   absl::Status FinalizeServer() override { return CallHook(finalize); }
 
  private:
+  // Not even a machine that stands still for seconds makes a test fail that
+  // does not care for this limit.
+  static ServerOptions Patient(ServerOptions options) {
+    if (options.stop.kill_after == StopOptions().kill_after) {
+      options.stop.kill_after = kSurely;
+    }
+    return options;
+  }
+
   static absl::Status CallHook(const std::function<absl::Status()>& hook) {
     return hook == nullptr ? absl::OkStatus() : hook();
   }
@@ -356,40 +366,20 @@ inline std::string Varint(uint64_t value) {
 
 // --- the fixture ---
 
-// Each test gets an empty directory, directory(), where private directories of
-// servers appear too. It fails if it leaves a descriptor, a process (orphans
-// come to this process), a file, or a changed signal.
+// A test of real processes that fails for what it leaves behind; see LeakCheck.
 class NothingLeftTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = "/tmp/ward-test-XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    directory_ = name;
-    setenv("TMPDIR", directory_.c_str(), 1);
-    unsetenv("XDG_RUNTIME_DIR");
-    ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
-    // Its event for signals stays open by design; it is there from the start.
-    ASSERT_THAT(Environment::Posix().TakeSignals({}), IsOk());
-    actions_ = Actions();
-    descriptors_ = DescriptorsOf(getpid());
-  }
-
   void TearDown() override {
-    EXPECT_EQ(DescriptorsOf(getpid()), descriptors_) << "descriptors are left";
-    EXPECT_TRUE(Actions() == actions_) << "signals are changed";
-    const pid_t left = waitpid(-1, nullptr, WNOHANG);
-    EXPECT_EQ(left, -1) << "a process is left";
-    if (left == -1) {
-      EXPECT_EQ(errno, ECHILD);
+    for (const std::string& leak : leaks_.Find()) {
+      ADD_FAILURE() << "The test has left something behind: " << leak;
     }
-    EXPECT_THAT(NamesIn(directory_), ::testing::IsEmpty());
-    rmdir(directory_.c_str());
   }
 
-  const std::string& directory() const { return directory_; }
+  // Where private directories of servers appear too.
+  const std::string& directory() const { return leaks_.directory(); }
 
   // A place for a socket.
-  std::string path() const { return directory_ + "/s"; }
+  std::string path() const { return directory() + "/s"; }
 
   // Options for a server at path(), to be reached by other objects too.
   ServerOptions Shared() const {
@@ -400,25 +390,7 @@ class NothingLeftTest : public ::testing::Test {
   }
 
  private:
-  static std::vector<std::string> Actions() {
-    std::vector<std::string> actions;
-    sigset_t mask;
-    sigemptyset(&mask);
-    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
-    for (int signal = 1; signal <= SIGRTMAX; ++signal) {
-      struct sigaction action {};
-      sigaction(signal, nullptr, &action);
-      // SA_RESTORER: the C library adds it to whatever it sets.
-      actions.push_back(absl::StrCat(
-          reinterpret_cast<uintptr_t>(action.sa_handler), " ",
-          action.sa_flags & ~0x04000000, " ", sigismember(&mask, signal)));
-    }
-    return actions;
-  }
-
-  std::string directory_;
-  std::vector<std::string> actions_;
-  std::map<int, std::string> descriptors_;
+  const testing::LeakCheck leaks_;
 };
 
 }  // namespace ward

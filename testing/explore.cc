@@ -113,8 +113,8 @@ class FailureListener : public ::testing::EmptyTestEventListener {
  public:
   void OnTestPartResult(const ::testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    absl::StrAppend(&text_, result.file_name() == nullptr ? "?"
-                                                          : result.file_name(),
+    absl::StrAppend(&text_,
+                    result.file_name() == nullptr ? "?" : result.file_name(),
                     ":", result.line_number(), ": ", result.message(), "\n");
   }
   const std::string& text() const { return text_; }
@@ -181,8 +181,7 @@ std::string Run(const ExploreOptions& options, Strategy& strategy,
   record.switches += simulation.scheduler().switches();
   record.thread_choices = std::max(record.thread_choices, thread_choices);
   record.fingerprint = simulation.transcript().Fingerprint();
-  killed_threads +=
-      simulation.scheduler().killed_threads() + left.size();
+  killed_threads += simulation.scheduler().killed_threads() + left.size();
   Store(simulation.transcript().ToText(), record.transcript,
         record.transcript_size);
   return absl::StrJoin(left, "\n");
@@ -284,14 +283,14 @@ class Worker {
     pid_ = 0;
     if (record().outcome != Record::Outcome::kRunning) return;
     record().outcome = Record::Outcome::kFailed;
-    Store(absl::StrCat(WIFSIGNALED(status)
-                           ? absl::StrCat("a crash: signal ", WTERMSIG(status),
-                                          " (", strsignal(WTERMSIG(status)),
-                                          ")")
-                           : absl::StrCat("the process exited with code ",
-                                          WEXITSTATUS(status)),
-                       "\n"),
-          record().what, record().what_size);
+    Store(
+        absl::StrCat(WIFSIGNALED(status)
+                         ? absl::StrCat("a crash: signal ", WTERMSIG(status),
+                                        " (", strsignal(WTERMSIG(status)), ")")
+                         : absl::StrCat("the process exited with code ",
+                                        WEXITSTATUS(status)),
+                     "\n"),
+        record().what, record().what_size);
     record().transcript_size = 0;
   }
 
@@ -344,8 +343,7 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
     failure.deviations = record.Taken();
     failure.what = absl::StrCat(
         std::string_view(record.what.data(), record.what_size), from.Output());
-    failure.transcript.assign(record.transcript.data(),
-                              record.transcript_size);
+    failure.transcript.assign(record.transcript.data(), record.transcript_size);
   };
   take(worker);
 
@@ -386,8 +384,7 @@ std::string CommandFor(const Deviations& deviations) {
   return absl::StrCat(
       "bazel test ", target == nullptr ? "<this target>" : target,
       " --test_output=all --test_filter=", test->test_suite_name(), ".",
-      test->name(),
-      " --test_env=WARD_REPLAY=", FormatDeviations(deviations));
+      test->name(), " --test_env=WARD_REPLAY=", FormatDeviations(deviations));
 }
 
 }  // namespace
@@ -503,10 +500,10 @@ void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
                 << ", " << failure.found.size()
                 << " switches and faults) failed.\n"
                 << (failure.replayed
-                        ? absl::StrCat(
-                              "It still fails with ", failure.deviations.size(),
-                              " of them. To see it again:\n  ",
-                              CommandFor(failure.deviations), "\n")
+                        ? absl::StrCat("It still fails with ",
+                                       failure.deviations.size(),
+                                       " of them. To see it again:\n  ",
+                                       CommandFor(failure.deviations), "\n")
                         : "Replayed, it did not fail: something else than its "
                           "schedule decides, such as the address of an object, "
                           "memory that was never set, or a file.\n")

@@ -75,9 +75,8 @@ std::map<int, std::string> SignalSettings() {
     // SA_RESTORER: the C library adds it to whatever it sets.
     constexpr int kRestorer = 0x04000000;
     settings[signal] = absl::StrCat(
-        "handler ",
-        absl::Hex(reinterpret_cast<uintptr_t>(action.sa_handler)), ", flags ",
-        absl::Hex(action.sa_flags & ~kRestorer),
+        "handler ", absl::Hex(reinterpret_cast<uintptr_t>(action.sa_handler)),
+        ", flags ", absl::Hex(action.sa_flags & ~kRestorer),
         sigismember(&mask, signal) != 0 ? ", blocked" : "");
   }
   return settings;
@@ -88,7 +87,8 @@ std::map<int, std::string> SignalSettings() {
 LeakCheck::LeakCheck() {
   directory_ = "/tmp/ward-test-XXXXXX";
   if (mkdtemp(directory_.data()) == nullptr) std::abort();
-  // Tests have no other thread at this point. NOLINTBEGIN(concurrency-mt-unsafe)
+  // Tests have no other thread at this point.
+  // NOLINTBEGIN(concurrency-mt-unsafe)
   setenv("TMPDIR", directory_.c_str(), 1);
   unsetenv("XDG_RUNTIME_DIR");
   // NOLINTEND(concurrency-mt-unsafe)
@@ -111,15 +111,15 @@ std::vector<std::string> LeakCheck::FindAllButThreads() const {
   for (const auto& [number, target] : descriptors) {
     const auto before = descriptors_.find(number);
     if (before == descriptors_.end() || before->second != target) {
-      found.push_back(absl::StrCat("descriptor ", number, " is left open: ",
-                                   target));
+      found.push_back(
+          absl::StrCat("descriptor ", number, " is left open: ", target));
     }
   }
   for (const auto& [number, target] : descriptors_) {
     if (descriptors.count(number) == 0) {
-      found.push_back(absl::StrCat("descriptor ", number,
-                                   ", which the test did not open, is closed: ",
-                                   target));
+      found.push_back(
+          absl::StrCat("descriptor ", number,
+                       ", which the test did not open, is closed: ", target));
     }
   }
   siginfo_t child{};

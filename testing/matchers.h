@@ -113,8 +113,7 @@ auto RepliesWith(const Parts&... parts) {
 }
 
 // For a Message, or a StatusOr of one.
-MATCHER_P(HasDescriptors, count,
-          absl::StrCat("has ", count, " descriptors")) {
+MATCHER_P(HasDescriptors, count, absl::StrCat("has ", count, " descriptors")) {
   internal::Describe(arg, result_listener);
   const Message* const message = internal::MessageOf(arg);
   if (message == nullptr) return false;

@@ -81,7 +81,8 @@ ServerTestBase::ServerTestBase() {
   switch (TestMode()) {
     case Mode::kSimulated:
       strategy_ = std::make_unique<RandomStrategy>(Seed());
-      simulation_ = std::make_unique<Simulation>(*strategy_, SimulationOptions());
+      simulation_ =
+          std::make_unique<Simulation>(*strategy_, SimulationOptions());
       break;
     case Mode::kThreaded:
       threaded_ = std::make_unique<ThreadedEnvironment>();
@@ -163,8 +164,8 @@ ServerTestBase::Owner ServerTestBase::AddOwner() {
   ForkOptions options;
   options.keep_all_open = true;
   options.keep_open = {ends->second->descriptor()};
-  auto process = environment().Fork(
-      options, [told = std::move(ends->second)]() mutable {
+  auto process =
+      environment().Fork(options, [told = std::move(ends->second)]() mutable {
         MessageChannel channel(std::move(told));
         (void)channel.Read();
         return 0;

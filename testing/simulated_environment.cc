@@ -375,7 +375,7 @@ void SimulatedEnvironment::Release(ListenSocket& socket, pid_t holder) {
   socket.shut = true;
   // Clients that nobody has accepted lose their connection.
   for (const auto& client : socket.queue) {
-    client->other()->Reset();
+    if (client->other() != nullptr) client->other()->Reset();
     client->Close();
   }
   socket.queue.clear();
@@ -405,6 +405,7 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
   auto socket = std::make_shared<ListenSocket>();
   socket->path = path;
   socket->holders = {ProcessId()};
+  socket->users = {ProcessId()};
   names_[path] = socket;
   const int number = next_number_++;
   listeners_.emplace(number, socket);
@@ -531,6 +532,7 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
     if (keeps(number) ||
         (options.keep_all_open && socket->holders.contains(parent))) {
       socket->holders.insert(pid);
+      socket->users.insert(pid);
     }
   }
   processes_.at(pid).blocked = true;
@@ -652,6 +654,12 @@ std::vector<std::string> SimulatedEnvironment::Leftovers() const {
     left.push_back(absl::StrCat("a thread is still running: ", threads[i]));
   }
   for (const auto& [path, socket] : names_) {
+    const bool all_killed = std::all_of(
+        socket->users.begin(), socket->users.end(), [this](pid_t pid) {
+          const auto& exit = processes_.at(pid).exit;
+          return exit.has_value() && exit->kind == ProcessExit::Kind::kSignaled;
+        });
+    if (all_killed) continue;
     left.push_back(absl::StrCat("a socket's name is left: ", path));
   }
   if (processes_.at(kTestProcess).plan.has_value()) {

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <deque>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -92,8 +93,8 @@ class SimulatedEnvironment final : public Environment {
 
   bool IsAlive(pid_t process) const;
 
-  // What the test process has open, who else runs, and which names are left:
-  // a line each.
+  // What the test process has open, who else runs, and which sockets' names are
+  // left that not all of their users have died over: a line each.
   std::vector<std::string> Leftovers() const;
 
   // What was logged.
@@ -111,6 +112,8 @@ class SimulatedEnvironment final : public Environment {
     std::deque<std::shared_ptr<SimulatedSocket>> queue;
     bool shut = false;
     absl::btree_set<pid_t> holders;
+    // All that ever had it.
+    absl::btree_set<pid_t> users;
   };
 
   struct ProcessState {
@@ -145,7 +148,8 @@ class SimulatedEnvironment final : public Environment {
   Scheduler& scheduler_;
   const SimulationFaults faults_;
   Transcript& transcript_;
-  absl::btree_map<pid_t, ProcessState> processes_;
+  // Referred to from elsewhere: no btree_map, whose elements move.
+  std::map<pid_t, ProcessState> processes_;
   absl::btree_map<std::string, std::shared_ptr<ListenSocket>> names_;
   // By the numbers that stand for descriptors.
   absl::btree_map<int, std::shared_ptr<SimulatedSocket>> sockets_;

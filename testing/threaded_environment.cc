@@ -54,7 +54,8 @@ class Event final : public Pollable {
   FileDescriptor fd_;
 };
 
-// A forked child would have a copy: the owner's Close must not end the server's.
+// A forked child would have a copy: the owner's Close must not end the
+// server's.
 class SharedListener final : public Listener {
  public:
   explicit SharedListener(std::unique_ptr<Listener> listener)
@@ -85,13 +86,13 @@ class ThreadedProcess final : public Process {
 
   absl::Status Start(absl::AnyInvocable<int()> child) {
     WARD_ASSIGN_OR_RETURN(
-        thread_, environment_.StartThread(
-                     [this, child = std::move(child)]() mutable {
-                       const int code = child();
-                       child = nullptr;
-                       code_ = code;
-                       ended_.Set();
-                     }));
+        thread_,
+        environment_.StartThread([this, child = std::move(child)]() mutable {
+          const int code = child();
+          child = nullptr;
+          code_ = code;
+          ended_.Set();
+        }));
     return absl::OkStatus();
   }
 

@@ -29,8 +29,7 @@ TEST_F(HelloServerTest, HasAClientOfItsOwn) {
 }
 
 TEST_F(HelloServerTest, WantsBothNames) {
-  EXPECT_THAT(Call("hello", "Joe"),
-              FailsWith(ward::reason::kInvalidArguments));
+  EXPECT_THAT(Call("hello", "Joe"), FailsWith(ward::reason::kInvalidArguments));
 }
 
 }  // namespace

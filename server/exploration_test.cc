@@ -1,0 +1,275 @@
+// The life of a server under every schedule, with calls that fail and processes
+// that die at every step: whatever happens, each call returns in bounded time
+// with a status that says why, and nothing is left behind.
+
+#include <signal.h>
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/status_macros.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/environment.h"
+#include "ward/testing/explore.h"
+#include "ward/testing/matchers.h"
+#include "ward/testing/server_test.h"
+
+namespace ward {
+namespace {
+
+using testing::CallServer;
+using testing::Explore;
+using testing::ExploreOptions;
+using testing::IsOk;
+using testing::RepliesWith;
+using testing::Search;
+
+class EchoServer : public AbstractServer {
+ public:
+  explicit EchoServer(ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    DefineMessageHandler("echo",
+                         [](MessageChannel& channel, std::string_view text) {
+                           return channel.Write(text);
+                         });
+    // Replies after the client has sent something more.
+    DefineMessageHandler("hold", [](MessageChannel& channel) -> absl::Status {
+      WARD_RETURN_IF_ERROR(channel.Write("held"));
+      WARD_RETURN_IF_ERROR(channel.Read().status());
+      return channel.Write("released");
+    });
+    DefineMessageHandler("sleep", [](MessageChannel& channel) {
+      absl::SleepFor(absl::Seconds(1));
+      return channel.Write("slept");
+    });
+    DefineSignalHandler(SIGHUP, [] {});
+  }
+
+  using AbstractServer::environment;
+
+ protected:
+  absl::Status InitializeServer() override { return absl::OkStatus(); }
+};
+
+// Checks how long calls take, and that they fail with more than an empty or a
+// generic error.
+class Bounds {
+ public:
+  // Without `timed`, that they return at all: where delays let the clock leap
+  // while a thread could run, no time is too long.
+  Bounds(Environment& environment, bool timed)
+      : environment_(environment), timed_(timed) {}
+
+  template <typename Call>
+  auto Check(std::string_view what, absl::Duration limit, Call call) {
+    const absl::Time start = environment_.TimeNow();
+    auto result = call();
+    const absl::Duration took = environment_.TimeNow() - start;
+    if (timed_) {
+      EXPECT_LE(took, limit) << what;
+    }
+    const absl::Status& status = testing::internal::StatusOf(result);
+    EXPECT_FALSE(status.message().empty() && !status.ok()) << what;
+    EXPECT_NE(status.code(), absl::StatusCode::kInternal) << what << status;
+    EXPECT_NE(status.code(), absl::StatusCode::kUnknown) << what << status;
+    return result;
+  }
+
+ private:
+  Environment& environment_;
+  const bool timed_;
+};
+
+// What an owner waits for at most: see LaunchOptions, StopOptions, and the last
+// moment that the lifecycle gives a process.
+constexpr absl::Duration kStartLimit = absl::Seconds(60 + 5 + 5);
+constexpr absl::Duration kStopLimit = absl::Seconds(5 + 4 + 5);
+// A call's time is the handler's; a dead server is noticed at once.
+constexpr absl::Duration kCallLimit = absl::Seconds(10 + 2 + 5);
+
+ExploreOptions FaultsAndDeaths(Search search) {
+  ExploreOptions options;
+  options.search = search;
+  options.runs = 300;
+  options.faults = true;
+  options.deaths = true;
+  options.deviations = 2;
+  options.faults_per_run = 2;
+  return options;
+}
+
+// `body` is told whether its calls can be timed.
+void ExploreWithAndWithoutDelays(Search search,
+                                 absl::FunctionRef<void(bool timed)> body) {
+  ExploreOptions options = FaultsAndDeaths(search);
+  Explore(options, [&] { body(true); });
+  options.delays = true;
+  Explore(options, [&] { body(false); });
+}
+
+class ExplorationTest : public ::testing::TestWithParam<Search> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    Searches, ExplorationTest,
+    ::testing::Values(Search::kRandom, Search::kPct, Search::kDepthFirst),
+    [](const auto& info) -> std::string {
+      switch (info.param) {
+        case Search::kRandom:
+          return "Random";
+        case Search::kPct:
+          return "Pct";
+        case Search::kDepthFirst:
+          return "DepthFirst";
+      }
+      return "";
+    });
+
+void StartCallStop(bool timed) {
+  EchoServer server;
+  Bounds bounds(server.environment(), timed);
+  for (int i = 0; i < 2; ++i) {
+    if (!bounds.Check("Start", kStartLimit, [&] { return server.Start(); })
+             .ok()) {
+      EXPECT_FALSE(server.started());
+      continue;
+    }
+    {
+      const auto client = server.environment().StartThread([&] {
+        (void)bounds.Check("Call", kCallLimit,
+                           [&] { return CallServer(server, "echo", "a"); });
+      });
+      const absl::StatusOr<Message> reply = bounds.Check(
+          "Call", kCallLimit, [&] { return CallServer(server, "echo", "b"); });
+      if (reply.ok()) {
+        EXPECT_THAT(reply, RepliesWith("b"));
+      }
+    }
+    (void)bounds.Check("Stop", kStopLimit, [&] { return server.Stop(); });
+    EXPECT_FALSE(server.started());
+  }
+}
+
+TEST_P(ExplorationTest, StartCallStop) {
+  ExploreWithAndWithoutDelays(GetParam(), StartCallStop);
+}
+
+// The same when nothing goes wrong: everything succeeds, in every order.
+TEST_P(ExplorationTest, SucceedsInEveryOrder) {
+  ExploreOptions options;
+  options.search = GetParam();
+  options.runs = 300;
+  Explore(options, [] {
+    EchoServer server;
+    ASSERT_THAT(server.Start(), IsOk());
+    {
+      const auto client = server.environment().StartThread([&] {
+        EXPECT_THAT(CallServer(server, "echo", "a"), RepliesWith("a"));
+      });
+      EXPECT_THAT(CallServer(server, "echo", "b"), RepliesWith("b"));
+    }
+    EXPECT_THAT(server.Stop(), IsOk());
+  });
+}
+
+// Stop comes while a handler sleeps, one waits for its client, and one client
+// says nothing at all.
+void StopUnderLoad(bool timed) {
+  ServerOptions options;
+  options.max_clients = 1;
+  options.max_unauthenticated_clients = 1;
+  options.drain_time = absl::Milliseconds(500);
+  EchoServer server(std::move(options));
+  Bounds bounds(server.environment(), timed);
+  if (!server.Start().ok()) return;
+  {
+    const auto sleeper = server.environment().StartThread([&] {
+      // Perhaps after the one that holds the only place for 60 s.
+      (void)bounds.Check("Call", absl::Minutes(2),
+                         [&] { return CallServer(server, "sleep"); });
+    });
+    const auto holder = server.environment().StartThread([&] {
+      (void)bounds.Check("Connect", absl::Minutes(2), [&] {
+        return server.Connect([&](MessageChannel& channel) -> absl::Status {
+          channel.set_timeout(absl::Seconds(30));
+          WARD_RETURN_IF_ERROR(channel.Write("hold"));
+          WARD_RETURN_IF_ERROR(channel.Read().status());
+          WARD_RETURN_IF_ERROR(channel.Read().status());
+          return absl::OkStatus();
+        });
+      });
+    });
+    const auto silent = server.environment().StartThread([&] {
+      (void)server.Connect([&](MessageChannel& channel) -> absl::Status {
+        channel.set_timeout(absl::Seconds(30));
+        return channel.Read().status();
+      });
+    });
+    absl::SleepFor(absl::Milliseconds(100));
+    // Connects are under way, with which Stop may not be called: another owner
+    // asks the server to quit.
+    if (const pid_t pid = server.server_pid(); pid != 0) {
+      testing::Simulation::Current()->environment().Raise(pid, SIGTERM);
+    }
+  }
+  (void)bounds.Check("Stop", kStopLimit, [&] { return server.Stop(); });
+  EXPECT_FALSE(server.started());
+}
+
+TEST_P(ExplorationTest, StopUnderLoad) {
+  ExploreWithAndWithoutDelays(GetParam(), StopUnderLoad);
+}
+
+// Owners come and go, by themselves or killed; the server goes with the last.
+void Owners() {
+  Environment& environment = Environment::Default();
+  ForkOptions share;
+  share.keep_all_open = true;
+  const auto fork = [&](absl::AnyInvocable<int()> body) {
+    auto process = environment.Fork(share, std::move(body));
+    return process.ok() ? *std::move(process) : nullptr;
+  };
+  const auto wait = [](const std::unique_ptr<Process>& process) {
+    if (process == nullptr) return;
+    EXPECT_THAT(process->Wait(absl::InfiniteFuture()), IsOk());
+  };
+  const auto first = fork([&environment, fork, wait] {
+    // An owner that is killed never destroys it.
+    auto* const server = new EchoServer();
+    if (!server->Start().ok()) {
+      delete server;
+      return 1;
+    }
+    const auto second = fork([server] {
+      (void)CallServer(*server, "echo", "from another owner");
+      return 0;
+    });
+    (void)CallServer(*server, "echo", "from the first owner");
+    testing::Simulation::Current()->environment().Raise(server->server_pid(),
+                                                        SIGHUP);
+    wait(second);
+    (void)server->Stop();
+    delete server;
+    return 0;
+  });
+  wait(first);
+}
+
+TEST_P(ExplorationTest, Owners) {
+  ExploreWithAndWithoutDelays(GetParam(), [](bool) { Owners(); });
+}
+
+}  // namespace
+}  // namespace ward
