@@ -122,20 +122,20 @@ void ExploreWithAndWithoutDelays(Search search,
 
 class ExplorationTest : public ::testing::TestWithParam<Search> {};
 
-INSTANTIATE_TEST_SUITE_P(
-    Searches, ExplorationTest,
-    ::testing::Values(Search::kRandom, Search::kPct, Search::kDepthFirst),
-    [](const auto& info) -> std::string {
-      switch (info.param) {
-        case Search::kRandom:
-          return "Random";
-        case Search::kPct:
-          return "Pct";
-        case Search::kDepthFirst:
-          return "DepthFirst";
-      }
-      return "";
-    });
+INSTANTIATE_TEST_SUITE_P(Searches, ExplorationTest,
+                         ::testing::Values(Search::kRandom, Search::kPct,
+                                           Search::kDepthFirst),
+                         [](const auto& info) -> std::string {
+                           switch (info.param) {
+                             case Search::kRandom:
+                               return "Random";
+                             case Search::kPct:
+                               return "Pct";
+                             case Search::kDepthFirst:
+                               return "DepthFirst";
+                           }
+                           return "";
+                         });
 
 void StartCallStop(bool timed) {
   EchoServer server;

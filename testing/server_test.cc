@@ -1,9 +1,14 @@
 #include "ward/testing/server_test.h"
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -62,6 +67,31 @@ void WriteMermaid(const Transcript& transcript) {
       absl::StrCat(test->test_suite_name(), ".", test->name()), {{"/", "_"}});
   std::ofstream(absl::StrCat(folder, "/", name, ".mmd"))
       << transcript.ToMermaid();
+}
+
+// As a shell has it.
+constexpr int kSignalBase = 128;
+
+// Runs `body` in a child, and waits for it and for all that it leaves behind:
+// orphans would come to the test, which could not tell them from its own.
+int RunAndReap(absl::AnyInvocable<int()>& body) {
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  const pid_t child = fork();
+  if (child == 0) {
+    const int code = body();
+    std::fflush(nullptr);
+    _exit(code);
+  }
+  // So as not to be one more owner.
+  close_range(STDERR_FILENO + 1, ~0U, 0);
+  int status = 0;
+  int result = -1;
+  for (pid_t ended; (ended = waitpid(-1, &status, 0)) > 0 || errno == EINTR;) {
+    if (ended != child) continue;
+    result = WIFEXITED(status) ? WEXITSTATUS(status)
+                               : kSignalBase + WTERMSIG(status);
+  }
+  return result;
 }
 
 }  // namespace
@@ -194,7 +224,11 @@ void ServerTestBase::Owner::Quit() {
 int ServerTestBase::RunInProcess(absl::AnyInvocable<int()> body) {
   ForkOptions options;
   options.keep_all_open = true;
-  auto process = environment().Fork(options, std::move(body));
+  absl::AnyInvocable<int()> child = std::move(body);
+  if (simulation_ == nullptr) {
+    child = [body = std::move(child)]() mutable { return RunAndReap(body); };
+  }
+  auto process = environment().Fork(options, std::move(child));
   if (!process.ok()) {
     ADD_FAILURE() << process.status();
     return -1;
@@ -204,7 +238,11 @@ int ServerTestBase::RunInProcess(absl::AnyInvocable<int()> body) {
     ADD_FAILURE() << exit.status();
     return -1;
   }
-  return exit->kind == ProcessExit::Kind::kExited ? exit->value : -exit->value;
+  if (simulation_ != nullptr) {
+    simulation_->environment().AwaitDescendants((*process)->pid());
+  }
+  return exit->kind == ProcessExit::Kind::kExited ? exit->value
+                                                  : kSignalBase + exit->value;
 }
 
 }  // namespace ward::testing

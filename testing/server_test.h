@@ -123,8 +123,9 @@ class ServerTestBase : public ::testing::Test {
   Owner AddOwner();
 
   // Runs `body` in a process of its own, which has all that this one has, and
-  // returns its code, or minus the signal that ended it (HasProcesses()). Where
-  // it is forked nobody sees its failed assertions.
+  // waits for its end and for that of the processes that it leaves behind
+  // (HasProcesses()). Returns its code, or 128 and the signal that ended it.
+  // Where it is forked nobody sees its failed assertions.
   int RunInProcess(absl::AnyInvocable<int()> body);
 
   void TearDown() override;

@@ -559,6 +559,22 @@ absl::Status SimulatedEnvironment::SetProcessDeadline(absl::Duration left) {
   return absl::OkStatus();
 }
 
+void SimulatedEnvironment::AwaitDescendants(pid_t process) {
+  const auto descends = [this, process](pid_t pid) {
+    while (pid != process && pid != 0) pid = processes_.at(pid).parent;
+    return pid == process;
+  };
+  scheduler_.BlockUntil(
+      "waiting for orphans to end",
+      [&] {
+        return std::none_of(
+            processes_.begin(), processes_.end(), [&](const auto& entry) {
+              return !entry.second.exit.has_value() && descends(entry.first);
+            });
+      },
+      absl::InfiniteFuture());
+}
+
 bool SimulatedEnvironment::IsAlive(pid_t process) const {
   const auto found = processes_.find(process);
   return found != processes_.end() && !found->second.exit.has_value();

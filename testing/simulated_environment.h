@@ -88,6 +88,9 @@ class SimulatedEnvironment final : public Environment {
   // As kill(2).
   void Raise(pid_t process, int signal);
 
+  // Waits until all children of `process`, theirs, and so on, have ended.
+  void AwaitDescendants(pid_t process);
+
   // Sets the calling process's user, as setuid(2).
   void SetUser(uid_t user);
 
