@@ -224,7 +224,7 @@ class SimulatedListener final : public Listener, public Readiness {
 
   void ShutDown() override {
     environment_.Step("shutting the listener down");
-    socket_->shut = true;
+    if (IsOpen()) socket_->shut = true;
   }
 
   void Close() override {
