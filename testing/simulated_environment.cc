@@ -424,6 +424,7 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
   }
   auto socket = std::make_shared<ListenSocket>();
   socket->path = path;
+  socket->owner = {ProcessId(), UserId(), UserId()};
   socket->holders = {ProcessId()};
   names_[path] = socket;
   const int number = next_number_++;
@@ -462,9 +463,8 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
                                   "started, or has stopped"));
   }
   const pid_t server = *listener->holders.rbegin();
-  auto ends = SimulatedSocket::CreatePair(
-      {ProcessId(), UserId(), UserId()},
-      {server, processes_.at(server).user, processes_.at(server).user});
+  auto ends = SimulatedSocket::CreatePair({ProcessId(), UserId(), UserId()},
+                                          listener->owner);
   listener->queue.push_back(std::move(ends.second));
   transcript_.Arrow(scheduler_.now(), ProcessId(), server, "connects");
   return Wrap(std::move(ends.first));

@@ -114,6 +114,8 @@ class SimulatedEnvironment final : public Environment {
 
   struct ListenSocket {
     std::string path;
+    // Who made it, which is what its clients are told (unix(7), SO_PEERCRED).
+    PeerCredentials owner;
     std::deque<std::shared_ptr<SimulatedSocket>> queue;
     bool shut = false;
     absl::btree_set<pid_t> holders;
