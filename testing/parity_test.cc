@@ -193,6 +193,8 @@ enum class Kind {
   kCloseListener,
   kDestroyListener,
   kFork,
+  kShare,
+  kEndShare,
 };
 
 // How a child ends once it has run its steps.
@@ -272,6 +274,10 @@ std::string Step::ToString() const {
       return absl::StrCat(listener, ".Close()");
     case Kind::kDestroyListener:
       return absl::StrCat("destroy ", listener);
+    case Kind::kShare:
+      return absl::StrCat("fork with ", listener, ", and let the child wait");
+    case Kind::kEndShare:
+      return "end that child";
     case Kind::kFork: {
       std::string text =
           absl::StrCat("fork with ", transport, ": the child does");
@@ -351,6 +357,7 @@ class Interpreter {
 
   // In the simulation the names do not exist.
   ~Interpreter() {
+    EndShare();
     for (const std::string& path : paths_) unlink(path.c_str());
     for (const std::string& path : own_paths_) {
       unlink(path.c_str());
@@ -403,11 +410,14 @@ class Interpreter {
         return Connect(step);
       case Kind::kFlood:
         return Flood(step);
+      case Kind::kEndShare:
+        return EndShare();
       case Kind::kAccept:
       case Kind::kRemovePath:
       case Kind::kShutDownListener:
       case Kind::kCloseListener:
       case Kind::kDestroyListener:
+      case Kind::kShare:
         return listeners_[step.slot] == nullptr ? Nothing() : OnListener(step);
       default:
         return ends_[step.slot].transport == nullptr ? Nothing()
@@ -568,9 +578,46 @@ class Interpreter {
       case Kind::kDestroyListener:
         listeners_[step.slot] = nullptr;
         return "done";
+      case Kind::kShare:
+        return Share(listener);
       default:
         return Nothing();
     }
+  }
+
+  // A child that has the listener open, too, until the next EndShare.
+  std::string Share(const Listener& listener) {
+    std::string outcome = EndShare();
+    auto pair = environment_.CreateTransportPair();
+    if (!pair.ok()) return Outcome(pair.status());
+    ForkOptions options;
+    options.allow_threads = true;
+    options.keep_open = {pair->second->descriptor()};
+    for (const int fd : listener.descriptors()) {
+      if (fd >= 0) options.keep_open.push_back(fd);
+    }
+    auto process =
+        environment_.Fork(options, [this, child = std::move(pair->second)] {
+          // Nothing else of the parent's is open now.
+          (void)child->Send(".", {}, absl::InfiniteFuture());
+          const std::vector<const Pollable*> polled = {child.get()};
+          (void)environment_.Poll(polled, absl::InfiniteFuture());
+          return 0;
+        });
+    if (!process.ok()) return Outcome(process.status());
+    sharer_ = *std::move(process);
+    until_ = std::move(pair->first);
+    const std::vector<const Pollable*> polled = {until_.get()};
+    const auto ready = environment_.Poll(polled, absl::InfiniteFuture());
+    return absl::StrCat(outcome, "; ", Outcome(ready.status()));
+  }
+
+  std::string EndShare() {
+    if (sharer_ == nullptr) return Nothing();
+    until_ = nullptr;
+    const auto exit = sharer_->Wait(absl::InfiniteFuture());
+    sharer_ = nullptr;
+    return exit.ok() ? exit->ToString() : Outcome(exit.status());
   }
 
   // From the fork to the child's end, so that the order is known. A pair of its
@@ -698,6 +745,8 @@ class Interpreter {
   std::array<std::unique_ptr<Listener>, kListeners> listeners_;
   std::vector<std::string> paths_;
   std::vector<std::string> own_paths_;
+  std::unique_ptr<Process> sharer_;
+  std::unique_ptr<Transport> until_;
 };
 
 // --- sequences ---
@@ -710,6 +759,7 @@ class Generator {
     const size_t size = 5 + random_.Below(21);
     const bool listening = random_.OneIn(3);
     const size_t fork_at = random_.OneIn(50) ? 3 + random_.Below(size - 3) : 0;
+    shares_ = random_.OneIn(50);
     std::vector<Step> steps;
     steps.push_back(listening ? Listen() : CreatePair());
     while (steps.size() < size) {
@@ -826,6 +876,10 @@ class Generator {
 
   Step OnListener() {
     const size_t slot = Used(listeners_);
+    if (shares_ && random_.OneIn(4)) {
+      if (random_.OneIn(2)) return {Kind::kPeer, Used(transports_)};
+      return {random_.OneIn(3) ? Kind::kEndShare : Kind::kShare, slot};
+    }
     const size_t choice = random_.Below(100);
     if (choice < 40) {
       Step step{Kind::kConnect, Free(transports_)};
@@ -876,6 +930,7 @@ class Generator {
   std::array<bool, kTransports> transports_{};
   std::array<bool, kListeners> listeners_{};
   std::vector<int> listened_;
+  bool shares_ = false;
 };
 
 // --- both sides ---
@@ -1003,7 +1058,11 @@ void RunPart(uint64_t part) {
   material = &shared;
   const SeedOfCrash seed_of_crash;
   if (const auto seed = Number("WARD_PARITY_SEED")) {
-    if (part == *seed / kSequencesPerTest % kTests) RunSeed(*seed);
+    if (part != *seed / kSequencesPerTest % kTests) return;
+    for (const Step& step : Generator(*seed).Make()) {
+      std::cout << "  " << step.ToString() << std::endl;
+    }
+    RunSeed(*seed);
     return;
   }
   // Bazel's --runs_per_test counts from 1.
