@@ -44,11 +44,22 @@ constexpr size_t kQueueLength = 128 + 1;
 // is reached through /proc/self/fd.
 constexpr size_t kLongestName = 80;
 
+absl::Status CheckName(const std::string& path) {
+  if (path.size() - (path.rfind('/') + 1) <= kLongestName) {
+    return absl::OkStatus();
+  }
+  return MakeError(reason::kPathTooLong,
+                   absl::StrCat("the socket's file name in \"", path,
+                                "\" has over ", kLongestName, " bytes"));
+}
+
 // What Poll can wait for.
 class Readiness {
  public:
   virtual ~Readiness() = default;
   virtual bool Readable() const = 0;
+  // Otherwise its descriptor is -1, which poll(2) ignores.
+  virtual bool IsOpen() const { return true; }
 };
 
 }  // namespace
@@ -190,6 +201,9 @@ class SimulatedListener final : public Listener, public Readiness {
   bool Readable() const override {
     return !socket_->queue.empty() || socket_->shut;
   }
+  bool IsOpen() const override {
+    return socket_->holders.contains(environment_.ProcessId());
+  }
 
   absl::StatusOr<Accepted> Accept() override {
     environment_.Step("accepting");
@@ -209,7 +223,7 @@ class SimulatedListener final : public Listener, public Readiness {
 
   void ShutDown() override {
     environment_.Step("shutting the listener down");
-    socket_->shut = true;
+    if (IsOpen()) socket_->shut = true;
   }
 
   void Close() override {
@@ -375,6 +389,7 @@ void SimulatedEnvironment::Release(ListenSocket& socket, pid_t holder) {
   socket.shut = true;
   // Clients that nobody has accepted lose their connection.
   for (const auto& client : socket.queue) {
+    // Or has it gone itself?
     if (client->other() != nullptr) client->other()->Reset();
     client->Close();
   }
@@ -391,19 +406,23 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
   if (const int fault = Fault({EMFILE, ENOMEM})) {
     return SystemError(fault, absl::StrCat("listen at \"", path, "\""));
   }
-  if (path.size() - (path.rfind('/') + 1) > kLongestName) {
-    return MakeError(reason::kPathTooLong,
-                     absl::StrCat("the socket's file name in \"", path,
-                                  "\" has over ", kLongestName, " bytes"));
-  }
+  WARD_RETURN_IF_ERROR(CheckName(path));
   const auto taken = names_.find(path);
   if (taken != names_.end() && !taken->second->shut) {
+    // Whoever asks whether somebody listens there is a client that has gone.
+    if (taken->second->queue.size() < kQueueLength) {
+      const PeerCredentials self{ProcessId(), UserId(), UserId()};
+      auto ends = SimulatedSocket::CreatePair(self, self);
+      ends.first->Close();
+      taken->second->queue.push_back(std::move(ends.second));
+    }
     return MakeError(reason::kPathTaken,
                      absl::StrCat("the socket's path \"", path,
                                   "\" is taken: a server answers there"));
   }
   auto socket = std::make_shared<ListenSocket>();
   socket->path = path;
+  socket->owner = {ProcessId(), UserId(), UserId()};
   socket->holders = {ProcessId()};
   socket->users = {ProcessId()};
   names_[path] = socket;
@@ -419,6 +438,7 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
   if (const int fault = Fault({EMFILE, ENOMEM})) {
     return SystemError(fault, attempt);
   }
+  WARD_RETURN_IF_ERROR(CheckName(path));
   const auto named = names_.find(path);
   const std::shared_ptr<ListenSocket> listener =
       named == names_.end() ? nullptr : named->second;
@@ -440,9 +460,8 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
                                   "started, or has stopped"));
   }
   const pid_t server = *listener->holders.rbegin();
-  auto ends = SimulatedSocket::CreatePair(
-      {ProcessId(), UserId(), UserId()},
-      {server, processes_.at(server).user, processes_.at(server).user});
+  auto ends = SimulatedSocket::CreatePair({ProcessId(), UserId(), UserId()},
+                                          listener->owner);
   listener->queue.push_back(std::move(ends.second));
   transcript_.Arrow(scheduler_.now(), ProcessId(), server, "connects");
   return Wrap(std::move(ends.first));
@@ -472,11 +491,13 @@ absl::StatusOr<size_t> SimulatedEnvironment::Poll(
           "a simulated Poll of something that is not simulated: make it with "
           "the same Environment");
     }
+    if (!entries.back()->IsOpen()) entries.back() = nullptr;
   }
   const auto ready = [&entries] {
-    return std::find_if(
-        entries.begin(), entries.end(),
-        [](const Readiness* entry) { return entry->Readable(); });
+    return std::find_if(entries.begin(), entries.end(),
+                        [](const Readiness* entry) {
+                          return entry != nullptr && entry->Readable();
+                        });
   };
   if (scheduler_.BlockUntil(
           "polling", [&] { return ready() != entries.end(); }, deadline)) {

@@ -112,6 +112,8 @@ class SimulatedEnvironment final : public Environment {
 
   struct ListenSocket {
     std::string path;
+    // Who made it, which is what its clients are told (unix(7), SO_PEERCRED).
+    PeerCredentials owner;
     std::deque<std::shared_ptr<SimulatedSocket>> queue;
     bool shut = false;
     absl::btree_set<pid_t> holders;
@@ -151,7 +153,7 @@ class SimulatedEnvironment final : public Environment {
   Scheduler& scheduler_;
   const SimulationFaults faults_;
   Transcript& transcript_;
-  // Referred to from elsewhere: no btree_map, whose elements move.
+  // Not a btree_map: a SimulatedProcess refers to its element.
   std::map<pid_t, ProcessState> processes_;
   absl::btree_map<std::string, std::shared_ptr<ListenSocket>> names_;
   // By the numbers that stand for descriptors.
