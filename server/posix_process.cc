@@ -111,10 +111,9 @@ absl::StatusOr<int> OtherThreads() {
 // Closes all descriptors from 3 on but `keep` (sorted). In the child of a fork:
 // no allocation, no lock.
 void CloseAllBut(absl::Span<const int> keep) {
-  unsigned int next = 3;
-  for (const int fd : keep) {
-    const auto kept = static_cast<unsigned int>(fd);
-    if (kept < next) continue;
+  int next = 3;
+  for (const int kept : keep) {
+    if (kept < next) continue;  // -1, too: what was closed already.
     if (kept > next) syscall(SYS_close_range, next, kept - 1, 0U);
     next = kept + 1;
   }
@@ -161,6 +160,10 @@ class PosixProcess final : public Process {
   }
 
   bool Ending() const override {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (exit_.has_value()) return true;
+    }
     return IsExiting(absl::StrCat("/proc/", pid_, "/stat"));
   }
 
@@ -190,7 +193,7 @@ class PosixProcess final : public Process {
 
   const pid_t pid_;
   const FileDescriptor pidfd_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::optional<ProcessExit> exit_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -76,6 +76,7 @@ TEST(PosixFork, ReturnsTheChildsExitCode) {
   EXPECT_EQ(exit.ToString(), "exited with code 7");
   EXPECT_FALSE(exit.clean());
   EXPECT_EQ(ExitOf(*process).value, 7) << "the same at every call";
+  EXPECT_TRUE(process->Ending());
   EXPECT_EQ(waitpid(process->pid(), nullptr, WNOHANG), -1) << "no zombie stays";
 }
 
@@ -99,7 +100,7 @@ TEST(PosixFork, ClosesAllDescriptorsButThoseNamed) {
   const Pipe other;
   const int high = fcntl(kept.read_end.get(), F_DUPFD_CLOEXEC, 700);
   ForkOptions options;
-  options.keep_open = {high, kept.write_end.get(), kept.write_end.get()};
+  options.keep_open = {high, kept.write_end.get(), kept.write_end.get(), -1};
   const auto process = Fork(
       [&] {
         const auto open = [](int fd) { return fcntl(fd, F_GETFD) >= 0; };
