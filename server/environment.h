@@ -72,8 +72,8 @@ class Environment {
       const ListenOptions& options) = 0;
 
   // Connects to the socket at `path`. kServerUnreachable when nobody listens
-  // there; kTimedOut when its queue is full until `deadline`; kPathTooLong as of
-  // Listen.
+  // there; kTimedOut when its queue is full until `deadline`; kPathTooLong as
+  // of Listen.
   virtual absl::StatusOr<std::unique_ptr<Transport>> Connect(
       const std::string& path, absl::Time deadline) = 0;
 

@@ -161,7 +161,8 @@ TEST_F(EveryModeTest, EachErrorReachesItsClientAndEndsNothingElse) {
 TEST_F(EveryModeTest, TwoHandlersRunAtTheSameTime) {
   std::vector<absl::AnyInvocable<void()>> clients;
   for (int i = 0; i < 2; ++i) {
-    clients.push_back([this] { EXPECT_THAT(Call("meet"), RepliesWith("met")); });
+    clients.push_back(
+        [this] { EXPECT_THAT(Call("meet"), RepliesWith("met")); });
   }
   RunAtOnce(std::move(clients));
 }
@@ -202,8 +203,8 @@ TEST_F(EveryModeTest, AWrongPasswordIsRefusedAndTold) {
 }
 
 TEST_F(EveryModeTest, ASilentClientIsCutWhenItsTimeIsOver) {
-  auto silent = environment().Connect(server().socket_filename(),
-                                      absl::InfiniteFuture());
+  auto silent =
+      environment().Connect(server().socket_filename(), absl::InfiniteFuture());
   ASSERT_THAT(silent, IsOk());
   EXPECT_THAT(Call("echo", "x"), RepliesWith("x"));
   const absl::Time start = environment().TimeNow();
@@ -267,8 +268,9 @@ TEST_F(EveryModeTest, StopLetsARunningHandlerFinish) {
     both.push_back([&] { EXPECT_THAT(server().Stop(), IsOk()); });
     both.push_back([&] {
       // The name is gone as soon as the server quits.
-      while (environment().Connect(Options().socket_filename,
-                                   absl::InfiniteFuture()).ok()) {
+      while (environment()
+                 .Connect(Options().socket_filename, absl::InfiniteFuture())
+                 .ok()) {
         absl::SleepFor(absl::Milliseconds(1));
       }
       EXPECT_THAT(channel.Write("go"), IsOk());
@@ -306,10 +308,10 @@ TEST_F(EveryModeTest, TermEndsTheServer) {
 
 TEST_F(EveryModeTest, AHandlerOfASignalRunsAsOrdinaryCode) {
   Raise(SIGHUP);
-  while (!::testing::Value(Call("count").value(),
-                           ::testing::ResultOf(
-                               [](const Message& m) { return m[0]; },
-                               ::testing::HasSubstr("1 hangups")))) {
+  while (!::testing::Value(
+      Call("count").value(),
+      ::testing::ResultOf([](const Message& m) { return m[0]; },
+                          ::testing::HasSubstr("1 hangups")))) {
     absl::SleepFor(absl::Milliseconds(1));
   }
 }
@@ -339,7 +341,8 @@ TEST_F(EveryModeTest, TheServerGoesWithItsLastOwner) {
   ServerOptions options = Options();
   options.socket_filename += "2";
   Server other(std::move(options));
-  // The owner ends without Stop; the server must, too, or this would not return.
+  // The owner ends without Stop; the server must, too, or this would not
+  // return.
   ASSERT_EQ(RunInProcess([&other] { return other.Start().ok() ? 0 : 1; }), 0);
   EXPECT_THAT(
       environment().Connect(directory() + "/s2", absl::InfiniteFuture()),

@@ -48,8 +48,9 @@
 namespace ward::testing {
 namespace {
 
-constexpr uint64_t kSequencesPerTest = 26000;
-constexpr uint64_t kTests = 4;
+// Without WARD_RUNS. Each run of --runs_per_test has seeds of its own.
+constexpr uint64_t kSequences = 2000;
+constexpr uint64_t kMostSequences = 1'000'000'000;
 
 // So many in flight stay far from the kernel's limit, whose accounting the
 // simulator does not copy.
@@ -1053,35 +1054,28 @@ std::optional<uint64_t> Number(const char* variable) {
   return number;
 }
 
-void RunPart(uint64_t part) {
+TEST(ParityTest, SimulatorAndKernelAgree) {
   const Material shared;
   material = &shared;
   const SeedOfCrash seed_of_crash;
   if (const auto seed = Number("WARD_PARITY_SEED")) {
-    if (part != *seed / kSequencesPerTest % kTests) return;
     for (const Step& step : Generator(*seed).Make()) {
       std::cout << "  " << step.ToString() << std::endl;
     }
     RunSeed(*seed);
     return;
   }
-  // Bazel's --runs_per_test counts from 1.
-  const uint64_t run = Number("TEST_RUN_NUMBER").value_or(0);
-  const uint64_t first = (run * kTests + part) * kSequencesPerTest;
+  const uint64_t sequences = Number("WARD_RUNS").value_or(kSequences);
+  const uint64_t first = Number("TEST_RUN_NUMBER").value_or(0) * kMostSequences;
   // Whatever is opened once and for all.
   ASSERT_TRUE(RunSeed(first));
   const auto before = OpenDescriptors();
   int differences = 0;
-  for (uint64_t i = 1; i < kSequencesPerTest && differences < 3; ++i) {
+  for (uint64_t i = 1; i < sequences && differences < 3; ++i) {
     if (!RunSeed(first + i)) ++differences;
   }
   EXPECT_EQ(OpenDescriptors(), before);
 }
-
-TEST(ParityTest, SimulatorAndKernelAgreeInTheFirstQuarter) { RunPart(0); }
-TEST(ParityTest, SimulatorAndKernelAgreeInTheSecondQuarter) { RunPart(1); }
-TEST(ParityTest, SimulatorAndKernelAgreeInTheThirdQuarter) { RunPart(2); }
-TEST(ParityTest, SimulatorAndKernelAgreeInTheFourthQuarter) { RunPart(3); }
 
 }  // namespace
 }  // namespace ward::testing
