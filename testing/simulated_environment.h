@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <deque>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -150,7 +151,8 @@ class SimulatedEnvironment final : public Environment {
   Scheduler& scheduler_;
   const SimulationFaults faults_;
   Transcript& transcript_;
-  absl::btree_map<pid_t, ProcessState> processes_;
+  // A std::map: Process and Signals keep references to its values.
+  std::map<pid_t, ProcessState> processes_;
   absl::btree_map<std::string, std::shared_ptr<ListenSocket>> names_;
   // By the numbers that stand for descriptors.
   absl::btree_map<int, std::shared_ptr<SimulatedSocket>> sockets_;
