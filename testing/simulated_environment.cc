@@ -375,7 +375,8 @@ void SimulatedEnvironment::Release(ListenSocket& socket, pid_t holder) {
   socket.shut = true;
   // Clients that nobody has accepted lose their connection.
   for (const auto& client : socket.queue) {
-    client->other()->Reset();
+    // Null: it has left already.
+    if (client->other() != nullptr) client->other()->Reset();
     client->Close();
   }
   socket.queue.clear();
