@@ -272,8 +272,14 @@ class SimulatedProcess final : public Process, public Readiness {
 class SimulatedSignals final : public Signals, public Readiness {
  public:
   SimulatedSignals(SimulatedEnvironment& environment, pid_t pid)
-      : environment_(environment), state_(environment.processes_.at(pid)) {}
-  ~SimulatedSignals() override { state_.plan.reset(); }
+      : environment_(environment),
+        state_(environment.processes_.at(pid)),
+        found_blocked_(std::exchange(state_.blocked, false)) {}
+  ~SimulatedSignals() override {
+    state_.plan.reset();
+    state_.blocked = found_blocked_;
+    state_.pending.clear();
+  }
 
   int descriptor() const override { return -1; }
   bool Readable() const override { return !state_.pending.empty(); }
@@ -289,6 +295,7 @@ class SimulatedSignals final : public Signals, public Readiness {
  private:
   SimulatedEnvironment& environment_;
   SimulatedEnvironment::ProcessState& state_;
+  const bool found_blocked_;
 };
 
 // --- the environment ---
@@ -582,7 +589,6 @@ absl::StatusOr<std::unique_ptr<Signals>> SimulatedEnvironment::TakeSignals(
   ProcessState& process = Self();
   if (process.plan.has_value()) return SignalsTakenError();
   process.plan = plan;
-  process.blocked = false;
   auto signals = std::make_unique<SimulatedSignals>(*this, process.pid);
   const absl::btree_set<int> pending = std::exchange(process.pending, {});
   for (const int signal : pending) Deliver(process, signal);
