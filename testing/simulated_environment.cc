@@ -260,7 +260,12 @@ class SimulatedProcess final : public Process, public Readiness {
 
   absl::Status Kill(int signal) override {
     environment_.Step("sending a signal");
-    environment_.Raise(pid(), signal);
+    if (signal < 0 || signal > SIGRTMAX) {
+      return SystemError(EINVAL,
+                         absl::StrCat("send signal ", signal, " to ", pid()));
+    }
+    // 0 only asks whether it may be sent (kill(2)).
+    if (signal != 0) environment_.Raise(pid(), signal);
     return absl::OkStatus();
   }
 
@@ -509,7 +514,8 @@ void SimulatedEnvironment::StartMain(pid_t pid,
                    [this, pid, child = std::move(child)]() mutable {
                      const int code = child();
                      child = nullptr;
-                     End(pid, {ProcessExit::Kind::kExited, code});
+                     // All that _exit(2) lets a parent see.
+                     End(pid, {ProcessExit::Kind::kExited, code & 0xff});
                    });
 }
 
