@@ -531,7 +531,8 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
   for (const int number : options.keep_open) {
     if (const auto socket = sockets_.find(number); socket != sockets_.end()) {
       // `child` owns it: the caller's copy is closed with its copy of `child`.
-      socket->second->holders = {pid};
+      socket->second->holders.erase(ProcessId());
+      socket->second->holders.insert(pid);
     } else if (const auto listener = listeners_.find(number);
                listener != listeners_.end()) {
       listener->second->holders.insert(pid);
@@ -553,6 +554,7 @@ std::unique_ptr<Process> SimulatedEnvironment::ForkAll(
   for (const auto& [number, socket] : listeners_) {
     if (socket->holders.contains(parent)) socket->holders.insert(pid);
   }
+  processes_.at(pid).blocked = processes_.at(parent).blocked;
   auto process = std::make_unique<SimulatedProcess>(*this, pid);
   StartMain(pid, std::move(child));
   return process;
@@ -570,7 +572,10 @@ void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
 
 absl::Status SimulatedEnvironment::SetProcessDeadline(absl::Duration left) {
   const pid_t pid = ProcessId();
-  scheduler_.SetTimer(pid, scheduler_.now() + left, [this, pid] {
+  // Never at once: a timer of no time is one of a moment (timer_settime(2)).
+  const absl::Time end =
+      scheduler_.now() + std::max(left, absl::Nanoseconds(1));
+  scheduler_.SetTimer(pid, end, [this, pid] {
     End(pid, {ProcessExit::Kind::kSignaled, SIGKILL});
   });
   return absl::OkStatus();
