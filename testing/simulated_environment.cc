@@ -204,7 +204,9 @@ class SimulatedListener final : public Listener, public Readiness {
     if (fault == ENOMEM) return SystemError(fault, "accept a client");
     std::shared_ptr<SimulatedSocket> client = std::move(socket_->queue.front());
     socket_->queue.pop_front();
-    return Accepted{environment_.Wrap(std::move(client)), fault == EMFILE};
+    return Accepted{environment_.Wrap(std::move(client),
+                                      absl::StrCat("accepted at ", path_)),
+                    fault == EMFILE};
   }
 
   void ShutDown() override {
@@ -369,9 +371,10 @@ size_t SimulatedEnvironment::OtherThreads(pid_t pid) const {
 // --- sockets ---
 
 std::unique_ptr<Transport> SimulatedEnvironment::Wrap(
-    std::shared_ptr<SimulatedSocket> socket) {
+    std::shared_ptr<SimulatedSocket> socket, std::string origin) {
   const int number = next_number_++;
   socket->holders = {ProcessId()};
+  socket->origin = std::move(origin);
   sockets_.emplace(number, socket);
   return std::make_unique<SimulatedTransport>(*this, number, std::move(socket));
 }
@@ -457,7 +460,7 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
       {server, processes_.at(server).user, processes_.at(server).user});
   listener->queue.push_back(std::move(ends.second));
   transcript_.Arrow(scheduler_.now(), ProcessId(), server, "connects");
-  return Wrap(std::move(ends.first));
+  return Wrap(std::move(ends.first), absl::StrCat("connected to ", path));
 }
 
 absl::StatusOr<
@@ -469,8 +472,8 @@ SimulatedEnvironment::CreateTransportPair() {
   }
   const PeerCredentials self{ProcessId(), UserId(), UserId()};
   auto ends = SimulatedSocket::CreatePair(self, self);
-  return std::make_pair(Wrap(std::move(ends.first)),
-                        Wrap(std::move(ends.second)));
+  return std::make_pair(Wrap(std::move(ends.first), "one of a pair"),
+                        Wrap(std::move(ends.second), "one of a pair"));
 }
 
 absl::StatusOr<size_t> SimulatedEnvironment::Poll(
