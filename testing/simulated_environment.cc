@@ -106,7 +106,8 @@ class SimulatedTransport final : public Transport, public Readiness {
       environment_.transcript_.Bytes(
           environment_.scheduler_.now(), socket_.get(),
           environment_.ProcessId(),
-          receivers.empty() ? socket_->peer().pid : *receivers.rbegin(),
+          receivers.empty() ? socket_->other()->acceptor
+                            : *receivers.rbegin(),
           bytes.substr(0, result.bytes), descriptors.size());
       return result.bytes;
     }
@@ -420,6 +421,7 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
   }
   auto socket = std::make_shared<ListenSocket>();
   socket->path = path;
+  socket->credentials = {ProcessId(), UserId(), UserId()};
   socket->holders = {ProcessId()};
   names_[path] = socket;
   const int number = next_number_++;
@@ -455,9 +457,9 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
                                   "started, or has stopped"));
   }
   const pid_t server = *listener->holders.rbegin();
-  auto ends = SimulatedSocket::CreatePair(
-      {ProcessId(), UserId(), UserId()},
-      {server, processes_.at(server).user, processes_.at(server).user});
+  auto ends = SimulatedSocket::CreatePair({ProcessId(), UserId(), UserId()},
+                                          listener->credentials);
+  ends.second->acceptor = server;
   listener->queue.push_back(std::move(ends.second));
   transcript_.Arrow(scheduler_.now(), ProcessId(), server, "connects");
   return Wrap(std::move(ends.first), absl::StrCat("connected to ", path));

@@ -116,6 +116,8 @@ class SimulatedEnvironment final : public Environment {
     std::string path;
     std::deque<std::shared_ptr<SimulatedSocket>> queue;
     bool shut = false;
+    // Of the one that has called listen(2): what its clients see (unix(7)).
+    PeerCredentials credentials;
     absl::btree_set<pid_t> holders;
   };
 
