@@ -104,7 +104,7 @@ class SimulatedTransport final : public Transport, public Readiness {
       // One that was not accepted yet is held by nobody.
       const absl::btree_set<pid_t>& receivers = socket_->other()->holders;
       environment_.transcript_.Bytes(
-          environment_.scheduler_.now(), socket_.get(),
+          environment_.scheduler_.now(), number_,
           environment_.ProcessId(),
           receivers.empty() ? socket_->other()->acceptor
                             : *receivers.rbegin(),

@@ -82,7 +82,7 @@ void Transcript::Arrow(absl::Time time, pid_t from, pid_t to,
   entries_.push_back({time, from, to, std::string(what)});
 }
 
-void Transcript::Bytes(absl::Time time, const void* stream, pid_t from,
+void Transcript::Bytes(absl::Time time, int stream, pid_t from,
                        pid_t to, std::string_view bytes, size_t descriptors) {
   Stream& state = streams_[{stream, from}];
   state.bytes.append(bytes);
