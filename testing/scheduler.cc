@@ -166,7 +166,7 @@ void* Scheduler::RunThread(void* argument) {
 void Scheduler::Join(int thread) {
   const Thread& joined = *threads_[static_cast<size_t>(thread)];
   BlockUntil(
-      "joining a thread", [&] { return joined.state == Thread::State::kEnded; },
+      "joining a thread", [&] { return !joined.alive(); },
       absl::InfiniteFuture());
 }
 
