@@ -1,6 +1,7 @@
 #include "ward/testing/watchdog.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -8,6 +9,7 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -51,6 +53,18 @@ void PrintOwnStack(int) {
     Print(line.data());
   }
   sem_post(&printed);
+}
+
+void PrintStackOf(pid_t thread) {
+  sem_init(&printed, 0, 0);
+  if (syscall(SYS_tgkill, getpid(), thread, SIGRTMAX - 1) != 0) return;
+  // The function of this name would give the simulation's time, if the calling
+  // thread is in one.
+  timespec patience;
+  syscall(SYS_clock_gettime, CLOCK_REALTIME, &patience);
+  patience.tv_sec += 2;
+  while (sem_timedwait(&printed, &patience) != 0 && errno == EINTR) {
+  }
 }
 
 void Tick(int) {
@@ -106,19 +120,22 @@ void Watchdog::Feed() { steps.fetch_add(1, std::memory_order_relaxed); }
 
 void Watchdog::PrintStacks() {
   Handle(SIGRTMAX - 1, PrintOwnStack);
-  DIR* const threads = opendir("/proc/self/task");
-  if (threads == nullptr) return;
-  while (const dirent* const entry = readdir(threads)) {
-    const pid_t thread = atoi(entry->d_name);
-    if (thread == 0) continue;
-    sem_init(&printed, 0, 0);
-    if (syscall(SYS_tgkill, getpid(), thread, SIGRTMAX - 1) != 0) continue;
-    timespec patience;
-    clock_gettime(CLOCK_REALTIME, &patience);
-    patience.tv_sec += 2;
-    sem_timedwait(&printed, &patience);
+  // Not opendir(3), which allocates: this may be in a signal handler.
+  const int threads = open("/proc/self/task", O_RDONLY | O_CLOEXEC);
+  if (threads < 0) return;
+  alignas(dirent64) std::array<char, 4096> entries;
+  while (true) {
+    const long size =
+        syscall(SYS_getdents64, threads, entries.data(), entries.size());
+    if (size <= 0) break;
+    for (long at = 0; at < size;) {
+      const auto* const entry =
+          reinterpret_cast<const dirent64*>(entries.data() + at);
+      at += entry->d_reclen;
+      if (const pid_t thread = atoi(entry->d_name)) PrintStackOf(thread);
+    }
   }
-  closedir(threads);
+  close(threads);
 }
 
 }  // namespace ward::testing
