@@ -53,6 +53,10 @@ constexpr int kMostAttempts = 400;
 
 constexpr absl::Duration kProgress = absl::Seconds(5);
 
+// Of one run, as can be kept. More than the most steps by default, each of which
+// may be a few choices; memory that is not used costs nothing.
+constexpr size_t kMostChoices = size_t{1} << 19;
+
 // Memory that a child's last words are in, however it ends.
 struct Record {
   enum class Outcome { kRunning, kFailed, kRetired, kFinished };
@@ -66,11 +70,11 @@ struct Record {
   uint64_t fingerprint;
   bool exhausted;
   size_t deviations;
-  std::array<std::pair<uint32_t, uint32_t>, 1 << 14> deviation;
+  std::array<std::pair<uint32_t, uint32_t>, kMostChoices> deviation;
   // Of Search::kDepthFirst.
   int level;
   size_t path_size;
-  std::array<DepthFirstStrategy::Branch, 1 << 14> path;
+  std::array<DepthFirstStrategy::Branch, kMostChoices> path;
   size_t what_size;
   std::array<char, 1 << 16> what;
   size_t transcript_size;
@@ -151,6 +155,7 @@ std::string Run(const ExploreOptions& options, Strategy& strategy,
                 absl::FunctionRef<void()> body, Record& record,
                 size_t& killed_threads) {
   record.deviations = 0;
+  record.transcript_size = 0;
   SimulationOptions simulated;
   simulated.faults = {options.faults, options.deaths};
   simulated.delays = options.delays;
@@ -234,7 +239,9 @@ void Work(const ExploreOptions& options, uint64_t stride, uint64_t end,
       record.path_size = std::min(path.size(), record.path.size());
       std::copy_n(path.begin(), record.path_size, record.path.begin());
     }
-    if (killed_threads > kMostKilledThreads) {
+    // Not if the next one would not know where to go on.
+    if (killed_threads > kMostKilledThreads &&
+        (!depth_first || all.position().path.size() <= record.path.size())) {
       record.run += stride;
       record.outcome = Record::Outcome::kRetired;
       _exit(0);
