@@ -410,6 +410,12 @@ Exploration FindFailure(const ExploreOptions& options,
   if (options.search == Search::kPct) {
     Worker dull;
     Replay(options, {}, body, dull);
+    if (Failed(dull.record())) {
+      exploration.failure = Describe(dull, options, body);
+      exploration.runs = 1;
+      exploration.time = absl::Now() - start;
+      return exploration;
+    }
     length = dull.record().thread_choices;
   }
 
