@@ -50,6 +50,8 @@ constexpr size_t kMostKilledThreads = 256;
 
 // The most attempts to make a failure simpler.
 constexpr int kMostAttempts = 400;
+// One that the watchdog ends takes 5 s.
+constexpr absl::Duration kMostTimeForAttempts = absl::Seconds(30);
 
 constexpr absl::Duration kProgress = absl::Seconds(5);
 
@@ -363,10 +365,11 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
   take(again);
   // Leaves out ever smaller pieces for as long as that does not mend it.
   int attempts = 0;
+  const absl::Time end = absl::Now() + kMostTimeForAttempts;
   for (size_t size = std::max<size_t>(failure.deviations.size() / 2, 1);
        size > 0; size /= 2) {
     for (size_t from = 0; from < failure.deviations.size();) {
-      if (++attempts > kMostAttempts) return failure;
+      if (++attempts > kMostAttempts || absl::Now() > end) return failure;
       Deviations fewer;
       size_t i = 0;
       for (const auto& entry : failure.deviations) {
