@@ -19,6 +19,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
@@ -43,6 +44,22 @@ constexpr size_t kQueueLength = 128 + 1;
 // As of the real one: what is left of sun_path for a name in a directory that
 // is reached through /proc/self/fd.
 constexpr size_t kLongestName = 80;
+
+bool NameIsTooLong(std::string_view path) {
+  return path.size() - (path.rfind('/') + 1) > kLongestName;
+}
+
+absl::Status NameTooLongError(std::string_view path) {
+  return MakeError(reason::kPathTooLong,
+                   absl::StrCat("the socket's file name in \"", path,
+                                "\" has over ", kLongestName, " bytes"));
+}
+
+// All processes have the same working directory.
+std::string Absolute(std::string_view path) {
+  return absl::StartsWith(path, "/") ? std::string(path)
+                                     : absl::StrCat("/simulated/", path);
+}
 
 // What Poll can wait for.
 class Readiness {
@@ -403,16 +420,12 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
   Step("listening");
   const std::string path =
       !options.path.empty()
-          ? options.path
+          ? Absolute(options.path)
           : absl::StrCat("/simulated/ward-", next_path_++, "/socket");
   if (const int fault = Fault({EMFILE, ENOMEM})) {
     return SystemError(fault, absl::StrCat("listen at \"", path, "\""));
   }
-  if (path.size() - (path.rfind('/') + 1) > kLongestName) {
-    return MakeError(reason::kPathTooLong,
-                     absl::StrCat("the socket's file name in \"", path,
-                                  "\" has over ", kLongestName, " bytes"));
-  }
+  if (NameIsTooLong(path)) return NameTooLongError(path);
   const auto taken = names_.find(path);
   if (taken != names_.end() && !taken->second->shut) {
     return MakeError(reason::kPathTaken,
@@ -433,10 +446,11 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
     const std::string& path, absl::Time deadline) {
   Step("connecting");
   const std::string attempt = absl::StrCat("connect to \"", path, "\"");
+  if (NameIsTooLong(path)) return NameTooLongError(path);
   if (const int fault = Fault({EMFILE, ENOMEM})) {
     return SystemError(fault, attempt);
   }
-  const auto named = names_.find(path);
+  const auto named = names_.find(Absolute(path));
   const std::shared_ptr<ListenSocket> listener =
       named == names_.end() ? nullptr : named->second;
   const auto refused = [&] { return listener == nullptr || listener->shut; };
