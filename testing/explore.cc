@@ -55,8 +55,8 @@ constexpr absl::Duration kMostTimeForAttempts = absl::Seconds(30);
 
 constexpr absl::Duration kProgress = absl::Seconds(5);
 
-// Of one run, as can be kept. More than the most steps by default, each of which
-// may be a few choices; memory that is not used costs nothing.
+// Of one run, as can be kept. More than the most steps by default, each of
+// which may be a few choices; memory that is not used costs nothing.
 constexpr size_t kMostChoices = size_t{1} << 19;
 
 // Memory that a child's last words are in, however it ends.
@@ -119,8 +119,8 @@ class FailureListener : public ::testing::EmptyTestEventListener {
  public:
   void OnTestPartResult(const ::testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    absl::StrAppend(&text_, result.file_name() == nullptr ? "?"
-                                                          : result.file_name(),
+    absl::StrAppend(&text_,
+                    result.file_name() == nullptr ? "?" : result.file_name(),
                     ":", result.line_number(), ": ", result.message(), "\n");
   }
   const std::string& text() const { return text_; }
@@ -188,8 +188,7 @@ std::string Run(const ExploreOptions& options, Strategy& strategy,
   record.switches += simulation.scheduler().switches();
   record.thread_choices = std::max(record.thread_choices, thread_choices);
   record.fingerprint = simulation.transcript().Fingerprint();
-  killed_threads +=
-      simulation.scheduler().killed_threads() + left.size();
+  killed_threads += simulation.scheduler().killed_threads() + left.size();
   Store(simulation.transcript().ToText(), record.transcript,
         record.transcript_size);
   return absl::StrJoin(left, "\n");
@@ -293,14 +292,14 @@ class Worker {
     pid_ = 0;
     if (record().outcome != Record::Outcome::kRunning) return;
     record().outcome = Record::Outcome::kFailed;
-    Store(absl::StrCat(WIFSIGNALED(status)
-                           ? absl::StrCat("a crash: signal ", WTERMSIG(status),
-                                          " (", strsignal(WTERMSIG(status)),
-                                          ")")
-                           : absl::StrCat("the process exited with code ",
-                                          WEXITSTATUS(status)),
-                       "\n"),
-          record().what, record().what_size);
+    Store(
+        absl::StrCat(WIFSIGNALED(status)
+                         ? absl::StrCat("a crash: signal ", WTERMSIG(status),
+                                        " (", strsignal(WTERMSIG(status)), ")")
+                         : absl::StrCat("the process exited with code ",
+                                        WEXITSTATUS(status)),
+                     "\n"),
+        record().what, record().what_size);
     record().transcript_size = 0;
   }
 
@@ -353,8 +352,7 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
     failure.deviations = record.Taken();
     failure.what = absl::StrCat(
         std::string_view(record.what.data(), record.what_size), from.Output());
-    failure.transcript.assign(record.transcript.data(),
-                              record.transcript_size);
+    failure.transcript.assign(record.transcript.data(), record.transcript_size);
   };
   take(worker);
 
@@ -396,8 +394,7 @@ std::string CommandFor(const Deviations& deviations) {
   return absl::StrCat(
       "bazel test ", target == nullptr ? "<this target>" : target,
       " --test_output=all --test_filter=", test->test_suite_name(), ".",
-      test->name(),
-      " --test_env=WARD_REPLAY=", FormatDeviations(deviations));
+      test->name(), " --test_env=WARD_REPLAY=", FormatDeviations(deviations));
 }
 
 }  // namespace
@@ -519,10 +516,10 @@ void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
                 << ", " << failure.found.size()
                 << " switches and faults) failed.\n"
                 << (failure.replayed
-                        ? absl::StrCat(
-                              "It still fails with ", failure.deviations.size(),
-                              " of them. To see it again:\n  ",
-                              CommandFor(failure.deviations), "\n")
+                        ? absl::StrCat("It still fails with ",
+                                       failure.deviations.size(),
+                                       " of them. To see it again:\n  ",
+                                       CommandFor(failure.deviations), "\n")
                         : "Replayed, it did not fail: something else than its "
                           "schedule decides, such as the address of an object, "
                           "memory that was never set, or a file.\n")

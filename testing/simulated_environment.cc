@@ -121,10 +121,8 @@ class SimulatedTransport final : public Transport, public Readiness {
       // One that was not accepted yet is held by nobody.
       const absl::btree_set<pid_t>& receivers = socket_->other()->holders;
       environment_.transcript_.Bytes(
-          environment_.scheduler_.now(), number_,
-          environment_.ProcessId(),
-          receivers.empty() ? socket_->other()->acceptor
-                            : *receivers.rbegin(),
+          environment_.scheduler_.now(), number_, environment_.ProcessId(),
+          receivers.empty() ? socket_->other()->acceptor : *receivers.rbegin(),
           bytes.substr(0, result.bytes), descriptors.size());
       return result.bytes;
     }
