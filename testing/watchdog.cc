@@ -1,6 +1,7 @@
 #include "ward/testing/watchdog.h"
 
 #include <dirent.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -16,7 +17,6 @@
 #include <ctime>
 #include <string_view>
 
-#include "absl/debugging/stacktrace.h"
 #include "absl/debugging/symbolize.h"
 
 namespace ward::testing {
@@ -41,11 +41,14 @@ void Print(std::string_view text) {
 // In signal context: the functions below are safe there.
 void PrintOwnStack(int) {
   std::array<void*, 40> frames;
-  const int depth = absl::GetStackTrace(frames.data(), frames.size(), 1);
+  // Not absl::GetStackTrace: it goes by frame pointers, and the C library,
+  // where most threads wait, has none.
+  const int depth = backtrace(frames.data(), frames.size());
   std::array<char, 256> line;
   snprintf(line.data(), line.size(), "thread %ld:\n", syscall(SYS_gettid));
   Print(line.data());
-  for (int i = 0; i < depth; ++i) {
+  constexpr int kOwn = 2;  // This function, and the signal's trampoline.
+  for (int i = kOwn; i < depth; ++i) {
     std::array<char, 200> name;
     const bool known = absl::Symbolize(frames[i], name.data(), name.size());
     snprintf(line.data(), line.size(), "    %p  %s\n", frames[i],
@@ -100,6 +103,9 @@ void SetTimer(int seconds) {
 void Watchdog::Start() {
   if (timer_process != getpid()) {
     absl::InitializeSymbolizer("/proc/self/exe");
+    // The first call loads a library, which no signal handler may.
+    std::array<void*, 1> frame;
+    backtrace(frame.data(), frame.size());
     sigevent event{};
     event.sigev_notify = SIGEV_SIGNAL;
     event.sigev_signo = SIGRTMAX;
