@@ -264,8 +264,8 @@ TEST(FindFailure, ShowsTheTranscriptOfTheRunThatFailed) {
 // more than a few thousand others.
 TEST(FindFailure, ReplaysLongRuns) {
   const Exploration found = FindFailure(Runs(1), [] {
-    constexpr int kSteps = 45000;
-    constexpr int kLate = 42000;
+    constexpr int kSteps = 37000;
+    constexpr int kLate = 36000;
     int steps = 0;
     bool switched_late = false;
     InTwoThreads([&] {
