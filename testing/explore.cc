@@ -50,8 +50,14 @@ constexpr size_t kMostKilledThreads = 256;
 
 // The most attempts to make a failure simpler.
 constexpr int kMostAttempts = 400;
+// One that the watchdog ends takes 5 s.
+constexpr absl::Duration kMostTimeForAttempts = absl::Seconds(30);
 
 constexpr absl::Duration kProgress = absl::Seconds(5);
+
+// Of one run, as can be kept. More than the most steps by default, each of
+// which may be a few choices; memory that is not used costs nothing.
+constexpr size_t kMostChoices = size_t{1} << 19;
 
 // Memory that a child's last words are in, however it ends.
 struct Record {
@@ -66,11 +72,11 @@ struct Record {
   uint64_t fingerprint;
   bool exhausted;
   size_t deviations;
-  std::array<std::pair<uint32_t, uint32_t>, 1 << 14> deviation;
+  std::array<std::pair<uint32_t, uint32_t>, kMostChoices> deviation;
   // Of Search::kDepthFirst.
   int level;
   size_t path_size;
-  std::array<DepthFirstStrategy::Branch, 1 << 14> path;
+  std::array<DepthFirstStrategy::Branch, kMostChoices> path;
   size_t what_size;
   std::array<char, 1 << 16> what;
   size_t transcript_size;
@@ -151,6 +157,7 @@ std::string Run(const ExploreOptions& options, Strategy& strategy,
                 absl::FunctionRef<void()> body, Record& record,
                 size_t& killed_threads) {
   record.deviations = 0;
+  record.transcript_size = 0;
   SimulationOptions simulated;
   simulated.faults = {options.faults, options.deaths};
   simulated.delays = options.delays;
@@ -233,7 +240,9 @@ void Work(const ExploreOptions& options, uint64_t stride, uint64_t end,
       record.path_size = std::min(path.size(), record.path.size());
       std::copy_n(path.begin(), record.path_size, record.path.begin());
     }
-    if (killed_threads > kMostKilledThreads) {
+    // Not if the next one would not know where to go on.
+    if (killed_threads > kMostKilledThreads &&
+        (!depth_first || all.position().path.size() <= record.path.size())) {
       record.run += stride;
       record.outcome = Record::Outcome::kRetired;
       _exit(0);
@@ -354,10 +363,11 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
   take(again);
   // Leaves out ever smaller pieces for as long as that does not mend it.
   int attempts = 0;
+  const absl::Time end = absl::Now() + kMostTimeForAttempts;
   for (size_t size = std::max<size_t>(failure.deviations.size() / 2, 1);
        size > 0; size /= 2) {
     for (size_t from = 0; from < failure.deviations.size();) {
-      if (++attempts > kMostAttempts) return failure;
+      if (++attempts > kMostAttempts || absl::Now() > end) return failure;
       Deviations fewer;
       size_t i = 0;
       for (const auto& entry : failure.deviations) {
@@ -400,6 +410,12 @@ Exploration FindFailure(const ExploreOptions& options,
   if (options.search == Search::kPct) {
     Worker dull;
     Replay(options, {}, body, dull);
+    if (Failed(dull.record())) {
+      exploration.failure = Describe(dull, options, body);
+      exploration.runs = 1;
+      exploration.time = absl::Now() - start;
+      return exploration;
+    }
     length = dull.record().thread_choices;
   }
 

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <ctime>
@@ -93,8 +94,9 @@ void ABSL_INTERNAL_C_SYMBOL(AbslInternalSleepFor)(absl::Duration duration) {
         "sleeping", [] { return false; }, scheduler->now() + duration);
     return;
   }
+  if (duration <= absl::ZeroDuration()) return;
   timespec left = absl::ToTimespec(duration);
-  while (nanosleep(&left, &left) != 0) {
+  while (nanosleep(&left, &left) != 0 && errno == EINTR) {
   }
 }
 

@@ -166,7 +166,7 @@ void* Scheduler::RunThread(void* argument) {
 void Scheduler::Join(int thread) {
   const Thread& joined = *threads_[static_cast<size_t>(thread)];
   BlockUntil(
-      "joining a thread", [&] { return joined.state == Thread::State::kEnded; },
+      "joining a thread", [&] { return !joined.alive(); },
       absl::InfiniteFuture());
 }
 
@@ -178,6 +178,7 @@ void Scheduler::Point(std::string_view doing) {
 bool Scheduler::BlockUntil(std::string_view doing,
                            absl::FunctionRef<bool()> ready,
                            absl::Time deadline) {
+  LeaveIfKilled();
   Thread& self = *running_;
   self.doing = doing;
   self.ready = &ready;
@@ -293,6 +294,7 @@ void Scheduler::AdvanceTo(absl::Time time) {
 }
 
 void Scheduler::WaitUntilIdle() {
+  LeaveIfKilled();
   Thread& self = *running_;
   self.idle = true;
   self.doing = "waiting until the others wait";

@@ -76,7 +76,8 @@ class Scheduler {
   // Starts a thread of `group`; returns its number.
   int Start(std::string name, int group, absl::AnyInvocable<void()> body);
 
-  // Waits for the end of a thread, in the schedule.
+  // Waits for the end of a thread, in the schedule. One that was killed has
+  // ended: who joins it is of another group, which has none of it.
   void Join(int thread);
 
   // A scheduling point. `doing` is for reports; it must live for ever.

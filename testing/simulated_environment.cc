@@ -19,6 +19,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
@@ -51,6 +52,12 @@ absl::Status CheckName(const std::string& path) {
   return MakeError(reason::kPathTooLong,
                    absl::StrCat("the socket's file name in \"", path,
                                 "\" has over ", kLongestName, " bytes"));
+}
+
+// All processes have the same working directory.
+std::string Absolute(std::string_view path) {
+  return absl::StartsWith(path, "/") ? std::string(path)
+                                     : absl::StrCat("/simulated/", path);
 }
 
 // What Poll can wait for.
@@ -115,9 +122,8 @@ class SimulatedTransport final : public Transport, public Readiness {
       // One that was not accepted yet is held by nobody.
       const absl::btree_set<pid_t>& receivers = socket_->other()->holders;
       environment_.transcript_.Bytes(
-          environment_.scheduler_.now(), socket_.get(),
-          environment_.ProcessId(),
-          receivers.empty() ? socket_->peer().pid : *receivers.rbegin(),
+          environment_.scheduler_.now(), number_, environment_.ProcessId(),
+          receivers.empty() ? socket_->other()->acceptor : *receivers.rbegin(),
           bytes.substr(0, result.bytes), descriptors.size());
       return result.bytes;
     }
@@ -218,7 +224,9 @@ class SimulatedListener final : public Listener, public Readiness {
     if (fault == ENOMEM) return SystemError(fault, "accept a client");
     std::shared_ptr<SimulatedSocket> client = std::move(socket_->queue.front());
     socket_->queue.pop_front();
-    return Accepted{environment_.Wrap(std::move(client)), fault == EMFILE};
+    return Accepted{environment_.Wrap(std::move(client),
+                                      absl::StrCat("accepted at ", path_)),
+                    fault == EMFILE};
   }
 
   void ShutDown() override {
@@ -274,7 +282,12 @@ class SimulatedProcess final : public Process, public Readiness {
 
   absl::Status Kill(int signal) override {
     environment_.Step("sending a signal");
-    environment_.Raise(pid(), signal);
+    if (signal < 0 || signal > SIGRTMAX) {
+      return SystemError(EINVAL,
+                         absl::StrCat("send signal ", signal, " to ", pid()));
+    }
+    // 0 only asks whether it may be sent (kill(2)).
+    if (signal != 0) environment_.Raise(pid(), signal);
     return absl::OkStatus();
   }
 
@@ -286,8 +299,14 @@ class SimulatedProcess final : public Process, public Readiness {
 class SimulatedSignals final : public Signals, public Readiness {
  public:
   SimulatedSignals(SimulatedEnvironment& environment, pid_t pid)
-      : environment_(environment), state_(environment.processes_.at(pid)) {}
-  ~SimulatedSignals() override { state_.plan.reset(); }
+      : environment_(environment),
+        state_(environment.processes_.at(pid)),
+        found_blocked_(std::exchange(state_.blocked, false)) {}
+  ~SimulatedSignals() override {
+    state_.plan.reset();
+    state_.blocked = found_blocked_;
+    state_.pending.clear();
+  }
 
   int descriptor() const override { return -1; }
   bool Readable() const override { return !state_.pending.empty(); }
@@ -303,6 +322,7 @@ class SimulatedSignals final : public Signals, public Readiness {
  private:
   SimulatedEnvironment& environment_;
   SimulatedEnvironment::ProcessState& state_;
+  const bool found_blocked_;
 };
 
 // --- the environment ---
@@ -371,9 +391,10 @@ size_t SimulatedEnvironment::OtherThreads(pid_t pid) const {
 // --- sockets ---
 
 std::unique_ptr<Transport> SimulatedEnvironment::Wrap(
-    std::shared_ptr<SimulatedSocket> socket) {
+    std::shared_ptr<SimulatedSocket> socket, std::string origin) {
   const int number = next_number_++;
   socket->holders = {ProcessId()};
+  socket->origin = std::move(origin);
   sockets_.emplace(number, socket);
   return std::make_unique<SimulatedTransport>(*this, number, std::move(socket));
 }
@@ -401,7 +422,7 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
   Step("listening");
   const std::string path =
       !options.path.empty()
-          ? options.path
+          ? Absolute(options.path)
           : absl::StrCat("/simulated/ward-", next_path_++, "/socket");
   if (const int fault = Fault({EMFILE, ENOMEM})) {
     return SystemError(fault, absl::StrCat("listen at \"", path, "\""));
@@ -439,7 +460,7 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
     return SystemError(fault, attempt);
   }
   WARD_RETURN_IF_ERROR(CheckName(path));
-  const auto named = names_.find(path);
+  const auto named = names_.find(Absolute(path));
   const std::shared_ptr<ListenSocket> listener =
       named == names_.end() ? nullptr : named->second;
   const auto refused = [&] { return listener == nullptr || listener->shut; };
@@ -462,9 +483,10 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
   const pid_t server = *listener->holders.rbegin();
   auto ends = SimulatedSocket::CreatePair({ProcessId(), UserId(), UserId()},
                                           listener->owner);
+  ends.second->acceptor = server;
   listener->queue.push_back(std::move(ends.second));
   transcript_.Arrow(scheduler_.now(), ProcessId(), server, "connects");
-  return Wrap(std::move(ends.first));
+  return Wrap(std::move(ends.first), absl::StrCat("connected to ", path));
 }
 
 absl::StatusOr<
@@ -476,8 +498,8 @@ SimulatedEnvironment::CreateTransportPair() {
   }
   const PeerCredentials self{ProcessId(), UserId(), UserId()};
   auto ends = SimulatedSocket::CreatePair(self, self);
-  return std::make_pair(Wrap(std::move(ends.first)),
-                        Wrap(std::move(ends.second)));
+  return std::make_pair(Wrap(std::move(ends.first), "one of a pair"),
+                        Wrap(std::move(ends.second), "one of a pair"));
 }
 
 absl::StatusOr<size_t> SimulatedEnvironment::Poll(
@@ -523,7 +545,8 @@ void SimulatedEnvironment::StartMain(pid_t pid,
                    [this, pid, child = std::move(child)]() mutable {
                      const int code = child();
                      child = nullptr;
-                     End(pid, {ProcessExit::Kind::kExited, code});
+                     // All that _exit(2) lets a parent see.
+                     End(pid, {ProcessExit::Kind::kExited, code & 0xff});
                    });
 }
 
@@ -544,7 +567,8 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
   for (const auto& [number, socket] : sockets_) {
     // `child` owns it: the caller's copy is closed with its copy of `child`.
     if (keeps(number)) {
-      socket->holders = {pid};
+      socket->holders.erase(parent);
+      socket->holders.insert(pid);
     } else if (options.keep_all_open && socket->holders.contains(parent)) {
       socket->holders.insert(pid);
     }
@@ -574,7 +598,10 @@ void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
 
 absl::Status SimulatedEnvironment::SetProcessDeadline(absl::Duration left) {
   const pid_t pid = ProcessId();
-  scheduler_.SetTimer(pid, scheduler_.now() + left, [this, pid] {
+  // Never at once: a timer of no time is one of a moment (timer_settime(2)).
+  const absl::Time end =
+      scheduler_.now() + std::max(left, absl::Nanoseconds(1));
+  scheduler_.SetTimer(pid, end, [this, pid] {
     End(pid, {ProcessExit::Kind::kSignaled, SIGKILL});
   });
   return absl::OkStatus();
@@ -615,7 +642,6 @@ absl::StatusOr<std::unique_ptr<Signals>> SimulatedEnvironment::TakeSignals(
   ProcessState& process = Self();
   if (process.plan.has_value()) return SignalsTakenError();
   process.plan = plan;
-  process.blocked = false;
   auto signals = std::make_unique<SimulatedSignals>(*this, process.pid);
   const absl::btree_set<int> pending = std::exchange(process.pending, {});
   for (const int signal : pending) Deliver(process, signal);

@@ -141,7 +141,8 @@ class SimulatedEnvironment final : public Environment {
   // One of `errors` if it is to happen now, or 0.
   int Fault(std::initializer_list<int> errors);
 
-  std::unique_ptr<Transport> Wrap(std::shared_ptr<SimulatedSocket> socket);
+  std::unique_ptr<Transport> Wrap(std::shared_ptr<SimulatedSocket> socket,
+                                  std::string origin);
   void Release(SimulatedSocket& socket, pid_t holder);
   void Release(ListenSocket& socket, pid_t holder);
   pid_t NewProcess(std::string name);

@@ -62,8 +62,10 @@ class SimulatedSocket {
 
   // The processes that have this end open; maintained by its users.
   absl::btree_set<pid_t> holders;
-  // Who made it, for reports.
+  // Where it came from, for reports.
   std::string origin;
+  // Who will accept it, most likely, for reports.
+  pid_t acceptor = 0;
 
  private:
   struct Segment {

@@ -101,7 +101,9 @@ size_t DepthFirstStrategy::Choose(const Choice& choice) {
     ++deviations_;
     faults_ += is_fault ? 1 : 0;
   }
-  return branch.chosen;
+  // There are fewer options than last time if the run depends on more than its
+  // schedule.
+  return branch.chosen < choice.options ? branch.chosen : 0;
 }
 
 bool DepthFirstStrategy::NextRun() {

@@ -53,8 +53,8 @@ std::string Describe(const proto::Frame& frame, size_t descriptors) {
                           frame.scalar().size(), " bytes)");
       break;
     case proto::Frame::kError:
-      text = absl::StrCat("error ", frame.error().reason(), ": ",
-                          absl::CHexEscape(frame.error().text()));
+      text = absl::StrCat("error ", absl::CHexEscape(frame.error().reason()),
+                          ": ", absl::CHexEscape(frame.error().text()));
       break;
     default:
       text = "an empty frame";
@@ -79,11 +79,14 @@ void Transcript::Event(absl::Time time, pid_t process, std::string_view what) {
 
 void Transcript::Arrow(absl::Time time, pid_t from, pid_t to,
                        std::string_view what) {
-  entries_.push_back({time, from, to, std::string(what)});
+  // A line each, whatever a peer has put into a log.
+  entries_.push_back(
+      {time, from, to,
+       absl::StrReplaceAll(what, {{"\n", "\\n"}, {"\r", "\\r"}})});
 }
 
-void Transcript::Bytes(absl::Time time, const void* stream, pid_t from,
-                       pid_t to, std::string_view bytes, size_t descriptors) {
+void Transcript::Bytes(absl::Time time, int stream, pid_t from, pid_t to,
+                       std::string_view bytes, size_t descriptors) {
   Stream& state = streams_[{stream, from}];
   state.bytes.append(bytes);
   state.descriptors += descriptors;

@@ -30,9 +30,9 @@ class Transcript {
   // An arrow.
   void Arrow(absl::Time time, pid_t from, pid_t to, std::string_view what);
 
-  // Bytes of the stream from `from` to `to`, which `stream` tells from others;
-  // an arrow for each frame that is whole now.
-  void Bytes(absl::Time time, const void* stream, pid_t from, pid_t to,
+  // Bytes of the stream from `from` to `to`, which the number `stream` tells
+  // from all others; an arrow for each frame that is whole now.
+  void Bytes(absl::Time time, int stream, pid_t from, pid_t to,
              std::string_view bytes, size_t descriptors);
 
   // A diagram in plain text: a column for each process, time running down.
@@ -58,7 +58,7 @@ class Transcript {
 
   std::vector<std::pair<pid_t, std::string>> names_;
   std::vector<Entry> entries_;
-  absl::btree_map<std::pair<const void*, pid_t>, Stream> streams_;
+  absl::btree_map<std::pair<int, pid_t>, Stream> streams_;
 };
 
 }  // namespace ward::testing

@@ -1,6 +1,8 @@
 #include "ward/testing/watchdog.h"
 
 #include <dirent.h>
+#include <execinfo.h>
+#include <fcntl.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -8,13 +10,13 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <string_view>
 
-#include "absl/debugging/stacktrace.h"
 #include "absl/debugging/symbolize.h"
 
 namespace ward::testing {
@@ -39,11 +41,14 @@ void Print(std::string_view text) {
 // In signal context: the functions below are safe there.
 void PrintOwnStack(int) {
   std::array<void*, 40> frames;
-  const int depth = absl::GetStackTrace(frames.data(), frames.size(), 1);
+  // Not absl::GetStackTrace: it goes by frame pointers, and the C library,
+  // where most threads wait, has none.
+  const int depth = backtrace(frames.data(), frames.size());
   std::array<char, 256> line;
   snprintf(line.data(), line.size(), "thread %ld:\n", syscall(SYS_gettid));
   Print(line.data());
-  for (int i = 0; i < depth; ++i) {
+  constexpr int kOwn = 2;  // This function, and the signal's trampoline.
+  for (int i = kOwn; i < depth; ++i) {
     std::array<char, 200> name;
     const bool known = absl::Symbolize(frames[i], name.data(), name.size());
     snprintf(line.data(), line.size(), "    %p  %s\n", frames[i],
@@ -51,6 +56,18 @@ void PrintOwnStack(int) {
     Print(line.data());
   }
   sem_post(&printed);
+}
+
+void PrintStackOf(pid_t thread) {
+  sem_init(&printed, 0, 0);
+  if (syscall(SYS_tgkill, getpid(), thread, SIGRTMAX - 1) != 0) return;
+  // The function of this name would give the simulation's time, if the calling
+  // thread is in one.
+  timespec patience;
+  syscall(SYS_clock_gettime, CLOCK_REALTIME, &patience);
+  patience.tv_sec += 2;
+  while (sem_timedwait(&printed, &patience) != 0 && errno == EINTR) {
+  }
 }
 
 void Tick(int) {
@@ -86,6 +103,9 @@ void SetTimer(int seconds) {
 void Watchdog::Start() {
   if (timer_process != getpid()) {
     absl::InitializeSymbolizer("/proc/self/exe");
+    // The first call loads a library, which no signal handler may.
+    std::array<void*, 1> frame;
+    backtrace(frame.data(), frame.size());
     sigevent event{};
     event.sigev_notify = SIGEV_SIGNAL;
     event.sigev_signo = SIGRTMAX;
@@ -106,19 +126,22 @@ void Watchdog::Feed() { steps.fetch_add(1, std::memory_order_relaxed); }
 
 void Watchdog::PrintStacks() {
   Handle(SIGRTMAX - 1, PrintOwnStack);
-  DIR* const threads = opendir("/proc/self/task");
-  if (threads == nullptr) return;
-  while (const dirent* const entry = readdir(threads)) {
-    const pid_t thread = atoi(entry->d_name);
-    if (thread == 0) continue;
-    sem_init(&printed, 0, 0);
-    if (syscall(SYS_tgkill, getpid(), thread, SIGRTMAX - 1) != 0) continue;
-    timespec patience;
-    clock_gettime(CLOCK_REALTIME, &patience);
-    patience.tv_sec += 2;
-    sem_timedwait(&printed, &patience);
+  // Not opendir(3), which allocates: this may be in a signal handler.
+  const int threads = open("/proc/self/task", O_RDONLY | O_CLOEXEC);
+  if (threads < 0) return;
+  alignas(dirent64) std::array<char, 4096> entries;
+  while (true) {
+    const long size =
+        syscall(SYS_getdents64, threads, entries.data(), entries.size());
+    if (size <= 0) break;
+    for (long at = 0; at < size;) {
+      const auto* const entry =
+          reinterpret_cast<const dirent64*>(entries.data() + at);
+      at += entry->d_reclen;
+      if (const pid_t thread = atoi(entry->d_name)) PrintStackOf(thread);
+    }
   }
-  closedir(threads);
+  close(threads);
 }
 
 }  // namespace ward::testing

@@ -1,0 +1,442 @@
+#include "ward/testing/explore.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest-spi.h"
+#include "gtest/gtest.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/server/environment.h"
+#include "ward/server/process.h"
+#include "ward/testing/scheduler.h"
+#include "ward/testing/simulation.h"
+#include "ward/testing/strategy.h"
+
+namespace ward::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+// What the body writes here is seen by the test, which its runs' process is
+// not.
+template <typename T>
+class Shared {
+ public:
+  Shared()
+      : memory_(mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
+    if (memory_ == MAP_FAILED) std::abort();
+    new (memory_) T{};
+  }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
+  ~Shared() { munmap(memory_, sizeof(T)); }
+  T& operator*() const { return *static_cast<T*>(memory_); }
+  T* operator->() const { return static_cast<T*>(memory_); }
+
+ private:
+  void* const memory_;
+};
+
+// Sets an environment variable for a while.
+class Variable {
+ public:
+  Variable(const char* name, const std::string& value) : name_(name) {
+    const char* const found = std::getenv(name);
+    if (found != nullptr) found_ = found;
+    setenv(name, value.c_str(), 1);
+  }
+  ~Variable() {
+    if (found_.has_value()) {
+      setenv(name_, found_->c_str(), 1);
+    } else {
+      unsetenv(name_);
+    }
+  }
+
+ private:
+  const char* const name_;
+  std::optional<std::string> found_;
+};
+
+ExploreOptions Runs(uint64_t runs) {
+  ExploreOptions options;
+  options.runs = runs;
+  return options;
+}
+
+void InTwoThreads(absl::FunctionRef<void()> body) {
+  const auto thread = Environment::Default().StartThread([body] { body(); });
+  ASSERT_TRUE(thread.ok());
+  body();
+}
+
+// How many threads have come between a read and its write; 0 if none has.
+int LostUpdates() {
+  int count = 0;
+  InTwoThreads([&] {
+    const int was = count;
+    SchedulingPoint();
+    count = was + 1;
+  });
+  return 2 - count;
+}
+
+// Finds `bad` to happen sometimes and by a few deviations, and again.
+void ExpectFound(std::string_view what, absl::FunctionRef<void()> bad,
+                 ExploreOptions options = {}) {
+  const Exploration found = FindFailure(options, [&] {
+    if (LostUpdates() > 0) bad();
+  });
+  ASSERT_TRUE(found.failure.has_value());
+  const Exploration::Failure& failure = *found.failure;
+  EXPECT_TRUE(failure.replayed);
+  EXPECT_THAT(failure.what, HasSubstr(what));
+  EXPECT_THAT(failure.deviations, SizeIs(1)) << "one switch at the right place";
+  EXPECT_GE(failure.found.size(), failure.deviations.size());
+}
+
+// --- what a failure is ---
+
+TEST(FindFailure, FindsAFailedAssertion) {
+  ExpectFound("the values differ", [] { FAIL() << "the values differ"; });
+}
+
+TEST(FindFailure, FindsACrash) {
+  ExpectFound("signal 9", [] { raise(SIGKILL); });
+}
+
+TEST(FindFailure, FindsAnExit) {
+  ExpectFound("exited with code 7", [] { _exit(7); });
+}
+
+TEST(FindFailure, FindsAnException) {
+  ExpectFound("the body threw: no luck",
+              [] { throw std::runtime_error("no luck"); });
+}
+
+TEST(FindFailure, FindsADeadlock) {
+  ExpectFound("deadlock", [] {
+    absl::Notification never;
+    never.WaitForNotification();
+  });
+}
+
+TEST(FindFailure, FindsAnEndlessLoop) {
+  ExploreOptions options;
+  options.max_steps = 2000;
+  ExpectFound(
+      "no end after 2000 steps",
+      [] {
+        while (true) SchedulingPoint();
+      },
+      options);
+}
+
+TEST(FindFailure, FindsAProcessThatIsLeft) {
+  ExpectFound("is still running", [] {
+    (void)Environment::Default().Fork({}, [] {
+      absl::SleepFor(absl::InfiniteDuration());
+      return 0;
+    });
+  });
+}
+
+TEST(FindFailure, FindsALockThatIsTakenInTwoOrders) {
+  const Exploration found = FindFailure({}, [] {
+    // Abseil would notice the order before it does harm.
+    absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+    // Outlive the run that gets stuck.
+    auto* const first = new absl::Mutex;
+    auto* const second = new absl::Mutex;
+    {
+      const auto thread = Environment::Default().StartThread([&] {
+        second->Lock();
+        SchedulingPoint();
+        first->Lock();
+        first->Unlock();
+        second->Unlock();
+      });
+      first->Lock();
+      SchedulingPoint();
+      second->Lock();
+      second->Unlock();
+      first->Unlock();
+    }
+    delete first;
+    delete second;
+  });
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_TRUE(found.failure->replayed);
+  EXPECT_THAT(found.failure->what, HasSubstr("deadlock: all threads wait"));
+}
+
+TEST(FindFailure, FindsNothingWhereNothingIs) {
+  const Exploration found = FindFailure(Runs(300), [] {
+    absl::Mutex mutex;
+    int count = 0;
+    InTwoThreads([&] {
+      absl::MutexLock lock(&mutex);
+      const int was = count;
+      SchedulingPoint();
+      count = was + 1;
+    });
+    EXPECT_EQ(count, 2);
+  });
+  EXPECT_FALSE(found.failure.has_value());
+  EXPECT_EQ(found.runs, 300u);
+  EXPECT_GT(found.switches, 300u);
+}
+
+TEST(FindFailure, FindsWhatAlwaysFailsWithNoDeviation) {
+  for (const Search search :
+       {Search::kRandom, Search::kPct, Search::kDepthFirst}) {
+    ExploreOptions options;
+    options.search = search;
+    const Exploration found =
+        FindFailure(options, [] { FAIL() << LostUpdates(); });
+    ASSERT_TRUE(found.failure.has_value());
+    EXPECT_TRUE(found.failure->replayed);
+    EXPECT_THAT(found.failure->deviations, IsEmpty());
+  }
+}
+
+TEST(FindFailure, FindsALostUpdateByEverySearch) {
+  for (const Search search :
+       {Search::kRandom, Search::kPct, Search::kDepthFirst}) {
+    ExploreOptions options;
+    options.search = search;
+    const Exploration found =
+        FindFailure(options, [] { EXPECT_EQ(LostUpdates(), 0); });
+    ASSERT_TRUE(found.failure.has_value());
+    EXPECT_TRUE(found.failure->replayed);
+  }
+}
+
+TEST(FindFailure, SaysWhenAFailureCannotBeReplayed) {
+  Shared<std::atomic<int>> calls;
+  const Exploration found =
+      FindFailure(Runs(100), [&] { EXPECT_NE(calls->fetch_add(1), 5); });
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_FALSE(found.failure->replayed);
+}
+
+TEST(FindFailure, ShowsTheTranscriptOfTheRunThatFailed) {
+  const Exploration found = FindFailure(Runs(10), [] {
+    Environment::Default().Log("all was well until here");
+    throw std::runtime_error("no luck");
+  });
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_THAT(found.failure->what, HasSubstr("no luck"));
+  const Exploration failed = FindFailure(Runs(10), [] {
+    Environment::Default().Log("all was well until here");
+    FAIL();
+  });
+  EXPECT_THAT(failed.failure->transcript, HasSubstr("all was well until here"));
+}
+
+// One late switch is enough to fail. What comes before it in a random run is
+// more than a few thousand others.
+TEST(FindFailure, ReplaysLongRuns) {
+  const Exploration found = FindFailure(Runs(1), [] {
+    constexpr int kSteps = 37000;
+    constexpr int kLate = 36000;
+    int steps = 0;
+    bool switched_late = false;
+    InTwoThreads([&] {
+      while (++steps < kSteps) {
+        const bool late = steps > kLate;
+        const uint64_t before = Scheduler::Current()->switches();
+        SchedulingPoint();
+        if (late && Scheduler::Current()->switches() != before) {
+          switched_late = true;
+        }
+      }
+    });
+    EXPECT_FALSE(switched_late);
+  });
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_GT(found.failure->found.size(), size_t{1} << 14);
+  EXPECT_TRUE(found.failure->replayed);
+}
+
+// --- which runs are made ---
+
+TEST(FindFailure, FindsAllSchedulesDepthFirst) {
+  ExploreOptions options;
+  options.search = Search::kDepthFirst;
+  options.runs = 100000;
+  options.deviations = 2;
+  const Exploration found =
+      FindFailure(options, [] { InTwoThreads([] { SchedulingPoint(); }); });
+  EXPECT_FALSE(found.failure.has_value());
+  EXPECT_TRUE(found.exhausted);
+  EXPECT_GT(found.runs, 5u);
+  options.runs = found.runs - 1;
+  EXPECT_FALSE(FindFailure(options, [] {
+                 InTwoThreads([] { SchedulingPoint(); });
+               }).exhausted);
+}
+
+// A body that leaves a process dead in each of its runs.
+void KillAChild() {
+  const auto child = Environment::Default().Fork({}, [] {
+    absl::SleepFor(absl::InfiniteDuration());
+    return 0;
+  });
+  ASSERT_TRUE(child.ok());
+  ASSERT_TRUE((*child)->Kill(SIGKILL).ok());
+  ASSERT_TRUE((*child)->Wait(absl::InfiniteFuture()).ok());
+}
+
+TEST(FindFailure, MakesAllRunsThoughKilledThreadsStay) {
+  for (const Search search : {Search::kRandom, Search::kPct}) {
+    ExploreOptions options = Runs(1500);
+    options.search = search;
+    Shared<std::atomic<int>> bodies;
+    const Exploration found = FindFailure(options, [&] {
+      ++*bodies;
+      KillAChild();
+    });
+    EXPECT_FALSE(found.failure.has_value());
+    EXPECT_EQ(found.runs, 1500u);
+    // And the dull one, for PCT.
+    EXPECT_EQ(*bodies, search == Search::kPct ? 1501 : 1500);
+  }
+}
+
+TEST(FindFailure, GoesOnDepthFirstThoughKilledThreadsStay) {
+  ExploreOptions options;
+  options.search = Search::kDepthFirst;
+  options.deviations = 2;
+  options.runs = 100000;
+  Shared<std::atomic<int>> deviating;
+  const Exploration found = FindFailure(options, [&] {
+    for (int i = 0; i < 10; ++i) KillAChild();
+    if (!Simulation::Current()->deviations().empty()) ++*deviating;
+  });
+  EXPECT_TRUE(found.exhausted);
+  EXPECT_GT(found.runs, 100u);
+  // The dull run, once for each bound: none was lost, none made twice.
+  EXPECT_EQ(found.runs - static_cast<uint64_t>(*deviating), 3u);
+}
+
+TEST(FindFailure, TakesItsSeedsFromTheNumberOfTheTestsRun) {
+  std::set<std::string> courses;
+  for (const char* number : {"1", "2", "3"}) {
+    const Variable variable("TEST_RUN_NUMBER", number);
+    const ExploreOptions options = Runs(1);
+    std::string fingerprints;
+    for (uint64_t run = 0; run < 20; ++run) {
+      absl::StrAppend(
+          &fingerprints,
+          FingerprintOfRun(
+              options, run,
+              [] {
+                InTwoThreads([] {
+                  auto& all = Environment::Default();
+                  SchedulingPoint();
+                  all.Log(absl::StrCat(Scheduler::Current()->switches()));
+                });
+              }),
+          " ");
+    }
+    courses.insert(fingerprints);
+  }
+  EXPECT_THAT(courses, SizeIs(3));
+}
+
+TEST(FindFailure, MakesAsManyRunsAsItIsTold) {
+  const Variable variable("WARD_RUNS", "17");
+  EXPECT_EQ(FindFailure(Runs(5000), [] {}).runs, 17u);
+}
+
+// --- replay ---
+
+TEST(Explore, ReplaysExactlyTheRunInThisProcess) {
+  const Exploration found =
+      FindFailure({}, [] { EXPECT_EQ(LostUpdates(), 0); });
+  ASSERT_TRUE(found.failure.has_value());
+  const Variable variable("WARD_REPLAY",
+                          FormatDeviations(found.failure->deviations));
+  static int bodies;
+  static int lost;
+  static pid_t process;
+  bodies = 0;
+  Explore({}, [] {
+    ++bodies;
+    process = getpid();
+    lost = LostUpdates();
+  });
+  EXPECT_EQ(bodies, 1);
+  EXPECT_EQ(lost, 1);
+  EXPECT_EQ(process, getpid());
+}
+
+TEST(Explore, ReplaysTheDullRun) {
+  const Variable variable("WARD_REPLAY", "");
+  int bodies = 0;
+  Explore({}, [&] {
+    ++bodies;
+    EXPECT_EQ(LostUpdates(), 0);
+    EXPECT_THAT(Simulation::Current()->deviations(), IsEmpty());
+  });
+  EXPECT_EQ(bodies, 1);
+}
+
+TEST(Explore, RefusesTextThatIsNoRun) {
+  const Variable variable("WARD_REPLAY", "nonsense");
+  EXPECT_FATAL_FAILURE({ Explore({}, [] { std::abort(); }); },
+                       "WARD_REPLAY is no list");
+}
+
+TEST(Explore, FailsTheTestWithTheCommandThatReplays) {
+  const FileDescriptor output(memfd_create("output", MFD_CLOEXEC));
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(output.get(), STDOUT_FILENO);
+    Explore({}, [] { EXPECT_EQ(LostUpdates(), 0); });
+    std::fflush(stdout);
+    _exit(HasFailure() ? 4 : 0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 4);
+  std::string text(10000, '\0');
+  text.resize(static_cast<size_t>(
+      std::max<ssize_t>(pread(output.get(), text.data(), text.size(), 0), 0)));
+  EXPECT_THAT(text, HasSubstr("It still fails with 1 of them"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("WARD_REPLAY=[0-9]+=1\n"));
+}
+
+TEST(Explore, SaysNothingOfATestThatPasses) {
+  Explore(Runs(50), [] { LostUpdates(); });
+}
+
+}  // namespace
+}  // namespace ward::testing
