@@ -27,15 +27,15 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/testing/environment_variable.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
+#include "ward/testing/transcript.h"
 #include "ward/testing/watchdog.h"
 
 namespace ward::testing {
@@ -77,23 +77,33 @@ struct Record {
   int level;
   size_t path_size;
   std::array<DepthFirstStrategy::Branch, kMostChoices> path;
+  // Why it failed.
   size_t what_size;
   std::array<char, 1 << 16> what;
   size_t transcript_size;
   std::array<char, 1 << 18> transcript;
+
+  bool HasFailed() const { return what_size > 0; }
+
+  void Fail(std::string_view why) {
+    const size_t size = std::min(why.size(), what.size() - what_size);
+    std::copy_n(why.begin(), size,
+                what.begin() + static_cast<ptrdiff_t>(what_size));
+    what_size += size;
+  }
+
+  void Keep(const Transcript& shown) {
+    const std::string text = shown.ToText();
+    transcript_size = std::min(text.size(), transcript.size());
+    std::copy_n(text.begin(), transcript_size, transcript.begin());
+    fingerprint = shown.Fingerprint();
+  }
 
   Deviations Taken() const {
     return {deviation.begin(),
             deviation.begin() + static_cast<ptrdiff_t>(deviations)};
   }
 };
-
-template <size_t size>
-void Store(std::string_view text, std::array<char, size>& place,
-           size_t& stored) {
-  stored = std::min(text.size(), size);
-  std::copy_n(text.begin(), stored, place.begin());
-}
 
 class SharedRecord {
  public:
@@ -114,32 +124,25 @@ class SharedRecord {
   void* const memory_;
 };
 
-// Collects failed assertions.
+// Notes failed assertions.
 class FailureListener : public ::testing::EmptyTestEventListener {
  public:
+  explicit FailureListener(Record& record) : record_(record) {}
+
   void OnTestPartResult(const ::testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    absl::StrAppend(&text_,
-                    result.file_name() == nullptr ? "?" : result.file_name(),
-                    ":", result.line_number(), ": ", result.message(), "\n");
+    record_.Fail(
+        absl::StrCat(result.file_name() == nullptr ? "?" : result.file_name(),
+                     ":", result.line_number(), ": ", result.message(), "\n"));
   }
-  const std::string& text() const { return text_; }
 
  private:
-  std::string text_;
+  Record& record_;
 };
 
-uint64_t NumberFromEnvironment(const char* name, uint64_t otherwise) {
-  // No test sets it meanwhile. NOLINTNEXTLINE(concurrency-mt-unsafe)
-  const char* const text = std::getenv(name);
-  uint64_t number;
-  return text != nullptr && absl::SimpleAtoi(text, &number) ? number
-                                                            : otherwise;
-}
-
 uint64_t SeedOf(uint64_t run) {
-  const uint64_t base = (NumberFromEnvironment("TEST_RUN_NUMBER", 1) << 8) +
-                        NumberFromEnvironment("TEST_SHARD_INDEX", 0);
+  const uint64_t base = (EnvironmentNumber("TEST_RUN_NUMBER", 1) << 8) +
+                        EnvironmentNumber("TEST_SHARD_INDEX", 0);
   return (base << 40) + run;
 }
 
@@ -151,11 +154,13 @@ std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
   return std::make_unique<RandomStrategy>(SeedOf(run));
 }
 
-// One run. Its course goes into `record` while it is made; returns what it
-// leaves behind, a line each.
-std::string Run(const ExploreOptions& options, Strategy& strategy,
-                absl::FunctionRef<void()> body, Record& record,
-                size_t& killed_threads) {
+// One run. Its course, and how it fails, go into `record` while it is made; the
+// transcript only if it fails or is `known` to. Returns how many threads stay.
+// A run that is stuck ends the process, after `when_stuck`.
+size_t Run(
+    const ExploreOptions& options, Strategy& strategy, bool known,
+    absl::FunctionRef<void()> body, Record& record,
+    absl::FunctionRef<void()> when_stuck = [] {}) {
   record.deviations = 0;
   record.transcript_size = 0;
   SimulationOptions simulated;
@@ -172,11 +177,10 @@ std::string Run(const ExploreOptions& options, Strategy& strategy,
   };
   Simulation* running = nullptr;
   simulated.on_stuck = [&](const std::string& why) {
-    Store(why, record.what, record.what_size);
-    Store(running->transcript().ToText(), record.transcript,
-          record.transcript_size);
+    record.Fail(why);
+    record.Keep(running->transcript());
     record.outcome = Record::Outcome::kFailed;
-    std::cerr << why;
+    when_stuck();
     Watchdog::PrintStacks();
     _exit(1);
   };
@@ -184,14 +188,12 @@ std::string Run(const ExploreOptions& options, Strategy& strategy,
   running = &simulation;
   body();
   simulation.scheduler().Advance(kSettle);
-  std::vector<std::string> left = simulation.environment().Leftovers();
+  const std::vector<std::string> left = simulation.environment().Leftovers();
+  for (const std::string& leak : left) record.Fail(leak + "\n");
+  if (known || record.HasFailed()) record.Keep(simulation.transcript());
   record.switches += simulation.scheduler().switches();
   record.thread_choices = std::max(record.thread_choices, thread_choices);
-  record.fingerprint = simulation.transcript().Fingerprint();
-  killed_threads += simulation.scheduler().killed_threads() + left.size();
-  Store(simulation.transcript().ToText(), record.transcript,
-        record.transcript_size);
-  return absl::StrJoin(left, "\n");
+  return simulation.scheduler().killed_threads();
 }
 
 // In the child: the runs first, first + stride, ... below `end`.
@@ -200,8 +202,7 @@ void Work(const ExploreOptions& options, uint64_t stride, uint64_t end,
           absl::FunctionRef<void()> body, Record& record) {
   auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
   delete listeners.Release(listeners.default_result_printer());
-  auto* const failures = new FailureListener();
-  listeners.Append(failures);
+  listeners.Append(new FailureListener(record));
 
   const bool depth_first =
       options.search == Search::kDepthFirst && replayed == nullptr;
@@ -218,17 +219,14 @@ void Work(const ExploreOptions& options, uint64_t stride, uint64_t end,
     } else if (!depth_first) {
       strategy = MakeStrategy(options, record.run, length);
     }
-    std::string what;
     try {
-      what = Run(options, depth_first ? all : *strategy, body, record,
-                 killed_threads);
+      killed_threads += Run(options, depth_first ? all : *strategy,
+                            replayed != nullptr, body, record);
     } catch (const std::exception& exception) {
-      what = absl::StrCat("the body threw: ", exception.what());
+      record.Fail(absl::StrCat("the body threw: ", exception.what(), "\n"));
     }
-    if (!failures->text().empty()) what = failures->text();
     ++record.runs;
-    if (!what.empty()) {
-      Store(what, record.what, record.what_size);
+    if (record.HasFailed()) {
       record.outcome = Record::Outcome::kFailed;
       _exit(1);
     }
@@ -265,6 +263,7 @@ class Worker {
              uint64_t end, uint64_t length, const Deviations* replayed,
              absl::FunctionRef<void()> body) {
     record().outcome = Record::Outcome::kRunning;
+    record().what_size = 0;
     if (ftruncate(output_.get(), 0) != 0) std::abort();
     lseek(output_.get(), 0, SEEK_SET);
     std::cout.flush();
@@ -292,15 +291,11 @@ class Worker {
     pid_ = 0;
     if (record().outcome != Record::Outcome::kRunning) return;
     record().outcome = Record::Outcome::kFailed;
-    Store(
-        absl::StrCat(WIFSIGNALED(status)
-                         ? absl::StrCat("a crash: signal ", WTERMSIG(status),
-                                        " (", strsignal(WTERMSIG(status)), ")")
-                         : absl::StrCat("the process exited with code ",
-                                        WEXITSTATUS(status)),
-                     "\n"),
-        record().what, record().what_size);
-    record().transcript_size = 0;
+    record().Fail(WIFSIGNALED(status)
+                      ? absl::StrCat("a crash: signal ", WTERMSIG(status), " (",
+                                     strsignal(WTERMSIG(status)), ")\n")
+                      : absl::StrCat("the process exited with code ",
+                                     WEXITSTATUS(status), "\n"));
   }
 
   void Kill() {
@@ -389,10 +384,9 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
 std::string CommandFor(const Deviations& deviations) {
   const auto* const test =
       ::testing::UnitTest::GetInstance()->current_test_info();
-  // NOLINTNEXTLINE(concurrency-mt-unsafe)
-  const char* const target = std::getenv("TEST_TARGET");
+  const std::string_view target = EnvironmentVariable("TEST_TARGET");
   return absl::StrCat(
-      "bazel test ", target == nullptr ? "<this target>" : target,
+      "bazel test ", target.empty() ? "<this target>" : target,
       " --test_output=all --test_filter=", test->test_suite_name(), ".",
       test->name(), " --test_env=WARD_REPLAY=", FormatDeviations(deviations));
 }
@@ -402,7 +396,7 @@ std::string CommandFor(const Deviations& deviations) {
 Exploration FindFailure(const ExploreOptions& options,
                         absl::FunctionRef<void()> body) {
   const absl::Time start = absl::Now();
-  const uint64_t runs = NumberFromEnvironment("WARD_RUNS", options.runs);
+  const uint64_t runs = EnvironmentNumber("WARD_RUNS", options.runs);
   Exploration exploration;
 
   // How many choices a run has, for PctStrategy.
@@ -491,7 +485,7 @@ Exploration FindFailure(const ExploreOptions& options,
 }
 
 void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
-  // NOLINTNEXTLINE(concurrency-mt-unsafe)
+  // Empty for the dull run. NOLINTNEXTLINE(concurrency-mt-unsafe)
   if (const char* const replay = std::getenv("WARD_REPLAY")) {
     const std::optional<Deviations> deviations = ParseDeviations(replay);
     if (!deviations.has_value()) {
@@ -500,13 +494,16 @@ void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
              << replay;
     }
     ReplayStrategy strategy(*deviations);
-    SharedRecord record;
-    size_t killed_threads = 0;
-    const std::string left =
-        Run(options, strategy, body, *record, killed_threads);
-    EXPECT_EQ(left, "");
-    std::cout << std::string_view(record->transcript.data(),
-                                  record->transcript_size);
+    const SharedRecord record;
+    const auto print = [&record] {
+      std::cout << std::string_view(record->what.data(), record->what_size)
+                << std::string_view(record->transcript.data(),
+                                    record->transcript_size)
+                << std::flush;
+    };
+    Run(options, strategy, /*known=*/true, body, *record, print);
+    print();
+    EXPECT_FALSE(record->HasFailed()) << "it has left something behind";
     return;
   }
   const Exploration exploration = FindFailure(options, body);
@@ -531,9 +528,8 @@ void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
 uint64_t FingerprintOfRun(const ExploreOptions& options, uint64_t run,
                           absl::FunctionRef<void()> body) {
   const std::unique_ptr<Strategy> strategy = MakeStrategy(options, run, 100);
-  SharedRecord record;
-  size_t killed_threads = 0;
-  Run(options, *strategy, body, *record, killed_threads);
+  const SharedRecord record;
+  Run(options, *strategy, /*known=*/true, body, *record);
   return record->fingerprint;
 }
 

@@ -88,7 +88,7 @@ struct Exploration {
     // What makes it happen, as found and as simplified.
     Deviations found;
     Deviations deviations;
-    // The same deviations gave the same failure again.
+    // The same deviations have made it fail again.
     bool replayed = false;
     std::string what;
     std::string transcript;
@@ -103,7 +103,8 @@ Exploration FindFailure(const ExploreOptions& options,
 // The same, and fails the calling test if there is one.
 void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body);
 
-// The fingerprint of the transcript of run `run`, which is made again.
+// The fingerprint of the transcript of run `run` of Search::kRandom, which is
+// made here and now: to show that a body depends on nothing but its schedule.
 uint64_t FingerprintOfRun(const ExploreOptions& options, uint64_t run,
                           absl::FunctionRef<void()> body);
 

@@ -19,13 +19,19 @@
 #include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/testing/environment_variable.h"
 #include "ward/testing/explore.h"
 
 namespace ward::testing {
 namespace {
 
-constexpr size_t kRuns = 10000;
-using Fingerprints = std::array<uint64_t, kRuns>;
+constexpr size_t kMostRuns = 10000;
+using Fingerprints = std::array<uint64_t, kMostRuns>;
+
+// WARD_RUNS, up to that.
+size_t Runs() {
+  return std::min<uint64_t>(EnvironmentNumber("WARD_RUNS", 1000), kMostRuns);
+}
 
 class EchoServer : public AbstractServer {
  public:
@@ -75,10 +81,10 @@ bool MakeRuns(int processor, size_t portion, Fingerprints& made) {
   options.faults = true;
   options.deaths = true;
   options.delays = true;
-  for (size_t first = 0; first < kRuns; first += portion) {
+  for (size_t first = 0; first < Runs(); first += portion) {
     const pid_t child = fork();
     if (child == 0) {
-      for (size_t run = first; run < std::min(first + portion, kRuns); ++run) {
+      for (size_t run = first; run < std::min(first + portion, Runs()); ++run) {
         made[run] = FingerprintOfRun(options, run, TwoClients);
       }
       _exit(0);
@@ -104,13 +110,13 @@ TEST(FingerprintOfRun, IsTheSameInAnotherProcess) {
   EXPECT_EQ(status, 0);
 
   size_t different = 0;
-  for (size_t run = 0; run < kRuns; ++run) {
+  for (size_t run = 0; run < Runs(); ++run) {
     if (made[0][run] == made[1][run]) continue;
     if (++different < 5) ADD_FAILURE() << "run " << run << " differs";
   }
   EXPECT_EQ(different, 0u);
   const std::set<uint64_t> courses(made[0].begin(), made[0].end());
-  EXPECT_GT(courses.size(), kRuns / 20) << "the runs differ from one another";
+  EXPECT_GT(courses.size(), Runs() / 20) << "the runs differ from one another";
   munmap(memory, 2 * sizeof(Fingerprints));
 }
 

@@ -28,7 +28,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
@@ -42,6 +41,7 @@
 #include "ward/server/listener.h"
 #include "ward/server/process.h"
 #include "ward/server/signals.h"
+#include "ward/testing/environment_variable.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
 
@@ -1047,26 +1047,21 @@ bool RunSeed(uint64_t seed) {
   return false;
 }
 
-std::optional<uint64_t> Number(const char* variable) {
-  const char* const text = std::getenv(variable);
-  uint64_t number;
-  if (text == nullptr || !absl::SimpleAtoi(text, &number)) return std::nullopt;
-  return number;
-}
-
 TEST(ParityTest, SimulatorAndKernelAgree) {
   const Material shared;
   material = &shared;
   const SeedOfCrash seed_of_crash;
-  if (const auto seed = Number("WARD_PARITY_SEED")) {
-    for (const Step& step : Generator(*seed).Make()) {
+  if (!EnvironmentVariable("WARD_PARITY_SEED").empty()) {
+    const uint64_t seed = EnvironmentNumber("WARD_PARITY_SEED", 0);
+    for (const Step& step : Generator(seed).Make()) {
       std::cout << "  " << step.ToString() << std::endl;
     }
-    RunSeed(*seed);
+    RunSeed(seed);
     return;
   }
-  const uint64_t sequences = Number("WARD_RUNS").value_or(kSequences);
-  const uint64_t first = Number("TEST_RUN_NUMBER").value_or(0) * kMostSequences;
+  const uint64_t sequences = EnvironmentNumber("WARD_RUNS", kSequences);
+  const uint64_t first =
+      EnvironmentNumber("TEST_RUN_NUMBER", 0) * kMostSequences;
   // Whatever is opened once and for all.
   ASSERT_TRUE(RunSeed(first));
   const auto before = OpenDescriptors();

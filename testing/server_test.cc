@@ -21,7 +21,6 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
@@ -30,6 +29,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/testing/environment_variable.h"
 #include "ward/testing/leak_check.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
@@ -43,23 +43,12 @@ constexpr absl::Duration kSettle = absl::Minutes(2);
 
 constexpr absl::Duration kLongestWait = absl::Seconds(10);
 
-// No test sets them meanwhile. NOLINTBEGIN(concurrency-mt-unsafe)
-std::string_view FromEnvironment(const char* name) {
-  const char* const value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-// NOLINTEND(concurrency-mt-unsafe)
-
 // Another schedule in each of --runs_per_test.
-uint64_t Seed() {
-  uint64_t number;
-  return absl::SimpleAtoi(FromEnvironment("TEST_RUN_NUMBER"), &number) ? number
-                                                                       : 1;
-}
+uint64_t Seed() { return EnvironmentNumber("TEST_RUN_NUMBER", 1); }
 
 void WriteMermaid(const Transcript& transcript) {
   const std::string_view folder =
-      FromEnvironment("TEST_UNDECLARED_OUTPUTS_DIR");
+      EnvironmentVariable("TEST_UNDECLARED_OUTPUTS_DIR");
   const auto* const test =
       ::testing::UnitTest::GetInstance()->current_test_info();
   if (folder.empty() || test == nullptr) return;
@@ -97,7 +86,7 @@ int RunAndReap(absl::AnyInvocable<int()>& body) {
 }  // namespace
 
 Mode TestMode() {
-  const std::string_view mode = FromEnvironment("WARD_TEST_MODE");
+  const std::string_view mode = EnvironmentVariable("WARD_TEST_MODE");
   if (mode.empty() || mode == "simulated") return Mode::kSimulated;
   if (mode == "threaded") return Mode::kThreaded;
   if (mode == "forked") return Mode::kForked;

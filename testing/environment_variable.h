@@ -1,0 +1,31 @@
+// What Bazel, and whoever runs a test, tell it through the environment.
+
+#ifndef WARD_TESTING_ENVIRONMENT_VARIABLE_H_
+#define WARD_TESTING_ENVIRONMENT_VARIABLE_H_
+
+#include <cstdint>
+#include <cstdlib>
+#include <string_view>
+
+#include "absl/strings/numbers.h"
+
+namespace ward::testing {
+
+// Empty if it is not set.
+inline std::string_view EnvironmentVariable(const char* name) {
+  // No test changes its environment while others read it.
+  // NOLINTNEXTLINE(concurrency-mt-unsafe)
+  const char* const value = std::getenv(name);
+  return value == nullptr ? std::string_view() : value;
+}
+
+// `otherwise` if it is no number.
+inline uint64_t EnvironmentNumber(const char* name, uint64_t otherwise) {
+  uint64_t number;
+  return absl::SimpleAtoi(EnvironmentVariable(name), &number) ? number
+                                                              : otherwise;
+}
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_ENVIRONMENT_VARIABLE_H_
