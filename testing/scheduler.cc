@@ -31,8 +31,15 @@ namespace {
 const absl::Time kStart = absl::FromUnixSeconds(1'000'000'000);
 
 thread_local Scheduler* current_scheduler = nullptr;
+thread_local int no_branch_points = 0;
 
 }  // namespace
+
+NoBranchPoints::NoBranchPoints() { ++no_branch_points; }
+
+NoBranchPoints::~NoBranchPoints() { --no_branch_points; }
+
+bool NoBranchPoints::Exist() { return no_branch_points > 0; }
 
 struct Scheduler::Thread {
   enum class State { kReady, kBlocked, kEnded, kKilled };
@@ -110,6 +117,7 @@ Scheduler* Scheduler::Current() { return current_scheduler; }
 int Scheduler::group() const { return running_->group; }
 
 std::vector<std::string> Scheduler::LiveThreads(int group) const {
+  const NoBranchPoints quiet;
   std::vector<std::string> names;
   for (const auto& thread : threads_) {
     if (thread->group == group && thread->alive()) {
@@ -120,6 +128,7 @@ std::vector<std::string> Scheduler::LiveThreads(int group) const {
 }
 
 size_t Scheduler::killed_threads() const {
+  const NoBranchPoints quiet;
   return static_cast<size_t>(
       std::count_if(threads_.begin(), threads_.end(), [](const auto& thread) {
         return thread->state == Thread::State::kKilled;
@@ -128,6 +137,7 @@ size_t Scheduler::killed_threads() const {
 
 int Scheduler::Start(std::string name, int group,
                      absl::AnyInvocable<void()> body) {
+  const NoBranchPoints quiet;
   const int id = static_cast<int>(threads_.size());
   threads_.push_back(
       std::make_unique<Thread>(*this, id, group, std::move(name)));
@@ -152,6 +162,7 @@ void* Scheduler::RunThread(void* argument) {
       absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
   thread.body();
   thread.body = nullptr;
+  const NoBranchPoints quiet;
   thread.state = Thread::State::kEnded;
   thread.identity = nullptr;
   current_scheduler = nullptr;
@@ -164,6 +175,7 @@ void* Scheduler::RunThread(void* argument) {
 }
 
 void Scheduler::Join(int thread) {
+  const NoBranchPoints quiet;
   const Thread& joined = *threads_[static_cast<size_t>(thread)];
   BlockUntil(
       "joining a thread", [&] { return joined.state == Thread::State::kEnded; },
@@ -171,6 +183,7 @@ void Scheduler::Join(int thread) {
 }
 
 void Scheduler::Point(std::string_view doing) {
+  const NoBranchPoints quiet;
   running_->doing = doing;
   Reschedule();
 }
@@ -178,6 +191,7 @@ void Scheduler::Point(std::string_view doing) {
 bool Scheduler::BlockUntil(std::string_view doing,
                            absl::FunctionRef<bool()> ready,
                            absl::Time deadline) {
+  const NoBranchPoints quiet;
   Thread& self = *running_;
   self.doing = doing;
   self.ready = &ready;
@@ -261,6 +275,7 @@ Scheduler::Thread* Scheduler::Next() {
 }
 
 size_t Scheduler::Choose(ChoiceKind kind, size_t options) {
+  const NoBranchPoints quiet;
   if (options < 2) return 0;
   const Choice choice{kind, options, {}};
   const size_t option = strategy_.Choose(choice);
@@ -293,6 +308,7 @@ void Scheduler::AdvanceTo(absl::Time time) {
 }
 
 void Scheduler::WaitUntilIdle() {
+  const NoBranchPoints quiet;
   Thread& self = *running_;
   self.idle = true;
   self.doing = "waiting until the others wait";
@@ -302,6 +318,7 @@ void Scheduler::WaitUntilIdle() {
 }
 
 void Scheduler::Advance(absl::Duration time) {
+  const NoBranchPoints quiet;
   const absl::Time end = now_ + time;
   // One deadline after the other: whoever is woken acts at its own time.
   WaitUntilIdle();
@@ -315,12 +332,14 @@ void Scheduler::Advance(absl::Duration time) {
 
 void Scheduler::SetTimer(int group, absl::Time time,
                          std::function<void()> at_time) {
+  const NoBranchPoints quiet;
   timers_.erase(group);
   if (time == absl::InfiniteFuture()) return;
   timers_.emplace(group, Timer{time, std::move(at_time)});
 }
 
 void Scheduler::Kill(int group) {
+  const NoBranchPoints quiet;
   timers_.erase(group);
   for (const auto& thread : threads_) {
     if (thread->group == group && thread->alive()) {
@@ -330,6 +349,7 @@ void Scheduler::Kill(int group) {
 }
 
 void Scheduler::LeaveIfKilled() {
+  const NoBranchPoints quiet;
   if (!running_->alive()) Reschedule();
 }
 
@@ -352,6 +372,7 @@ void Scheduler::Stuck(std::string_view why) {
 }
 
 bool Scheduler::PostSemaphore(const void* identity) {
+  const NoBranchPoints quiet;
   for (const auto& thread : threads_) {
     if (thread->identity != identity) continue;
     ++thread->tokens;
@@ -362,6 +383,7 @@ bool Scheduler::PostSemaphore(const void* identity) {
 }
 
 bool Scheduler::WaitSemaphore(absl::Time deadline) {
+  const NoBranchPoints quiet;
   Thread& self = *running_;
   const bool woken = BlockUntil(
       "waiting for a mutex, condition or notification",

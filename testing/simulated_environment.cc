@@ -73,6 +73,7 @@ class SimulatedTransport final : public Transport, public Readiness {
         socket_(std::move(socket)) {}
 
   ~SimulatedTransport() override {
+    const NoBranchPoints quiet;
     environment_.Release(*socket_, environment_.ProcessId());
     if (socket_->holders.empty()) environment_.sockets_.erase(number_);
   }
@@ -83,6 +84,7 @@ class SimulatedTransport final : public Transport, public Readiness {
   absl::StatusOr<size_t> Send(std::string_view bytes,
                               absl::Span<const int> descriptors,
                               absl::Time deadline) override {
+    const NoBranchPoints quiet;
     constexpr std::string_view kAttempt = "send to the peer";
     environment_.Step("sending");
     if (descriptors.size() > kMaxDescriptorsPerMessage) {
@@ -123,6 +125,7 @@ class SimulatedTransport final : public Transport, public Readiness {
                                    size_t max_descriptors,
                                    std::vector<FileDescriptor>& descriptors,
                                    absl::Time deadline) override {
+    const NoBranchPoints quiet;
     constexpr std::string_view kAttempt = "receive from the peer";
     environment_.Step("receiving");
     max_descriptors = std::min(max_descriptors, kMaxDescriptorsPerMessage);
@@ -156,6 +159,7 @@ class SimulatedTransport final : public Transport, public Readiness {
   }
 
   void ShutDown() override {
+    const NoBranchPoints quiet;
     environment_.Step("shutting a connection down");
     socket_->ShutDown();
   }
@@ -182,6 +186,7 @@ class SimulatedListener final : public Listener, public Readiness {
         path_(socket_->path) {}
 
   ~SimulatedListener() override {
+    const NoBranchPoints quiet;
     Close();
     if (socket_->holders.empty()) environment_.listeners_.erase(number_);
   }
@@ -192,6 +197,7 @@ class SimulatedListener final : public Listener, public Readiness {
   }
 
   absl::StatusOr<Accepted> Accept() override {
+    const NoBranchPoints quiet;
     environment_.Step("accepting");
     environment_.scheduler_.BlockUntil(
         "waiting for a client", [this] { return Readable(); },
@@ -208,17 +214,20 @@ class SimulatedListener final : public Listener, public Readiness {
   }
 
   void ShutDown() override {
+    const NoBranchPoints quiet;
     environment_.Step("shutting the listener down");
     socket_->shut = true;
   }
 
   void Close() override {
+    const NoBranchPoints quiet;
     environment_.Release(*socket_, environment_.ProcessId());
   }
 
   const std::string& path() const override { return path_; }
 
   void RemovePath() override {
+    const NoBranchPoints quiet;
     environment_.Step("removing the socket's name");
     const auto named = environment_.names_.find(path_);
     if (named != environment_.names_.end() && named->second == socket_) {
@@ -246,6 +255,7 @@ class SimulatedProcess final : public Process, public Readiness {
   bool Ending() const override { return state_.exit.has_value(); }
 
   absl::StatusOr<ProcessExit> Wait(absl::Time deadline) override {
+    const NoBranchPoints quiet;
     environment_.Step("waiting for a process");
     if (!environment_.scheduler_.BlockUntil(
             "waiting for a process to end", [this] { return Ending(); },
@@ -259,6 +269,7 @@ class SimulatedProcess final : public Process, public Readiness {
   }
 
   absl::Status Kill(int signal) override {
+    const NoBranchPoints quiet;
     environment_.Step("sending a signal");
     environment_.Raise(pid(), signal);
     return absl::OkStatus();
@@ -279,6 +290,7 @@ class SimulatedSignals final : public Signals, public Readiness {
   bool Readable() const override { return !state_.pending.empty(); }
 
   int Next() override {
+    const NoBranchPoints quiet;
     environment_.Step("looking for signals");
     if (state_.pending.empty()) return 0;
     const int signal = *state_.pending.begin();
@@ -333,6 +345,7 @@ uid_t SimulatedEnvironment::UserId() { return Self().user; }
 void SimulatedEnvironment::SetUser(uid_t user) { Self().user = user; }
 
 void SimulatedEnvironment::Log(std::string_view line) {
+  const NoBranchPoints quiet;
   log_.emplace_back(line);
   transcript_.Event(scheduler_.now(), ProcessId(), absl::StrCat("log: ", line));
 }
@@ -341,6 +354,7 @@ void SimulatedEnvironment::Log(std::string_view line) {
 
 absl::StatusOr<std::unique_ptr<Thread>> SimulatedEnvironment::StartThread(
     absl::AnyInvocable<void()> body) {
+  const NoBranchPoints quiet;
   Step("starting a thread");
   if (const int fault = Fault({EAGAIN})) {
     return SystemError(fault, "start a thread");
@@ -383,6 +397,7 @@ void SimulatedEnvironment::Release(ListenSocket& socket, pid_t holder) {
 
 absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
     const ListenOptions& options) {
+  const NoBranchPoints quiet;
   Step("listening");
   const std::string path =
       !options.path.empty()
@@ -413,6 +428,7 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
 
 absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
     const std::string& path, absl::Time deadline) {
+  const NoBranchPoints quiet;
   Step("connecting");
   const std::string attempt = absl::StrCat("connect to \"", path, "\"");
   if (const int fault = Fault({EMFILE, ENOMEM})) {
@@ -450,6 +466,7 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
 absl::StatusOr<
     std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>>>
 SimulatedEnvironment::CreateTransportPair() {
+  const NoBranchPoints quiet;
   Step("creating a pair of sockets");
   if (const int fault = Fault({EMFILE, ENOMEM})) {
     return SystemError(fault, "create a pair of connected sockets");
@@ -462,6 +479,7 @@ SimulatedEnvironment::CreateTransportPair() {
 
 absl::StatusOr<size_t> SimulatedEnvironment::Poll(
     absl::Span<const Pollable* const> polled, absl::Time deadline) {
+  const NoBranchPoints quiet;
   Step("polling");
   std::vector<const Readiness*> entries;
   for (const Pollable* pollable : polled) {
@@ -507,6 +525,7 @@ void SimulatedEnvironment::StartMain(pid_t pid,
 
 absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
     const ForkOptions& options, absl::AnyInvocable<int()> child) {
+  const NoBranchPoints quiet;
   Step("forking");
   const auto others = static_cast<int>(OtherThreads(ProcessId()));
   if (others > 0 && !options.allow_threads) return ForkWithThreadsError(others);
@@ -531,6 +550,7 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
 
 std::unique_ptr<Process> SimulatedEnvironment::ForkAll(
     std::string name, absl::AnyInvocable<int()> child) {
+  const NoBranchPoints quiet;
   const pid_t parent = ProcessId();
   const pid_t pid = NewProcess(std::move(name));
   for (const auto& [number, socket] : sockets_) {
@@ -545,6 +565,7 @@ std::unique_ptr<Process> SimulatedEnvironment::ForkAll(
 }
 
 void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
+  const NoBranchPoints quiet;
   ProcessState& process = processes_.at(pid);
   if (process.exit.has_value()) return;
   process.exit = exit;
@@ -555,6 +576,7 @@ void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
 }
 
 absl::Status SimulatedEnvironment::SetProcessDeadline(absl::Duration left) {
+  const NoBranchPoints quiet;
   const pid_t pid = ProcessId();
   scheduler_.SetTimer(pid, scheduler_.now() + left, [this, pid] {
     End(pid, {ProcessExit::Kind::kSignaled, SIGKILL});
@@ -563,6 +585,7 @@ absl::Status SimulatedEnvironment::SetProcessDeadline(absl::Duration left) {
 }
 
 bool SimulatedEnvironment::IsAlive(pid_t process) const {
+  const NoBranchPoints quiet;
   const auto found = processes_.find(process);
   return found != processes_.end() && !found->second.exit.has_value();
 }
@@ -571,6 +594,7 @@ bool SimulatedEnvironment::IsAlive(pid_t process) const {
 
 absl::StatusOr<std::unique_ptr<Signals>> SimulatedEnvironment::TakeSignals(
     const SignalPlan& plan) {
+  const NoBranchPoints quiet;
   Step("taking over the signals");
   for (const int signal : plan.receive) {
     if (signal <= 0 || signal > SIGRTMAX || signal == SIGKILL ||
@@ -590,6 +614,7 @@ absl::StatusOr<std::unique_ptr<Signals>> SimulatedEnvironment::TakeSignals(
 }
 
 void SimulatedEnvironment::Raise(pid_t pid, int signal) {
+  const NoBranchPoints quiet;
   ProcessState& process = processes_.at(pid);
   if (process.exit.has_value()) return;
   transcript_.Event(
@@ -628,6 +653,7 @@ void SimulatedEnvironment::Deliver(ProcessState& process, int signal) {
 // --- teardown ---
 
 std::vector<std::string> SimulatedEnvironment::Leftovers() const {
+  const NoBranchPoints quiet;
   std::vector<std::string> left;
   for (const auto& [number, socket] : sockets_) {
     if (socket->holders.contains(kTestProcess)) {
