@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -72,6 +73,9 @@ struct Scheduler::Thread {
   const absl::FunctionRef<bool()>* ready = nullptr;
   absl::Time deadline = absl::InfiniteFuture();
   std::string_view doing = "starting";
+
+  // At which step it last ran.
+  size_t ran = 0;
 
   sem_t baton;
   pthread_t handle{};
@@ -142,6 +146,7 @@ int Scheduler::Start(std::string name, int group,
   threads_.push_back(
       std::make_unique<Thread>(*this, id, group, std::move(name)));
   Thread& thread = *threads_.back();
+  thread.ran = steps_;
   thread.body = std::move(body);
   const int error =
       pthread_create(&thread.handle, nullptr, &RunThread, &thread);
@@ -238,14 +243,20 @@ Scheduler::Thread* Scheduler::Next() {
   }
   bool may_delay = options_.delays;
   while (true) {
-    // The one that runs comes first: option 0 is to go on.
+    // The one that runs comes first: option 0 is to go on. Then the one that
+    // has not run for the longest time: a single deviation holds a thread back
+    // until the others have had their turns.
     candidates_.clear();
-    if (CanRun(*running_)) candidates_.push_back(running_->id);
     for (const auto& thread : threads_) {
-      if (thread.get() != running_ && CanRun(*thread)) {
-        candidates_.push_back(thread->id);
-      }
+      if (CanRun(*thread)) candidates_.push_back(thread->id);
     }
+    std::sort(candidates_.begin(), candidates_.end(), [this](int a, int b) {
+      const auto turn = [this](int id) {
+        const Thread& thread = *threads_[static_cast<size_t>(id)];
+        return std::make_tuple(&thread != running_, thread.ran, id);
+      };
+      return turn(a) < turn(b);
+    });
     const absl::Time next_deadline = NextDeadline();
     if (candidates_.empty()) {
       if (next_deadline == absl::InfiniteFuture()) {
@@ -270,6 +281,7 @@ Scheduler::Thread* Scheduler::Next() {
     Thread* const next =
         threads_[static_cast<size_t>(candidates_[chosen])].get();
     next->state = Thread::State::kReady;
+    next->ran = steps_;
     return next;
   }
 }
