@@ -158,7 +158,10 @@ std::string Run(const ExploreOptions& options, Strategy& strategy,
   uint64_t thread_choices = 0;
   simulated.on_choice = [&](uint32_t step, const Choice& choice,
                             size_t option) {
-    if (choice.kind == ChoiceKind::kThread) ++thread_choices;
+    // At once: the run may fail before its end.
+    if (choice.kind == ChoiceKind::kThread) {
+      record.thread_choices = std::max(record.thread_choices, ++thread_choices);
+    }
     if (option == 0 || record.deviations == record.deviation.size()) return;
     record.deviation[record.deviations++] = {step,
                                              static_cast<uint32_t>(option)};
@@ -179,7 +182,6 @@ std::string Run(const ExploreOptions& options, Strategy& strategy,
   simulation.scheduler().Advance(kSettle);
   std::vector<std::string> left = simulation.environment().Leftovers();
   record.switches += simulation.scheduler().switches();
-  record.thread_choices = std::max(record.thread_choices, thread_choices);
   record.fingerprint = simulation.transcript().Fingerprint();
   killed_threads +=
       simulation.scheduler().killed_threads() + left.size();
