@@ -955,7 +955,7 @@ constexpr PlantedBug kBugs[] = {
     {"double-checked", DoubleChecked},
     {"two locks", TwoLocks},
     {"livelock", Livelock, /*faults=*/false, /*delays=*/false,
-     /*max_steps=*/5000},
+     /*max_steps=*/3000},
 };
 
 }  // namespace
