@@ -387,9 +387,9 @@ void SimulatedEnvironment::Release(ListenSocket& socket, pid_t holder) {
   socket.holders.erase(holder);
   if (!socket.holders.empty()) return;
   socket.shut = true;
-  // Clients that nobody has accepted lose their connection.
+  // Clients that nobody has accepted lose their connection; some may have left.
   for (const auto& client : socket.queue) {
-    client->other()->Reset();
+    if (client->other() != nullptr) client->other()->Reset();
     client->Close();
   }
   socket.queue.clear();
