@@ -58,7 +58,7 @@ constexpr Bounds kBounds[] = {
     {"order at stop", {kTooRare, 100, 3000}},
     {"timeout race", {1500, 4000, kTooRare}},
     {"check then act", {50, 250, 700}},
-    {"ABA", {kTooRare, 2400, kTooRare}},
+    {"ABA", {kTooRare, 6500, kTooRare}},
     {"short read", {300, 850, 500}},
     {"failed start", {100, 200, 300}},
     {"double-checked", {50, 50, 550}},
