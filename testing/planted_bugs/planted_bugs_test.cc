@@ -54,15 +54,15 @@ constexpr Bounds kBounds[] = {
     {"use after free", {kTooRare, 800, kTooRare}},
     {"descriptor leak", {100, 200, 270}},
     {"double close", {2500, kTooRare, kTooRare}},
-    {"order at start", {1300, 50, 550}},
+    {"order at start", {6000, 50, 550}},
     {"order at stop", {kTooRare, 100, 3000}},
     {"timeout race", {1500, 4000, kTooRare}},
-    {"check then act", {50, 250, 700}},
+    {"check then act", {80, 250, 700}},
     {"ABA", {kTooRare, 6500, kTooRare}},
     {"short read", {300, 850, 500}},
     {"failed start", {100, 200, 300}},
     {"double-checked", {50, 50, 550}},
-    {"two locks", {2400, 300, kTooRare}},
+    {"two locks", {2700, 2000, kTooRare}},
     {"livelock", {60, 600, 550}},
 };
 
