@@ -170,7 +170,10 @@ size_t Run(
   uint64_t thread_choices = 0;
   simulated.on_choice = [&](uint32_t step, const Choice& choice,
                             size_t option) {
-    if (choice.kind == ChoiceKind::kThread) ++thread_choices;
+    // At once: the run may fail before its end.
+    if (choice.kind == ChoiceKind::kThread) {
+      record.thread_choices = std::max(record.thread_choices, ++thread_choices);
+    }
     if (option == 0 || record.deviations == record.deviation.size()) return;
     record.deviation[record.deviations++] = {step,
                                              static_cast<uint32_t>(option)};
@@ -192,7 +195,6 @@ size_t Run(
   for (const std::string& leak : left) record.Fail(leak + "\n");
   if (known || record.HasFailed()) record.Keep(simulation.transcript());
   record.switches += simulation.scheduler().switches();
-  record.thread_choices = std::max(record.thread_choices, thread_choices);
   return simulation.scheduler().killed_threads();
 }
 

@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -31,8 +32,15 @@ namespace {
 const absl::Time kStart = absl::FromUnixSeconds(1'000'000'000);
 
 thread_local Scheduler* current_scheduler = nullptr;
+thread_local int no_branch_points = 0;
 
 }  // namespace
+
+NoBranchPoints::NoBranchPoints() { ++no_branch_points; }
+
+NoBranchPoints::~NoBranchPoints() { --no_branch_points; }
+
+bool NoBranchPoints::Exist() { return no_branch_points > 0; }
 
 struct Scheduler::Thread {
   enum class State { kReady, kBlocked, kEnded, kKilled };
@@ -65,6 +73,9 @@ struct Scheduler::Thread {
   const absl::FunctionRef<bool()>* ready = nullptr;
   absl::Time deadline = absl::InfiniteFuture();
   std::string_view doing = "starting";
+
+  // At which step it last ran.
+  size_t ran = 0;
 
   sem_t baton;
   pthread_t handle{};
@@ -110,6 +121,7 @@ Scheduler* Scheduler::Current() { return current_scheduler; }
 int Scheduler::group() const { return running_->group; }
 
 std::vector<std::string> Scheduler::LiveThreads(int group) const {
+  const NoBranchPoints quiet;
   std::vector<std::string> names;
   for (const auto& thread : threads_) {
     if (thread->group == group && thread->alive()) {
@@ -120,6 +132,7 @@ std::vector<std::string> Scheduler::LiveThreads(int group) const {
 }
 
 size_t Scheduler::killed_threads() const {
+  const NoBranchPoints quiet;
   return static_cast<size_t>(
       std::count_if(threads_.begin(), threads_.end(), [](const auto& thread) {
         return thread->state == Thread::State::kKilled;
@@ -128,10 +141,12 @@ size_t Scheduler::killed_threads() const {
 
 int Scheduler::Start(std::string name, int group,
                      absl::AnyInvocable<void()> body) {
+  const NoBranchPoints quiet;
   const int id = static_cast<int>(threads_.size());
   threads_.push_back(
       std::make_unique<Thread>(*this, id, group, std::move(name)));
   Thread& thread = *threads_.back();
+  thread.ran = steps_;
   thread.body = std::move(body);
   const int error =
       pthread_create(&thread.handle, nullptr, &RunThread, &thread);
@@ -152,6 +167,7 @@ void* Scheduler::RunThread(void* argument) {
       absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
   thread.body();
   thread.body = nullptr;
+  const NoBranchPoints quiet;
   thread.state = Thread::State::kEnded;
   thread.identity = nullptr;
   current_scheduler = nullptr;
@@ -164,6 +180,7 @@ void* Scheduler::RunThread(void* argument) {
 }
 
 void Scheduler::Join(int thread) {
+  const NoBranchPoints quiet;
   const Thread& joined = *threads_[static_cast<size_t>(thread)];
   BlockUntil(
       "joining a thread", [&] { return !joined.alive(); },
@@ -171,6 +188,7 @@ void Scheduler::Join(int thread) {
 }
 
 void Scheduler::Point(std::string_view doing) {
+  const NoBranchPoints quiet;
   running_->doing = doing;
   Reschedule();
 }
@@ -178,6 +196,7 @@ void Scheduler::Point(std::string_view doing) {
 bool Scheduler::BlockUntil(std::string_view doing,
                            absl::FunctionRef<bool()> ready,
                            absl::Time deadline) {
+  const NoBranchPoints quiet;
   LeaveIfKilled();
   Thread& self = *running_;
   self.doing = doing;
@@ -225,14 +244,20 @@ Scheduler::Thread* Scheduler::Next() {
   }
   bool may_delay = options_.delays;
   while (true) {
-    // The one that runs comes first: option 0 is to go on.
+    // The one that runs comes first: option 0 is to go on. Then the one that
+    // has not run for the longest time: a single deviation holds a thread back
+    // until the others have had their turns.
     candidates_.clear();
-    if (CanRun(*running_)) candidates_.push_back(running_->id);
     for (const auto& thread : threads_) {
-      if (thread.get() != running_ && CanRun(*thread)) {
-        candidates_.push_back(thread->id);
-      }
+      if (CanRun(*thread)) candidates_.push_back(thread->id);
     }
+    std::sort(candidates_.begin(), candidates_.end(), [this](int a, int b) {
+      const auto turn = [this](int id) {
+        const Thread& thread = *threads_[static_cast<size_t>(id)];
+        return std::make_tuple(&thread != running_, thread.ran, id);
+      };
+      return turn(a) < turn(b);
+    });
     const absl::Time next_deadline = NextDeadline();
     if (candidates_.empty()) {
       if (next_deadline == absl::InfiniteFuture()) {
@@ -257,11 +282,13 @@ Scheduler::Thread* Scheduler::Next() {
     Thread* const next =
         threads_[static_cast<size_t>(candidates_[chosen])].get();
     next->state = Thread::State::kReady;
+    next->ran = steps_;
     return next;
   }
 }
 
 size_t Scheduler::Choose(ChoiceKind kind, size_t options) {
+  const NoBranchPoints quiet;
   if (options < 2) return 0;
   const Choice choice{kind, options, {}};
   const size_t option = strategy_.Choose(choice);
@@ -294,6 +321,7 @@ void Scheduler::AdvanceTo(absl::Time time) {
 }
 
 void Scheduler::WaitUntilIdle() {
+  const NoBranchPoints quiet;
   LeaveIfKilled();
   Thread& self = *running_;
   self.idle = true;
@@ -304,6 +332,7 @@ void Scheduler::WaitUntilIdle() {
 }
 
 void Scheduler::Advance(absl::Duration time) {
+  const NoBranchPoints quiet;
   const absl::Time end = now_ + time;
   // One deadline after the other: whoever is woken acts at its own time.
   WaitUntilIdle();
@@ -317,12 +346,14 @@ void Scheduler::Advance(absl::Duration time) {
 
 void Scheduler::SetTimer(int group, absl::Time time,
                          std::function<void()> at_time) {
+  const NoBranchPoints quiet;
   timers_.erase(group);
   if (time == absl::InfiniteFuture()) return;
   timers_.emplace(group, Timer{time, std::move(at_time)});
 }
 
 void Scheduler::Kill(int group) {
+  const NoBranchPoints quiet;
   timers_.erase(group);
   for (const auto& thread : threads_) {
     if (thread->group == group && thread->alive()) {
@@ -332,6 +363,7 @@ void Scheduler::Kill(int group) {
 }
 
 void Scheduler::LeaveIfKilled() {
+  const NoBranchPoints quiet;
   if (!running_->alive()) Reschedule();
 }
 
@@ -354,6 +386,7 @@ void Scheduler::Stuck(std::string_view why) {
 }
 
 bool Scheduler::PostSemaphore(const void* identity) {
+  const NoBranchPoints quiet;
   for (const auto& thread : threads_) {
     if (thread->identity != identity) continue;
     ++thread->tokens;
@@ -364,6 +397,7 @@ bool Scheduler::PostSemaphore(const void* identity) {
 }
 
 bool Scheduler::WaitSemaphore(absl::Time deadline) {
+  const NoBranchPoints quiet;
   Thread& self = *running_;
   const bool woken = BlockUntil(
       "waiting for a mutex, condition or notification",

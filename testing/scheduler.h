@@ -51,6 +51,20 @@ struct SchedulerOptions {
   std::function<void(const std::string& why)> on_stuck;
 };
 
+// While one exists, the branches of code that is compiled with
+// -fsanitize-coverage=trace-pc are no scheduling points on this thread. For the
+// simulator's own functions: of templates and inline functions that they share
+// with such code, the linker keeps one copy, and it may be the one with points.
+class NoBranchPoints {
+ public:
+  NoBranchPoints();
+  NoBranchPoints(const NoBranchPoints&) = delete;
+  NoBranchPoints& operator=(const NoBranchPoints&) = delete;
+  ~NoBranchPoints();
+
+  static bool Exist();
+};
+
 class Scheduler {
  public:
   // The calling thread becomes the first one, "main", of group 1.

@@ -91,6 +91,7 @@ class SimulatedTransport final : public Transport, public Readiness {
         socket_(std::move(socket)) {}
 
   ~SimulatedTransport() override {
+    const NoBranchPoints quiet;
     environment_.Release(*socket_, environment_.ProcessId());
     if (socket_->holders.empty()) environment_.sockets_.erase(number_);
   }
@@ -101,6 +102,7 @@ class SimulatedTransport final : public Transport, public Readiness {
   absl::StatusOr<size_t> Send(std::string_view bytes,
                               absl::Span<const int> descriptors,
                               absl::Time deadline) override {
+    const NoBranchPoints quiet;
     constexpr std::string_view kAttempt = "send to the peer";
     environment_.Step("sending");
     if (descriptors.size() > kMaxDescriptorsPerMessage) {
@@ -140,6 +142,7 @@ class SimulatedTransport final : public Transport, public Readiness {
                                    size_t max_descriptors,
                                    std::vector<FileDescriptor>& descriptors,
                                    absl::Time deadline) override {
+    const NoBranchPoints quiet;
     constexpr std::string_view kAttempt = "receive from the peer";
     environment_.Step("receiving");
     max_descriptors = std::min(max_descriptors, kMaxDescriptorsPerMessage);
@@ -173,6 +176,7 @@ class SimulatedTransport final : public Transport, public Readiness {
   }
 
   void ShutDown() override {
+    const NoBranchPoints quiet;
     environment_.Step("shutting a connection down");
     socket_->ShutDown();
   }
@@ -199,6 +203,7 @@ class SimulatedListener final : public Listener, public Readiness {
         path_(socket_->path) {}
 
   ~SimulatedListener() override {
+    const NoBranchPoints quiet;
     Close();
     if (socket_->holders.empty()) environment_.listeners_.erase(number_);
   }
@@ -212,6 +217,7 @@ class SimulatedListener final : public Listener, public Readiness {
   }
 
   absl::StatusOr<Accepted> Accept() override {
+    const NoBranchPoints quiet;
     environment_.Step("accepting");
     environment_.scheduler_.BlockUntil(
         "waiting for a client", [this] { return Readable(); },
@@ -230,17 +236,20 @@ class SimulatedListener final : public Listener, public Readiness {
   }
 
   void ShutDown() override {
+    const NoBranchPoints quiet;
     environment_.Step("shutting the listener down");
     if (IsOpen()) socket_->shut = true;
   }
 
   void Close() override {
+    const NoBranchPoints quiet;
     environment_.Release(*socket_, environment_.ProcessId());
   }
 
   const std::string& path() const override { return path_; }
 
   void RemovePath() override {
+    const NoBranchPoints quiet;
     environment_.Step("removing the socket's name");
     const auto named = environment_.names_.find(path_);
     if (named != environment_.names_.end() && named->second == socket_) {
@@ -268,6 +277,7 @@ class SimulatedProcess final : public Process, public Readiness {
   bool Ending() const override { return state_.exit.has_value(); }
 
   absl::StatusOr<ProcessExit> Wait(absl::Time deadline) override {
+    const NoBranchPoints quiet;
     environment_.Step("waiting for a process");
     if (!environment_.scheduler_.BlockUntil(
             "waiting for a process to end", [this] { return Ending(); },
@@ -281,6 +291,7 @@ class SimulatedProcess final : public Process, public Readiness {
   }
 
   absl::Status Kill(int signal) override {
+    const NoBranchPoints quiet;
     environment_.Step("sending a signal");
     if (signal < 0 || signal > SIGRTMAX) {
       return SystemError(EINVAL,
@@ -312,6 +323,7 @@ class SimulatedSignals final : public Signals, public Readiness {
   bool Readable() const override { return !state_.pending.empty(); }
 
   int Next() override {
+    const NoBranchPoints quiet;
     environment_.Step("looking for signals");
     if (state_.pending.empty()) return 0;
     const int signal = *state_.pending.begin();
@@ -367,6 +379,7 @@ uid_t SimulatedEnvironment::UserId() { return Self().user; }
 void SimulatedEnvironment::SetUser(uid_t user) { Self().user = user; }
 
 void SimulatedEnvironment::Log(std::string_view line) {
+  const NoBranchPoints quiet;
   log_.emplace_back(line);
   transcript_.Event(scheduler_.now(), ProcessId(), absl::StrCat("log: ", line));
 }
@@ -375,6 +388,7 @@ void SimulatedEnvironment::Log(std::string_view line) {
 
 absl::StatusOr<std::unique_ptr<Thread>> SimulatedEnvironment::StartThread(
     absl::AnyInvocable<void()> body) {
+  const NoBranchPoints quiet;
   Step("starting a thread");
   if (const int fault = Fault({EAGAIN})) {
     return SystemError(fault, "start a thread");
@@ -408,7 +422,7 @@ void SimulatedEnvironment::Release(ListenSocket& socket, pid_t holder) {
   socket.holders.erase(holder);
   if (!socket.holders.empty()) return;
   socket.shut = true;
-  // Clients that nobody has accepted lose their connection.
+  // Clients that nobody has accepted lose their connection; some may have left.
   for (const auto& client : socket.queue) {
     // Or has it gone itself?
     if (client->other() != nullptr) client->other()->Reset();
@@ -419,6 +433,7 @@ void SimulatedEnvironment::Release(ListenSocket& socket, pid_t holder) {
 
 absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
     const ListenOptions& options) {
+  const NoBranchPoints quiet;
   Step("listening");
   const std::string path =
       !options.path.empty()
@@ -454,6 +469,7 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
 
 absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
     const std::string& path, absl::Time deadline) {
+  const NoBranchPoints quiet;
   Step("connecting");
   const std::string attempt = absl::StrCat("connect to \"", path, "\"");
   if (const int fault = Fault({EMFILE, ENOMEM})) {
@@ -492,6 +508,7 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
 absl::StatusOr<
     std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>>>
 SimulatedEnvironment::CreateTransportPair() {
+  const NoBranchPoints quiet;
   Step("creating a pair of sockets");
   if (const int fault = Fault({EMFILE, ENOMEM})) {
     return SystemError(fault, "create a pair of connected sockets");
@@ -504,6 +521,7 @@ SimulatedEnvironment::CreateTransportPair() {
 
 absl::StatusOr<size_t> SimulatedEnvironment::Poll(
     absl::Span<const Pollable* const> polled, absl::Time deadline) {
+  const NoBranchPoints quiet;
   Step("polling");
   std::vector<const Readiness*> entries;
   for (const Pollable* pollable : polled) {
@@ -552,6 +570,7 @@ void SimulatedEnvironment::StartMain(pid_t pid,
 
 absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
     const ForkOptions& options, absl::AnyInvocable<int()> child) {
+  const NoBranchPoints quiet;
   Step("forking");
   const auto others = static_cast<int>(OtherThreads(ProcessId()));
   if (others > 0 && !options.allow_threads) return ForkWithThreadsError(others);
@@ -587,6 +606,7 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
 }
 
 void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
+  const NoBranchPoints quiet;
   ProcessState& process = processes_.at(pid);
   if (process.exit.has_value()) return;
   process.exit = exit;
@@ -597,6 +617,7 @@ void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
 }
 
 absl::Status SimulatedEnvironment::SetProcessDeadline(absl::Duration left) {
+  const NoBranchPoints quiet;
   const pid_t pid = ProcessId();
   // Never at once: a timer of no time is one of a moment (timer_settime(2)).
   const absl::Time end =
@@ -624,6 +645,7 @@ void SimulatedEnvironment::AwaitDescendants(pid_t process) {
 }
 
 bool SimulatedEnvironment::IsAlive(pid_t process) const {
+  const NoBranchPoints quiet;
   const auto found = processes_.find(process);
   return found != processes_.end() && !found->second.exit.has_value();
 }
@@ -632,6 +654,7 @@ bool SimulatedEnvironment::IsAlive(pid_t process) const {
 
 absl::StatusOr<std::unique_ptr<Signals>> SimulatedEnvironment::TakeSignals(
     const SignalPlan& plan) {
+  const NoBranchPoints quiet;
   Step("taking over the signals");
   for (const int signal : plan.receive) {
     if (signal <= 0 || signal > SIGRTMAX || signal == SIGKILL ||
@@ -650,6 +673,7 @@ absl::StatusOr<std::unique_ptr<Signals>> SimulatedEnvironment::TakeSignals(
 }
 
 void SimulatedEnvironment::Raise(pid_t pid, int signal) {
+  const NoBranchPoints quiet;
   ProcessState& process = processes_.at(pid);
   if (process.exit.has_value()) return;
   transcript_.Event(
@@ -688,6 +712,7 @@ void SimulatedEnvironment::Deliver(ProcessState& process, int signal) {
 // --- teardown ---
 
 std::vector<std::string> SimulatedEnvironment::Leftovers() const {
+  const NoBranchPoints quiet;
   std::vector<std::string> left;
   for (const auto& [number, socket] : sockets_) {
     if (socket->holders.contains(kTestProcess)) {
