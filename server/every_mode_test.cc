@@ -71,6 +71,10 @@ class Server : public AbstractServer {
       return channel.Write("released");
     });
     DefineMessageHandler("meet", &Server::HandleMeet);
+    DefineMessageHandler("sleep", [](MessageChannel& channel) {
+      absl::SleepFor(absl::Milliseconds(500));
+      return channel.Write("slept");
+    });
     DefineMessageHandler("count", [this](MessageChannel& channel) {
       return channel.Write(absl::StrCat(++calls_, " calls, ", hangups_.load(),
                                         " hangups, initialized ",
@@ -165,6 +169,22 @@ TEST_F(EveryModeTest, TwoHandlersRunAtTheSameTime) {
         [this] { EXPECT_THAT(Call("meet"), RepliesWith("met")); });
   }
   RunAtOnce(std::move(clients));
+}
+
+TEST_F(EveryModeTest, TwoHandlersThatSleepTakeNoLongerThanOne) {
+  const absl::Time start = environment().TimeNow();
+  std::vector<absl::AnyInvocable<void()>> clients;
+  for (int i = 0; i < 2; ++i) {
+    clients.push_back(
+        [this] { EXPECT_THAT(Call("sleep"), RepliesWith("slept")); });
+  }
+  RunAtOnce(std::move(clients));
+  const absl::Duration took = environment().TimeNow() - start;
+  if (MovesClock()) {
+    EXPECT_EQ(took, absl::Milliseconds(500));
+  } else {
+    EXPECT_GE(took, absl::Milliseconds(500));
+  }
 }
 
 TEST_F(EveryModeTest, AHandlerTalksWithItsClient) {

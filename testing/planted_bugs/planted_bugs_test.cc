@@ -66,7 +66,7 @@ constexpr Bounds kBounds[] = {
     {"livelock", {60, 600, 550}},
 };
 
-constexpr uint64_t kRunsOfRepaired = 300;
+constexpr uint64_t kRunsOfRepaired = 50;
 
 Exploration Look(const PlantedBug& bug, Search search, uint64_t runs,
                  bool repaired) {
