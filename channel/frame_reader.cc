@@ -150,10 +150,13 @@ absl::StatusOr<FrameReader::Extent> FrameReader::AwaitFrame(
     }
     // A peer that always has one byte more gets no more time. What fills the
     // room is no trickle: it was there before, and the rest may be there too.
+    // Nor is it the peer's fault if this thread woke late: what came in time is
+    // read.
     if (trickling) WARD_RETURN_IF_ERROR(transport.CheckTime(deadline));
+    const size_t available = end_ - begin_;
     WARD_RETURN_IF_ERROR(
         ReceiveMore(transport, extent.frame_bytes, limits, deadline));
-    trickling = end_ < capacity_;
+    trickling = end_ - begin_ > available && end_ < capacity_;
   }
 }
 

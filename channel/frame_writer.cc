@@ -128,7 +128,7 @@ absl::Status FrameWriter::SendBytes(Transport& transport,
     }
     if (bytes.empty()) return absl::OkStatus();
     // A peer that always makes room for one byte more gets no more time.
-    if (status.ok()) status = transport.CheckTime(deadline);
+    if (sent.ok() && *sent > 0) status = transport.CheckTime(deadline);
     if (status.ok()) continue;
     // With nothing sent yet the stream is in step, and may be used again.
     if (begun || HasReason(status, reason::kConnectionLost)) status_ = status;
