@@ -257,6 +257,14 @@ TEST_F(WireTest, ATrickleOfBytesHasTheTimeOfOneOperation) {
   EXPECT_THAT(Read(), ElementsAre(std::string(100, 'x')));
 }
 
+TEST_F(WireTest, WhatCameInTimeIsReadHoweverLateThisThreadWakes) {
+  Comes(ArrayFrame({"hello"}));
+  script_->interruptions = true;
+  script_->call_time = absl::Seconds(11);
+  channel_.set_timeout(absl::Seconds(10));
+  EXPECT_THAT(Read(), ElementsAre("hello"));
+}
+
 // Its clock goes on, and it never waits: as when each byte is there in time for
 // a receive that does not block.
 class NeverWaiting final : public Transport {

@@ -95,8 +95,11 @@ class Bounds {
 
 // What an owner waits for at most: see LaunchOptions, StopOptions, and the last
 // moment that the lifecycle gives a process.
-constexpr absl::Duration kStartLimit = absl::Seconds(60 + 5 + 5);
-constexpr absl::Duration kStopLimit = absl::Seconds(5 + 4 + 5);
+constexpr absl::Duration kLastMoment = absl::Seconds(30);
+constexpr absl::Duration kStartLimit =
+    absl::Seconds(60) + kLastMoment + kLastMoment;
+constexpr absl::Duration kStopLimit =
+    absl::Seconds(4) + kLastMoment + kLastMoment;
 // A call's time is the handler's; a dead server is noticed at once.
 constexpr absl::Duration kCallLimit = absl::Seconds(10 + 2 + 5);
 

@@ -26,8 +26,9 @@ constexpr std::string_view kReady = "ready";
 constexpr std::string_view kQuit = "quit";
 
 // How long a process may take from closing its descriptors, or from SIGKILL, to
-// its end: nothing but the kernel's own work.
-constexpr absl::Duration kLastMoment = absl::Seconds(5);
+// its end: nothing but the kernel's own work, of which 5 s were seen on a
+// machine under load.
+constexpr absl::Duration kLastMoment = absl::Seconds(30);
 
 // A server kills itself when its owner should have done so this long ago: there
 // is none. At the same moment, a live owner would take it for a crash.

@@ -15,6 +15,7 @@
 #include <map>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -93,6 +94,8 @@ LeakCheck::LeakCheck() {
   unsetenv("XDG_RUNTIME_DIR");
   // NOLINTEND(concurrency-mt-unsafe)
   prctl(PR_SET_CHILD_SUBREAPER, 1);
+  // ThreadSanitizer's own thread comes with the first one of a process.
+  std::thread([] {}).join();
   // Its event for signals stays open by design; it is there from the start.
   (void)Environment::Posix().TakeSignals({});
   descriptors_ = Descriptors();

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <memory>
@@ -112,7 +113,7 @@ class ThreadedProcess final : public Process {
  private:
   ThreadedEnvironment& environment_;
   const Event ended_;
-  int code_ = 0;
+  std::atomic<int> code_{0};
   std::unique_ptr<Thread> thread_;  // Joined first.
 };
 
