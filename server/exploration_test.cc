@@ -95,11 +95,8 @@ class Bounds {
 
 // What an owner waits for at most: see LaunchOptions, StopOptions, and the last
 // moment that the lifecycle gives a process.
-constexpr absl::Duration kLastMoment = absl::Seconds(30);
-constexpr absl::Duration kStartLimit =
-    absl::Seconds(60) + kLastMoment + kLastMoment;
-constexpr absl::Duration kStopLimit =
-    absl::Seconds(4) + kLastMoment + kLastMoment;
+constexpr absl::Duration kStartLimit = absl::Seconds(60 + 30 + 30);
+constexpr absl::Duration kStopLimit = absl::Seconds(4 + 30 + 30);
 // A call's time is the handler's; a dead server is noticed at once.
 constexpr absl::Duration kCallLimit = absl::Seconds(10 + 2 + 5);
 

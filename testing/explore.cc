@@ -32,6 +32,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/server/process.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
@@ -293,11 +294,11 @@ class Worker {
     pid_ = 0;
     if (record().outcome != Record::Outcome::kRunning) return;
     record().outcome = Record::Outcome::kFailed;
-    record().Fail(WIFSIGNALED(status)
-                      ? absl::StrCat("a crash: signal ", WTERMSIG(status), " (",
-                                     strsignal(WTERMSIG(status)), ")\n")
-                      : absl::StrCat("the process exited with code ",
-                                     WEXITSTATUS(status), "\n"));
+    const ProcessExit exit =
+        WIFSIGNALED(status)
+            ? ProcessExit{ProcessExit::Kind::kSignaled, WTERMSIG(status)}
+            : ProcessExit{ProcessExit::Kind::kExited, WEXITSTATUS(status)};
+    record().Fail(absl::StrCat("a crash: the process ", exit.ToString(), "\n"));
   }
 
   void Kill() {

@@ -1,6 +1,6 @@
 // Puts the simulation in the place of the clock, of Abseil's sleep, and of the
 // semaphore under all of Abseil's synchronization, by defining the functions
-// anew: weak ones in Abseil, two of the C library's. In threads that are not
+// anew: weak ones in Abseil, three of the C library's. In threads that are not
 // simulated they do what they always did.
 //
 // A library that was linked dynamically with Abseil keeps its own. So this is
@@ -40,25 +40,32 @@ using ::ward::testing::Scheduler;
 extern "C" {
 
 // Under absl::Now(), std::chrono and time limits of waits.
-int clock_gettime(clockid_t clock, struct timespec* time) noexcept {
-  const bool simulated = clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC ||
-                         clock == CLOCK_REALTIME_COARSE ||
-                         clock == CLOCK_MONOTONIC_COARSE ||
-                         clock == CLOCK_BOOTTIME;
+int clock_gettime(clockid_t clock_id, struct timespec* tp) noexcept {
+  const bool simulated =
+      clock_id == CLOCK_REALTIME || clock_id == CLOCK_MONOTONIC ||
+      clock_id == CLOCK_REALTIME_COARSE || clock_id == CLOCK_MONOTONIC_COARSE ||
+      clock_id == CLOCK_BOOTTIME;
   if (simulated) {
     if (const Scheduler* const scheduler = Scheduler::Current()) {
-      *time = absl::ToTimespec(scheduler->now());
+      *tp = absl::ToTimespec(scheduler->now());
       return 0;
     }
   }
-  return static_cast<int>(syscall(SYS_clock_gettime, clock, time));
+  return static_cast<int>(syscall(SYS_clock_gettime, clock_id, tp));
 }
 
-int gettimeofday(struct timeval* time, void*) noexcept {
+int gettimeofday(struct timeval* tv, void*) noexcept {
   timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
-  *time = {now.tv_sec, now.tv_nsec / 1000};
+  *tv = {now.tv_sec, now.tv_nsec / 1000};
   return 0;
+}
+
+time_t time(time_t* timer) noexcept {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (timer != nullptr) *timer = now.tv_sec;
+  return now.tv_sec;
 }
 
 void ABSL_INTERNAL_C_SYMBOL(AbslInternalPerThreadSemPost)(
@@ -103,6 +110,7 @@ void ABSL_INTERNAL_C_SYMBOL(AbslInternalSleepFor)(absl::Duration duration) {
 
 // Called at every branch of code that is compiled with
 // -fsanitize-coverage=trace-pc.
+// NOLINTNEXTLINE(bugprone-reserved-identifier,readability-identifier-naming)
 void __sanitizer_cov_trace_pc() {
   if (NoBranchPoints::Exist()) return;
   const NoBranchPoints quiet;
@@ -151,8 +159,8 @@ bool InEffect() {
 }  // namespace
 
 void CheckLinkTimeHooks() {
-  static const bool in_effect = InEffect();
-  if (in_effect) return;
+  static const bool kInEffect = InEffect();
+  if (kInEffect) return;
   std::cerr << "ward's simulator cannot take the place of Abseil's mutexes and "
                "clock: Abseil is in a shared library here. Link the test "
                "statically: `linkstatic = True` in its cc_test, or "

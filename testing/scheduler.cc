@@ -69,6 +69,9 @@ struct Scheduler::Thread {
   const std::string name;
   State state = State::kReady;
 
+  // Goes on when no other can.
+  bool idle = false;
+
   // While it is blocked.
   const absl::FunctionRef<bool()>* ready = nullptr;
   absl::Time deadline = absl::InfiniteFuture();
@@ -78,16 +81,14 @@ struct Scheduler::Thread {
   size_t ran = 0;
 
   sem_t baton;
-  pthread_t handle{};
   bool has_handle = false;
-  absl::AnyInvocable<void()> body;
-
-  // Goes on when no other can.
-  bool idle = false;
+  pthread_t handle{};
 
   // absl's semaphore of this thread.
-  const void* identity = nullptr;
   int tokens = 0;
+  const void* identity = nullptr;
+
+  absl::AnyInvocable<void()> body;
 };
 
 Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)

@@ -137,7 +137,7 @@ class Scheduler {
  private:
   struct Thread;
 
-  static void* RunThread(void* thread);
+  static void* RunThread(void* argument);
   void Reschedule();
   Thread* Next();
   void AdvanceTo(absl::Time time);

@@ -676,9 +676,11 @@ void SimulatedEnvironment::Raise(pid_t pid, int signal) {
   const NoBranchPoints quiet;
   ProcessState& process = processes_.at(pid);
   if (process.exit.has_value()) return;
+  const char* const description = sigdescr_np(signal);  // No real-time ones.
   transcript_.Event(
       scheduler_.now(), pid,
-      absl::StrCat("gets signal ", signal, " (", strsignal(signal), ")"));
+      absl::StrCat("gets signal ", signal, " (",
+                   description != nullptr ? description : "real-time", ")"));
   if (signal == SIGKILL) {
     End(pid, {ProcessExit::Kind::kSignaled, signal});
   } else if (process.blocked) {
@@ -751,7 +753,7 @@ std::vector<std::string> SimulatedEnvironment::Leftovers() const {
     left.push_back(absl::StrCat("a socket's name is left: ", path));
   }
   if (processes_.at(kTestProcess).plan.has_value()) {
-    left.push_back("the test's signals were not given back");
+    left.emplace_back("the test's signals were not given back");
   }
   return left;
 }

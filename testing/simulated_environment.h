@@ -86,7 +86,7 @@ class SimulatedEnvironment final : public Environment {
   // --- for tests ---
 
   // As kill(2).
-  void Raise(pid_t process, int signal);
+  void Raise(pid_t pid, int signal);
 
   // Waits until all children of `process`, theirs, and so on, have ended.
   void AwaitDescendants(pid_t process);

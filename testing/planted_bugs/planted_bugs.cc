@@ -390,6 +390,7 @@ class Inspector : public PlantedServer {
   absl::StatusOr<int> Leaked() {
     absl::MutexLock lock(&mutex_,
                          absl::Condition(
+                             // NOLINTNEXTLINE(readability-non-const-parameter)
                              +[](int* n) { return *n == 0; }, &running_));
     return OpenDescriptors();
   }
@@ -791,9 +792,11 @@ class Workshop : public PlantedServer {
   absl::StatusOr<int> Working() {
     absl::MutexLock lock(&mutex_);
     // As one that stops would wait, but not for ever.
-    mutex_.AwaitWithTimeout(absl::Condition(
-                                +[](int* n) { return *n == 0; }, &working_),
-                            absl::Minutes(1));
+    mutex_.AwaitWithTimeout(
+        absl::Condition(
+            // NOLINTNEXTLINE(readability-non-const-parameter)
+            +[](int* n) { return *n == 0; }, &working_),
+        absl::Minutes(1));
     return working_;
   }
   void Add(int n) {
