@@ -185,7 +185,7 @@ TEST_F(AbstractServerTest, KnowsInTheServerThatItIsTheServer) {
                          server.socket_filename());
   });
   ASSERT_THAT(server.Start(), IsOk());
-  const absl::StatusOr<Message> reply = Ask(server, "who");
+  const absl::StatusOr<Message> reply = CallServer(server, "who");
   ASSERT_THAT(reply, IsOk());
   EXPECT_THAT(reply->parts(), ElementsAre("true", "true", path()));
   EXPECT_THAT(server.Stop(), IsOk());
@@ -945,8 +945,8 @@ TEST_F(MessagesTest, AHandlerMayHaveAnyListedShape) {
 
 TEST_F(MessagesTest, ArgumentsAreConvertedBothWaysWithoutLoss) {
   const std::string binary("\0\xff\n\0x", 5);
-  const absl::StatusOr<Message> reply =
-      Ask(*server_, "numbers", INT64_MIN, uint8_t{255}, 0.1, 1.5e-30F, binary);
+  const absl::StatusOr<Message> reply = CallServer(
+      *server_, "numbers", INT64_MIN, uint8_t{255}, 0.1, 1.5e-30F, binary);
   ASSERT_THAT(reply, IsOk());
   EXPECT_THAT(reply->parts(), ElementsAre("-9223372036854775808", "255", "0.1",
                                           "1.5e-30", binary));
@@ -956,7 +956,7 @@ TEST_F(MessagesTest, ProtobufMessagesGoInAndOut) {
   proto::Error request;
   request.set_code(41);
   request.set_text("hello");
-  absl::StatusOr<Message> reply = Ask(*server_, "proto", request);
+  absl::StatusOr<Message> reply = CallServer(*server_, "proto", request);
   ASSERT_THAT(reply, IsOk());
   const auto values = reply->Unpack<proto::Error>();
   ASSERT_THAT(values, IsOk());
@@ -969,12 +969,12 @@ TEST_F(MessagesTest, ProtobufMessagesGoInAndOut) {
 TEST_F(MessagesTest, AHandlerWithAMessageGetsEverythingUnconverted) {
   const Pipe pipe = MakePipe();
   const absl::StatusOr<Message> reply =
-      Ask(*server_, "anything", "a", 1, pipe.read, "", pipe.write);
+      CallServer(*server_, "anything", "a", 1, pipe.read, "", pipe.write);
   ASSERT_THAT(reply, IsOk());
   EXPECT_THAT(reply->parts(), ElementsAre("anything", "3", "2"));
 
   const absl::StatusOr<Message> bounced =
-      Ask(*server_, "bounce", "a", pipe.read);
+      CallServer(*server_, "bounce", "a", pipe.read);
   ASSERT_THAT(bounced, IsOk());
   EXPECT_THAT(bounced->parts(), ElementsAre("bounce", "a"));
   EXPECT_EQ(bounced->descriptors().size(), 1u);
@@ -993,13 +993,13 @@ TEST_F(MessagesTest, TheServerPassesAnOpenFileBack) {
   const std::string file = directory() + "/file";
   WriteAll(FileDescriptor(open(file.c_str(), O_WRONLY | O_CREAT, 0600)).get(),
            "content");
-  const absl::StatusOr<Message> reply = Ask(*server_, "open", file);
+  const absl::StatusOr<Message> reply = CallServer(*server_, "open", file);
   ASSERT_THAT(reply, IsOk());
   ASSERT_EQ(reply->descriptors().size(), 1u);
   EXPECT_EQ(ReadToEnd(reply->descriptors()[0].get()), "content");
   EXPECT_EQ(fcntl(reply->descriptors()[0].get(), F_GETFD), FD_CLOEXEC);
   ASSERT_EQ(unlink(file.c_str()), 0);
-  EXPECT_EQ(Ask(*server_, "open", file).status().code(),
+  EXPECT_EQ(CallServer(*server_, "open", file).status().code(),
             absl::StatusCode::kNotFound);
 }
 

@@ -118,7 +118,7 @@ TEST_F(DefectsTest, Defect01_ClientsAreServedAtTheSameTime) {
     int64_t end = 0;
   };
   const auto sleep = [&](Handler& handler) {
-    const absl::StatusOr<Message> reply = Ask(server, "sleep");
+    const absl::StatusOr<Message> reply = CallServer(server, "sleep");
     ASSERT_THAT(reply, IsOk());
     ASSERT_TRUE(absl::SimpleAtoi((*reply)[0], &handler.begin));
     ASSERT_TRUE(absl::SimpleAtoi((*reply)[1], &handler.end));

@@ -33,6 +33,7 @@
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/testing/call_server.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/server_test.h"
 

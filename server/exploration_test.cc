@@ -23,9 +23,10 @@
 #include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/testing/call_server.h"
 #include "ward/testing/explore.h"
 #include "ward/testing/matchers.h"
-#include "ward/testing/server_test.h"
+#include "ward/testing/simulation.h"
 
 namespace ward {
 namespace {

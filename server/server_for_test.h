@@ -47,6 +47,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/testing/call_server.h"
 #include "ward/testing/leak_check.h"
 #include "ward/testing/matchers.h"
 
@@ -312,25 +313,13 @@ class TestServer : public AbstractServer {
   }
 };
 
-// Sends one message and returns the reply.
-template <typename... Arguments>
-absl::StatusOr<Message> Ask(AbstractServer& server,
-                            const Arguments&... arguments) {
-  Message reply;
-  WARD_RETURN_IF_ERROR(
-      server.Connect([&](MessageChannel& channel) -> absl::Status {
-        WARD_RETURN_IF_ERROR(channel.Write(arguments...));
-        WARD_ASSIGN_OR_RETURN(reply, channel.Read());
-        return absl::OkStatus();
-      }));
-  return reply;
-}
+using testing::CallServer;
 
-// The same, for a reply of one part.
+// CallServer, for a reply of one part.
 template <typename... Arguments>
 absl::StatusOr<std::string> Call(AbstractServer& server,
                                  const Arguments&... arguments) {
-  WARD_ASSIGN_OR_RETURN(const Message reply, Ask(server, arguments...));
+  WARD_ASSIGN_OR_RETURN(const Message reply, CallServer(server, arguments...));
   if (reply.size() != 1) {
     return absl::InternalError(
         absl::StrCat("a reply of ", reply.size(), " parts"));

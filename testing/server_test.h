@@ -51,9 +51,9 @@
 #include "gtest/gtest.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
-#include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/testing/call_server.h"
 #include "ward/testing/leak_check.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
@@ -69,20 +69,6 @@ Mode TestMode();
 inline bool SharesMemory() { return TestMode() != Mode::kForked; }
 inline bool HasProcesses() { return TestMode() != Mode::kThreaded; }
 inline bool MovesClock() { return TestMode() == Mode::kSimulated; }
-
-// Sends one message to `server` and returns the reply.
-template <typename... Arguments>
-absl::StatusOr<Message> CallServer(AbstractServer& server,
-                                   const Arguments&... arguments) {
-  Message reply;
-  WARD_RETURN_IF_ERROR(
-      server.Connect([&](MessageChannel& channel) -> absl::Status {
-        WARD_RETURN_IF_ERROR(channel.Write(arguments...));
-        WARD_ASSIGN_OR_RETURN(reply, channel.Read());
-        return absl::OkStatus();
-      }));
-  return reply;
-}
 
 // What the fixture does for any server, or for several. Servers that the test
 // makes itself run in the test's mode, too.
