@@ -83,6 +83,19 @@ std::map<int, std::string> SignalSettings() {
   return settings;
 }
 
+// What comes with the first test, and stays.
+void PrepareProcess() {
+  static const bool kPrepared = [] {
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    // ThreadSanitizer's own thread comes with the first one of a process.
+    std::thread([] {}).join();
+    // Its event for signals stays open by design.
+    (void)Environment::Posix().TakeSignals({});
+    return true;
+  }();
+  (void)kPrepared;
+}
+
 }  // namespace
 
 LeakCheck::LeakCheck() {
@@ -93,11 +106,7 @@ LeakCheck::LeakCheck() {
   setenv("TMPDIR", directory_.c_str(), 1);
   unsetenv("XDG_RUNTIME_DIR");
   // NOLINTEND(concurrency-mt-unsafe)
-  prctl(PR_SET_CHILD_SUBREAPER, 1);
-  // ThreadSanitizer's own thread comes with the first one of a process.
-  std::thread([] {}).join();
-  // Its event for signals stays open by design; it is there from the start.
-  (void)Environment::Posix().TakeSignals({});
+  PrepareProcess();
   descriptors_ = Descriptors();
   threads_ = Threads();
   signals_ = SignalSettings();

@@ -1,6 +1,7 @@
 #include "ward/testing/scheduler.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 
 #include <algorithm>
@@ -90,6 +91,18 @@ struct Scheduler::Thread {
 
   absl::AnyInvocable<void()> body;
 };
+
+Scheduler::OneProcessor::OneProcessor() {
+  sched_getaffinity(0, sizeof(found_), &found_);
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(sched_getcpu(), &one);
+  sched_setaffinity(0, sizeof(one), &one);
+}
+
+Scheduler::OneProcessor::~OneProcessor() {
+  sched_setaffinity(0, sizeof(found_), &found_);
+}
 
 Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
     : strategy_(strategy), options_(std::move(options)), now_(kStart) {

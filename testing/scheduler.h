@@ -18,6 +18,8 @@
 #ifndef WARD_TESTING_SCHEDULER_H_
 #define WARD_TESTING_SCHEDULER_H_
 
+#include <sched.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -137,6 +139,19 @@ class Scheduler {
  private:
   struct Thread;
 
+  // A switch to a thread on another processor costs ten times as much; those
+  // that are started meanwhile stay on this one, too.
+  class OneProcessor {
+   public:
+    OneProcessor();
+    OneProcessor(const OneProcessor&) = delete;
+    OneProcessor& operator=(const OneProcessor&) = delete;
+    ~OneProcessor();
+
+   private:
+    cpu_set_t found_;
+  };
+
   static void* RunThread(void* argument);
   void Reschedule();
   Thread* Next();
@@ -145,6 +160,7 @@ class Scheduler {
   bool CanRun(const Thread& thread) const;
   [[noreturn]] void Stuck(std::string_view why);
 
+  const OneProcessor one_processor_;
   Strategy& strategy_;
   const SchedulerOptions options_;
   absl::Time now_;
