@@ -246,7 +246,7 @@ void Owners() {
     if (process == nullptr) return;
     EXPECT_THAT(process->Wait(absl::InfiniteFuture()), IsOk());
   };
-  const auto first = fork([&environment, fork, wait] {
+  const auto first = fork([fork, wait] {
     // An owner that is killed never destroys it.
     auto* const server = new EchoServer();
     if (!server->Start().ok()) {

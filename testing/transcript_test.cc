@@ -81,7 +81,7 @@ Transcript Example() {
 }
 
 TEST(Transcript, IsADiagramInText) {
-  EXPECT_EQ(Text(Example()), R"(
+  EXPECT_EQ(Text(Example()), &R"(
               test (1)                  server (2)                client (3)
 0             | forks                   |                         |
               |------------------------>|                         |
@@ -90,7 +90,7 @@ TEST(Transcript, IsADiagramInText) {
 1m30s         |                         | "Hello Joe" + 1 descriptor
               |                         |------------------------>|
               |                         * exited with code 0      |
-)" + 1);
+)"[1]);
 }
 
 TEST(Transcript, IsADiagramInMermaid) {
@@ -144,10 +144,10 @@ TEST(Transcript, KeepsAnEventOnItsLine) {
   Transcript transcript;
   transcript.Name(1, "test");
   transcript.Event(kStart, 1, "log: two\nlines\r");
-  EXPECT_EQ(Text(transcript), R"(
+  EXPECT_EQ(Text(transcript), &R"(
               test (1)
 0             * log: two\nlines\r
-)" + 1);
+)"[1]);
 }
 
 TEST(Transcript, CutsWhatIsLong) {

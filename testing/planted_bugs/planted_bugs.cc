@@ -675,7 +675,8 @@ class FreeList : public PlantedServer {
 
  private:
   static constexpr int kSlots = 3;
-  struct Head {
+  // Aligned to be lock-free.
+  struct alignas(uint64_t) Head {
     int slot = 0;
     uint32_t version = 0;
   };
