@@ -1,16 +1,32 @@
 #include "ward/channel/secret.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
 #include <string_view>
 #include <utility>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+
 namespace ward {
+namespace {
+
+constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
+constexpr off_t kMostShared = 4096;
+
+}  // namespace
 
 Secret::Secret(std::string_view bytes)
     : bytes_(new char[bytes.size()]), size_(bytes.size()) {
@@ -58,6 +74,37 @@ bool Secret::Matches(std::string_view attempt) const {
     difference = difference | static_cast<unsigned char>(attempt[i] ^ expected);
   }
   return difference == 0;
+}
+
+absl::StatusOr<FileDescriptor> Secret::Share() const {
+  FileDescriptor memory(
+      memfd_create("ward-secret", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  // A memfd takes all that is written at once, or has no memory for it.
+  if (!memory.is_open() ||
+      pwrite(memory.get(), bytes_.get(), size_, 0) !=
+          static_cast<ssize_t>(size_) ||
+      fcntl(memory.get(), F_ADD_SEALS, kSeals) != 0) {
+    return SystemError(errno, "put a password where another process reads it");
+  }
+  return memory;
+}
+
+absl::StatusOr<Secret> Secret::Adopt(const FileDescriptor& shared) {
+  struct stat found {};
+  const bool sealed = fcntl(shared.get(), F_GET_SEALS) == kSeals;
+  if (!sealed || fstat(shared.get(), &found) != 0 || found.st_size < 1 ||
+      found.st_size > kMostShared) {
+    return MakeError(reason::kInvalidArguments,
+                     "the descriptor that came holds no password");
+  }
+  Secret secret;
+  secret.size_ = static_cast<size_t>(found.st_size);
+  secret.bytes_.reset(new char[secret.size_]);
+  if (pread(shared.get(), secret.bytes_.get(), secret.size_, 0) !=
+      found.st_size) {
+    return SystemError(errno, "read the password that came");
+  }
+  return secret;
 }
 
 void Wipe(void* bytes, size_t size) {

@@ -14,6 +14,9 @@
 #include <memory>
 #include <string_view>
 
+#include "absl/status/statusor.h"
+#include "ward/channel/file_descriptor.h"
+
 namespace ward {
 
 // Bytes, immutable; move-only, since each copy is one more place to wipe.
@@ -41,6 +44,15 @@ class Secret {
   bool Matches(std::string_view attempt) const;
 
   std::string_view Expose() const { return {bytes_.get(), size_}; }
+
+  // For another process: a descriptor that holds the bytes and cannot be changed
+  // (a sealed memfd), to be attached to a message. So they come into no buffer
+  // of a channel's, and are gone with the last copy of the descriptor.
+  absl::StatusOr<FileDescriptor> Share() const;
+
+  // From a descriptor of Share. What else it may be is the peer's word:
+  // kInvalidArguments for anything but a sealed memfd of 1 byte to 4 KiB.
+  static absl::StatusOr<Secret> Adopt(const FileDescriptor& shared);
 
  private:
   std::unique_ptr<char[]> bytes_;

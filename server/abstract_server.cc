@@ -4,9 +4,12 @@
 #include <sys/types.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <exception>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -18,6 +21,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
@@ -29,8 +33,13 @@
 #include "ward/channel/transport.h"
 #include "ward/server/client_pool.h"
 #include "ward/server/environment.h"
+#include "ward/server/exec_entry.h"
+#include "ward/server/hand_over.h"
 #include "ward/server/lifecycle.h"
 #include "ward/server/message_handler.h"
+#include "ward/server/owner_handle.h"
+#include "ward/server/process.h"
+#include "ward/server/server_options.h"
 #include "ward/server/signals.h"
 
 namespace ward {
@@ -38,6 +47,12 @@ namespace {
 
 // How long a client may take to read why it was refused.
 constexpr absl::Duration kErrorTimeout = absl::Seconds(1);
+
+constexpr std::string_view kOwnersMessage = "ward.owners";
+
+// How long a server that was started by exec waits for what its owner, which
+// has just started it, has to say.
+constexpr absl::Duration kHandOverTimeout = absl::Seconds(60);
 
 // Runs a hook or a handler; an exception becomes a status, so that it ends no
 // more than what it belongs to.
@@ -71,6 +86,7 @@ std::string Quoted(std::string_view name) {
 AbstractServer::AbstractServer(ServerOptions options)
     : options_(std::move(options)) {
   if (options_.password.empty()) options_.password = Secret::Generate();
+  DefineMessageHandler(kOwnersMessage, &AbstractServer::TellOwners);
 }
 
 AbstractServer::~AbstractServer() {
@@ -98,7 +114,18 @@ absl::Status AbstractServer::CheckNotStarted() const {
                                 server_pid(), "; stop it first"));
 }
 
+absl::Status AbstractServer::CheckStarted(std::string_view attempt) const {
+  if (process_ != nullptr) return absl::OkStatus();
+  return MakeError(reason::kServerNotStarted,
+                   absl::StrCat(attempt, ": the server is not started"));
+}
+
 absl::Status AbstractServer::Start() {
+  WARD_RETURN_IF_ERROR(BeginStart());
+  return WaitUntilReady();
+}
+
+absl::Status AbstractServer::BeginStart() {
   WARD_RETURN_IF_ERROR(CheckNotStarted());
   WARD_ASSIGN_OR_RETURN(
       std::shared_ptr<Listener> listener,
@@ -111,20 +138,61 @@ absl::Status AbstractServer::Start() {
   };
   WARD_RETURN_IF_ERROR(
       CallUserCode("BeforeFork", [this] { return BeforeFork(); }));
-
-  LaunchOptions launch = options_.launch;
-  for (const int descriptor : listener->descriptors()) {
-    launch.fork.keep_open.push_back(descriptor);
-  }
-  WARD_ASSIGN_OR_RETURN(
-      process_, ServerProcess::Launch(environment(), std::move(launch),
-                                      [this, listener](OwnerLink& owner) {
-                                        return Run(*listener, owner);
-                                      }));
+  WARD_ASSIGN_OR_RETURN(process_, options_.start_mode == StartMode::kExec
+                                      ? Exec(*listener)
+                                      : Fork(listener));
   std::move(give_up).Cancel();
   listener->Close();
   listener_ = std::move(listener);
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<ServerProcess>> AbstractServer::Fork(
+    const std::shared_ptr<Listener>& listener) {
+  LaunchOptions launch = options_.launch;
+  for (const int descriptor : listener->descriptors()) {
+    launch.fork.keep_open.push_back(descriptor);
+  }
+  return ServerProcess::Fork(
+      environment(), std::move(launch),
+      [this, listener](OwnerLink& owner) { return Run(*listener, owner); });
+}
+
+absl::StatusOr<std::unique_ptr<ServerProcess>> AbstractServer::Exec(
+    const Listener& listener) {
+  if (!options_.launch.fork.keep_open.empty()) {
+    return absl::InvalidArgumentError(
+        "start by exec: LaunchOptions::fork.keep_open is for forks; open it in "
+        "InitializeServer, or send it in a message");
+  }
+  WARD_ASSIGN_OR_RETURN(const std::string_view entry,
+                        ExecEntryName(typeid(*this)));
+  WARD_ASSIGN_OR_RETURN(const ListenerParts parts, listener.Share());
+  return ServerProcess::Exec(
+      environment(), options_.launch, std::string(entry),
+      [&](MessageChannel& channel, const ServerProcess::ServersEnd& end) {
+        return WriteHandOver(channel, options_, ignore_password_errors_, parts,
+                             end);
+      });
+}
+
+absl::Status AbstractServer::WaitUntilReady() {
+  WARD_RETURN_IF_ERROR(CheckStarted("wait until the server is ready"));
+  absl::Status status = process_->WaitUntilReady();
+  if (!status.ok()) Forget();
+  return status;
+}
+
+absl::Status AbstractServer::CheckAlive() {
+  WARD_RETURN_IF_ERROR(CheckStarted("look whether the server is alive"));
+  return process_->CheckAlive();
+}
+
+// The server is gone. One that was killed could not remove its name.
+void AbstractServer::Forget() {
+  listener_->RemovePath();
+  process_.reset();
+  listener_.reset();
 }
 
 absl::Status AbstractServer::Stop() {
@@ -133,11 +201,76 @@ absl::Status AbstractServer::Stop() {
                      "the server is not started; there is nothing to stop");
   }
   absl::Status status = process_->Stop(options_.stop);
-  // A server that was killed could not do it.
-  listener_->RemovePath();
+  Forget();
+  return status;
+}
+
+absl::StatusOr<OwnerHandle> AbstractServer::ShareOwnership() const {
+  WARD_RETURN_IF_ERROR(CheckStarted("share the server's ownership"));
+  OwnerHandle handle;
+  WARD_ASSIGN_OR_RETURN(handle.owners_end_, process_->ShareOwnersEnd());
+  WARD_ASSIGN_OR_RETURN(handle.process_, process_->ShareProcess());
+  WARD_ASSIGN_OR_RETURN(handle.listener_, listener_->Share());
+  handle.password_ = options_.password.Copy();
+  return handle;
+}
+
+absl::Status AbstractServer::Adopt(OwnerHandle handle) {
+  WARD_RETURN_IF_ERROR(CheckNotStarted());
+  WARD_ASSIGN_OR_RETURN(
+      std::unique_ptr<Transport> owners_end,
+      environment().AdoptTransport(std::move(handle.owners_end_)));
+  // Who has made the pair, and so the server.
+  WARD_ASSIGN_OR_RETURN(const PeerCredentials maker, owners_end->Peer());
+  WARD_ASSIGN_OR_RETURN(
+      std::unique_ptr<Process> process,
+      environment().AdoptProcess(std::move(handle.process_), maker.uid));
+  WARD_ASSIGN_OR_RETURN(
+      listener_,
+      environment().AdoptListener(std::move(handle.listener_), maker.uid));
+  process_ = std::make_unique<ServerProcess>(environment(), std::move(process),
+                                             std::move(owners_end));
+  options_.password = std::move(handle.password_);
+  return absl::OkStatus();
+}
+
+absl::Status AbstractServer::Disown() {
+  WARD_RETURN_IF_ERROR(CheckStarted("give up the server's ownership"));
   process_.reset();
   listener_.reset();
-  return status;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<ProcessInfo>> AbstractServer::Owners() {
+  if (running_in_ == environment().ProcessId()) {
+    const OwnerLink* const owner = owner_;
+    if (owner != nullptr) return owner->Owners();
+  }
+  std::vector<ProcessInfo> owners;
+  WARD_RETURN_IF_ERROR(Connect([&](MessageChannel& channel) -> absl::Status {
+    WARD_RETURN_IF_ERROR(channel.Write(kOwnersMessage));
+    WARD_ASSIGN_OR_RETURN(const Message reply, channel.Read());
+    for (size_t i = 0; i + 1 < reply.size(); i += 2) {
+      ProcessInfo& owner = owners.emplace_back();
+      if (!absl::SimpleAtoi(reply[i], &owner.pid)) {
+        return MakeError(reason::kInvalidArguments,
+                         "the server's answer has a pid that is no number");
+      }
+      owner.command = reply[i + 1];
+    }
+    return absl::OkStatus();
+  }));
+  return owners;
+}
+
+absl::Status AbstractServer::TellOwners(MessageChannel& channel) {
+  WARD_ASSIGN_OR_RETURN(const std::vector<ProcessInfo> owners, Owners());
+  std::vector<std::string> parts;
+  for (const ProcessInfo& owner : owners) {
+    parts.push_back(absl::StrCat(owner.pid));
+    parts.push_back(owner.command);
+  }
+  return channel.Write(Message(std::move(parts)));
 }
 
 pid_t AbstractServer::server_pid() const {
@@ -187,10 +320,57 @@ absl::Status AbstractServer::StartSynchronously(
   return status;
 }
 
+int AbstractServer::ServeExeced(Environment& environment,
+                                std::unique_ptr<Transport> link, Maker maker) {
+  absl::StatusOr<HandOver> given = [&] {
+    MessageChannel channel(std::move(link));
+    channel.set_timeout(kHandOverTimeout);
+    return ReadHandOver(channel);
+  }();
+  absl::StatusOr<std::unique_ptr<Transport>> servers_end =
+      given.ok() ? environment.AdoptTransport(std::move(given->end.link))
+                 : given.status();
+  if (!servers_end.ok()) {
+    environment.Log(absl::StrCat(
+        "the server's owner has not said what to serve: ",
+        servers_end.status().ToString()));
+    return 1;
+  }
+  ServerOptions& options = given->options;
+  options.environment = &environment;
+  OwnerLink owner(environment, *std::move(servers_end),
+                  options.launch.start_timeout, given->end.owners_end);
+  const Secret password = options.password.Copy();
+  return owner.Serve([&](OwnerLink& link_to_owner) -> absl::Status {
+    WARD_ASSIGN_OR_RETURN(const std::unique_ptr<Listener> listener,
+                          environment.AdoptListener(std::move(given->listener),
+                                                    environment.UserId()));
+    std::unique_ptr<AbstractServer> server;
+    WARD_RETURN_IF_ERROR(CallUserCode("the server's constructor", [&] {
+      server = maker(std::move(options));
+      return absl::OkStatus();
+    }));
+    if (!server->password().Matches(password.Expose())) {
+      return absl::FailedPreconditionError(
+          "start by exec: the constructor of the server's class does not give "
+          "the ServerOptions that it gets on to AbstractServer");
+    }
+    if (given->admits_peers && server->options_.admit_peer == nullptr) {
+      return absl::FailedPreconditionError(
+          "start by exec: ServerOptions::admit_peer cannot be handed over; set "
+          "it in the constructor of the server's class");
+    }
+    server->ignore_password_errors_ = given->ignore_password_errors;
+    return server->Run(*listener, link_to_owner);
+  });
+}
+
 absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
   running_in_ = environment().ProcessId();
+  owner_ = &owner;
   const absl::Cleanup stopped = [this, &listener] {
     listener.RemovePath();
+    owner_ = nullptr;
     running_in_ = 0;
   };
   if (options_.max_clients < 1 || options_.max_unauthenticated_clients < 1) {

@@ -28,12 +28,13 @@
 //   WARD_RETURN_IF_ERROR(server.Stop());
 //
 // One object, two processes. What the class stores before Start() is there in
-// the server too; what handlers change afterwards is the server's own, and the
-// owner never sees it.
+// the server too (with StartMode::kExec: what is in its options); what handlers
+// change afterwards is the server's own, and the owner never sees it.
 //
 // Misuse:
 // - Starting it in a program that already has threads: refused with
-//   kForkWithThreads, since the child could inherit a locked lock.
+//   kForkWithThreads, since the child could inherit a locked lock. Start it
+//   before them, or with StartMode::kExec.
 // - Handlers that share data without a lock: they run at the same time.
 // - Descriptors opened before Start() are closed in the server, except 0, 1, 2
 //   and those in ServerOptions::launch.fork.keep_open. Open them in
@@ -51,77 +52,34 @@
 #include <sys/types.h>
 
 #include <atomic>
-#include <cstddef>
-#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
+#include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/client_pool.h"
 #include "ward/server/environment.h"
+#include "ward/server/exec_entry.h"
 #include "ward/server/lifecycle.h"
 #include "ward/server/message_handler.h"
+#include "ward/server/owner_handle.h"
+#include "ward/server/server_options.h"
 
 namespace ward {
-
-struct ServerOptions {
-  // Where the socket appears. Empty: in a private directory that is made at
-  // each start and removed at the end, see ListenOptions. A path that is set
-  // can be connected to by an object in another process that has the same path
-  // and password.
-  std::string socket_filename;
-
-  // Empty: 256 random bits.
-  Secret password;
-
-  // Who may be a client; asked before a byte of it is read, on the kernel's
-  // word (SO_PEERCRED), and on many threads at once. Default: processes of the
-  // server's own user and root. To widen it, widen socket_mode too.
-  std::function<bool(const PeerCredentials&)> admit_peer;
-  mode_t socket_mode = 0600;
-
-  // Clients served at the same time, a thread each. More of them wait in the
-  // listen queue.
-  int max_clients = 64;
-
-  // Clients that have not shown the password yet. When one more comes, one that
-  // has sent nothing is cut: the oldest of the process that has the most.
-  int max_unauthenticated_clients = 16;
-
-  // From the connection to the last byte of the client's first message.
-  absl::Duration authentication_timeout = absl::Seconds(2);
-
-  // What a client's first message may have: it is buffered before its password
-  // can be checked.
-  ChannelLimits first_message_limits = {size_t{1} << 20, 4096, 16};
-
-  // What all other messages may have.
-  ChannelLimits limits;
-
-  // How long Connect waits for a place in the server's listen queue.
-  absl::Duration connect_timeout = absl::Seconds(10);
-
-  // When the server quits: how long running handlers get before their channels
-  // are cut.
-  absl::Duration drain_time = absl::Seconds(2);
-
-  LaunchOptions launch;
-  StopOptions stop;
-
-  // Borrowed; outlives the server.
-  Environment* environment = &Environment::Default();
-};
 
 // Thread-safety: Connect may be called from several threads at once; all else
 // from one at a time, and not while a Connect is under way.
@@ -139,11 +97,31 @@ class AbstractServer {
   // Starts the server in a child process; clients can connect when this
   // returns.
   //
-  // kServerAlreadyStarted; kForkWithThreads; kPathTaken, kPathTooLong;
-  // kTimedOut after LaunchOptions::start_timeout; kServerDied when the child
-  // ends without a word; and whatever BeforeFork or InitializeServer return.
-  // After an error nothing is left behind, and Start may be called again.
+  // kServerAlreadyStarted; kForkWithThreads (StartMode::kFork); kPathTaken,
+  // kPathTooLong; kTimedOut after LaunchOptions::start_timeout; kServerDied
+  // when the child ends without a word; FailedPrecondition where a program or a
+  // class is not made for StartMode::kExec; and whatever BeforeFork or
+  // InitializeServer return. After an error nothing is left behind, and Start
+  // may be called again.
   absl::Status Start();
+
+  // The two halves of Start, for programs with an event loop. BeginStart
+  // returns when there is a process; WaitUntilReady, which must follow, when it
+  // serves, or not; pollable() tells when it will not wait for that.
+  absl::Status BeginStart();
+  absl::Status WaitUntilReady();
+
+  // For an event loop, while this object is the server's owner, and null
+  // otherwise. Its descriptor becomes readable when WaitUntilReady has
+  // something to tell; after that, when the server has ended or is about to,
+  // and CheckAlive tells how.
+  const Pollable* pollable() const {
+    return process_ != nullptr ? &process_->pollable() : nullptr;
+  }
+
+  // OK while the server runs; kServerDied, which says how it ended;
+  // kServerNotStarted.
+  absl::Status CheckAlive();
 
   // Runs the server in this process and on this thread, until `owner` is
   // readable or closed, or SIGINT or SIGTERM comes. All hooks are called but
@@ -155,6 +133,24 @@ class AbstractServer {
   absl::Status StartSynchronously(std::unique_ptr<Listener> listener,
                                   std::unique_ptr<Transport> owner);
 
+  // See WARD_REGISTER_SERVER.
+  template <typename Server>
+  static bool Register(std::string_view name) {
+    static_assert(std::is_constructible_v<Server, ServerOptions>,
+                  "a server that is started by exec needs a constructor from "
+                  "ServerOptions");
+    RegisterExecEntry(
+        name, typeid(Server),
+        [](Environment& environment, std::unique_ptr<Transport> link) {
+          return ServeExeced(
+              environment, std::move(link),
+              [](ServerOptions options) -> std::unique_ptr<AbstractServer> {
+                return std::make_unique<Server>(std::move(options));
+              });
+        });
+    return true;
+  }
+
   // Stops the server and waits until it has quit: new clients are refused at
   // once, running handlers get drain_time, then their channels are cut, and
   // after StopOptions::kill_after comes SIGKILL. Any owner may: a fork of the
@@ -163,6 +159,28 @@ class AbstractServer {
   // kServerNotStarted. Otherwise the server is stopped when this returns, and
   // the status says how it had ended: see ServerProcess::Stop.
   absl::Status Stop();
+
+  // One more share in the ownership of this server, to give away: see
+  // owner_handle.h. kServerNotStarted.
+  absl::StatusOr<OwnerHandle> ShareOwnership() const;
+
+  // Takes a share in a running server, as if this object had started it; but it
+  // is no parent: its destructor does not stop the server, and how the server
+  // ended it cannot tell. kServerAlreadyStarted; kInvalidArguments if the
+  // handle's parts do not belong together.
+  absl::Status Adopt(OwnerHandle handle);
+
+  // Gives up this object's ownership without stopping the server, which quits
+  // by itself if this was the last. A process that has started it and never
+  // waits for its end is left with a zombie, unless it ignores SIGCHLD
+  // (waitpid(2)). kServerNotStarted.
+  absl::Status Disown();
+
+  // The processes that keep the server alive, with their commands: those that
+  // hold an owner's end, as far as the server's user may see them (see
+  // Environment::Holders). Asks the server, with the message "ward.owners", or,
+  // in a handler, finds out itself.
+  absl::StatusOr<std::vector<ProcessInfo>> Owners();
 
   // Whether this object is the owner of a server that was started and not
   // stopped (it may have died meanwhile: Connect tells), or is that server.
@@ -235,7 +253,8 @@ class AbstractServer {
     });
   }
 
-  // Hooks. BeforeFork is called in the owner, just before the fork; the others
+  // Hooks. BeforeFork is called in the owner, just before there is another
+  // process, however it is made; the others
   // in the server: before its first client, and after its last. What they
   // return other than OK is returned from Start (or StartSynchronously);
   // FinalizeServer's, from a process of its own, is logged and makes it exit
@@ -245,6 +264,8 @@ class AbstractServer {
   virtual absl::Status FinalizeServer() { return absl::OkStatus(); }
 
   Environment& environment() const { return *options_.environment; }
+
+  const ServerOptions& options() const { return options_; }
 
  private:
   template <typename Server, typename Result, typename... Parameters>
@@ -257,6 +278,11 @@ class AbstractServer {
   }
   void AddMessageHandler(std::string_view name, MessageHandler handler);
 
+  // What a registered class's process does.
+  using Maker = std::unique_ptr<AbstractServer> (*)(ServerOptions options);
+  static int ServeExeced(Environment& environment,
+                         std::unique_ptr<Transport> link, Maker maker);
+
   // The server's life.
   absl::Status Run(Listener& listener, OwnerLink& owner);
   absl::Status ServeUntilTold(Listener& listener, OwnerLink& owner,
@@ -267,11 +293,18 @@ class AbstractServer {
   void ServeClient(ClientPool::Client& client);
   absl::Status ServeRequest(ClientPool::Client& client,
                             MessageChannel& channel);
+  absl::Status TellOwners(MessageChannel& channel);
   absl::Status Dispatch(MessageChannel& channel, Message& request) const;
   absl::Status CheckPeer(const PeerCredentials& peer) const;
   void NoteWrongPassword(const PeerCredentials& peer);
 
+  absl::StatusOr<std::unique_ptr<ServerProcess>> Fork(
+      const std::shared_ptr<Listener>& listener);
+  absl::StatusOr<std::unique_ptr<ServerProcess>> Exec(const Listener& listener);
+  void Forget();
+
   absl::Status CheckNotStarted() const;
+  absl::Status CheckStarted(std::string_view attempt) const;
   absl::Status Explain(const absl::Status& status);
 
   ServerOptions options_;
@@ -290,8 +323,21 @@ class AbstractServer {
   // this object, and a server that was killed leaves it as it is.
   std::atomic<pid_t> running_in_{0};
   std::atomic<unsigned> wrong_passwords_{0};
+  // While it runs.
+  std::atomic<const OwnerLink*> owner_{nullptr};
 };
 
 }  // namespace ward
+
+// Lets servers of `Class` be started by exec: at namespace scope, once, in the
+// .cc file of the class. It must have a constructor from ServerOptions, which
+// gives them on to AbstractServer, and must not be abstract. That constructor
+// makes the server's object in the new process; of the owner's object it knows
+// what is in the options (but for admit_peer, which it sets again itself), so
+// put whatever else it needs into ServerOptions::arguments.
+#define WARD_REGISTER_SERVER(Class)                                       \
+  [[maybe_unused]] static const bool WARD_CONCAT_(ward_server_registered, \
+                                                  __LINE__) =             \
+      ::ward::AbstractServer::Register<Class>(#Class)
 
 #endif  // WARD_SERVER_ABSTRACT_SERVER_H_

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -24,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
 #include "ward/server/listener.h"
 #include "ward/server/process.h"
@@ -98,6 +100,16 @@ class Environment {
   virtual absl::StatusOr<std::unique_ptr<Process>> Fork(
       const ForkOptions& options, absl::AnyInvocable<int()> child) = 0;
 
+  // Runs this process's own program anew, in a new process that has no
+  // descriptors but 0, 1, 2 and `link`'s, and calls the function that is
+  // registered there as `entry` (exec_entry.h). From any thread, however many
+  // there are: nothing of this process is copied.
+  //
+  // FailedPrecondition if the program's main() is not made for it
+  // (exec_main.h).
+  virtual absl::StatusOr<std::unique_ptr<Process>> Exec(
+      const std::string& entry, std::unique_ptr<Transport> link) = 0;
+
   // Ends this process with SIGKILL when `left` has passed, whatever its threads
   // are doing then; InfiniteDuration() takes that back. It holds for this
   // process alone, not for its children.
@@ -105,6 +117,33 @@ class Environment {
 
   virtual pid_t ProcessId() = 0;
   virtual uid_t UserId() = 0;
+
+  // --- from process to process ---
+
+  // A descriptor for a connection's end, or a process, of this environment's:
+  // to be attached to a message. Whoever gets it has that end open, too.
+  virtual absl::StatusOr<FileDescriptor> Share(const Pollable& shared) = 0;
+
+  // The other side of Share. `user` is whom the sender is known to act for:
+  // what belongs to another user is refused with kInvalidArguments, unless
+  // `user` is root, or the sender could have it killed, or removed, by this
+  // process.
+  virtual absl::StatusOr<std::unique_ptr<Transport>> AdoptTransport(
+      FileDescriptor shared) = 0;
+  virtual absl::StatusOr<std::unique_ptr<Process>> AdoptProcess(
+      FileDescriptor shared, uid_t user) = 0;
+  virtual absl::StatusOr<std::unique_ptr<Listener>> AdoptListener(
+      ListenerParts parts, uid_t user) = 0;
+
+  // A number that no other connection's end on this machine has while this one
+  // is open anywhere.
+  virtual absl::StatusOr<uint64_t> SocketId(const Transport& transport) = 0;
+
+  // The processes that have the connection's end with this number open, by pid.
+  // Of other users' processes only root learns (proc(5), /proc/pid/fd); not
+  // seen, either, is an end that is on its way in a message.
+  virtual absl::StatusOr<std::vector<ProcessInfo>> Holders(
+      uint64_t socket_id) = 0;
 
   // --- signals ---
 

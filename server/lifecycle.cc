@@ -2,12 +2,15 @@
 
 #include <signal.h>
 
+#include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
-#include "absl/memory/memory.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -34,27 +37,35 @@ constexpr absl::Duration kLastMoment = absl::Seconds(30);
 // is none. At the same moment, a live owner would take it for a crash.
 constexpr absl::Duration kOwnerIsGone = absl::Seconds(1);
 
-int Serve(Environment& environment, std::unique_ptr<Transport> transport,
-          absl::Duration start_timeout,
-          absl::AnyInvocable<absl::Status(OwnerLink&)> serve) {
-  OwnerLink owner(environment, std::move(transport), start_timeout);
-  const absl::Status status = serve(owner);
-  if (status.ok()) return 0;
-  if (owner.ready()) {
-    environment.Log(absl::StrCat("server failed: ", status.ToString()));
-  } else {
-    owner.ReportFailure(status);
-  }
-  return 1;
-}
-
 }  // namespace
 
 OwnerLink::OwnerLink(Environment& environment,
                      std::unique_ptr<Transport> transport,
-                     absl::Duration start_timeout)
-    : environment_(&environment), channel_(std::move(transport)) {
+                     absl::Duration start_timeout, uint64_t owners_end)
+    : environment_(&environment),
+      channel_(std::move(transport)),
+      owners_end_(owners_end) {
   QuitWithin(start_timeout);
+}
+
+int OwnerLink::Serve(absl::AnyInvocable<absl::Status(OwnerLink&)> serve) {
+  const absl::Status status = serve(*this);
+  if (status.ok()) return 0;
+  if (ready_) {
+    environment_->Log(absl::StrCat("server failed: ", status.ToString()));
+  } else {
+    ReportFailure(status);
+  }
+  return 1;
+}
+
+absl::StatusOr<std::vector<ProcessInfo>> OwnerLink::Owners() const {
+  if (environment_ == nullptr) {
+    return absl::FailedPreconditionError(
+        "who owns the server is known only to a server in a process of its "
+        "own");
+  }
+  return environment_->Holders(owners_end_);
 }
 
 void OwnerLink::SetDeadline(absl::Duration left) {
@@ -82,49 +93,86 @@ void OwnerLink::ReportFailure(const absl::Status& status) {
 
 ServerProcess::ServerProcess(Environment& environment,
                              std::unique_ptr<Process> process,
-                             MessageChannel owner)
+                             std::unique_ptr<Transport> owner)
     : environment_(environment),
       process_(std::move(process)),
-      owner_(std::move(owner)),
-      launcher_(environment.ProcessId()) {}
+      owner_(std::move(owner)) {}
 
-absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Launch(
+void ServerProcess::Launched(absl::Duration start_timeout) {
+  launcher_ = environment_.ProcessId();
+  start_timeout_ = start_timeout;
+  start_deadline_ = environment_.TimeNow() + start_timeout;
+}
+
+absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Fork(
     Environment& environment, LaunchOptions options,
     absl::AnyInvocable<absl::Status(OwnerLink&)> serve) {
   WARD_ASSIGN_OR_RETURN(auto ends, environment.CreateTransportPair());
+  WARD_ASSIGN_OR_RETURN(const uint64_t owners_end,
+                        environment.SocketId(*ends.first));
   options.fork.keep_open.push_back(ends.second->descriptor());
   // The server's end lives in the child's function alone: were it to stay open
   // here, the end of the stream would never come.
   auto child = [&environment, transport = std::move(ends.second),
-                timeout = options.start_timeout,
+                timeout = options.start_timeout, owners_end,
                 serve = std::move(serve)]() mutable {
-    return Serve(environment, std::move(transport), timeout, std::move(serve));
+    OwnerLink owner(environment, std::move(transport), timeout, owners_end);
+    return owner.Serve(std::move(serve));
   };
   WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
                         environment.Fork(options.fork, std::move(child)));
-  MessageChannel owner(std::move(ends.first));
-  owner.set_timeout(options.start_timeout);
-  const absl::StatusOr<Message> word = owner.Read();
-  owner.set_timeout(kLastMoment);
-  auto server = absl::WrapUnique(
-      new ServerProcess(environment, std::move(process), std::move(owner)));
-  if (word.ok()) return server;
+  auto server = std::make_unique<ServerProcess>(environment, std::move(process),
+                                                std::move(ends.first));
+  server->Launched(options.start_timeout);
+  return server;
+}
+
+absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Exec(
+    Environment& environment, const LaunchOptions& options,
+    const std::string& entry,
+    absl::FunctionRef<absl::Status(MessageChannel&, ServersEnd)>
+        hand_over) {
+  WARD_ASSIGN_OR_RETURN(auto ends, environment.CreateTransportPair());
+  WARD_ASSIGN_OR_RETURN(auto link, environment.CreateTransportPair());
+  ServersEnd given;
+  WARD_ASSIGN_OR_RETURN(given.owners_end, environment.SocketId(*ends.first));
+  WARD_ASSIGN_OR_RETURN(given.link, environment.Share(*ends.second));
+  WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
+                        environment.Exec(entry, std::move(link.second)));
+  auto server = std::make_unique<ServerProcess>(environment, std::move(process),
+                                                std::move(ends.first));
+  server->Launched(options.start_timeout);
+  MessageChannel out(std::move(link.first));
+  out.set_timeout(options.start_timeout);
+  const absl::Status status = hand_over(out, std::move(given));
+  // That the child is gone is better told by WaitUntilReady: it knows how.
+  if (status.ok() || HasReason(status, reason::kConnectionLost)) return server;
+  (void)server->process_->Kill(SIGKILL);
+  (void)server->Stop({kLastMoment});
+  return status;
+}
+
+absl::Status ServerProcess::WaitUntilReady() {
+  owner_.set_timeout(start_deadline_ - environment_.TimeNow());
+  const absl::StatusOr<Message> word = owner_.Read();
+  owner_.set_timeout(kLastMoment);
+  if (word.ok()) return absl::OkStatus();
 
   const bool died = HasReason(word.status(), reason::kEndOfStream) ||
                     HasReason(word.status(), reason::kConnectionLost);
   const bool late = HasReason(word.status(), reason::kTimedOut);
-  if (late) (void)server->process_->Kill(SIGKILL);
-  const absl::Status end = server->Stop({kLastMoment});
+  if (late) (void)process_->Kill(SIGKILL);
+  const absl::Status end = Stop({kLastMoment});
   if (died) {
     // One that exits cleanly before it has said anything has failed, too.
     const absl::Status how =
-        end.ok() ? server->Died({ProcessExit::Kind::kExited, 0}) : end;
+        end.ok() ? Died({ProcessExit::Kind::kExited, 0}) : end;
     return Annotate(how, "the server was not ready yet");
   }
   if (late) {
     return Annotate(word.status(),
                     absl::StrCat("the server was not ready within ",
-                                 absl::FormatDuration(options.start_timeout),
+                                 absl::FormatDuration(start_timeout_),
                                  " and was killed"));
   }
   return word.status();

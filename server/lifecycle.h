@@ -18,16 +18,21 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
+#include "ward/server/process.h"
 
 namespace ward {
 
@@ -41,8 +46,14 @@ class OwnerLink {
 
   // For a process that was made for the server. From now on it has
   // `start_timeout` to get ready; see QuitWithin.
+  // `owners_end` is the SocketId of the other end.
   OwnerLink(Environment& environment, std::unique_ptr<Transport> transport,
-            absl::Duration start_timeout);
+            absl::Duration start_timeout, uint64_t owners_end = 0);
+
+  // Runs a process that was made for the server: calls `serve`, and returns the
+  // process's exit code, 0 for OK and 1 for anything else. That goes to the
+  // owner; after ReportReady, to Environment::Log.
+  int Serve(absl::AnyInvocable<absl::Status(OwnerLink&)> serve);
 
   // Tells the owner that clients are served from now on.
   absl::Status ReportReady();
@@ -55,6 +66,10 @@ class OwnerLink {
   // nobody who waits for it, and it does nothing.
   void ReportFailure(const absl::Status& status);
 
+  // The processes that own the server; see Environment::Holders.
+  // FailedPrecondition for a server in a process that is not its own.
+  absl::StatusOr<std::vector<ProcessInfo>> Owners() const;
+
   bool ready() const { return ready_; }
 
   const Pollable& pollable() const { return *channel_.transport(); }
@@ -64,6 +79,7 @@ class OwnerLink {
 
   Environment* environment_ = nullptr;
   MessageChannel channel_;
+  uint64_t owners_end_ = 0;
   bool ready_ = false;
 };
 
@@ -80,27 +96,62 @@ struct StopOptions {
   absl::Duration kill_after = absl::Seconds(4);
 };
 
-// The owner's end: a server process that is ready.
+// The owner's end of a server process.
 //
-// Thread-safe but for Stop. Destroying it without Stop closes this owner's end
-// and leaves a zombie if the server was this process's child.
+// Thread-safe but for WaitUntilReady and Stop. Destroying it without Stop
+// closes this owner's end and leaves a zombie if the server was this process's
+// child.
 class ServerProcess {
  public:
-  // Forks, runs `serve` in the child, and waits until it has reported that it
-  // is ready. The child exits with 0 if `serve` returns OK and 1 otherwise; an
-  // error after ReportReady goes to Environment::Log.
-  //
-  // When the child reports a failure, that very status is returned; when it
-  // dies without a word, kServerDied; when its time runs out, kTimedOut. In
-  // each case the child has been reaped.
-  static absl::StatusOr<std::unique_ptr<ServerProcess>> Launch(
+  // Forks, and runs `serve` in the child: see OwnerLink::Serve.
+  static absl::StatusOr<std::unique_ptr<ServerProcess>> Fork(
       Environment& environment, LaunchOptions options,
       absl::AnyInvocable<absl::Status(OwnerLink&)> serve);
 
+  // The server's end of the owner's socket pair, for an OwnerLink.
+  struct ServersEnd {
+    FileDescriptor link;
+    uint64_t owners_end = 0;
+  };
+
+  // Starts this program anew, at `entry` (see Environment::Exec), and calls
+  // `hand_over` to write to it what it needs, with its end of the socket pair:
+  // on a channel of its own, so that none of the owner's later words can be
+  // read along with it.
+  static absl::StatusOr<std::unique_ptr<ServerProcess>> Exec(
+      Environment& environment, const LaunchOptions& options,
+      const std::string& entry,
+      absl::FunctionRef<absl::Status(MessageChannel&, ServersEnd)>
+          hand_over);
+
+  // One that runs already: `owner` is an owner's end.
+  ServerProcess(Environment& environment, std::unique_ptr<Process> process,
+                std::unique_ptr<Transport> owner);
+
+  // After Fork or Exec, once: waits until the server has reported that it is
+  // ready, for at most LaunchOptions::start_timeout since then.
+  //
+  // When the server reports a failure, that very status is returned; when it
+  // dies without a word, kServerDied; when its time runs out, kTimedOut. In
+  // each case the child has been reaped.
+  absl::Status WaitUntilReady();
+
   pid_t pid() const { return process_->pid(); }
 
+  // Readable when WaitUntilReady will not have to wait; after that, when the
+  // server has ended or is about to: CheckAlive tells.
+  const Pollable& pollable() const { return *owner_.transport(); }
+
+  // For another process that is to be an owner, too.
+  absl::StatusOr<FileDescriptor> ShareOwnersEnd() const {
+    return environment_.Share(*owner_.transport());
+  }
+  absl::StatusOr<FileDescriptor> ShareProcess() const {
+    return environment_.Share(*process_);
+  }
+
   // Whether this is the process that launched the server, and not a fork of
-  // it, which is an owner but no parent.
+  // it, or another one that became an owner.
   bool launched_here() const;
 
   // Asks the server to quit and waits until it has, with SIGKILL at the end.
@@ -115,8 +166,7 @@ class ServerProcess {
   absl::Status CheckAlive();
 
  private:
-  ServerProcess(Environment& environment, std::unique_ptr<Process> process,
-                MessageChannel owner);
+  void Launched(absl::Duration start_timeout);
 
   // kServerDied, how it ended, and what to do.
   absl::Status Died(const ProcessExit& exit) const;
@@ -124,7 +174,10 @@ class ServerProcess {
   Environment& environment_;
   const std::unique_ptr<Process> process_;
   MessageChannel owner_;
-  const pid_t launcher_;
+  // The process that launched the server; 0 if it was not this one.
+  pid_t launcher_ = 0;
+  absl::Duration start_timeout_ = absl::ZeroDuration();
+  absl::Time start_deadline_ = absl::InfiniteFuture();
 };
 
 }  // namespace ward

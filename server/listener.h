@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
 
 namespace ward {
@@ -24,6 +25,18 @@ struct ListenOptions {
   // Who may connect (unix(7): write permission). The name never appears with
   // more than this.
   mode_t mode = 0600;
+};
+
+// A listener on its way from one process to another, in descriptors that can be
+// attached to a message.
+struct ListenerParts {
+  std::string path;
+  // The socket is alone in a directory that was made for it.
+  bool private_directory = false;
+  // What the name stands for. None: the name is somebody else's to remove.
+  FileDescriptor name;
+  // None: for who only cares for the name.
+  FileDescriptor socket;
 };
 
 // A listening socket with a name in the file system. The destructor closes it
@@ -59,6 +72,10 @@ class Listener : public Pollable {
 
   // Everything that must stay open in a forked child that is to accept.
   virtual std::vector<int> descriptors() const = 0;
+
+  // What another process needs to have this listener, too; without the socket
+  // after Close(). See Environment::AdoptListener.
+  virtual absl::StatusOr<ListenerParts> Share() const = 0;
 };
 
 }  // namespace ward

@@ -1,11 +1,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <ctime>
 #include <memory>
 #include <string>
@@ -23,11 +25,13 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/posix_wait.h"
 #include "ward/channel/socket_transport.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
+#include "ward/server/posix_holders.h"
 #include "ward/server/posix_listener.h"
 #include "ward/server/posix_process.h"
 #include "ward/server/signals.h"
@@ -110,6 +114,49 @@ class PosixEnvironment final : public Environment {
   absl::StatusOr<std::unique_ptr<Process>> Fork(
       const ForkOptions& options, absl::AnyInvocable<int()> child) override {
     return PosixFork(options, std::move(child));
+  }
+
+  absl::StatusOr<std::unique_ptr<Process>> Exec(
+      const std::string& entry, std::unique_ptr<Transport> link) override {
+    WARD_ASSIGN_OR_RETURN(const FileDescriptor end, Share(*link));
+    return PosixExec(entry, end);
+  }
+
+  absl::StatusOr<FileDescriptor> Share(const Pollable& shared) override {
+    return FileDescriptor::DuplicateOf(shared.descriptor());
+  }
+
+  absl::StatusOr<std::unique_ptr<Transport>> AdoptTransport(
+      FileDescriptor shared) override {
+    struct stat found;
+    if (fstat(shared.get(), &found) != 0 || !S_ISSOCK(found.st_mode)) {
+      return MakeError(reason::kInvalidArguments,
+                       "the descriptor that came is no socket");
+    }
+    return std::make_unique<SocketTransport>(std::move(shared));
+  }
+
+  absl::StatusOr<std::unique_ptr<Process>> AdoptProcess(FileDescriptor shared,
+                                                        uid_t user) override {
+    return PosixAdoptProcess(std::move(shared), user);
+  }
+
+  absl::StatusOr<std::unique_ptr<Listener>> AdoptListener(
+      ListenerParts parts, uid_t user) override {
+    return PosixAdoptListener(std::move(parts), user);
+  }
+
+  absl::StatusOr<uint64_t> SocketId(const Transport& transport) override {
+    struct stat found;
+    if (fstat(transport.descriptor(), &found) != 0) {
+      return SystemError(errno, "look at a socket");
+    }
+    return found.st_ino;
+  }
+
+  absl::StatusOr<std::vector<ProcessInfo>> Holders(
+      uint64_t socket_id) override {
+    return PosixHolders(socket_id);
   }
 
   absl::Status SetProcessDeadline(absl::Duration left) override {

@@ -78,6 +78,36 @@ class PosixListener final : public Listener {
     return status;
   }
 
+  absl::Status Adopt(FileDescriptor name, FileDescriptor socket, uid_t user) {
+    struct stat found {};
+    if (name.is_open() && fstat(name.get(), &found) != 0) {
+      return SystemError(errno, "look at the socket's name that came");
+    }
+    // Whoever sent it must not have another user's files removed by this one.
+    if (name.is_open() && (!S_ISSOCK(found.st_mode) || (user != 0 && found.st_uid != user))) {
+      return MakeError(reason::kInvalidArguments,
+                       absl::StrCat("the name that came for \"", path_,
+                                    "\" is not that of a socket of user ",
+                                    user));
+    }
+    identity_ = {found.st_dev, found.st_ino};
+    name_ = std::move(name);
+    socket_ = std::move(socket);
+    if (!socket_.is_open()) return absl::OkStatus();
+    int listens = 0;
+    socklen_t size = sizeof(listens);
+    if (getsockopt(socket_.get(), SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) !=
+            0 ||
+        listens == 0) {
+      return MakeError(reason::kInvalidArguments,
+                       absl::StrCat("the descriptor that came for \"", path_,
+                                    "\" is no listening socket"));
+    }
+    absl::MutexLock lock(&mutex_);
+    reserve_ = OpenReserve();
+    return absl::OkStatus();
+  }
+
   int descriptor() const override { return socket_.get(); }
 
   absl::StatusOr<Accepted> Accept() override {
@@ -124,6 +154,21 @@ class PosixListener final : public Listener {
   std::vector<int> descriptors() const override {
     absl::MutexLock lock(&mutex_);
     return {socket_.get(), name_.get(), reserve_.get()};
+  }
+
+  absl::StatusOr<ListenerParts> Share() const override {
+    ListenerParts parts;
+    parts.path = path_;
+    parts.private_directory = !private_directory_.empty();
+    if (name_.is_open()) {
+      WARD_ASSIGN_OR_RETURN(parts.name,
+                            FileDescriptor::DuplicateOf(name_.get()));
+    }
+    if (socket_.is_open()) {
+      WARD_ASSIGN_OR_RETURN(parts.socket,
+                            FileDescriptor::DuplicateOf(socket_.get()));
+    }
+    return parts;
   }
 
  private:
@@ -232,6 +277,19 @@ absl::StatusOr<std::unique_ptr<Listener>> PosixListen(
   }
   auto listener = std::make_unique<PosixListener>(path, directory);
   WARD_RETURN_IF_ERROR(listener->Open(options.mode));
+  return listener;
+}
+
+absl::StatusOr<std::unique_ptr<Listener>> PosixAdoptListener(
+    ListenerParts parts, uid_t user) {
+  std::string directory;
+  if (parts.private_directory) {
+    directory = std::filesystem::path(parts.path).parent_path().string();
+  }
+  auto listener = std::make_unique<PosixListener>(std::move(parts.path),
+                                                  std::move(directory));
+  WARD_RETURN_IF_ERROR(listener->Adopt(std::move(parts.name),
+                                       std::move(parts.socket), user));
   return listener;
 }
 

@@ -16,6 +16,8 @@ namespace ward {
 // The contracts are Environment::Listen's and Environment::Connect's.
 absl::StatusOr<std::unique_ptr<Listener>> PosixListen(
     const ListenOptions& options);
+absl::StatusOr<std::unique_ptr<Listener>> PosixAdoptListener(
+    ListenerParts parts, uid_t user);
 absl::StatusOr<std::unique_ptr<Transport>> PosixConnect(const std::string& path,
                                                         absl::Time deadline);
 

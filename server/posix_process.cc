@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -12,11 +13,13 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,10 +28,13 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -120,20 +126,6 @@ void CloseAllBut(absl::Span<const int> keep) {
   syscall(SYS_close_range, next, UINT_MAX, 0U);
 }
 
-// Each child draws numbers of its own (the original called srand).
-void ReseedRandom() {
-  std::array<unsigned short, 6> seed{};
-  [[maybe_unused]] const ssize_t got =
-      getrandom(seed.data(), sizeof(seed), GRND_NONBLOCK);
-  unsigned int whole;
-  std::memcpy(&whole, seed.data(), sizeof(whole));
-  // The child has one thread yet. NOLINTBEGIN(concurrency-mt-unsafe)
-  srand(whole);
-  srandom(whole);
-  seed48(&seed[3]);
-  // NOLINTEND(concurrency-mt-unsafe)
-}
-
 class PosixProcess final : public Process {
  public:
   PosixProcess(pid_t pid, FileDescriptor pidfd)
@@ -197,6 +189,22 @@ class PosixProcess final : public Process {
   std::optional<ProcessExit> exit_ ABSL_GUARDED_BY(mutex_);
 };
 
+std::atomic<bool> exec_allowed{false};
+
+// Of a child that was just made. It cannot be another one's pid: nobody has
+// waited for the child yet.
+absl::StatusOr<std::unique_ptr<Process>> WatchChild(pid_t pid) {
+  FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd.is_open()) {
+    const absl::Status status = SystemError(
+        errno, absl::StrCat("watch process ", pid, " (pidfd_open)"));
+    kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+    return status;
+  }
+  return std::make_unique<PosixProcess>(pid, std::move(pidfd));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Process>> PosixFork(
@@ -229,15 +237,103 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
   if (pid < 0) return SystemError(fork_error, "fork the server's process");
 
-  FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-  if (!pidfd.is_open()) {
-    const absl::Status status = SystemError(
-        errno, absl::StrCat("watch process ", pid, " (pidfd_open)"));
-    kill(pid, SIGKILL);
-    waitpid(pid, nullptr, 0);
-    return status;
+  return WatchChild(pid);
+}
+
+void AllowExec() { exec_allowed = true; }
+
+absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
+                                                   const FileDescriptor& link) {
+  if (!exec_allowed) {
+    return absl::FailedPreconditionError(
+        "start by exec: this program's main() does not begin with "
+        "ward::ServeIfExeced(argc, argv) (ward/server/exec_main.h), so that a "
+        "new process of it would not become a server");
+  }
+  // The program that runs, whatever stands at its path by now (proc(5)).
+  constexpr const char* kProgram = "/proc/self/exe";
+  std::string name = program_invocation_name;
+  std::string argument = absl::StrCat(kExecArgument, entry);
+  const std::array<char*, 3> arguments = {name.data(), argument.data(),
+                                          nullptr};
+  // posix_spawn(3) and not fork(2): the C library runs nothing of this process
+  // in the child, in which a lock may be held for ever, and copies no pages.
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  sigset_t all;
+  sigfillset(&all);
+  int error = posix_spawn_file_actions_init(&actions);
+  if (error != 0) return SystemError(error, "start the server's program");
+  const absl::Cleanup destroy_actions = [&] {
+    posix_spawn_file_actions_destroy(&actions);
+  };
+  error = posix_spawnattr_init(&attributes);
+  if (error != 0) return SystemError(error, "start the server's program");
+  const absl::Cleanup destroy_attributes = [&] {
+    posix_spawnattr_destroy(&attributes);
+  };
+  pid_t pid = 0;
+  // What is not close-on-exec is not for the server either.
+  for (const int result :
+       {posix_spawn_file_actions_adddup2(&actions, link.get(), kExecLink),
+        posix_spawn_file_actions_addclosefrom_np(&actions, kExecLink + 1),
+        posix_spawnattr_setsigmask(&attributes, &all),
+        posix_spawnattr_setsigdefault(&attributes, &all),
+        posix_spawnattr_setflags(
+            &attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF)}) {
+    if (error == 0) error = result;
+  }
+  if (error == 0) {
+    error = posix_spawn(&pid, kProgram, &actions, &attributes, arguments.data(),
+                        environ);
+  }
+  if (error != 0) {
+    return SystemError(error, "start the server's program (/proc/self/exe)");
+  }
+  return WatchChild(pid);
+}
+
+absl::StatusOr<std::unique_ptr<Process>> PosixAdoptProcess(FileDescriptor pidfd,
+                                                           uid_t user) {
+  // Whoever sent it must not have another user's process killed by this one.
+  const auto refused = [&](std::string_view why) {
+    return MakeError(reason::kInvalidArguments,
+                     absl::StrCat("the descriptor that came is that of no "
+                                  "process of user ",
+                                  user, ": ", why));
+  };
+  std::ifstream info(absl::StrCat("/proc/self/fdinfo/", pidfd.get()));
+  pid_t pid = 0;
+  for (std::string line; std::getline(info, line);) {
+    // "Pid:" with a tab and the number; -1 when the process is gone.
+    std::string_view rest = line;
+    if (absl::ConsumePrefix(&rest, "Pid:") && !absl::SimpleAtoi(rest, &pid)) {
+      pid = 0;
+    }
+  }
+  if (pid == 0) return refused("it is no process's (fdinfo has no Pid)");
+  struct stat found;
+  // Of one that is gone there is nothing to protect: it cannot be killed.
+  const bool there =
+      pid > 0 && stat(absl::StrCat("/proc/", pid).c_str(), &found) == 0;
+  if (there && user != 0 && found.st_uid != user) {
+    return refused(absl::StrCat("it is of user ", found.st_uid));
   }
   return std::make_unique<PosixProcess>(pid, std::move(pidfd));
+}
+
+// Each child draws numbers of its own (the original called srand).
+void ReseedRandom() {
+  std::array<unsigned short, 6> seed{};
+  [[maybe_unused]] const ssize_t got =
+      getrandom(seed.data(), sizeof(seed), GRND_NONBLOCK);
+  unsigned int whole;
+  std::memcpy(&whole, seed.data(), sizeof(whole));
+  // The child has one thread yet. NOLINTBEGIN(concurrency-mt-unsafe)
+  srand(whole);
+  srandom(whole);
+  seed48(&seed[3]);
+  // NOLINTEND(concurrency-mt-unsafe)
 }
 
 absl::Status ForkWithThreadsError(int others) {

@@ -3,10 +3,15 @@
 #ifndef WARD_SERVER_POSIX_PROCESS_H_
 #define WARD_SERVER_POSIX_PROCESS_H_
 
+#include <sys/types.h>
+
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/server/process.h"
 
 namespace ward {
@@ -14,6 +19,22 @@ namespace ward {
 // The contract is Environment::Fork's.
 absl::StatusOr<std::unique_ptr<Process>> PosixFork(
     const ForkOptions& options, absl::AnyInvocable<int()> child);
+absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
+                                                   const FileDescriptor& link);
+absl::StatusOr<std::unique_ptr<Process>> PosixAdoptProcess(FileDescriptor pidfd,
+                                                           uid_t user);
+
+// Lets PosixExec start this program: its main() knows of kExecArgument.
+void AllowExec();
+
+// Where the program that was started by PosixExec finds `link`.
+inline constexpr int kExecLink = 3;
+
+// What its second argument begins with; the entry's name follows.
+inline constexpr std::string_view kExecArgument = "--ward-serve=";
+
+// Seeds rand, random and drand48 with fresh numbers, for this process.
+void ReseedRandom();
 
 }  // namespace ward
 

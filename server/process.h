@@ -48,6 +48,13 @@ class Process : public Pollable {
   virtual absl::Status Kill(int signal) = 0;
 };
 
+// What others can see of a process.
+struct ProcessInfo {
+  pid_t pid = 0;
+  // Its name and arguments, with spaces between, at most 256 bytes.
+  std::string command;
+};
+
 struct ForkOptions {
   // Stay open in the child, beside 0, 1 and 2; all others are closed.
   std::vector<int> keep_open;

@@ -1,0 +1,27 @@
+// For programs whose servers are started by exec.
+//
+//   int main(int argc, char** argv) {
+//     ward::ServeIfExeced(argc, argv);
+//     ...
+//   }
+//
+// A server that is started by StartMode::kExec is this same program in a new
+// process, which begins at main() as any other. This call is where it turns
+// into a server; in all other processes it does nothing.
+//
+// Misuse: anything before it that starts threads, opens files or reads the
+// arguments: the server's process does it, too.
+
+#ifndef WARD_SERVER_EXEC_MAIN_H_
+#define WARD_SERVER_EXEC_MAIN_H_
+
+namespace ward {
+
+// Returns, unless ward has started this process as a server: then it serves,
+// and ends the process. From now on this program's servers can be started by
+// exec; without this call, Start fails with FailedPrecondition and says so.
+void ServeIfExeced(int argc, char** argv);
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_EXEC_MAIN_H_

@@ -1,0 +1,103 @@
+#include "ward/server/hand_over.h"
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "ward/channel/channel_limits.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/secret.h"
+#include "ward/channel/status_macros.h"
+#include "ward/server/hand_over.pb.h"
+#include "ward/server/lifecycle.h"
+#include "ward/server/listener.h"
+#include "ward/server/server_options.h"
+
+namespace ward {
+namespace {
+
+// ToInt64Nanoseconds makes the most of what is infinite.
+absl::Duration FromNumber(int64_t nanoseconds) {
+  return nanoseconds == std::numeric_limits<int64_t>::max()
+             ? absl::InfiniteDuration()
+             : absl::Nanoseconds(nanoseconds);
+}
+
+void Put(const ChannelLimits& limits, proto::Limits& out) {
+  out.set_max_frame_bytes(limits.max_frame_bytes);
+  out.set_max_parts(limits.max_parts);
+  out.set_max_descriptors(limits.max_descriptors);
+}
+
+ChannelLimits Get(const proto::Limits& limits) {
+  return {limits.max_frame_bytes(), limits.max_parts(),
+          limits.max_descriptors()};
+}
+
+}  // namespace
+
+absl::Status WriteHandOver(MessageChannel& channel,
+                           const ServerOptions& options,
+                           bool ignore_password_errors,
+                           const ListenerParts& listener,
+                           const ServerProcess::ServersEnd& end) {
+  proto::HandOver out;
+  out.set_path(listener.path);
+  out.set_private_directory(listener.private_directory);
+  out.set_owners_end(end.owners_end);
+  out.set_max_clients(options.max_clients);
+  out.set_max_unauthenticated_clients(options.max_unauthenticated_clients);
+  out.set_authentication_timeout(
+      absl::ToInt64Nanoseconds(options.authentication_timeout));
+  out.set_drain_time(absl::ToInt64Nanoseconds(options.drain_time));
+  out.set_start_timeout(
+      absl::ToInt64Nanoseconds(options.launch.start_timeout));
+  out.set_kill_after(absl::ToInt64Nanoseconds(options.stop.kill_after));
+  Put(options.first_message_limits, *out.mutable_first_message_limits());
+  Put(options.limits, *out.mutable_limits());
+  for (const std::string& argument : options.arguments) {
+    out.add_arguments(argument);
+  }
+  out.set_admits_peers(options.admit_peer != nullptr);
+  out.set_ignore_password_errors(ignore_password_errors);
+  WARD_ASSIGN_OR_RETURN(const FileDescriptor password,
+                        options.password.Share());
+  return channel.Write(out, end.link, listener.name, listener.socket, password);
+}
+
+absl::StatusOr<HandOver> ReadHandOver(MessageChannel& channel) {
+  WARD_ASSIGN_OR_RETURN(Message message, channel.Read());
+  WARD_ASSIGN_OR_RETURN(
+      auto parts,
+      (message.Unpack<proto::HandOver, FileDescriptor, FileDescriptor,
+                      FileDescriptor, FileDescriptor>()));
+  auto& [in, link, name, socket, password] = parts;
+  HandOver given;
+  WARD_ASSIGN_OR_RETURN(given.options.password, Secret::Adopt(password));
+  given.end = {std::move(link), in.owners_end()};
+  given.listener = {in.path(), in.private_directory(), std::move(name),
+                    std::move(socket)};
+  given.admits_peers = in.admits_peers();
+  given.ignore_password_errors = in.ignore_password_errors();
+  ServerOptions& options = given.options;
+  options.socket_filename = in.path();
+  options.max_clients = in.max_clients();
+  options.max_unauthenticated_clients = in.max_unauthenticated_clients();
+  options.authentication_timeout = FromNumber(in.authentication_timeout());
+  options.drain_time = FromNumber(in.drain_time());
+  options.launch.start_timeout = FromNumber(in.start_timeout());
+  options.stop.kill_after = FromNumber(in.kill_after());
+  options.first_message_limits = Get(in.first_message_limits());
+  options.limits = Get(in.limits());
+  options.arguments = {in.arguments().begin(), in.arguments().end()};
+  return given;
+}
+
+}  // namespace ward

@@ -1,0 +1,33 @@
+// What an owner tells a server that it starts by exec: see hand_over.proto.
+
+#ifndef WARD_SERVER_HAND_OVER_H_
+#define WARD_SERVER_HAND_OVER_H_
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ward/channel/message_channel.h"
+#include "ward/server/lifecycle.h"
+#include "ward/server/listener.h"
+#include "ward/server/server_options.h"
+
+namespace ward {
+
+struct HandOver {
+  ServerOptions options;
+  bool admits_peers = false;
+  bool ignore_password_errors = false;
+  ListenerParts listener;
+  ServerProcess::ServersEnd end;
+};
+
+absl::Status WriteHandOver(MessageChannel& channel,
+                           const ServerOptions& options,
+                           bool ignore_password_errors,
+                           const ListenerParts& listener,
+                           const ServerProcess::ServersEnd& end);
+
+absl::StatusOr<HandOver> ReadHandOver(MessageChannel& channel);
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_HAND_OVER_H_

@@ -1,0 +1,96 @@
+// What a server can be told before it starts. The defaults are made to be kept.
+
+#ifndef WARD_SERVER_SERVER_OPTIONS_H_
+#define WARD_SERVER_SERVER_OPTIONS_H_
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "ward/channel/channel_limits.h"
+#include "ward/channel/secret.h"
+#include "ward/channel/transport.h"
+#include "ward/server/environment.h"
+#include "ward/server/lifecycle.h"
+
+namespace ward {
+
+// How a server's process comes to be.
+enum class StartMode {
+  // As a fork of the owner's, which must not have other threads.
+  kFork,
+  // As the owner's own program, started anew: from any thread of any program
+  // whose main() begins with ServeIfExeced (exec_main.h). The server's object
+  // is made there by the constructor of its class, which must be registered:
+  // see WARD_REGISTER_SERVER. It takes about 2 ms; a fork takes half of one,
+  // and 50 or more where the owner has a gigabyte of memory.
+  kExec,
+};
+
+// What servers that were not told otherwise use: kFork, or what a test harness
+// has put in its place.
+StartMode DefaultStartMode();
+void SetDefaultStartModeForTesting(StartMode mode);
+
+struct ServerOptions {
+  // Where the socket appears. Empty: in a private directory that is made at
+  // each start and removed at the end, see ListenOptions. A path that is set
+  // can be connected to by an object in another process that has the same path
+  // and password.
+  std::string socket_filename;
+
+  // Empty: 256 random bits.
+  Secret password;
+
+  // Who may be a client; asked before a byte of it is read, on the kernel's
+  // word (SO_PEERCRED), and on many threads at once. Default: processes of the
+  // server's own user and root. To widen it, widen socket_mode too.
+  std::function<bool(const PeerCredentials&)> admit_peer;
+  mode_t socket_mode = 0600;
+
+  // Clients served at the same time, a thread each. More of them wait in the
+  // listen queue.
+  int max_clients = 64;
+
+  // Clients that have not shown the password yet. When one more comes, one that
+  // has sent nothing is cut: the oldest of the process that has the most.
+  int max_unauthenticated_clients = 16;
+
+  // From the connection to the last byte of the client's first message.
+  absl::Duration authentication_timeout = absl::Seconds(2);
+
+  // What a client's first message may have: it is buffered before its password
+  // can be checked.
+  ChannelLimits first_message_limits = {size_t{1} << 20, 4096, 16};
+
+  // What all other messages may have.
+  ChannelLimits limits;
+
+  // How long Connect waits for a place in the server's listen queue.
+  absl::Duration connect_timeout = absl::Seconds(10);
+
+  // When the server quits: how long running handlers get before their channels
+  // are cut.
+  absl::Duration drain_time = absl::Seconds(2);
+
+  StartMode start_mode = DefaultStartMode();
+
+  // For the server's class to make of what it likes. With StartMode::kExec it
+  // is all that the object in the server is told of the one in the owner beside
+  // these options; it is handed over privately, not on a command line.
+  std::vector<std::string> arguments;
+
+  LaunchOptions launch;
+  StopOptions stop;
+
+  // Borrowed; outlives the server.
+  Environment* environment = &Environment::Default();
+};
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_SERVER_OPTIONS_H_
