@@ -8,6 +8,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
@@ -34,6 +35,17 @@ absl::Status NeverQuit(OwnerLink& owner) {
   while (true) pause();
 }
 
+absl::StatusOr<std::unique_ptr<ServerProcess>> Launch(
+    LaunchOptions options,
+    absl::AnyInvocable<absl::Status(OwnerLink&)> serve) {
+  auto server =
+      ServerProcess::Fork(Posix(), std::move(options), std::move(serve));
+  if (!server.ok()) return server;
+  const absl::Status ready = (*server)->WaitUntilReady();
+  if (!ready.ok()) return ready;
+  return server;
+}
+
 class LifecycleTest : public ::testing::Test {
  protected:
   ~LifecycleTest() override {
@@ -43,7 +55,7 @@ class LifecycleTest : public ::testing::Test {
 };
 
 TEST_F(LifecycleTest, StopsAServerThatQuitsByItself) {
-  const auto server = ServerProcess::Launch(Posix(), {}, QuitWhenTold);
+  const auto server = Launch({}, QuitWhenTold);
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_GT((*server)->pid(), 0);
   EXPECT_TRUE((*server)->launched_here());
@@ -54,7 +66,7 @@ TEST_F(LifecycleTest, StopsAServerThatQuitsByItself) {
 TEST_F(LifecycleTest, ReturnsTheVeryErrorThatTheChildReports) {
   constexpr Reason kNoCamera{"NoCamera", absl::StatusCode::kNotFound};
   const auto server =
-      ServerProcess::Launch(Posix(), {}, [&](OwnerLink& /*owner*/) {
+      Launch({}, [&](OwnerLink& /*owner*/) {
         return MakeError(kNoCamera, "there is no camera at /dev/video9");
       });
   EXPECT_TRUE(HasReason(server.status(), kNoCamera)) << server.status();
@@ -63,14 +75,14 @@ TEST_F(LifecycleTest, ReturnsTheVeryErrorThatTheChildReports) {
 }
 
 TEST_F(LifecycleTest, TellsHowAChildDiedThatWasNotReady) {
-  const auto exited = ServerProcess::Launch(
-      Posix(), {}, [](OwnerLink&) -> absl::Status { _exit(42); });
+  const auto exited = Launch(
+      {}, [](OwnerLink&) -> absl::Status { _exit(42); });
   EXPECT_TRUE(HasReason(exited.status(), reason::kServerDied));
   EXPECT_TRUE(absl::StrContains(exited.status().message(), "code 42"))
       << exited.status();
 
   const auto killed =
-      ServerProcess::Launch(Posix(), {}, [](OwnerLink&) -> absl::Status {
+      Launch({}, [](OwnerLink&) -> absl::Status {
         kill(getpid(), SIGKILL);
         return absl::OkStatus();
       });
@@ -81,8 +93,8 @@ TEST_F(LifecycleTest, TellsHowAChildDiedThatWasNotReady) {
 
 // Found by //testing's exploration: it was taken for a success.
 TEST_F(LifecycleTest, TakesACleanExitBeforeReadinessForADeath) {
-  const auto exited = ServerProcess::Launch(
-      Posix(), {}, [](OwnerLink&) -> absl::Status { _exit(0); });
+  const auto exited = Launch(
+      {}, [](OwnerLink&) -> absl::Status { _exit(0); });
   EXPECT_TRUE(HasReason(exited.status(), reason::kServerDied));
   EXPECT_TRUE(absl::StrContains(exited.status().message(), "code 0"))
       << exited.status();
@@ -92,7 +104,7 @@ TEST_F(LifecycleTest, KillsAChildThatIsNotReadyInTime) {
   LaunchOptions options;
   options.start_timeout = absl::Milliseconds(50);
   const auto server =
-      ServerProcess::Launch(Posix(), options, [](OwnerLink&) -> absl::Status {
+      Launch(options, [](OwnerLink&) -> absl::Status {
         while (true) pause();
       });
   EXPECT_TRUE(HasReason(server.status(), reason::kTimedOut)) << server.status();
@@ -111,7 +123,7 @@ TEST_F(LifecycleTest, EndsByItselfWhenItIsNotReadyInTimeAndHasNoOwner) {
 }
 
 TEST_F(LifecycleTest, EndsByItselfWhenItQuitsTooSlowlyAndHasNoOwner) {
-  const auto server = ServerProcess::Launch(Posix(), {}, [](OwnerLink& owner) {
+  const auto server = Launch({}, [](OwnerLink& owner) {
     (void)owner.ReportReady();
     owner.QuitWithin(absl::Milliseconds(20));
     while (true) pause();
@@ -125,14 +137,14 @@ TEST_F(LifecycleTest, EndsByItselfWhenItQuitsTooSlowlyAndHasNoOwner) {
 }
 
 TEST_F(LifecycleTest, KillsAServerThatDoesNotQuit) {
-  const auto server = ServerProcess::Launch(Posix(), {}, NeverQuit);
+  const auto server = Launch({}, NeverQuit);
   ASSERT_TRUE(server.ok()) << server.status();
   const absl::Status status = (*server)->Stop({absl::Milliseconds(50)});
   EXPECT_TRUE(HasReason(status, reason::kServerKilled)) << status;
 }
 
 TEST_F(LifecycleTest, TellsHowAServerDied) {
-  const auto server = ServerProcess::Launch(Posix(), {}, NeverQuit);
+  const auto server = Launch({}, NeverQuit);
   ASSERT_TRUE(server.ok()) << server.status();
   ASSERT_EQ(kill((*server)->pid(), SIGKILL), 0);
   // Its end of the socket pair is closed some time after kill(2) returned.
@@ -145,15 +157,15 @@ TEST_F(LifecycleTest, TellsHowAServerDied) {
 }
 
 TEST_F(LifecycleTest, ReportsACleanEndAsClean) {
-  const auto server = ServerProcess::Launch(
-      Posix(), {}, [](OwnerLink& owner) { return owner.ReportReady(); });
+  const auto server = Launch(
+      {}, [](OwnerLink& owner) { return owner.ReportReady(); });
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_TRUE((*server)->Stop({}).ok());
 }
 
 TEST_F(LifecycleTest, LogsAFailureThatNobodyWaitsForAnyMore) {
   ::testing::internal::CaptureStderr();
-  const auto server = ServerProcess::Launch(Posix(), {}, [](OwnerLink& owner) {
+  const auto server = Launch({}, [](OwnerLink& owner) {
     (void)owner.ReportReady();
     return absl::DataLossError("the cache was not written");
   });
@@ -166,7 +178,7 @@ TEST_F(LifecycleTest, LogsAFailureThatNobodyWaitsForAnyMore) {
 }
 
 TEST_F(LifecycleTest, LivesAsLongAsOneOfItsOwners) {
-  auto server = ServerProcess::Launch(Posix(), {}, QuitWhenTold);
+  auto server = Launch({}, QuitWhenTold);
   ASSERT_TRUE(server.ok()) << server.status();
   const auto alive = [&server] {
     return kill((*server)->pid(), 0) == 0 && (*server)->CheckAlive().ok();
@@ -184,7 +196,7 @@ TEST_F(LifecycleTest, LivesAsLongAsOneOfItsOwners) {
 }
 
 TEST_F(LifecycleTest, CanBeStoppedByAnOwnerThatIsNotItsParent) {
-  const auto server = ServerProcess::Launch(Posix(), {}, QuitWhenTold);
+  const auto server = Launch({}, QuitWhenTold);
   ASSERT_TRUE(server.ok()) << server.status();
   const pid_t other_owner = fork();
   if (other_owner == 0) {

@@ -3,7 +3,7 @@
 load("@rules_cc//cc:cc_library.bzl", "cc_library")
 load("@rules_cc//cc:cc_test.bzl", "cc_test")
 
-MODES = ["simulated", "threaded", "forked"]
+MODES = ["simulated", "threaded", "forked", "exec"]
 
 def ward_server_test(name, srcs, deps = [], modes = MODES, copts = [], tags = [], **kwargs):
     """One test of a server, in each of the modes of ward/testing/server_test.h.
@@ -13,9 +13,9 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, copts = [], tags = []
     Args:
       name: of the suite.
       srcs: with tests of GoogleTest, without a main().
-      deps: what they include; //testing:server_test and GoogleTest's main() are
-        added.
-      modes: those to run in, of MODES.
+      deps: what they include; //testing:server_test and a main() are added.
+      modes: those to run in, of MODES. For exec, the classes of the servers
+        need WARD_REGISTER_SERVER.
       copts: for the sources.
       tags: of all targets.
       **kwargs: given on to each cc_test: size, shard_count, ...
@@ -29,7 +29,7 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, copts = [], tags = []
         visibility = ["//visibility:private"],
         deps = deps + [
             Label("//testing:server_test"),
-            Label("@com_google_googletest//:gtest_main"),
+            Label("//testing:main"),
         ],
         alwayslink = True,
     )

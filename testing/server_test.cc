@@ -29,6 +29,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/server/server_options.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/leak_check.h"
 #include "ward/testing/simulation.h"
@@ -90,8 +91,9 @@ Mode TestMode() {
   if (mode.empty() || mode == "simulated") return Mode::kSimulated;
   if (mode == "threaded") return Mode::kThreaded;
   if (mode == "forked") return Mode::kForked;
-  std::cerr << "WARD_TEST_MODE is simulated, threaded or forked, not \"" << mode
-            << "\"\n";
+  if (mode == "exec") return Mode::kExec;
+  std::cerr << "WARD_TEST_MODE is simulated, threaded, forked or exec, not \""
+            << mode << "\"\n";
   std::abort();
 }
 
@@ -109,12 +111,16 @@ ServerTestBase::ServerTestBase() {
       break;
     case Mode::kForked:
       break;
+    case Mode::kExec:
+      SetDefaultStartModeForTesting(StartMode::kExec);
+      break;
   }
 }
 
 ServerTestBase::~ServerTestBase() {
   simulation_.reset();
   if (threaded_ != nullptr) Environment::SetDefaultForTesting(nullptr);
+  SetDefaultStartModeForTesting(StartMode::kFork);
 }
 
 void ServerTestBase::TearDown() {

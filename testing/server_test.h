@@ -12,10 +12,12 @@
 //              processes and time: deterministic, and done in microseconds
 //   threaded   server and test in one process, over real sockets
 //   forked     as in production
+//   exec       the same, with StartMode::kExec: the server's class needs
+//              WARD_REGISTER_SERVER, and all that it must know in its options
 // Without ward_server_test it is simulated; WARD_TEST_MODE says otherwise.
 //
 // What holds in which mode:
-//                                        simulated  threaded  forked
+//                                        simulated  threaded  forked, exec
 //   SharesMemory(): the test may look
 //     at what handlers did to server()       x          x
 //   HasProcesses(): the server can be
@@ -61,12 +63,14 @@
 
 namespace ward::testing {
 
-enum class Mode { kSimulated, kThreaded, kForked };
+enum class Mode { kSimulated, kThreaded, kForked, kExec };
 
 // Of this process: WARD_TEST_MODE.
 Mode TestMode();
 
-inline bool SharesMemory() { return TestMode() != Mode::kForked; }
+inline bool SharesMemory() {
+  return TestMode() == Mode::kSimulated || TestMode() == Mode::kThreaded;
+}
 inline bool HasProcesses() { return TestMode() != Mode::kThreaded; }
 inline bool MovesClock() { return TestMode() == Mode::kSimulated; }
 

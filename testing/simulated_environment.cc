@@ -1,12 +1,17 @@
 #include "ward/testing/simulated_environment.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <deque>
 #include <initializer_list>
@@ -28,6 +33,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/server/exec_entry.h"
 #include "ward/testing/scheduler.h"
 #include "ward/testing/simulated_socket.h"
 #include "ward/testing/transcript.h"
@@ -58,6 +64,21 @@ absl::Status CheckName(const std::string& path) {
 std::string Absolute(std::string_view path) {
   return absl::StartsWith(path, "/") ? std::string(path)
                                      : absl::StrCat("/simulated/", path);
+}
+
+// 0 if it is not open.
+uint64_t InodeOf(int descriptor) {
+  struct stat found;
+  return fstat(descriptor, &found) == 0 ? found.st_ino : 0;
+}
+
+// One of the holds that `from` has becomes `to`'s.
+void MoveHold(SimulatedSocket& socket, pid_t from, pid_t to) {
+  const auto held = socket.holders.find(from);
+  if (held != socket.holders.end() && --held->second == 0) {
+    socket.holders.erase(held);
+  }
+  ++socket.holders[to];
 }
 
 // What Poll can wait for.
@@ -97,7 +118,11 @@ class SimulatedTransport final : public Transport, public Readiness {
   }
 
   int descriptor() const override { return number_; }
-  bool Readable() const override { return socket_->Readable(); }
+  bool Readable() const override {
+    environment_.SweepTokens();
+    return socket_->Readable();
+  }
+  const std::shared_ptr<SimulatedSocket>& socket() const { return socket_; }
 
   absl::StatusOr<size_t> Send(std::string_view bytes,
                               absl::Span<const int> descriptors,
@@ -122,17 +147,22 @@ class SimulatedTransport final : public Transport, public Readiness {
     const SimulatedSocket::Result result = socket_->Send(bytes, descriptors);
     if (result.error == 0) {
       // One that was not accepted yet is held by nobody.
-      const absl::btree_set<pid_t>& receivers = socket_->other()->holders;
+      const absl::btree_map<pid_t, int>& receivers = socket_->other()->holders;
       environment_.transcript_.Bytes(
           environment_.scheduler_.now(), number_, environment_.ProcessId(),
-          receivers.empty() ? socket_->other()->acceptor : *receivers.rbegin(),
+          receivers.empty() ? socket_->other()->acceptor
+                            : receivers.rbegin()->first,
           bytes.substr(0, result.bytes), descriptors.size());
       return result.bytes;
     }
     if (result.error != EAGAIN) return TransferError(result.error, kAttempt);
     if (environment_.scheduler_.BlockUntil(
             "waiting for the peer to read",
-            [this] { return socket_->HasRoom(); }, deadline)) {
+            [this] {
+              environment_.SweepTokens();
+              return socket_->HasRoom();
+            },
+            deadline)) {
       return 0;
     }
     return MakeError(reason::kTimedOut, "the peer read nothing in time");
@@ -160,16 +190,20 @@ class SimulatedTransport final : public Transport, public Readiness {
         max_descriptors = 0;
         break;
     }
+    const size_t had = descriptors.size();
     const SimulatedSocket::Result result =
         socket_->Receive(buffer, max_descriptors, descriptors);
     if (result.error == 0) {
+      for (size_t i = had; i < descriptors.size(); ++i) {
+        environment_.Own(descriptors[i]);
+      }
       return Received{result.bytes, result.end_of_stream,
                       result.descriptors_truncated};
     }
     if (result.error != EAGAIN) return TransferError(result.error, kAttempt);
     if (environment_.scheduler_.BlockUntil(
-            "waiting for the peer to send",
-            [this] { return socket_->Readable(); }, deadline)) {
+            "waiting for the peer to send", [this] { return Readable(); },
+            deadline)) {
       return Received{};
     }
     return MakeError(reason::kTimedOut, "the peer sent nothing in time");
@@ -258,6 +292,23 @@ class SimulatedListener final : public Listener, public Readiness {
   }
 
   std::vector<int> descriptors() const override { return {number_}; }
+
+  absl::StatusOr<ListenerParts> Share() const override {
+    const NoBranchPoints quiet;
+    ListenerParts parts;
+    parts.path = path_;
+    const auto token = [this](bool holds) {
+      SimulatedEnvironment::Token token;
+      token.listener = socket_;
+      token.holds_listener = holds;
+      return environment_.MakeToken(std::move(token));
+    };
+    WARD_ASSIGN_OR_RETURN(parts.name, token(false));
+    if (IsOpen()) {
+      WARD_ASSIGN_OR_RETURN(parts.socket, token(true));
+    }
+    return parts;
+  }
 
  private:
   SimulatedEnvironment& environment_;
@@ -358,6 +409,7 @@ SimulatedEnvironment::~SimulatedEnvironment() {
 
 void SimulatedEnvironment::Step(std::string_view doing) {
   scheduler_.Point(doing);
+  SweepTokens();
   if (faults_.deaths && ProcessId() != kTestProcess &&
       scheduler_.Choose(ChoiceKind::kDeath, 2) == 1) {
     Raise(ProcessId(), SIGKILL);
@@ -407,20 +459,39 @@ size_t SimulatedEnvironment::OtherThreads(pid_t pid) const {
 std::unique_ptr<Transport> SimulatedEnvironment::Wrap(
     std::shared_ptr<SimulatedSocket> socket, std::string origin) {
   const int number = next_number_++;
-  socket->holders = {ProcessId()};
+  socket->holders = {{ProcessId(), 1}};
   socket->origin = std::move(origin);
   sockets_.emplace(number, socket);
   return std::make_unique<SimulatedTransport>(*this, number, std::move(socket));
 }
 
 void SimulatedEnvironment::Release(SimulatedSocket& socket, pid_t holder) {
-  socket.holders.erase(holder);
-  if (socket.holders.empty()) socket.Close();
+  const auto held = socket.holders.find(holder);
+  if (held != socket.holders.end() && --held->second == 0) {
+    socket.holders.erase(held);
+  }
+  CloseIfUnheld(socket);
 }
 
 void SimulatedEnvironment::Release(ListenSocket& socket, pid_t holder) {
   socket.holders.erase(holder);
-  if (!socket.holders.empty()) return;
+  CloseIfUnheld(socket);
+}
+
+void SimulatedEnvironment::CloseIfUnheld(SimulatedSocket& socket) {
+  const bool on_its_way = std::any_of(
+      tokens_.begin(), tokens_.end(),
+      [&](const auto& entry) { return entry.second.socket.get() == &socket; });
+  if (socket.holders.empty() && !on_its_way) socket.Close();
+}
+
+void SimulatedEnvironment::CloseIfUnheld(ListenSocket& socket) {
+  const bool on_its_way = std::any_of(
+      tokens_.begin(), tokens_.end(), [&](const auto& entry) {
+        return entry.second.holds_listener &&
+               entry.second.listener.get() == &socket;
+      });
+  if (!socket.holders.empty() || on_its_way) return;
   socket.shut = true;
   // Clients that nobody has accepted lose their connection; some may have left.
   for (const auto& client : socket.queue) {
@@ -586,10 +657,9 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
   for (const auto& [number, socket] : sockets_) {
     // `child` owns it: the caller's copy is closed with its copy of `child`.
     if (keeps(number)) {
-      socket->holders.erase(parent);
-      socket->holders.insert(pid);
+      MoveHold(*socket, parent, pid);
     } else if (options.keep_all_open && socket->holders.contains(parent)) {
-      socket->holders.insert(pid);
+      socket->holders.emplace(pid, 1);
     }
   }
   for (const auto& [number, socket] : listeners_) {
@@ -610,10 +680,175 @@ void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
   ProcessState& process = processes_.at(pid);
   if (process.exit.has_value()) return;
   process.exit = exit;
+  if (process.execed && exit.kind == ProcessExit::Kind::kSignaled) {
+    for (const auto& [descriptor, inode] : process.descriptors) {
+      if (InodeOf(descriptor) == inode) close(descriptor);
+    }
+  }
   transcript_.Event(scheduler_.now(), pid, exit.ToString());
   scheduler_.Kill(pid);
-  for (const auto& [number, socket] : sockets_) Release(*socket, pid);
+  for (const auto& [number, socket] : sockets_) {
+    socket->holders.erase(pid);
+    CloseIfUnheld(*socket);
+  }
   for (const auto& [number, socket] : listeners_) Release(*socket, pid);
+}
+
+absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Exec(
+    const std::string& entry, std::unique_ptr<Transport> link) {
+  const NoBranchPoints quiet;
+  Step("starting a program");
+  if (const int fault = Fault({EAGAIN, ENOMEM})) {
+    return SystemError(fault, "start the server's program");
+  }
+  const ExecEntry main = FindExecEntry(entry);
+  if (main == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("start by exec: nothing is registered as \"", entry,
+                     "\""));
+  }
+  const pid_t pid = NewProcess("server");
+  MoveHold(*dynamic_cast<SimulatedTransport&>(*link).socket(), ProcessId(),
+           pid);
+  processes_.at(pid).blocked = true;
+  processes_.at(pid).execed = true;
+  auto process = std::make_unique<SimulatedProcess>(*this, pid);
+  StartMain(pid, [this, main, link = std::move(link)]() mutable {
+    return main(*this, std::move(link));
+  });
+  return process;
+}
+
+// --- from process to process ---
+
+absl::StatusOr<FileDescriptor> SimulatedEnvironment::MakeToken(Token token) {
+  std::array<int, 2> ends;
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
+    return SystemError(errno, "make what stands for a simulated descriptor");
+  }
+  FileDescriptor shared(ends[0]);
+  token.watch.Reset(ends[1]);
+  tokens_.emplace(InodeOf(shared.get()), std::move(token));
+  Own(shared);
+  return shared;
+}
+
+const SimulatedEnvironment::Token* SimulatedEnvironment::FindToken(
+    const FileDescriptor& descriptor) const {
+  const auto found = tokens_.find(InodeOf(descriptor.get()));
+  return found == tokens_.end() ? nullptr : &found->second;
+}
+
+void SimulatedEnvironment::SweepTokens() {
+  for (auto entry = tokens_.begin(); entry != tokens_.end();) {
+    pollfd polled{entry->second.watch.get(), 0, 0};
+    if (poll(&polled, 1, 0) <= 0) {
+      ++entry;
+      continue;
+    }
+    const Token token = std::move(entry->second);
+    entry = tokens_.erase(entry);
+    if (token.socket != nullptr) CloseIfUnheld(*token.socket);
+    if (token.holds_listener) CloseIfUnheld(*token.listener);
+  }
+}
+
+void SimulatedEnvironment::Own(const FileDescriptor& descriptor) {
+  ProcessState& process = Self();
+  if (!process.execed) return;
+  process.descriptors.emplace_back(descriptor.get(),
+                                   InodeOf(descriptor.get()));
+}
+
+absl::StatusOr<FileDescriptor> SimulatedEnvironment::Share(
+    const Pollable& shared) {
+  const NoBranchPoints quiet;
+  Step("sharing a descriptor");
+  if (const int fault = Fault({EMFILE})) {
+    return SystemError(fault, "duplicate a descriptor");
+  }
+  Token token;
+  if (const auto* transport =
+          dynamic_cast<const SimulatedTransport*>(&shared)) {
+    token.number = transport->descriptor();
+    token.socket = transport->socket();
+  } else if (const auto* process =
+                 dynamic_cast<const SimulatedProcess*>(&shared)) {
+    token.process = process->pid();
+  } else {
+    return absl::FailedPreconditionError(
+        "only a connection and a process can be shared");
+  }
+  return MakeToken(std::move(token));
+}
+
+absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::AdoptTransport(
+    FileDescriptor shared) {
+  const NoBranchPoints quiet;
+  Step("adopting a connection");
+  const Token* const token = FindToken(shared);
+  if (token == nullptr || token->socket == nullptr) {
+    return MakeError(reason::kInvalidArguments,
+                     "the descriptor that came is no socket");
+  }
+  std::shared_ptr<SimulatedSocket> socket = token->socket;
+  const int number = token->number;
+  ++socket->holders[ProcessId()];
+  sockets_.emplace(number, socket);
+  return std::make_unique<SimulatedTransport>(*this, number, std::move(socket));
+}
+
+absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::AdoptProcess(
+    FileDescriptor shared, uid_t user) {
+  const NoBranchPoints quiet;
+  Step("adopting a process");
+  const Token* const token = FindToken(shared);
+  if (token == nullptr || token->process == 0 ||
+      (user != 0 && processes_.at(token->process).user != user)) {
+    return MakeError(reason::kInvalidArguments,
+                     absl::StrCat("the descriptor that came is that of no "
+                                  "process of user ",
+                                  user));
+  }
+  return std::make_unique<SimulatedProcess>(*this, token->process);
+}
+
+absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::AdoptListener(
+    ListenerParts parts, uid_t user) {
+  const NoBranchPoints quiet;
+  Step("adopting a listener");
+  const Token* const token =
+      FindToken(parts.socket.is_open() ? parts.socket : parts.name);
+  if (token == nullptr || token->listener == nullptr ||
+      (user != 0 && token->listener->owner.uid != user)) {
+    return MakeError(reason::kInvalidArguments,
+                     absl::StrCat("the descriptor that came for \"", parts.path,
+                                  "\" is no listener of user ", user));
+  }
+  std::shared_ptr<ListenSocket> socket = token->listener;
+  if (parts.socket.is_open()) socket->holders.insert(ProcessId());
+  socket->users.insert(ProcessId());
+  const int number = next_number_++;
+  listeners_.emplace(number, socket);
+  return std::make_unique<SimulatedListener>(*this, number, std::move(socket));
+}
+
+absl::StatusOr<uint64_t> SimulatedEnvironment::SocketId(
+    const Transport& transport) {
+  return static_cast<uint64_t>(transport.descriptor());
+}
+
+absl::StatusOr<std::vector<ProcessInfo>> SimulatedEnvironment::Holders(
+    uint64_t socket_id) {
+  const NoBranchPoints quiet;
+  Step("looking who has a connection open");
+  std::vector<ProcessInfo> holders;
+  const auto socket = sockets_.find(static_cast<int>(socket_id));
+  if (socket == sockets_.end()) return holders;
+  for (const auto& [pid, count] : socket->second->holders) {
+    holders.push_back({pid, processes_.at(pid).name});
+  }
+  return holders;
 }
 
 absl::Status SimulatedEnvironment::SetProcessDeadline(absl::Duration left) {

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <initializer_list>
 #include <map>
@@ -29,6 +30,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
@@ -76,7 +78,18 @@ class SimulatedEnvironment final : public Environment {
                               absl::Time deadline) override;
   absl::StatusOr<std::unique_ptr<Process>> Fork(
       const ForkOptions& options, absl::AnyInvocable<int()> child) override;
+  absl::StatusOr<std::unique_ptr<Process>> Exec(
+      const std::string& entry, std::unique_ptr<Transport> link) override;
   absl::Status SetProcessDeadline(absl::Duration left) override;
+  absl::StatusOr<FileDescriptor> Share(const Pollable& shared) override;
+  absl::StatusOr<std::unique_ptr<Transport>> AdoptTransport(
+      FileDescriptor shared) override;
+  absl::StatusOr<std::unique_ptr<Process>> AdoptProcess(FileDescriptor shared,
+                                                        uid_t user) override;
+  absl::StatusOr<std::unique_ptr<Listener>> AdoptListener(ListenerParts parts,
+                                                          uid_t user) override;
+  absl::StatusOr<uint64_t> SocketId(const Transport& transport) override;
+  absl::StatusOr<std::vector<ProcessInfo>> Holders(uint64_t socket_id) override;
   pid_t ProcessId() override;
   uid_t UserId() override;
   absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
@@ -132,7 +145,32 @@ class SimulatedEnvironment final : public Environment {
     absl::btree_set<int> pending = {};
     bool blocked = false;
     std::optional<SignalPlan> plan = std::nullopt;
+    // Was started by exec: its memory is its own. When it is killed, so are the
+    // real descriptors that it was given.
+    bool execed = false;
+    std::vector<std::pair<int, uint64_t>> descriptors = {};
   };
+
+  // What was shared: a real descriptor stands for something simulated, as long
+  // as it is open anywhere. It is the reading end of a pipe; that nobody has it
+  // any more is seen at the other end.
+  struct Token {
+    FileDescriptor watch;
+    int number = 0;
+    std::shared_ptr<SimulatedSocket> socket;
+    std::shared_ptr<ListenSocket> listener;
+    // The listening socket, and not only its name.
+    bool holds_listener = false;
+    pid_t process = 0;
+  };
+  absl::StatusOr<FileDescriptor> MakeToken(Token token);
+  // By the number of the pipe that `descriptor` belongs to; null if none does.
+  const Token* FindToken(const FileDescriptor& descriptor) const;
+  // Forgets those that nobody has any more.
+  void SweepTokens();
+
+  // Notes that this process was given a real descriptor.
+  void Own(const FileDescriptor& descriptor);
 
   ProcessState& Self() { return processes_.at(ProcessId()); }
 
@@ -143,8 +181,12 @@ class SimulatedEnvironment final : public Environment {
 
   std::unique_ptr<Transport> Wrap(std::shared_ptr<SimulatedSocket> socket,
                                   std::string origin);
+  // Gives back one hold on a socket, or on a listener all that there are; it is
+  // closed with the last one of anybody's.
   void Release(SimulatedSocket& socket, pid_t holder);
   void Release(ListenSocket& socket, pid_t holder);
+  void CloseIfUnheld(SimulatedSocket& socket);
+  void CloseIfUnheld(ListenSocket& socket);
   pid_t NewProcess(std::string name);
   void StartMain(pid_t pid, absl::AnyInvocable<int()> child);
   void End(pid_t pid, ProcessExit exit);
@@ -160,6 +202,8 @@ class SimulatedEnvironment final : public Environment {
   // By the numbers that stand for descriptors.
   absl::btree_map<int, std::shared_ptr<SimulatedSocket>> sockets_;
   absl::btree_map<int, std::shared_ptr<ListenSocket>> listeners_;
+  // By the numbers of their pipes.
+  absl::btree_map<uint64_t, Token> tokens_;
   int next_number_;
   int next_path_ = 1;
   std::vector<std::string> log_;

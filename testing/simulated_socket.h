@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/btree_set.h"
+#include "absl/container/btree_map.h"
 #include "absl/types/span.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
@@ -60,8 +60,8 @@ class SimulatedSocket {
   const PeerCredentials& peer() const { return peer_credentials_; }
   const std::shared_ptr<SimulatedSocket>& other() const { return other_; }
 
-  // The processes that have this end open; maintained by its users.
-  absl::btree_set<pid_t> holders;
+  // How often each process has this end open; maintained by its users.
+  absl::btree_map<pid_t, int> holders;
   // Where it came from, for reports.
   std::string origin;
   // Who will accept it, most likely, for reports.

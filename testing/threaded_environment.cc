@@ -25,6 +25,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/status_macros.h"
 #include "ward/server/environment.h"
+#include "ward/server/exec_entry.h"
 
 namespace ward::testing {
 namespace {
@@ -74,10 +75,37 @@ class SharedListener final : public Listener {
   std::vector<int> descriptors() const override {
     return listener_->descriptors();
   }
+  absl::StatusOr<ListenerParts> Share() const override {
+    return listener_->Share();
+  }
 
  private:
   absl::Mutex mutex_;  // Two processes would each call it.
   const std::unique_ptr<Listener> listener_;
+};
+
+// A thread as another owner sees it: not its parent.
+class AdoptedThread final : public Process {
+ public:
+  AdoptedThread(ThreadedEnvironment& environment, FileDescriptor ended)
+      : environment_(environment), ended_(std::move(ended)) {}
+
+  int descriptor() const override { return ended_.get(); }
+  pid_t pid() const override { return environment_.ProcessId(); }
+  absl::StatusOr<ProcessExit> Wait(absl::Time deadline) override {
+    const Pollable* const polled[] = {this};
+    WARD_RETURN_IF_ERROR(environment_.Poll(polled, deadline).status());
+    return ProcessExit{};
+  }
+  bool Ending() const override {
+    const Pollable* const polled[] = {this};
+    return environment_.Poll(polled, environment_.TimeNow()).ok();
+  }
+  absl::Status Kill(int signal) override { return environment_.Raise(signal); }
+
+ private:
+  ThreadedEnvironment& environment_;
+  const FileDescriptor ended_;
 };
 
 class ThreadedProcess final : public Process {
@@ -180,6 +208,30 @@ absl::StatusOr<std::unique_ptr<Process>> ThreadedEnvironment::Fork(
   auto process = std::make_unique<ThreadedProcess>(*this, std::move(ended));
   WARD_RETURN_IF_ERROR(process->Start(std::move(child)));
   return process;
+}
+
+absl::StatusOr<std::unique_ptr<Process>> ThreadedEnvironment::Exec(
+    const std::string& entry, std::unique_ptr<Transport> link) {
+  const ExecEntry main = FindExecEntry(entry);
+  if (main == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "start by exec: nothing is registered as \"", entry, "\""));
+  }
+  return Fork({}, [this, main, link = std::move(link)]() mutable {
+    return main(*this, std::move(link));
+  });
+}
+
+absl::StatusOr<std::unique_ptr<Process>> ThreadedEnvironment::AdoptProcess(
+    FileDescriptor shared, uid_t /*user*/) {
+  return std::make_unique<AdoptedThread>(*this, std::move(shared));
+}
+
+absl::StatusOr<std::unique_ptr<Listener>> ThreadedEnvironment::AdoptListener(
+    ListenerParts parts, uid_t user) {
+  WARD_ASSIGN_OR_RETURN(std::unique_ptr<Listener> listener,
+                        posix_.AdoptListener(std::move(parts), user));
+  return std::make_unique<SharedListener>(std::move(listener));
 }
 
 absl::StatusOr<std::unique_ptr<Signals>> ThreadedEnvironment::TakeSignals(

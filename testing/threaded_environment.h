@@ -10,10 +10,12 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
@@ -22,6 +24,8 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/transport.h"
 #include "ward/server/environment.h"
 
 namespace ward::testing {
@@ -50,6 +54,26 @@ class ThreadedEnvironment final : public Environment {
   }
   absl::StatusOr<std::unique_ptr<Process>> Fork(
       const ForkOptions& options, absl::AnyInvocable<int()> child) override;
+  absl::StatusOr<std::unique_ptr<Process>> Exec(
+      const std::string& entry, std::unique_ptr<Transport> link) override;
+  absl::StatusOr<FileDescriptor> Share(const Pollable& shared) override {
+    return posix_.Share(shared);
+  }
+  absl::StatusOr<std::unique_ptr<Transport>> AdoptTransport(
+      FileDescriptor shared) override {
+    return posix_.AdoptTransport(std::move(shared));
+  }
+  absl::StatusOr<std::unique_ptr<Process>> AdoptProcess(FileDescriptor shared,
+                                                        uid_t user) override;
+  absl::StatusOr<std::unique_ptr<Listener>> AdoptListener(ListenerParts parts,
+                                                          uid_t user) override;
+  absl::StatusOr<uint64_t> SocketId(const Transport& transport) override {
+    return posix_.SocketId(transport);
+  }
+  absl::StatusOr<std::vector<ProcessInfo>> Holders(
+      uint64_t socket_id) override {
+    return posix_.Holders(socket_id);
+  }
   // A thread cannot be ended from outside: tests have Bazel's time limit.
   absl::Status SetProcessDeadline(absl::Duration) override {
     return absl::OkStatus();

@@ -10,6 +10,10 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
+#include "ward/server/abstract_server.h"
+
+// So that it can be started by exec, too, from a program that has threads.
+WARD_REGISTER_SERVER(HelloServer);
 
 absl::StatusOr<HelloServer::Greeting> HelloServer::Hello(
     std::string_view first_name, std::string_view last_name) {

@@ -5,6 +5,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -13,7 +14,10 @@
 
 class HelloServer : public ward::AbstractServer {
  public:
-  HelloServer() { DefineMessageHandler("hello", &HelloServer::HandleHello); }
+  explicit HelloServer(ward::ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    DefineMessageHandler("hello", &HelloServer::HandleHello);
+  }
 
   // What the server answered. For the owner's process, as many threads as like.
   struct Greeting {

@@ -1,0 +1,12 @@
+// The main() of ward_server_test: GoogleTest's, of a program whose servers can
+// be started by exec.
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/server/exec_main.h"
+
+int main(int argc, char** argv) {
+  ward::ServeIfExeced(argc, argv);
+  ::testing::InitGoogleMock(&argc, argv);
+  return RUN_ALL_TESTS();
+}
