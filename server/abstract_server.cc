@@ -234,11 +234,10 @@ absl::Status AbstractServer::Adopt(OwnerHandle handle) {
   return absl::OkStatus();
 }
 
-absl::Status AbstractServer::Disown() {
+absl::StatusOr<std::unique_ptr<Process>> AbstractServer::Disown() {
   WARD_RETURN_IF_ERROR(CheckStarted("give up the server's ownership"));
-  process_.reset();
   listener_.reset();
-  return absl::OkStatus();
+  return ServerProcess::Disown(std::move(process_));
 }
 
 absl::StatusOr<std::vector<ProcessInfo>> AbstractServer::Owners() {

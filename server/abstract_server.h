@@ -166,15 +166,17 @@ class AbstractServer {
 
   // Takes a share in a running server, as if this object had started it; but it
   // is no parent: its destructor does not stop the server, and how the server
-  // ended it cannot tell. kServerAlreadyStarted; kInvalidArguments if the
-  // handle's parts do not belong together.
+  // ended only its parent can tell. kServerAlreadyStarted; kInvalidArguments
+  // if the handle's parts do not belong together.
   absl::Status Adopt(OwnerHandle handle);
 
   // Gives up this object's ownership without stopping the server, which quits
-  // by itself if this was the last. A process that has started it and never
-  // waits for its end is left with a zombie, unless it ignores SIGCHLD
-  // (waitpid(2)). kServerNotStarted.
-  absl::Status Disown();
+  // by itself if this was the last. Its process is returned: it is for its
+  // parent to wait for (a zombie stays otherwise, wait(2)). kServerNotStarted.
+  //
+  // In a simulation, where a forked server uses this very object, keep the
+  // object until the process has ended.
+  absl::StatusOr<std::unique_ptr<Process>> Disown();
 
   // The processes that keep the server alive, with their commands: those that
   // hold an owner's end, as far as the server's user may see them (see

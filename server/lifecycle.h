@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -136,6 +137,11 @@ class ServerProcess {
   // each case the child has been reaped.
   absl::Status WaitUntilReady();
 
+  // Closes this owner's end, and returns the process, to be waited for.
+  static std::unique_ptr<Process> Disown(std::unique_ptr<ServerProcess> server) {
+    return std::move(server->process_);
+  }
+
   pid_t pid() const { return process_->pid(); }
 
   // Readable when WaitUntilReady will not have to wait; after that, when the
@@ -172,7 +178,7 @@ class ServerProcess {
   absl::Status Died(const ProcessExit& exit) const;
 
   Environment& environment_;
-  const std::unique_ptr<Process> process_;
+  std::unique_ptr<Process> process_;
   MessageChannel owner_;
   // The process that launched the server; 0 if it was not this one.
   pid_t launcher_ = 0;

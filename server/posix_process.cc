@@ -128,8 +128,9 @@ void CloseAllBut(absl::Span<const int> keep) {
 
 class PosixProcess final : public Process {
  public:
-  PosixProcess(pid_t pid, FileDescriptor pidfd)
-      : pid_(pid), pidfd_(std::move(pidfd)) {}
+  // One that was adopted is left for somebody else to reap.
+  PosixProcess(pid_t pid, FileDescriptor pidfd, bool adopted = false)
+      : pid_(pid), pidfd_(std::move(pidfd)), adopted_(adopted) {}
 
   int descriptor() const override { return pidfd_.get(); }
   pid_t pid() const override { return pid_; }
@@ -174,7 +175,8 @@ class PosixProcess final : public Process {
     siginfo_t info{};
     int result;
     do {
-      result = waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED);
+      result = waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info,
+                      WEXITED | (adopted_ ? WNOWAIT : 0));
     } while (result != 0 && errno == EINTR);
     // ECHILD: another process's child, or SIGCHLD is ignored (waitpid(2)).
     if (result != 0) return {};
@@ -185,6 +187,7 @@ class PosixProcess final : public Process {
 
   const pid_t pid_;
   const FileDescriptor pidfd_;
+  const bool adopted_;
   mutable absl::Mutex mutex_;
   std::optional<ProcessExit> exit_ ABSL_GUARDED_BY(mutex_);
 };
@@ -319,7 +322,8 @@ absl::StatusOr<std::unique_ptr<Process>> PosixAdoptProcess(FileDescriptor pidfd,
   if (there && user != 0 && found.st_uid != user) {
     return refused(absl::StrCat("it is of user ", found.st_uid));
   }
-  return std::make_unique<PosixProcess>(pid, std::move(pidfd));
+  return std::make_unique<PosixProcess>(pid, std::move(pidfd),
+                                        /*adopted=*/true);
 }
 
 // Each child draws numbers of its own (the original called srand).

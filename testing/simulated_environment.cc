@@ -319,8 +319,12 @@ class SimulatedListener final : public Listener, public Readiness {
 
 class SimulatedProcess final : public Process, public Readiness {
  public:
-  SimulatedProcess(SimulatedEnvironment& environment, pid_t pid)
-      : environment_(environment), state_(environment.processes_.at(pid)) {}
+  // One that was adopted is left for somebody else to reap.
+  SimulatedProcess(SimulatedEnvironment& environment, pid_t pid,
+                   bool adopted = false)
+      : environment_(environment),
+        state_(environment.processes_.at(pid)),
+        adopted_(adopted) {}
 
   int descriptor() const override { return -1; }
   pid_t pid() const override { return state_.pid; }
@@ -337,7 +341,7 @@ class SimulatedProcess final : public Process, public Readiness {
                        absl::StrCat("process ", pid(), " is still running"));
     }
     if (state_.parent != environment_.ProcessId()) return ProcessExit{};
-    state_.reaped = true;
+    if (!adopted_) state_.reaped = true;
     return *state_.exit;
   }
 
@@ -356,6 +360,7 @@ class SimulatedProcess final : public Process, public Readiness {
  private:
   SimulatedEnvironment& environment_;
   SimulatedEnvironment::ProcessState& state_;
+  const bool adopted_;
 };
 
 class SimulatedSignals final : public Signals, public Readiness {
@@ -810,7 +815,8 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::AdoptProcess(
                                   "process of user ",
                                   user));
   }
-  return std::make_unique<SimulatedProcess>(*this, token->process);
+  return std::make_unique<SimulatedProcess>(*this, token->process,
+                                            /*adopted=*/true);
 }
 
 absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::AdoptListener(
