@@ -1,0 +1,321 @@
+// Starts by exec: what only real processes show. What such a server does for
+// its clients is tested in every mode elsewhere.
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/secret.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/environment.h"
+#include "ward/server/exec_main.h"
+#include "ward/testing/call_server.h"
+#include "ward/testing/environment_variable.h"
+#include "ward/testing/leak_check.h"
+#include "ward/testing/matchers.h"
+
+namespace ward {
+namespace {
+
+namespace fs = std::filesystem;
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using testing::CallServer;
+using testing::EnvironmentNumber;
+using testing::FailsWith;
+using testing::IsOk;
+using testing::LeakCheck;
+using testing::RepliesWith;
+
+std::string Contents(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+class Server : public AbstractServer {
+ public:
+  explicit Server(ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    DefineMessageHandler("echo",
+                         [](MessageChannel& channel, std::string_view text) {
+                           return channel.Write(text);
+                         });
+    DefineMessageHandler("arguments", [this](MessageChannel& channel) {
+      return channel.Write(Message(AbstractServer::options().arguments));
+    });
+    DefineMessageHandler("descriptors", [](MessageChannel& channel) {
+      std::vector<std::string> open;
+      for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
+        std::error_code gone;  // The iterator's own.
+        const fs::path target = fs::read_symlink(entry.path(), gone);
+        if (!gone) open.push_back(target.string());
+      }
+      return channel.Write(Message(std::move(open)));
+    });
+    DefineMessageHandler("random", [](MessageChannel& channel) {
+      // NOLINTNEXTLINE(concurrency-mt-unsafe)
+      return channel.Write(rand(), random(), lrand48());
+    });
+  }
+
+  using AbstractServer::options;
+
+ protected:
+  absl::Status InitializeServer() override {
+    if (options().arguments.empty()) return absl::OkStatus();
+    if (options().arguments[0] == "exit") _exit(42);
+    if (options().arguments[0] == "fail") {
+      return MakeError(reason::kPathTaken, "that is taken already");
+    }
+    return absl::OkStatus();
+  }
+};
+WARD_REGISTER_SERVER(Server);
+
+ServerOptions ByExec(std::vector<std::string> arguments = {}) {
+  ServerOptions options;
+  options.start_mode = StartMode::kExec;
+  options.arguments = std::move(arguments);
+  return options;
+}
+
+class ExecTest : public ::testing::Test {
+ protected:
+  ~ExecTest() override { EXPECT_THAT(leaks_.Find(), IsEmpty()); }
+
+  const std::string& directory() const { return leaks_.directory(); }
+
+ private:
+  LeakCheck leaks_;
+};
+
+// --- what the server is told, and by which way ---
+
+TEST_F(ExecTest, TheOptionsArrivePrivately) {
+  ServerOptions options = ByExec({"--root=/srv", "", std::string("\0\xff", 2),
+                                  std::string(100000, 'x')});
+  options.password = Secret("a password that nobody sees");
+  options.max_clients = 7;
+  Server server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(CallServer(server, "arguments"),
+              RepliesWith("--root=/srv", "", std::string("\0\xff", 2),
+                          std::string(100000, 'x')));
+  const std::string folder = absl::StrCat("/proc/", server.server_pid());
+  const std::string command = Contents(folder + "/cmdline");
+  EXPECT_THAT(command, HasSubstr("--ward-serve=Server"));
+  for (const std::string& seen : {command, Contents(folder + "/environ")}) {
+    EXPECT_NE(seen, "");
+    EXPECT_THAT(seen, Not(HasSubstr("nobody sees")));
+    EXPECT_THAT(seen, Not(HasSubstr("/srv")));
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ExecTest, TheServerHasNoDescriptorsOfItsOwners) {
+  const std::string file = directory() + "/open";
+  {
+    // Not close-on-exec, as careless code leaves it.
+    const FileDescriptor careless(open(file.c_str(), O_RDWR | O_CREAT, 0600));
+    ASSERT_TRUE(careless.is_open());
+    Server server(ByExec());
+    ASSERT_THAT(server.Start(), IsOk());
+    const auto reply = CallServer(server, "descriptors");
+    ASSERT_THAT(reply, IsOk());
+    for (const std::string& target : reply->parts()) {
+      EXPECT_NE(target, file);
+    }
+    EXPECT_THAT(server.Stop(), IsOk());
+  }
+  unlink(file.c_str());
+}
+
+TEST_F(ExecTest, EachServerHasARandomStateOfItsOwn) {
+  Server one(ByExec());
+  Server other(ByExec());
+  ASSERT_THAT(one.Start(), IsOk());
+  ASSERT_THAT(other.Start(), IsOk());
+  const auto from_one = CallServer(one, "random");
+  const auto from_other = CallServer(other, "random");
+  ASSERT_THAT(from_one, IsOk());
+  ASSERT_THAT(from_other, IsOk());
+  for (size_t i = 0; i < 3; ++i) EXPECT_NE((*from_one)[i], (*from_other)[i]);
+  EXPECT_THAT(one.Stop(), IsOk());
+  EXPECT_THAT(other.Stop(), IsOk());
+}
+
+// --- what can go wrong ---
+
+TEST_F(ExecTest, WhatGoesWrongInTheServerComesOutOfStart) {
+  Server fails(ByExec({"fail"}));
+  EXPECT_THAT(fails.Start(), FailsWith(reason::kPathTaken, "taken already"));
+  Server exits(ByExec({"exit"}));
+  EXPECT_THAT(exits.Start(), FailsWith(reason::kServerDied, "code 42"));
+  EXPECT_FALSE(exits.started());
+}
+
+class Unregistered : public Server {
+ public:
+  using Server::Server;
+};
+
+TEST_F(ExecTest, AClassThatIsNotRegisteredIsRefused) {
+  Unregistered server(ByExec());
+  const absl::Status status = server.Start();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("WARD_REGISTER_SERVER"));
+}
+
+class Forgetful : public Server {
+ public:
+  explicit Forgetful(const ServerOptions& /*options*/) {}
+  Forgetful() : Server(ByExec()) {}
+};
+WARD_REGISTER_SERVER(Forgetful);
+
+class Throws : public Server {
+ public:
+  explicit Throws(const ServerOptions& /*options*/) {
+    throw std::runtime_error("not today");
+  }
+  Throws() : Server(ByExec()) {}
+};
+WARD_REGISTER_SERVER(Throws);
+
+TEST_F(ExecTest, AConstructorThatDoesNotDoItsPartIsReported) {
+  Forgetful forgetful;
+  EXPECT_THAT(std::string(forgetful.Start().message()),
+              HasSubstr("does not give the ServerOptions"));
+  Throws throws;
+  EXPECT_THAT(throws.Start(), FailsWith(reason::kUserCodeThrew, "not today"));
+}
+
+TEST_F(ExecTest, WhatCannotBeHandedOverIsRefused) {
+  ServerOptions options = ByExec();
+  options.admit_peer = [](const PeerCredentials&) { return true; };
+  Server admits(std::move(options));
+  EXPECT_THAT(std::string(admits.Start().message()), HasSubstr("admit_peer"));
+  options = ByExec();
+  options.launch.fork.keep_open = {0};
+  Server keeps(std::move(options));
+  EXPECT_THAT(std::string(keeps.Start().message()), HasSubstr("keep_open"));
+}
+
+// --- from where it works ---
+
+// Threads that never stand still, and allocate.
+class BusyThreads {
+ public:
+  explicit BusyThreads(int count) {
+    for (int i = 0; i < count; ++i) {
+      auto thread = Environment::Posix().StartThread([this] {
+        while (!done_) {
+          const std::string garbage(1000, 'x');
+          sched_yield();
+        }
+      });
+      EXPECT_THAT(thread, IsOk());
+      threads_.push_back(*std::move(thread));
+    }
+  }
+  ~BusyThreads() { done_ = true; }
+
+ private:
+  std::atomic<bool> done_{false};
+  std::vector<std::unique_ptr<Thread>> threads_;  // Joined first.
+};
+
+// With --test_env=WARD_RUNS=10000 it is what a long-lived program does.
+TEST_F(ExecTest, StartsFromAnyThreadOfAProgramWithAHundredBusyOnes) {
+  const auto starts = static_cast<int>(EnvironmentNumber("WARD_RUNS", 20));
+  const BusyThreads busy(100);
+  auto thread = Environment::Posix().StartThread([&] {
+    for (int i = 0; i < starts && !HasFailure(); ++i) {
+      Server server(ByExec());
+      ASSERT_THAT(server.Start(), IsOk());
+      EXPECT_THAT(CallServer(server, "echo", "x"), RepliesWith("x"));
+      EXPECT_THAT(server.Stop(), IsOk());
+    }
+  });
+  ASSERT_THAT(thread, IsOk());
+}
+
+// Runs a copy of this program, of which RunMoved (below) does `what` to its own
+// file before it starts a server.
+void RunCopy(const std::string& directory, const std::string& what) {
+  const std::string copy = directory + "/program";
+  fs::copy_file("/proc/self/exe", copy);
+  const pid_t child = fork();
+  if (child == 0) {
+    execl(copy.c_str(), copy.c_str(), what.c_str(), nullptr);
+    _exit(127);
+  }
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0) << what;
+  fs::remove(copy);
+}
+
+TEST_F(ExecTest, StartsThoughTheProgramsFileWasRemovedOrReplaced) {
+  RunCopy(directory(), "--remove");
+  RunCopy(directory(), "--replace");
+}
+
+}  // namespace
+
+int RunMoved(const std::string& program, std::string_view what) {
+  fs::remove(program);
+  if (what == "--replace") {
+    std::ofstream(program) << "#!/bin/false\n";
+    fs::permissions(program, fs::perms::owner_all);
+  }
+  Server server(ByExec());
+  const absl::Status started = server.Start();
+  const absl::StatusOr<Message> reply = CallServer(server, "echo", "moved");
+  const absl::Status stopped = server.Stop();
+  std::cerr << started << " " << reply.status() << " " << stopped << "\n";
+  return started.ok() && reply.ok() && stopped.ok() ? 0 : 1;
+}
+
+}  // namespace ward
+
+int main(int argc, char** argv) {
+  ward::ServeIfExeced(argc, argv);
+  const std::string_view what = argc == 2 ? argv[1] : "";
+  if (what == "--remove" || what == "--replace") {
+    return ward::RunMoved(argv[0], what);
+  }
+  ::testing::InitGoogleMock(&argc, argv);
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,105 @@
+// A program that starts and stops servers for months: after the first hundred
+// it has no more of anything.
+//
+// With --test_env=WARD_RUNS=10000, as many.
+
+#include <malloc.h>
+#include <sys/types.h>
+
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/message_channel.h"
+#include "ward/server/abstract_server.h"
+#include "ward/testing/call_server.h"
+#include "ward/testing/environment_variable.h"
+#include "ward/testing/leak_check.h"
+#include "ward/testing/matchers.h"
+
+namespace ward {
+namespace {
+
+using ::testing::IsEmpty;
+using testing::CallServer;
+using testing::EnvironmentNumber;
+using testing::IsOk;
+using testing::LeakCheck;
+using testing::RepliesWith;
+
+class EchoServer : public AbstractServer {
+ public:
+  explicit EchoServer(ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    DefineMessageHandler("echo",
+                         [](MessageChannel& channel, std::string_view text) {
+                           return channel.Write(text);
+                         });
+  }
+};
+WARD_REGISTER_SERVER(EchoServer);
+
+class StartStopTest : public ::testing::TestWithParam<StartMode> {};
+
+INSTANTIATE_TEST_SUITE_P(Modes, StartStopTest,
+                         ::testing::Values(StartMode::kFork, StartMode::kExec),
+                         [](const auto& info) -> std::string {
+                           return info.param == StartMode::kFork ? "Fork"
+                                                                 : "Exec";
+                         });
+
+void StartCallStop(StartMode mode) {
+  ServerOptions options;
+  options.start_mode = mode;
+  EchoServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(CallServer(server, "echo", "x"), RepliesWith("x"));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+size_t OpenDescriptors() {
+  return static_cast<size_t>(
+      std::distance(std::filesystem::directory_iterator("/proc/self/fd"),
+                    std::filesystem::directory_iterator()));
+}
+
+// Bytes that are allocated now. Zero under sanitizers, which look for leaks
+// themselves.
+size_t Allocated() { return mallinfo2().uordblks; }
+
+TEST_P(StartStopTest, LeavesNothingBehindHoweverOften) {
+  constexpr int kWarmUp = 100;
+  const auto cycles = static_cast<int>(EnvironmentNumber("WARD_RUNS", 200));
+  const LeakCheck leaks;
+  size_t descriptors = 0;
+  size_t allocated = 0;
+  const absl::Time start = absl::Now();
+  for (int i = 0; i < cycles && !HasFailure(); ++i) {
+    if (i == kWarmUp) {
+      descriptors = OpenDescriptors();
+      allocated = Allocated();
+    }
+    StartCallStop(GetParam());
+  }
+  std::cout << cycles << " cycles in " << absl::Now() - start << ", "
+            << descriptors << " descriptors and " << allocated
+            << " bytes after " << kWarmUp << ", " << OpenDescriptors() << " and "
+            << Allocated() << " at the end\n";
+  EXPECT_EQ(OpenDescriptors(), descriptors);
+  EXPECT_LE(Allocated(), allocated);
+  // Files, processes, threads, signals.
+  EXPECT_THAT(leaks.Find(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace ward
+
