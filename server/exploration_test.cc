@@ -23,6 +23,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/server/owner_handle.h"
 #include "ward/testing/call_server.h"
 #include "ward/testing/explore.h"
 #include "ward/testing/matchers.h"
@@ -64,6 +65,8 @@ class EchoServer : public AbstractServer {
  protected:
   absl::Status InitializeServer() override { return absl::OkStatus(); }
 };
+
+WARD_REGISTER_SERVER(EchoServer);
 
 // Checks how long calls take, and that they fail with more than an empty or a
 // generic error.
@@ -138,8 +141,10 @@ INSTANTIATE_TEST_SUITE_P(Searches, ExplorationTest,
                            return "";
                          });
 
-void StartCallStop(bool timed) {
-  EchoServer server;
+void StartCallStop(StartMode mode, bool timed) {
+  ServerOptions options;
+  options.start_mode = mode;
+  EchoServer server(std::move(options));
   Bounds bounds(server.environment(), timed);
   for (int i = 0; i < 2; ++i) {
     if (!bounds.Check("Start", kStartLimit, [&] { return server.Start(); })
@@ -164,7 +169,15 @@ void StartCallStop(bool timed) {
 }
 
 TEST_P(ExplorationTest, StartCallStop) {
-  ExploreWithAndWithoutDelays(GetParam(), StartCallStop);
+  ExploreWithAndWithoutDelays(GetParam(), [](bool timed) {
+    StartCallStop(StartMode::kFork, timed);
+  });
+}
+
+TEST_P(ExplorationTest, StartByExecCallStop) {
+  ExploreWithAndWithoutDelays(GetParam(), [](bool timed) {
+    StartCallStop(StartMode::kExec, timed);
+  });
 }
 
 // The same when nothing goes wrong: everything succeeds, in every order.
@@ -270,6 +283,55 @@ void Owners() {
 
 TEST_P(ExplorationTest, Owners) {
   ExploreWithAndWithoutDelays(GetParam(), [](bool) { Owners(); });
+}
+
+// A share goes to another process, which uses it, may stop the server, and may
+// die at any step; its giver stops the server, too.
+void HandOwnershipOver(bool timed) {
+  ServerOptions options;
+  // The server's object is not this one, which may go before it.
+  options.start_mode = StartMode::kExec;
+  EchoServer server(std::move(options));
+  Environment& environment = server.environment();
+  Bounds bounds(environment, timed);
+  if (!server.Start().ok()) return;
+  auto ends = environment.CreateTransportPair();
+  if (ends.ok()) {
+    ForkOptions keep;
+    keep.keep_open = {ends->second->descriptor()};
+    const auto receiver = environment.Fork(
+        keep, [&bounds, end = std::move(ends->second)]() mutable {
+          MessageChannel channel(std::move(end));
+          auto handle = OwnerHandle::ReadFrom(channel);
+          // One that is killed never destroys it.
+          auto* const adopter = new EchoServer();
+          if (handle.ok() && adopter->Adopt(*std::move(handle)).ok()) {
+            (void)bounds.Check("Call", kCallLimit, [&] {
+              return CallServer(*adopter, "echo", "from afar");
+            });
+            (void)bounds.Check("Stop", kStopLimit,
+                               [&] { return adopter->Stop(); });
+          }
+          delete adopter;
+          return 0;
+        });
+    MessageChannel channel(std::move(ends->first));
+    auto handle = server.ShareOwnership();
+    if (handle.ok()) (void)handle->WriteTo(channel);
+    handle = OwnerHandle();
+    channel.Close();
+    (void)bounds.Check("Call", kCallLimit,
+                       [&] { return CallServer(server, "echo", "from here"); });
+    if (receiver.ok()) {
+      EXPECT_THAT((*receiver)->Wait(absl::InfiniteFuture()), IsOk());
+    }
+  }
+  (void)bounds.Check("Stop", kStopLimit, [&] { return server.Stop(); });
+  EXPECT_FALSE(server.started());
+}
+
+TEST_P(ExplorationTest, HandOwnershipOver) {
+  ExploreWithAndWithoutDelays(GetParam(), HandOwnershipOver);
 }
 
 }  // namespace
