@@ -91,13 +91,15 @@ class Server : public AbstractServer {
   int calls() const { return calls_; }
 
   absl::Status before_fork;
-  absl::Status initialize;
 
  protected:
   absl::Status BeforeFork() override { return before_fork; }
   absl::Status InitializeServer() override {
     ++initialized_;
-    return initialize;
+    // Broken as long as there is this file.
+    const bool broken = !options().arguments.empty() &&
+                        access(options().arguments[0].c_str(), F_OK) == 0;
+    return broken ? absl::DataLossError("initialize") : absl::OkStatus();
   }
 
  private:
@@ -116,6 +118,8 @@ class Server : public AbstractServer {
   std::atomic<int> hangups_{0};
   int initialized_ = 0;
 };
+
+WARD_REGISTER_SERVER(Server);
 
 class EveryModeTest : public testing::ServerTest<Server> {
  protected:
@@ -268,14 +272,17 @@ TEST_F(EveryModeTest, AnotherServersPathIsTaken) {
 }
 
 TEST_F(EveryModeTest, WhatAHookReturnsComesOutOfStart) {
-  Server other;
+  const std::string file = directory() + "/broken";
+  ServerOptions options;
+  options.arguments = {file};
+  Server other(std::move(options));
   other.before_fork = absl::DataLossError("before");
   EXPECT_EQ(other.Start(), other.before_fork);
   other.before_fork = absl::OkStatus();
-  other.initialize = absl::DataLossError("initialize");
-  EXPECT_EQ(other.Start(), other.initialize);
+  FileDescriptor(open(file.c_str(), O_CREAT | O_CLOEXEC, 0600)).Reset();
+  EXPECT_EQ(other.Start(), absl::DataLossError("initialize"));
   EXPECT_FALSE(other.started());
-  other.initialize = absl::OkStatus();
+  ASSERT_EQ(unlink(file.c_str()), 0);
   EXPECT_THAT(other.Start(), IsOk());
   EXPECT_THAT(CallServer(other, "echo", "x"), RepliesWith("x"));
   EXPECT_THAT(other.Stop(), IsOk());
