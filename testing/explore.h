@@ -63,8 +63,8 @@ struct ExploreOptions {
   // Deadlines may come while threads could still run.
   bool delays = false;
 
-  // kPct: how many steps must happen in the right order.
-  int depth = 3;
+  // kPct: how many steps must happen in the right order, at most.
+  int depth = 5;
   // kDepthFirst: at most this many deviations from the dull schedule, of which
   // this many are faults, deaths or delays. Each more takes about a hundred
   // times as many runs.

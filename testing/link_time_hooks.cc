@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <ctime>
@@ -22,6 +23,7 @@
 
 #include "absl/base/config.h"
 #include "absl/base/internal/thread_identity.h"
+#include "absl/base/options.h"
 #include "absl/synchronization/internal/create_thread_identity.h"
 #include "absl/synchronization/internal/per_thread_sem.h"
 #include "absl/synchronization/internal/waiter.h"
@@ -108,6 +110,54 @@ void ABSL_INTERNAL_C_SYMBOL(AbslInternalSleepFor)(absl::Duration duration) {
   }
 }
 
+// --- locking a mutex, free or not ---
+//
+// Abseil has no hook there. The linker takes each call of, say, absl::Mutex's
+// Lock for one of __wrap_..., and of __real_... for that of Lock: -Wl,--wrap=,
+// see mutex_symbols.bzl. Names with their namespace in it are only known to the
+// compiler, and to that list.
+
+#define WARD_STRING(x) WARD_STRING_(x)
+#define WARD_STRING_(x) #x
+#if ABSL_OPTION_USE_INLINE_NAMESPACE == 1
+// Lengths are part of such a name.
+static_assert(sizeof(WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME)) == 13,
+              "Abseil's inline namespace is not called lts_YYYYMMDD");
+#define WARD_MUTEX "_ZN4absl12" WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME) "5Mutex"
+#else
+#define WARD_MUTEX "_ZN4absl5Mutex"
+#endif
+
+// `symbol` is the function's own part of its name. The real one is weak: which
+// of these there are depends on Abseil's version.
+#define WARD_WRAP(result, name, symbol)                                   \
+  result WardReal##name(absl::Mutex* mutex) __asm__("__real_" WARD_MUTEX  \
+                                                    symbol)               \
+      __attribute__((weak));                                              \
+  result WardWrap##name(absl::Mutex* mutex) __asm__("__wrap_" WARD_MUTEX  \
+                                                    symbol);              \
+  result WardWrap##name(absl::Mutex* mutex) {                             \
+    PointBeforeLock();                                                    \
+    return WardReal##name(mutex);                                         \
+  }
+
+void PointBeforeLock() {
+  if (NoBranchPoints::Exist()) return;
+  if (Scheduler* const scheduler = Scheduler::Current()) {
+    scheduler->Point("locking a mutex");
+  }
+}
+
+WARD_WRAP(void, Lock, "4LockEv")
+WARD_WRAP(void, ReaderLock, "10ReaderLockEv")
+WARD_WRAP(bool, TryLock, "7TryLockEv")
+WARD_WRAP(bool, ReaderTryLock, "13ReaderTryLockEv")
+// As they are called since 2025, with those above for inline functions.
+WARD_WRAP(void, LowerLock, "4lockEv")
+WARD_WRAP(void, LockShared, "11lock_sharedEv")
+WARD_WRAP(bool, LowerTryLock, "8try_lockEv")
+WARD_WRAP(bool, TryLockShared, "15try_lock_sharedEv")
+
 // Called at every branch of code that is compiled with
 // -fsanitize-coverage=trace-pc.
 // NOLINTNEXTLINE(bugprone-reserved-identifier,readability-identifier-naming)
@@ -156,11 +206,30 @@ bool InEffect() {
   return scheduler.now() == start + 2 * time;
 }
 
+// Whether locking a free mutex is a scheduling point.
+bool LocksArePoints() {
+  ReplayStrategy strategy({});
+  const Scheduler scheduler(strategy, {});
+  const size_t steps = scheduler.steps();
+  absl::Mutex mutex;
+  const absl::MutexLock lock(&mutex);
+  return scheduler.steps() == steps + 1;
+}
+
 }  // namespace
 
 void CheckLinkTimeHooks() {
   static const bool kInEffect = InEffect();
-  if (kInEffect) return;
+  static const bool kLocksArePoints = kInEffect && LocksArePoints();
+  if (kLocksArePoints) return;
+  if (kInEffect) {
+    std::cerr << "ward's simulator does not see when a mutex is locked: it does "
+                 "not know this version of Abseil. Add to the test's cc_test "
+                 "(and tell ward's authors): linkopts = "
+                 "[\"-Wl,--wrap=" WARD_MUTEX "4LockEv\", \"-Wl,--wrap=" WARD_MUTEX
+                 "4lockEv\"]\n";
+    abort();
+  }
   std::cerr << "ward's simulator cannot take the place of Abseil's mutexes and "
                "clock: Abseil is in a shared library here. Link the test "
                "statically: `linkstatic = True` in its cc_test, or "

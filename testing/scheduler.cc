@@ -78,8 +78,9 @@ struct Scheduler::Thread {
   absl::Time deadline = absl::InfiniteFuture();
   std::string_view doing = "starting";
 
-  // At which step it last ran.
+  // At which step it last ran, and was last held back by a choice; 0: never.
   size_t ran = 0;
+  size_t held = 0;
 
   sem_t baton;
   bool has_handle = false;
@@ -259,8 +260,9 @@ Scheduler::Thread* Scheduler::Next() {
   bool may_delay = options_.delays;
   while (true) {
     // The one that runs comes first: option 0 is to go on. Then the one that
-    // has not run for the longest time: a single deviation holds a thread back
-    // until the others have had their turns.
+    // has not run for the longest time. Whoever was held back comes after all
+    // others, from then on: a single deviation lets them do as much as they can
+    // without that thread (as PctStrategy's drops do).
     candidates_.clear();
     for (const auto& thread : threads_) {
       if (CanRun(*thread)) candidates_.push_back(thread->id);
@@ -268,7 +270,8 @@ Scheduler::Thread* Scheduler::Next() {
     std::sort(candidates_.begin(), candidates_.end(), [this](int a, int b) {
       const auto turn = [this](int id) {
         const Thread& thread = *threads_[static_cast<size_t>(id)];
-        return std::make_tuple(&thread != running_, thread.ran, id);
+        return std::make_tuple(thread.held, &thread != running_, thread.ran,
+                               id);
       };
       return turn(a) < turn(b);
     });
@@ -292,6 +295,9 @@ Scheduler::Thread* Scheduler::Next() {
       const Choice choice{ChoiceKind::kThread, candidates_.size(), candidates_};
       chosen = strategy_.Choose(choice);
       if (options_.on_choice) options_.on_choice(choice, chosen);
+    }
+    for (size_t i = 0; i < chosen; ++i) {
+      threads_[static_cast<size_t>(candidates_[i])]->held = steps_;
     }
     Thread* const next =
         threads_[static_cast<size_t>(candidates_[chosen])].get();
@@ -416,7 +422,12 @@ bool Scheduler::WaitSemaphore(absl::Time deadline) {
   const bool woken = BlockUntil(
       "waiting for a mutex, condition or notification",
       [&] { return self.tokens > 0; }, deadline);
-  if (woken) --self.tokens;
+  if (woken) {
+    --self.tokens;
+  } else {
+    // What it gave up waiting for may come before it goes on.
+    Point("giving up a wait");
+  }
   return woken;
 }
 

@@ -53,14 +53,34 @@ std::optional<Deviations> ParseDeviations(std::string_view text) {
   return deviations;
 }
 
+RandomStrategy::RandomStrategy(uint64_t seed)
+    : random_(seed), weighted_(Below(random_, 2) == 1) {}
+
+uint64_t RandomStrategy::Weight(int thread) {
+  constexpr size_t kWeights = 5;  // 1, 8, 64, 512, 4096.
+  const auto [known, added] = weights_.try_emplace(thread, 0);
+  if (added) known->second = uint64_t{1} << (3 * Below(random_, kWeights));
+  return known->second;
+}
+
 size_t RandomStrategy::Choose(const Choice& choice) {
-  return choice.kind == ChoiceKind::kThread ? Below(random_, choice.options)
-                                            : ChooseFault(random_, choice);
+  if (choice.kind != ChoiceKind::kThread) return ChooseFault(random_, choice);
+  if (!weighted_) return Below(random_, choice.options);
+  uint64_t sum = 0;
+  for (const int thread : choice.threads) sum += Weight(thread);
+  uint64_t point = random_() % sum;
+  for (size_t i = 0; i < choice.options; ++i) {
+    const uint64_t weight = Weight(choice.threads[i]);
+    if (point < weight) return i;
+    point -= weight;
+  }
+  return 0;
 }
 
 PctStrategy::PctStrategy(uint64_t seed, int depth, size_t length)
     : random_(seed) {
-  for (int i = 1; i < depth; ++i) {
+  const size_t drops = Below(random_, static_cast<size_t>(std::max(depth, 1)));
+  for (size_t i = 0; i < drops; ++i) {
     drops_.push_back(Below(random_, std::max<size_t>(length, 1)));
   }
 }

@@ -35,6 +35,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
+#include "ward/testing/explore.h"
 #include "ward/testing/planted_bugs/planted_server.h"
 
 namespace ward::testing {
@@ -117,6 +118,7 @@ class HitCounter : public PlantedServer {
     if (repaired()) return ++hits_;
     const int hits = hits_;
     if (hits == INT_MAX) return hits;
+    SchedulingPoint();
     hits_ = hits + 1;
     return hits + 1;
   }
@@ -431,6 +433,7 @@ class Rotator : public PlantedServer {
     }
     const int log = log_;
     if (log < 0) return 0;
+    SchedulingPoint();
     close(log);
     log_ = -1;
     return 1;
@@ -438,6 +441,7 @@ class Rotator : public PlantedServer {
   absl::StatusOr<int> Copy() {
     const int copy = open("/dev/null", O_WRONLY | O_CLOEXEC);
     for (int i = 0; i < 3; ++i) {
+      SchedulingPoint();
       if (write(copy, "x", 1) != 1) {
         return absl::InternalError("the copy is closed");
       }
@@ -694,6 +698,7 @@ class FreeList : public PlantedServer {
       const int slot = next_.at(static_cast<size_t>(head.slot));
       if (slot == kSlots) ran_low_ = true;
       next = Next(head, slot);
+      SchedulingPoint();
     } while (!head_.compare_exchange_strong(head, next));
     if (taken_.at(static_cast<size_t>(head.slot)).exchange(true)) {
       return absl::InternalError("a slot has two holders");
@@ -836,6 +841,7 @@ class LazyTable : public PlantedServer {
     absl::MutexLock lock(&mutex_);
     if (ready_) return;
     if (!repaired()) ready_ = true;
+    SchedulingPoint();
     for (int i = 0; i < 3; ++i) numbers_.push_back(i);
     table_ = &numbers_;
     ready_ = true;
@@ -920,6 +926,7 @@ class Document : public PlantedServer {
       while (editing_.exchange(true)) pause();
     }
     ++readers_;
+    SchedulingPoint();
     // A writer is a reader who is alone.
     while (readers_ > 1) pause();
     ++edits_;

@@ -32,45 +32,38 @@ constexpr std::array<SearchName, 3> kSearches = {{
     {Search::kDepthFirst, "depth first"},
 }};
 
-// Not looked for: it takes more runs than a test of this size can make.
-// - At random: a thread has to stand still while others make several calls, and
-//   each of their steps halves the chance.
-// - "double close", PCT: it takes more switches than the default depth has.
-// - Depth first: it takes two deviations or more, of which there are tens of
-//   thousands, or, with delays, hundreds of thousands.
-constexpr uint64_t kTooRare = 0;
-
 // Within how many runs each search must find it: about three times the most
-// that it took with any of several seeds.
+// that it took with any of five seeds; depth first has no seed, and half as much
+// again is for other compilers.
 struct Bounds {
   std::string_view bug;
   std::array<uint64_t, kSearches.size()> runs;
 };
 constexpr Bounds kBounds[] = {
-    {"lost update", {60, 100, 600}},
-    {"unlocked counter", {60, 700, 600}},
-    {"lock order", {250, 550, 550}},
-    {"missed wake-up", {150, 3000, 850}},
-    {"notify one", {150, 2700, 10}},
-    {"use after free", {kTooRare, 800, kTooRare}},
-    {"descriptor leak", {100, 200, 270}},
-    {"double close", {2500, kTooRare, kTooRare}},
-    {"order at start", {6000, 50, 550}},
-    {"order at stop", {kTooRare, 100, 3000}},
-    {"timeout race", {1500, 4000, kTooRare}},
-    {"check then act", {80, 250, 700}},
-    {"ABA", {kTooRare, 6500, kTooRare}},
-    {"short read", {300, 850, 500}},
-    {"failed start", {100, 200, 300}},
-    {"double-checked", {50, 50, 550}},
-    {"two locks", {2700, 2000, kTooRare}},
-    {"livelock", {60, 600, 550}},
+    {"lost update", {120, 300, 80}},
+    {"unlocked counter", {50, 190, 80}},
+    {"lock order", {120, 450, 70}},
+    {"missed wake-up", {150, 1000, 90}},
+    {"notify one", {650, 20, 20}},
+    {"use after free", {35000, 700, 90}},
+    {"descriptor leak", {350, 550, 80}},
+    {"double close", {2000, 65000, 9000}},
+    {"order at start", {140, 30, 50}},
+    {"order at stop", {120, 50, 20}},
+    {"timeout race", {850, 4500, 9500}},
+    {"check then act", {140, 450, 70}},
+    {"ABA", {15000, 2000, 100}},
+    {"short read", {2000, 1500, 100}},
+    {"failed start", {300, 500, 90}},
+    {"double-checked", {150, 550, 70}},
+    {"two locks", {500, 550, 70}},
+    {"livelock", {50, 300, 70}},
 };
 
 // What takes more runs than this is looked for with --test_env=WARD_AT_LENGTH=1,
 // as .ci/run does.
 uint64_t MostRuns() {
-  constexpr uint64_t kQuick = 100;
+  constexpr uint64_t kQuick = 500;
   return EnvironmentNumber("WARD_AT_LENGTH", 0) != 0 ? UINT64_MAX : kQuick;
 }
 
@@ -100,8 +93,8 @@ TEST_P(PlantedBugsTest, IsFoundReplayedAndSimplified) {
   ASSERT_NE(bounds, std::end(kBounds)) << bug.name;
   for (size_t i = 0; i < kSearches.size(); ++i) {
     std::cout << bug.name << ", " << kSearches[i].name << ": ";
-    if (bounds->runs[i] == kTooRare || bounds->runs[i] > MostRuns()) {
-      std::cout << "not looked for" << std::endl;
+    if (bounds->runs[i] > MostRuns()) {
+      std::cout << "not looked for in so few runs" << std::endl;
       continue;
     }
     const Exploration exploration =
