@@ -1,5 +1,7 @@
-// What abstract_server.h promises, seen from outside: real forks, sockets and
-// signals.
+// What abstract_server.h promises and only the real kernel shows: descriptors
+// and their table, files and their modes, processes, signals, users, and the
+// standard error. All else is tested in every mode: clients_test, every_mode_test,
+// life_test, messages_test, owners_test, synchronous_test.
 
 #include "ward/server/abstract_server.h"
 
@@ -125,41 +127,6 @@ TEST_F(AbstractServerTest, EachStartedServerHasARandomStateOfItsOwn) {
   }
 }
 
-// The original's case 2.
-TEST_F(AbstractServerTest, AWrongPasswordGetsAnError) {
-  TestServer server(Shared());
-  server.set_ignore_password_errors(true);
-  ServerOptions options = Shared();
-  options.password = Secret("another password");
-  TestServer stranger(std::move(options));
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(stranger, "echo", "x"),
-              FailsWith(reason::kInvalidPassword, "password"));
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-// The original's case 3.
-TEST_F(AbstractServerTest, StopsAndStartsThreeTimesOver) {
-  TestServer server;
-  for (int i = 0; i < 3; ++i) {
-    ASSERT_THAT(server.Start(), IsOk());
-    EXPECT_THAT(Call(server, "echo", i), IsOkAndHolds(absl::StrCat(i)));
-    ASSERT_THAT(server.Stop(), IsOk());
-  }
-}
-
-// The original's case 4.
-TEST_F(AbstractServerTest, ASecondStartIsRefusedAndTheFirstServerGoesOn) {
-  TestServer server;
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(server.Start(),
-              FailsWith(reason::kServerAlreadyStarted,
-                        absl::StrCat("process ", server.server_pid())));
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
 // --- what it tells about itself ---
 
 TEST_F(AbstractServerTest, TellsWhetherWhereAndAsWhatItIsStarted) {
@@ -178,19 +145,6 @@ TEST_F(AbstractServerTest, TellsWhetherWhereAndAsWhatItIsStarted) {
   }
 }
 
-TEST_F(AbstractServerTest, KnowsInTheServerThatItIsTheServer) {
-  TestServer server(Shared());
-  server.DefineMessageHandler("who", [&server](MessageChannel& channel) {
-    return channel.Write(server.started(), server.server_pid() == getpid(),
-                         server.socket_filename());
-  });
-  ASSERT_THAT(server.Start(), IsOk());
-  const absl::StatusOr<Message> reply = CallServer(server, "who");
-  ASSERT_THAT(reply, IsOk());
-  EXPECT_THAT(reply->parts(), ElementsAre("true", "true", path()));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
 TEST_F(AbstractServerTest, AChosenPathIsKnownBeforeAndAfter) {
   TestServer server(Shared());
   EXPECT_EQ(server.socket_filename(), path());
@@ -199,40 +153,6 @@ TEST_F(AbstractServerTest, AChosenPathIsKnownBeforeAndAfter) {
   ASSERT_THAT(server.Stop(), IsOk());
   EXPECT_EQ(server.socket_filename(), path());
   EXPECT_FALSE(Exists(path()));
-}
-
-TEST_F(AbstractServerTest, HasTheAttributesOfTheOriginal) {
-  TestServer server;
-  EXPECT_FALSE(server.ignore_password_errors());
-  server.set_ignore_password_errors(true);
-  EXPECT_TRUE(server.ignore_password_errors());
-
-  EXPECT_EQ(server.max_idle_time(), absl::ZeroDuration());
-  server.set_max_idle_time(absl::Minutes(5));
-  EXPECT_EQ(server.max_idle_time(), absl::Minutes(5));
-
-  EXPECT_EQ(server.next_cleaning_time(), absl::InfiniteFuture());
-  server.set_next_cleaning_time(absl::UnixEpoch());
-  EXPECT_EQ(server.next_cleaning_time(), absl::UnixEpoch());
-
-  EXPECT_EQ(TestServer(Shared()).password().Expose(), "the right password");
-  EXPECT_EQ(server.password().Expose().size(), 64u);
-  EXPECT_FALSE(TestServer().password().Matches(server.password().Expose()));
-}
-
-TEST_F(AbstractServerTest, WhatIsNotStartedCanNeitherBeStoppedNorReached) {
-  TestServer server;
-  EXPECT_THAT(server.Stop(), FailsWith(reason::kServerNotStarted));
-  EXPECT_THAT(Call(server, "echo", "x"),
-              FailsWith(reason::kServerNotStarted, "Start()"));
-  ASSERT_THAT(server.Start(), IsOk());
-  ASSERT_THAT(server.Stop(), IsOk());
-  EXPECT_THAT(server.Stop(), FailsWith(reason::kServerNotStarted));
-  EXPECT_THAT(Call(server, "echo", "x"), FailsWith(reason::kServerNotStarted));
-
-  TestServer somewhere(Shared());
-  EXPECT_THAT(Call(somewhere, "echo", "x"),
-              FailsWith(reason::kServerUnreachable, path()));
 }
 
 TEST_F(AbstractServerTest, TheDestructorStopsTheServer) {
@@ -249,85 +169,6 @@ TEST_F(AbstractServerTest, TheDestructorStopsTheServer) {
 }
 
 // --- Connect ---
-
-TEST_F(AbstractServerTest, ManyThreadsConnectAtOnce) {
-  TestServer server;
-  ASSERT_THAT(server.Start(), IsOk());
-  std::atomic<int> right{0};
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 8; ++i) {
-    threads.emplace_back([&, i] {
-      for (int j = 0; j < 25; ++j) {
-        const std::string text = absl::StrCat(i, ".", j);
-        const absl::StatusOr<std::string> reply = Call(server, "echo", text);
-        EXPECT_THAT(reply, IsOkAndHolds(text));
-        if (reply.ok()) ++right;
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(right, 8 * 25);
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(AbstractServerTest, ConnectReturnsWhatItsFunctionReturns) {
-  TestServer server;
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(server.Connect([](MessageChannel&) {
-    return MakeError(kOutOfPaper, "as I said");
-  }),
-              FailsWith(kOutOfPaper, "as I said"));
-  EXPECT_THAT(server.Connect([](MessageChannel&) { return absl::OkStatus(); }),
-              IsOk());
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(AbstractServerTest, OneConnectionServesOneHandlersCall) {
-  TestServer server;
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(server.Connect([](MessageChannel& channel) -> absl::Status {
-    WARD_RETURN_IF_ERROR(channel.Write("echo", "x"));
-    WARD_RETURN_IF_ERROR(channel.Read().status());
-    return channel.Read().status();
-  }),
-              FailsWith(reason::kEndOfStream));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(AbstractServerTest, BothSidesReadAndWriteAsOftenAsTheyLike) {
-  TestServer server;
-  server.DefineMessageHandler(
-      "sum", [](MessageChannel& channel, int count) -> absl::Status {
-        int64_t sum = 0;
-        for (int i = 0; i < count; ++i) {
-          WARD_RETURN_IF_ERROR(channel.Write("next"));
-          WARD_ASSIGN_OR_RETURN(Message message, channel.Read());
-          WARD_ASSIGN_OR_RETURN(const auto values, message.Unpack<int64_t>());
-          sum += std::get<0>(values);
-        }
-        WARD_RETURN_IF_ERROR(channel.WriteScalar("the sum follows"));
-        return channel.Write(sum);
-      });
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(server.Connect([](MessageChannel& channel) -> absl::Status {
-    constexpr int kCount = 100;
-    WARD_RETURN_IF_ERROR(channel.Write("sum", kCount));
-    for (int i = 0; i < kCount; ++i) {
-      WARD_ASSIGN_OR_RETURN(const Message asked, channel.Read());
-      EXPECT_THAT(asked.parts(), ElementsAre("next"));
-      WARD_RETURN_IF_ERROR(channel.Write(i));
-    }
-    std::string scalar;
-    WARD_RETURN_IF_ERROR(channel.ReadScalar(scalar));
-    EXPECT_EQ(scalar, "the sum follows");
-    WARD_ASSIGN_OR_RETURN(const Message sum, channel.Read());
-    EXPECT_THAT(sum.parts(), ElementsAre("4950"));
-    return absl::OkStatus();
-  }),
-              IsOk());
-  EXPECT_THAT(server.Stop(), IsOk());
-}
 
 TEST_F(AbstractServerTest, ConnectGivesUpWhenTheQueueStaysFull) {
   ServerOptions options = Shared();
@@ -354,71 +195,6 @@ TEST_F(AbstractServerTest, ConnectGivesUpWhenTheQueueStaysFull) {
 }
 
 // --- hooks ---
-
-TEST_F(AbstractServerTest, CallsEachHookOnceInTheRightProcessAndOrder) {
-  Diary diary;
-  TestServer server(WithDiary(diary));
-  const auto note = [fd = diary.fd(), owner = getpid()](std::string_view what) {
-    return [=] {
-      WriteAll(fd, absl::StrCat(what, getpid() == owner ? " in owner; "
-                                                        : " in server; "));
-      return absl::OkStatus();
-    };
-  };
-  server.before_fork = note("before fork");
-  server.initialize = note("initialize");
-  server.finalize = note("finalize");
-  server.DefineMessageHandler("note", [note](MessageChannel& channel) {
-    (void)note("serve")();
-    return channel.Write("noted");
-  });
-  std::string expected;
-  for (int i = 0; i < 2; ++i) {
-    ASSERT_THAT(server.Start(), IsOk());
-    ASSERT_THAT(Call(server, "note"), IsOkAndHolds("noted"));
-    ASSERT_THAT(server.Stop(), IsOk());
-    expected +=
-        "before fork in owner; initialize in server; serve in server; "
-        "finalize in server; ";
-  }
-  EXPECT_EQ(diary.ReadAll(), expected);
-}
-
-TEST_F(AbstractServerTest, WhatAHookReturnsIsReturnedByStartAndNothingIsLeft) {
-  Diary diary;
-  TestServer server(WithDiary(diary));
-  server.finalize = diary.Writes("finalized");
-  const auto fails = [] { return MakeError(kOutOfPaper, "tray 2"); };
-  const auto throws = []() -> absl::Status {
-    throw std::runtime_error("paper jam");
-  };
-  const auto throws_anything = []() -> absl::Status { throw 42; };
-
-  server.before_fork = fails;
-  EXPECT_THAT(server.Start(), FailsWith(kOutOfPaper, "tray 2"));
-  server.before_fork = throws;
-  EXPECT_THAT(server.Start(),
-              FailsWith(reason::kUserCodeThrew, "BeforeFork threw: paper jam"));
-  server.before_fork = nullptr;
-  server.initialize = fails;
-  EXPECT_THAT(server.Start(), FailsWith(kOutOfPaper, "tray 2"));
-  server.initialize = throws;
-  EXPECT_THAT(server.Start(), FailsWith(reason::kUserCodeThrew,
-                                        "InitializeServer threw: paper jam"));
-  server.initialize = throws_anything;
-  EXPECT_THAT(server.Start(),
-              FailsWith(reason::kUserCodeThrew, "no std::exception"));
-  EXPECT_FALSE(server.started());
-  EXPECT_EQ(server.server_pid(), 0);
-  EXPECT_FALSE(Exists(path()));
-
-  // FinalizeServer belongs to an initialization that succeeded.
-  server.initialize = nullptr;
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(server.Stop(), IsOk());
-  EXPECT_EQ(diary.ReadAll(), "finalized\n");
-}
 
 TEST_F(AbstractServerTest,
        AFinalizeServerThatFailsIsLoggedAndMakesItExitWith1) {
@@ -468,24 +244,6 @@ TEST_F(AbstractServerTest, ClosesWhatIsOpenButForWhatItWasToldToKeep) {
 
 // --- Start's other errors ---
 
-TEST_F(AbstractServerTest, AServerThatIsNotReadyInTimeIsKilled) {
-  ServerOptions options = Shared();
-  options.launch.start_timeout = absl::Milliseconds(100);
-  TestServer server(std::move(options));
-  server.initialize = []() -> absl::Status {
-    while (true) pause();
-  };
-  const Stopwatch watch;
-  EXPECT_THAT(server.Start(), FailsWith(reason::kTimedOut, "100ms"));
-  EXPECT_GE(watch.Elapsed(), absl::Milliseconds(100));
-  EXPECT_FALSE(server.started());
-  EXPECT_FALSE(Exists(path()));
-  server.initialize = nullptr;
-  // The limit is for the start alone.
-  TestServer patient(Shared());
-  EXPECT_THAT(patient.Start(), IsOk());
-}
-
 TEST_F(AbstractServerTest, AServerThatDiesBeforeItIsReadyIsReported) {
   TestServer server;
   server.initialize = []() -> absl::Status { _exit(3); };
@@ -514,33 +272,6 @@ TEST_F(AbstractServerTest, StartsRightAfterThreadsWereJoined) {
 }
 
 // --- signals ---
-
-TEST_F(AbstractServerTest, TermAndIntFinishThroughFinalizeServerWithCode0) {
-  for (const int signal : {SIGTERM, SIGINT}) {
-    Diary diary;
-    TestServer server(WithDiary(diary));
-    server.finalize = diary.Writes("finalized");
-    ASSERT_THAT(server.Start(), IsOk());
-    const FileDescriptor pidfd = OpenPidfd(server.server_pid());
-    ASSERT_EQ(kill(server.server_pid(), signal), 0);
-    ASSERT_TRUE(Ends(pidfd.get()));
-    EXPECT_TRUE(server.started());  // Until it is stopped.
-    EXPECT_FALSE(Exists(path()));
-    EXPECT_THAT(Call(server, "echo", "x"),
-                FailsWith(reason::kServerDied, "exited with code 0"));
-    EXPECT_THAT(server.Stop(), IsOk());
-    EXPECT_EQ(diary.ReadAll(), "finalized\n");
-  }
-}
-
-TEST_F(AbstractServerTest, HupAndPipeAreIgnored) {
-  TestServer server;
-  ASSERT_THAT(server.Start(), IsOk());
-  ASSERT_EQ(kill(server.server_pid(), SIGHUP), 0);
-  ASSERT_EQ(kill(server.server_pid(), SIGPIPE), 0);
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
 
 TEST_F(AbstractServerTest, OtherSignalsDoWhatTheyDoByDefault) {
   TestServer server;
@@ -631,90 +362,9 @@ TEST_F(AbstractServerTest, WorkersBlockAllSignals) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
-TEST_F(AbstractServerTest, ASignalThatCanHaveNoHandlerFailsStart) {
-  for (const int signal : {SIGKILL, SIGSTOP, 0, -1, 1000}) {
-    TestServer server;
-    server.DefineSignalHandler(signal, [] {});
-    EXPECT_THAT(server.Start(), FailsWith(reason::kInvalidSignal,
-                                          absl::StrCat("signal ", signal)));
-    EXPECT_FALSE(server.started());
-  }
-}
-
 // --- StartSynchronously ---
 
-class StartSynchronouslyTest : public AbstractServerTest {
- protected:
-  // Runs `server` on a thread of this process.
-  void Start(TestServer& server) {
-    auto listener = Environment::Posix().Listen({path()});
-    ASSERT_THAT(listener, IsOk());
-    auto ends = Environment::Posix().CreateTransportPair();
-    ASSERT_THAT(ends, IsOk());
-    owner_ = std::make_unique<MessageChannel>(std::move(ends->first));
-    thread_ = std::thread([this, &server, listener = *std::move(listener),
-                           end = std::move(ends->second)]() mutable {
-      status_ = server.StartSynchronously(std::move(listener), std::move(end));
-    });
-  }
-
-  // Waits for its end and returns what it returned.
-  absl::Status Join() {
-    thread_.join();
-    owner_.reset();
-    return status_;
-  }
-
-  std::unique_ptr<MessageChannel> owner_;
-
- private:
-  std::thread thread_;
-  absl::Status status_;
-};
-
-TEST_F(StartSynchronouslyTest, ServesUntilTheOwnersEndIsClosed) {
-  std::string hooks;
-  TestServer server(Shared());
-  server.before_fork = [&] {
-    hooks += "before fork;";
-    return absl::OkStatus();
-  };
-  server.initialize = [&] {
-    hooks += "initialize;";
-    return absl::OkStatus();
-  };
-  server.finalize = [&] {
-    hooks += "finalize;";
-    return absl::OkStatus();
-  };
-  TestServer client(Shared());
-  Start(server);
-  ASSERT_THAT(owner_->Read(), IsOk());  // It is ready.
-  EXPECT_THAT(Call(client, "echo", "x"), IsOkAndHolds("x"));
-  owner_->Close();
-  EXPECT_THAT(Join(), IsOk());
-  EXPECT_EQ(hooks, "initialize;finalize;");
-  EXPECT_FALSE(server.started());
-  EXPECT_FALSE(Exists(path()));
-  EXPECT_THAT(Call(client, "echo", "x"), FailsWith(reason::kServerUnreachable));
-}
-
-TEST_F(StartSynchronouslyTest, QuitsAtAWordOfItsOwner) {
-  TestServer server(Shared());
-  Start(server);
-  ASSERT_THAT(owner_->Read(), IsOk());
-  ASSERT_THAT(owner_->Write("quit"), IsOk());
-  EXPECT_THAT(Join(), IsOk());
-}
-
-TEST_F(StartSynchronouslyTest, QuitsAtOnceWhenItsOwnerIsGoneAlready) {
-  TestServer server(Shared());
-  Start(server);
-  owner_->Close();
-  EXPECT_THAT(Join(), IsOk());
-}
-
-TEST_F(StartSynchronouslyTest, QuitsAtTermAndPutsBackAllSignalsAsFound) {
+TEST_F(AbstractServerTest, QuitsAtTermAndPutsBackAllSignalsAsFound) {
   // A mask and dispositions of every kind, which the fixture and this test
   // compare afterwards.
   struct sigaction mine {};
@@ -773,375 +423,9 @@ TEST_F(StartSynchronouslyTest, QuitsAtTermAndPutsBackAllSignalsAsFound) {
   }
 }
 
-TEST_F(StartSynchronouslyTest,
-       AFailureBeforeItServesIsReturnedAndToldToTheOwner) {
-  TestServer server(Shared());
-  server.initialize = [] { return MakeError(kOutOfPaper, "tray 2"); };
-  Start(server);
-  EXPECT_THAT(owner_->Read(), FailsWith(kOutOfPaper, "tray 2"));
-  EXPECT_THAT(Join(), FailsWith(kOutOfPaper, "tray 2"));
-  EXPECT_FALSE(Exists(path()));
-}
-
-TEST_F(StartSynchronouslyTest, ReturnsWhatFinalizeServerReturns) {
-  TestServer server(Shared());
-  server.finalize = [] { return MakeError(kOutOfPaper, "tray 2"); };
-  Start(server);
-  ASSERT_THAT(owner_->Read(), IsOk());
-  owner_->Close();
-  EXPECT_THAT(Join(), FailsWith(kOutOfPaper, "tray 2"));
-}
-
-TEST_F(StartSynchronouslyTest, IsRefusedWhileAnotherServerHasTheSignals) {
-  auto signals = Environment::Posix().TakeSignals({});
-  ASSERT_THAT(signals, IsOk());
-  TestServer server(Shared());
-  Start(server);
-  EXPECT_THAT(owner_->Read(), FailsWith(reason::kSignalsTaken));
-  EXPECT_THAT(Join(), FailsWith(reason::kSignalsTaken));
-  EXPECT_FALSE(Exists(path()));
-}
-
-TEST_F(StartSynchronouslyTest, KnowsThatItIsStarted) {
-  TestServer server(Shared());
-  absl::Status second;
-  server.initialize = [&] {
-    EXPECT_TRUE(server.started());
-    EXPECT_EQ(server.server_pid(), getpid());
-    second = server.Start();
-    return absl::OkStatus();
-  };
-  Start(server);
-  EXPECT_THAT(owner_->Read(), IsOk());
-  owner_->Close();
-  EXPECT_THAT(Join(), IsOk());
-  EXPECT_THAT(second, FailsWith(reason::kServerAlreadyStarted));
-  EXPECT_EQ(server.server_pid(), 0);
-}
-
-TEST_F(StartSynchronouslyTest, WaitsForAHandlerThatDoesNotHeedItsCutChannel) {
-  ServerOptions options = Shared();
-  options.drain_time = absl::Milliseconds(10);
-  TestServer server(std::move(options));
-  std::atomic<bool> finished{false};
-  server.DefineMessageHandler("linger", [&](MessageChannel& channel) {
-    (void)channel.Write("here");
-    (void)channel.Read();                      // Until it is cut ...
-    absl::SleepFor(absl::Milliseconds(1200));  // ... and past all patience.
-    finished = true;
-    return absl::OkStatus();
-  });
-  TestServer client(Shared());
-  Start(server);
-  ASSERT_THAT(owner_->Read(), IsOk());
-  EXPECT_THAT(client.Connect([&](MessageChannel& channel) -> absl::Status {
-    WARD_RETURN_IF_ERROR(channel.Write("linger"));
-    WARD_RETURN_IF_ERROR(channel.Read().status());
-    owner_->Close();
-    return channel.Read().status();
-  }),
-              FailsWith(reason::kEndOfStream));
-  EXPECT_THAT(Join(), IsOk());
-  EXPECT_TRUE(finished);
-}
-
 // --- messages and handlers ---
 
-absl::Status Reverse(MessageChannel& channel, const std::string& text) {
-  return channel.Write(std::string(text.rbegin(), text.rend()));
-}
-
-struct Adder {
-  int base;
-  absl::StatusOr<int> operator()(int number) const { return base + number; }
-};
-
-// A handler of each shape that message_handler.h lists.
-class Shapes : public TestServer {
- public:
-  Shapes() {
-    DefineMessageHandler("method", &Shapes::Method);
-    DefineMessageHandler("const_method", &Shapes::ConstMethod);
-    DefineMessageHandler("function", &Reverse);
-    DefineMessageHandler("functor", Adder{1000});
-    DefineMessageHandler("std_function",
-                         std::function<absl::StatusOr<bool>(bool)>(
-                             [](bool truth) { return !truth; }));
-    DefineMessageHandler("nothing", []() { return absl::OkStatus(); });
-    DefineMessageHandler("proto", &Shapes::Proto);
-    DefineMessageHandler("log", &Shapes::Log);
-    DefineMessageHandler("open", &Shapes::Open);
-    DefineMessageHandler("anything", &Shapes::Anything);
-    DefineMessageHandler(
-        "bounce",
-        [](Message message) -> absl::StatusOr<Message> { return message; });
-    DefineMessageHandler(
-        "numbers",
-        [](MessageChannel& channel, int64_t a, uint8_t b, double c, float d,
-           std::string_view e) { return channel.Write(a, b, c, d, e); });
-    DefineMessageHandler("calls", [this](MessageChannel& channel) {
-      return channel.Write(calls_.load());
-    });
-  }
-
- private:
-  absl::Status Method(MessageChannel& channel, std::string_view name, int age) {
-    ++calls_;
-    return channel.Write(absl::StrCat(name, " is ", age));
-  }
-  absl::StatusOr<std::string> ConstMethod(std::string a, std::string b) const {
-    return a + b;
-  }
-  absl::StatusOr<proto::Error> Proto(const proto::Error& request) {
-    proto::Error reply;
-    reply.set_code(request.code() + 1);
-    reply.set_text(absl::StrCat("re: ", request.text()));
-    return reply;
-  }
-  absl::Status Log(FileDescriptor where, std::string line) {
-    ++calls_;
-    WriteAll(where.get(), line);
-    return absl::OkStatus();
-  }
-  absl::StatusOr<FileDescriptor> Open(std::string file) {
-    FileDescriptor opened(open(file.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!opened.is_open())
-      return SystemError(errno, absl::StrCat("open ", file));
-    return opened;
-  }
-  absl::Status Anything(MessageChannel& channel, Message message) {
-    return channel.Write(message.name(), message.arguments().size(),
-                         message.descriptors().size());
-  }
-
-  std::atomic<int> calls_{0};
-};
-
-class MessagesTest : public AbstractServerTest {
- protected:
-  void SetUp() override {
-    AbstractServerTest::SetUp();
-    server_ = std::make_unique<Shapes>();
-    ASSERT_THAT(server_->Start(), IsOk());
-  }
-  void TearDown() override {
-    EXPECT_THAT(server_->Stop(), IsOk());
-    server_.reset();
-    AbstractServerTest::TearDown();
-  }
-
-  std::unique_ptr<Shapes> server_;
-};
-
-TEST_F(MessagesTest, AHandlerMayHaveAnyListedShape) {
-  EXPECT_THAT(Call(*server_, "method", "Joe", 42), IsOkAndHolds("Joe is 42"));
-  EXPECT_THAT(Call(*server_, "const_method", "a", "b"), IsOkAndHolds("ab"));
-  EXPECT_THAT(Call(*server_, "function", "abc"), IsOkAndHolds("cba"));
-  EXPECT_THAT(Call(*server_, "functor", 7), IsOkAndHolds("1007"));
-  EXPECT_THAT(Call(*server_, "std_function", false), IsOkAndHolds("true"));
-  // One that returns no value and writes none has no reply.
-  EXPECT_THAT(Call(*server_, "nothing"), FailsWith(reason::kEndOfStream));
-}
-
-TEST_F(MessagesTest, ArgumentsAreConvertedBothWaysWithoutLoss) {
-  const std::string binary("\0\xff\n\0x", 5);
-  const absl::StatusOr<Message> reply = CallServer(
-      *server_, "numbers", INT64_MIN, uint8_t{255}, 0.1, 1.5e-30F, binary);
-  ASSERT_THAT(reply, IsOk());
-  EXPECT_THAT(reply->parts(), ElementsAre("-9223372036854775808", "255", "0.1",
-                                          "1.5e-30", binary));
-}
-
-TEST_F(MessagesTest, ProtobufMessagesGoInAndOut) {
-  proto::Error request;
-  request.set_code(41);
-  request.set_text("hello");
-  absl::StatusOr<Message> reply = CallServer(*server_, "proto", request);
-  ASSERT_THAT(reply, IsOk());
-  const auto values = reply->Unpack<proto::Error>();
-  ASSERT_THAT(values, IsOk());
-  EXPECT_EQ(std::get<0>(*values).code(), 42);
-  EXPECT_EQ(std::get<0>(*values).text(), "re: hello");
-  EXPECT_THAT(Call(*server_, "proto", "\xff no protobuf"),
-              FailsWith(reason::kInvalidArguments, "protobuf"));
-}
-
-TEST_F(MessagesTest, AHandlerWithAMessageGetsEverythingUnconverted) {
-  const Pipe pipe = MakePipe();
-  const absl::StatusOr<Message> reply =
-      CallServer(*server_, "anything", "a", 1, pipe.read, "", pipe.write);
-  ASSERT_THAT(reply, IsOk());
-  EXPECT_THAT(reply->parts(), ElementsAre("anything", "3", "2"));
-
-  const absl::StatusOr<Message> bounced =
-      CallServer(*server_, "bounce", "a", pipe.read);
-  ASSERT_THAT(bounced, IsOk());
-  EXPECT_THAT(bounced->parts(), ElementsAre("bounce", "a"));
-  EXPECT_EQ(bounced->descriptors().size(), 1u);
-}
-
-TEST_F(MessagesTest, TheServerWritesToAFileOfTheClients) {
-  Pipe pipe = MakePipe();
-  EXPECT_THAT(Call(*server_, "log", pipe.write, "a line"),
-              FailsWith(reason::kEndOfStream));  // It has no reply.
-  // Its copy is closed, as the end of this read shows.
-  pipe.write.Reset();
-  EXPECT_EQ(ReadToEnd(pipe.read.get()), "a line");
-}
-
-TEST_F(MessagesTest, TheServerPassesAnOpenFileBack) {
-  const std::string file = directory() + "/file";
-  WriteAll(FileDescriptor(open(file.c_str(), O_WRONLY | O_CREAT, 0600)).get(),
-           "content");
-  const absl::StatusOr<Message> reply = CallServer(*server_, "open", file);
-  ASSERT_THAT(reply, IsOk());
-  ASSERT_EQ(reply->descriptors().size(), 1u);
-  EXPECT_EQ(ReadToEnd(reply->descriptors()[0].get()), "content");
-  EXPECT_EQ(fcntl(reply->descriptors()[0].get(), F_GETFD), FD_CLOEXEC);
-  ASSERT_EQ(unlink(file.c_str()), 0);
-  EXPECT_EQ(CallServer(*server_, "open", file).status().code(),
-            absl::StatusCode::kNotFound);
-}
-
-TEST_F(MessagesTest, AMessageThatDoesNotFitIsAnsweredAndTheHandlerNotCalled) {
-  const Pipe pipe = MakePipe();
-  const auto refused = [](std::string_view text) {
-    return FailsWith(reason::kInvalidArguments, text);
-  };
-  EXPECT_THAT(Call(*server_, "method"), refused("2 arguments"));
-  EXPECT_THAT(Call(*server_, "method", "Joe"), refused("got 1 argument"));
-  EXPECT_THAT(Call(*server_, "method", "Joe", 1, 2), refused("got 3"));
-  EXPECT_THAT(Call(*server_, "method", "Joe", "12x"), refused("argument 2"));
-  EXPECT_THAT(Call(*server_, "method", "Joe", ""), refused("argument 2"));
-  EXPECT_THAT(Call(*server_, "method", "Joe", INT64_MAX),
-              refused("argument 2"));
-  EXPECT_THAT(Call(*server_, "method", "Joe", 1.5), refused("argument 2"));
-  EXPECT_THAT(Call(*server_, "method", "Joe", 1, pipe.read),
-              refused("1 descriptor"));
-  EXPECT_THAT(Call(*server_, "log", "a line"), refused("0 descriptors"));
-  EXPECT_THAT(Call(*server_, "numbers", 1, 256, 1, 1, ""),
-              refused("argument 2"));
-  EXPECT_THAT(Call(*server_, "std_function", "yes"), refused("true or false"));
-  // It may be a secret.
-  EXPECT_THAT(Call(*server_, "method", "Joe", "s3cret").status().message(),
-              Not(HasSubstr("s3cret")));
-  EXPECT_THAT(Call(*server_, "calls"), IsOkAndHolds("0"));
-  EXPECT_THAT(Call(*server_, "method", "Joe", 1), IsOk());
-  EXPECT_THAT(Call(*server_, "calls"), IsOkAndHolds("1"));
-}
-
-TEST_F(AbstractServerTest, AnUnknownMessageIsAnsweredWithTheKnownOnes) {
-  TestServer server;
-  server.DefineMessageHandler("apple", [] { return absl::OkStatus(); });
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "pear", 1),
-              FailsWith(reason::kUnknownMessage,
-                        "\"pear\"; it knows: apple, echo, hold"));
-  EXPECT_THAT(Call(server, ""), FailsWith(reason::kUnknownMessage));
-  // What a peer calls it gets no further than it is fit for a log.
-  const absl::Status strange =
-      Call(server, std::string(1000, 'x') + "\n").status();
-  EXPECT_THAT(strange, FailsWith(reason::kUnknownMessage, "xxx...\""));
-  EXPECT_LT(strange.message().size(), 300u);
-  EXPECT_THAT(Call(server, "a\n\xff").status().message(),
-              HasSubstr("\"a\\n\\xff\""));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(AbstractServerTest, ASecondDefinitionReplacesTheFirst) {
-  TestServer server;
-  server.DefineMessageHandler("echo", [](MessageChannel& channel) {
-    return channel.Write("replaced");
-  });
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "echo"), IsOkAndHolds("replaced"));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(AbstractServerTest, AnErrorOfAHandlerReachesTheClientIntact) {
-  TestServer server;
-  server.DefineMessageHandler(
-      "print", []() { return MakeError(kOutOfPaper, "tray 2 is empty"); });
-  server.DefineMessageHandler(
-      "plain", []() { return absl::NotFoundError("no reason given"); });
-  server.DefineMessageHandler("late", [](MessageChannel& channel) {
-    (void)channel.Write("first");
-    return MakeError(kOutOfPaper, "tray 3");
-  });
-  // Of another connection, not of the client's.
-  server.DefineMessageHandler("lost", []() {
-    return MakeError(reason::kConnectionLost, "the printer is gone");
-  });
-  server.DefineMessageHandler("ended", []() {
-    return MakeError(reason::kEndOfStream, "the printer has hung up");
-  });
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "print"),
-              FailsWith(kOutOfPaper, "message \"print\": tray 2 is empty"));
-  EXPECT_EQ(Call(server, "plain").status(),
-            absl::NotFoundError("message \"plain\": no reason given"));
-  EXPECT_THAT(server.Connect([](MessageChannel& channel) -> absl::Status {
-    WARD_RETURN_IF_ERROR(channel.Write("late"));
-    WARD_RETURN_IF_ERROR(channel.Read().status());
-    return channel.Read().status();
-  }),
-              FailsWith(kOutOfPaper, "tray 3"));
-  EXPECT_THAT(Call(server, "lost"),
-              FailsWith(reason::kConnectionLost, "the printer is gone"));
-  EXPECT_THAT(Call(server, "ended"),
-              FailsWith(reason::kEndOfStream, "the printer has hung up"));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(AbstractServerTest, AnExceptionOfAHandlerIsAnErrorOfItsClientAlone) {
-  TestServer server;
-  server.DefineMessageHandler(
-      "throw", []() -> absl::Status { throw std::runtime_error("paper jam"); });
-  server.DefineMessageHandler("throw_anything",
-                              []() -> absl::Status { throw 42; });
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "throw"),
-              FailsWith(reason::kUserCodeThrew, "paper jam"));
-  EXPECT_THAT(Call(server, "throw_anything"),
-              FailsWith(reason::kUserCodeThrew));
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(AbstractServerTest, TheFirstMessageHasLimitsOfItsOwn) {
-  ServerOptions options;
-  options.first_message_limits = {1000, 10, 1};
-  TestServer server(std::move(options));
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "echo", std::string(1000, 'x')),
-              FailsWith(reason::kFrameTooLarge, "first message"));
-  EXPECT_THAT(Call(server, "echo", "", "", "", "", "", "", "", "", "", ""),
-              FailsWith(reason::kFrameTooLarge, "parts"));
-  const Pipe pipe = MakePipe();
-  EXPECT_FALSE(Call(server, "echo", pipe.read, pipe.write).ok());
-  // All later ones may be larger.
-  EXPECT_THAT(server.Connect([](MessageChannel& channel) -> absl::Status {
-    WARD_RETURN_IF_ERROR(channel.Write("hold"));
-    WARD_RETURN_IF_ERROR(channel.Read().status());
-    WARD_RETURN_IF_ERROR(channel.Write(std::string(1000000, 'x')));
-    return channel.Read().status();
-  }),
-              IsOk());
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
 // --- who may be a client ---
-
-TEST_F(AbstractServerTest, APasswordThatIsMissingIsAWrongOne) {
-  TestServer server(Shared());
-  server.set_ignore_password_errors(true);
-  ASSERT_THAT(server.Start(), IsOk());
-  MessageChannel channel(RawConnect(path()));
-  ASSERT_THAT(channel.Write("echo", "x"), IsOk());
-  EXPECT_THAT(channel.Read(), FailsWith(reason::kInvalidPassword, "missing"));
-  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
 
 TEST_F(AbstractServerTest, WrongPasswordsAreLoggedSparserAndSparserOrNotAtAll) {
   for (const bool ignore : {false, true}) {
@@ -1199,38 +483,6 @@ TEST_F(AbstractServerTest, NoLogAndNoErrorTextHasThePassword) {
   EXPECT_THAT(texts, Not(HasSubstr("an unfit word")));
 }
 
-TEST_F(AbstractServerTest, AdmitPeerDecidesOnTheKernelsWord) {
-  Diary diary;
-  ServerOptions options = WithDiary(diary);
-  options.admit_peer = [fd = diary.fd()](const PeerCredentials& peer) {
-    WriteAll(fd, absl::StrCat(peer.pid, " ", peer.uid, " ", peer.gid, "\n"));
-    return false;
-  };
-  TestServer server(std::move(options));
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(
-      Call(server, "echo", "x"),
-      FailsWith(reason::kPeerNotAllowed, absl::StrCat("user ", geteuid())));
-  EXPECT_THAT(server.Stop(), IsOk());
-  EXPECT_EQ(diary.ReadAll(),
-            absl::StrCat(getpid(), " ", geteuid(), " ", getegid(), "\n"));
-}
-
-TEST_F(AbstractServerTest, AnAdmitPeerThatThrowsAdmitsNobodyAndEndsNothing) {
-  ServerOptions options;
-  std::atomic<int> count{0};
-  options.admit_peer = [&count](const PeerCredentials&) -> bool {
-    if (++count == 1) throw std::runtime_error("paper jam");
-    return true;
-  };
-  TestServer server(std::move(options));
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "echo", "x"),
-              FailsWith(reason::kUserCodeThrew, "paper jam"));
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
 TEST_F(AbstractServerTest, OtherUsersAreRefusedWhateverTheSocketsMode) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root, to become someone else";
   ASSERT_EQ(chmod(directory().c_str(), 0755), 0);
@@ -1285,32 +537,6 @@ TEST_F(AbstractServerTest, SocketModeIsWhatWasAskedFor) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
-TEST_F(AbstractServerTest, APathOfALiveServerIsTaken) {
-  TestServer first(Shared());
-  TestServer second(Shared());
-  ASSERT_THAT(first.Start(), IsOk());
-  EXPECT_THAT(second.Start(), FailsWith(reason::kPathTaken, path()));
-  EXPECT_FALSE(second.started());
-  EXPECT_THAT(Call(first, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(first.Stop(), IsOk());
-  EXPECT_THAT(second.Start(), IsOk());
-  EXPECT_THAT(second.Stop(), IsOk());
-}
-
-TEST_F(AbstractServerTest, AStaleSocketIsReplaced) {
-  TestServer dead(Shared());
-  ASSERT_THAT(dead.Start(), IsOk());
-  const FileDescriptor pidfd = OpenPidfd(dead.server_pid());
-  ASSERT_EQ(kill(dead.server_pid(), SIGKILL), 0);
-  ASSERT_TRUE(Ends(pidfd.get()));
-  ASSERT_TRUE(Exists(path()));
-  TestServer server(Shared());
-  EXPECT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(server.Stop(), IsOk());
-  EXPECT_THAT(dead.Stop(), FailsWith(reason::kServerDied));
-}
-
 TEST_F(AbstractServerTest, APathOf200BytesWorks) {
   const std::string folder = absl::StrCat(
       directory(), "/", std::string(200 - directory().size() - 3, 'd'));
@@ -1324,13 +550,6 @@ TEST_F(AbstractServerTest, APathOf200BytesWorks) {
   EXPECT_THAT(server.Stop(), IsOk());
   EXPECT_THAT(NamesIn(folder), IsEmpty());
   ASSERT_EQ(rmdir(folder.c_str()), 0);
-}
-
-TEST_F(AbstractServerTest, AFileNameThatIsTooLongIsRefusedWithItsLength) {
-  ServerOptions options;
-  options.socket_filename = directory() + "/" + std::string(150, 'n');
-  TestServer server(std::move(options));
-  EXPECT_THAT(server.Start(), FailsWith(reason::kPathTooLong, "150 bytes"));
 }
 
 TEST_F(AbstractServerTest, ARelativePathCountsFromWhereItWasStarted) {
@@ -1414,52 +633,7 @@ TEST_F(AbstractServerTest, TheDestructorInAForkStopsNothing) {
   EXPECT_THAT(server->Stop(), IsOk());
 }
 
-TEST_F(AbstractServerTest, AnObjectWithThePathAndPasswordIsAClientAndNoOwner) {
-  TestServer server(Shared());
-  ASSERT_THAT(server.Start(), IsOk());
-  {
-    TestServer client(Shared());
-    EXPECT_FALSE(client.started());
-    EXPECT_THAT(Call(client, "echo", "x"), IsOkAndHolds("x"));
-    EXPECT_THAT(client.Stop(), FailsWith(reason::kServerNotStarted));
-  }
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(AbstractServerTest, AServerDoesNotOwnAnotherThatWasStartedBefore) {
-  auto first = std::make_unique<TestServer>(Shared());
-  ASSERT_THAT(first->Start(), IsOk());
-  TestServer second;
-  ASSERT_THAT(second.Start(), IsOk());
-  EXPECT_THAT(first->Stop(), IsOk());
-  EXPECT_THAT(Call(second, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(second.Stop(), IsOk());
-}
-
 // --- death ---
-
-TEST_F(AbstractServerTest, AServerThatWasKilledIsReportedAndStartsAgain) {
-  TestServer server;
-  for (int i = 0; i < 20; ++i) {
-    ASSERT_THAT(server.Start(), IsOk());
-    ASSERT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-    const pid_t pid = server.server_pid();
-    ASSERT_EQ(kill(pid, SIGKILL), 0);
-    // At once: it may be dying still.
-    ASSERT_THAT(
-        Call(server, "echo", "x"),
-        FailsWith(reason::kServerDied,
-                  absl::StrCat("(pid ", pid, ") was killed by signal 9")))
-        << "round " << i;
-    EXPECT_TRUE(server.started());
-    EXPECT_THAT(server.Stop(),
-                FailsWith(reason::kServerDied, "killed by signal 9"));
-    EXPECT_FALSE(server.started());
-    EXPECT_EQ(kill(pid, 0), -1);  // Reaped.
-    EXPECT_THAT(NamesIn(directory()), IsEmpty());
-  }
-}
 
 TEST_F(AbstractServerTest, AServerThatDiesInAConversationIsReported) {
   TestServer server;
@@ -1610,127 +784,7 @@ TEST_F(StopTest, AServerThatIsStoppedBySigstopIsKilledToo) {
   EXPECT_THAT(server.Stop(), FailsWith(reason::kServerKilled));
 }
 
-TEST_F(StopTest, PeersWithoutThePasswordAreNotWaitedFor) {
-  ServerOptions options = Options(kNever, kNever);
-  options.authentication_timeout = kNever;
-  TestServer server(std::move(options));
-  ASSERT_THAT(server.Start(), IsOk());
-  const FileDescriptor silent = RawConnect(path());
-  // Comes after it: when this one is served, the silent one is a client.
-  ASSERT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(server.Stop(), IsOk());
-  EXPECT_TRUE(BecomesReadable(silent.get()));
-}
-
 // --- limits ---
-
-TEST_F(AbstractServerTest, ClientsOverMaxClientsWaitUntilOneLeaves) {
-  ServerOptions options;
-  options.max_clients = 2;
-  TestServer server(std::move(options));
-  ASSERT_THAT(server.Start(), IsOk());
-  std::vector<MessageChannel> channels;
-  for (int i = 0; i < 4; ++i) {
-    channels.push_back(Open(server));
-    ASSERT_THAT(channels[i].Write("hold"), IsOk());
-    if (i < 2) {
-      ASSERT_THAT(channels[i].Read(), IsOk());
-    }
-  }
-  EXPECT_FALSE(BecomesReadable(channels[2].transport()->descriptor(),
-                               absl::Milliseconds(50)));
-  EXPECT_FALSE(BecomesReadable(channels[3].transport()->descriptor(),
-                               absl::ZeroDuration()));
-  ASSERT_THAT(channels[0].Write("go"), IsOk());
-  ASSERT_THAT(channels[0].Read(), IsOk());
-  channels[1].Close();
-  EXPECT_THAT(channels[2].Read(), IsOk());
-  EXPECT_THAT(channels[3].Read(), IsOk());
-  channels.clear();
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(AbstractServerTest, UpToMaxClientsAreServedAtOnceAndNeverMore) {
-  constexpr int kMax = 3;
-  ServerOptions options;
-  options.max_clients = kMax;
-  TestServer server(std::move(options));
-  absl::Mutex mutex;
-  int now = 0;
-  int most = 0;
-  server.DefineMessageHandler("meet", [&](MessageChannel& channel) {
-    absl::MutexLock lock(&mutex);
-    most = std::max(most, ++now);
-    // Goes on when all places have been taken once.
-    const auto full = [&] { return most >= kMax; };
-    mutex.Await(absl::Condition(&full));
-    --now;
-    return channel.Write("met");
-  });
-  server.DefineMessageHandler("most", [&](MessageChannel& channel) {
-    absl::MutexLock lock(&mutex);
-    return channel.Write(most);
-  });
-  ASSERT_THAT(server.Start(), IsOk());
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 3 * kMax; ++i) {
-    threads.emplace_back([&] {
-      for (int j = 0; j < 10; ++j) {
-        EXPECT_THAT(Call(server, "meet"), IsOkAndHolds("met"));
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_THAT(Call(server, "most"), IsOkAndHolds(absl::StrCat(kMax)));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(AbstractServerTest, AClientThatWaitsForAPlaceIsToldThatTheServerStops) {
-  ServerOptions options = Shared();
-  options.max_clients = 1;
-  options.drain_time = absl::Milliseconds(10);
-  TestServer server(std::move(options));
-  TestServer client(Shared());
-  ASSERT_THAT(server.Start(), IsOk());
-  MessageChannel served = Open(client);
-  ASSERT_THAT(served.Write("hold"), IsOk());
-  ASSERT_THAT(served.Read(), IsOk());
-  MessageChannel waiting = Open(client);
-  ASSERT_THAT(waiting.Write("hold"), IsOk());
-  // A wrong password needs no place; and this client comes after the other.
-  ServerOptions other = Shared();
-  other.password = Secret("another password");
-  TestServer stranger(std::move(other));
-  const StderrCapture log;
-  ASSERT_THAT(Call(stranger, "echo"), FailsWith(reason::kInvalidPassword));
-  EXPECT_THAT(server.Stop(), IsOk());
-  const absl::Status status = waiting.Read().status();
-  // If its thread had not come to read yet, the end of the stream tells it.
-  EXPECT_TRUE(HasReason(status, reason::kServerStopping) ||
-              HasReason(status, reason::kEndOfStream))
-      << status;
-}
-
-TEST_F(AbstractServerTest, OfTooManyPeersWithoutAPasswordTheOldestIsCut) {
-  ServerOptions options = Shared();
-  options.max_unauthenticated_clients = 2;
-  options.authentication_timeout = kSurely;
-  TestServer server(std::move(options));
-  ASSERT_THAT(server.Start(), IsOk());
-  const Stopwatch watch;
-  const FileDescriptor first = RawConnect(path());
-  const FileDescriptor second = RawConnect(path());
-  EXPECT_FALSE(BecomesReadable(first.get(), absl::Milliseconds(20)));
-  const FileDescriptor third = RawConnect(path());
-  EXPECT_TRUE(BecomesReadable(first.get()));
-  EXPECT_FALSE(BecomesReadable(second.get(), absl::ZeroDuration()));
-  // One that shows the password in time is never the oldest for long.
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_TRUE(BecomesReadable(second.get()));
-  EXPECT_FALSE(BecomesReadable(third.get(), absl::ZeroDuration()));
-  EXPECT_LT(watch.Elapsed(), kSurely);
-  EXPECT_THAT(server.Stop(), IsOk());
-}
 
 // --- full descriptor tables ---
 

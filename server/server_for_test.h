@@ -80,11 +80,11 @@ using testing::IsOkAndHolds;
 class Stopwatch {
  public:
   absl::Duration Elapsed() const {
-    return Environment::Posix().TimeNow() - start_;
+    return Environment::Default().TimeNow() - start_;
   }
 
  private:
-  absl::Time start_ = Environment::Posix().TimeNow();
+  absl::Time start_ = Environment::Default().TimeNow();
 };
 
 inline absl::Duration Median(std::vector<absl::Duration> times) {

@@ -52,12 +52,12 @@ constexpr size_t kQueueLength = 128 + 1;
 constexpr size_t kLongestName = 80;
 
 absl::Status CheckName(const std::string& path) {
-  if (path.size() - (path.rfind('/') + 1) <= kLongestName) {
-    return absl::OkStatus();
-  }
+  const size_t size = path.size() - (path.rfind('/') + 1);
+  if (size <= kLongestName) return absl::OkStatus();
   return MakeError(reason::kPathTooLong,
                    absl::StrCat("the socket's file name in \"", path,
-                                "\" has over ", kLongestName, " bytes"));
+                                "\" has ", size, " bytes, over the ",
+                                kLongestName, " that fit"));
 }
 
 // All processes have the same working directory.

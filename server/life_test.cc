@@ -1,0 +1,303 @@
+// A server's life, from its hooks to its death, in every mode.
+
+#include <signal.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/secret.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/environment.h"
+#include "ward/server/modes_for_test.h"
+#include "ward/server/server_for_test.h"
+#include "ward/testing/matchers.h"
+#include "ward/testing/server_test.h"
+
+namespace ward {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::HasProcesses;
+using testing::MovesClock;
+using testing::SharesMemory;
+
+constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};
+
+TEST_F(ModesTest, KnowsInTheServerThatItIsTheServer) {
+  TestServer server(Shared());
+  server.DefineMessageHandler("who", [&server](MessageChannel& channel) {
+    return channel.Write(server.started(), server.server_pid() == Environment::Default().ProcessId(),
+                         server.socket_filename());
+  });
+  ASSERT_THAT(server.Start(), IsOk());
+  const absl::StatusOr<Message> reply = CallServer(server, "who");
+  ASSERT_THAT(reply, IsOk());
+  EXPECT_THAT(reply->parts(), ElementsAre("true", "true", path()));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, HasTheAttributesOfTheOriginal) {
+  TestServer server;
+  EXPECT_FALSE(server.ignore_password_errors());
+  server.set_ignore_password_errors(true);
+  EXPECT_TRUE(server.ignore_password_errors());
+
+  EXPECT_EQ(server.max_idle_time(), absl::ZeroDuration());
+  server.set_max_idle_time(absl::Minutes(5));
+  EXPECT_EQ(server.max_idle_time(), absl::Minutes(5));
+
+  EXPECT_EQ(server.next_cleaning_time(), absl::InfiniteFuture());
+  server.set_next_cleaning_time(absl::UnixEpoch());
+  EXPECT_EQ(server.next_cleaning_time(), absl::UnixEpoch());
+
+  EXPECT_EQ(TestServer(Shared()).password().Expose(), "the right password");
+  EXPECT_EQ(server.password().Expose().size(), 64u);
+  EXPECT_FALSE(TestServer().password().Matches(server.password().Expose()));
+}
+
+TEST_F(ModesTest, WhatIsNotStartedCanNeitherBeStoppedNorReached) {
+  TestServer server;
+  EXPECT_THAT(server.Stop(), FailsWith(reason::kServerNotStarted));
+  EXPECT_THAT(Call(server, "echo", "x"),
+              FailsWith(reason::kServerNotStarted, "Start()"));
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_THAT(server.Stop(), IsOk());
+  EXPECT_THAT(server.Stop(), FailsWith(reason::kServerNotStarted));
+  EXPECT_THAT(Call(server, "echo", "x"), FailsWith(reason::kServerNotStarted));
+
+  TestServer somewhere(Shared());
+  EXPECT_THAT(Call(somewhere, "echo", "x"),
+              FailsWith(reason::kServerUnreachable, path()));
+}
+
+TEST_F(ModesTest, CallsEachHookOnceInTheRightProcessAndOrder) {
+  Diary diary;
+  TestServer server(WithDiary(diary));
+  const auto note = [fd = diary.fd(), owner = environment().ProcessId()](
+                        std::string_view what) {
+    return [=] {
+      const bool in_owner = Environment::Default().ProcessId() == owner;
+      WriteAll(fd, absl::StrCat(what, in_owner ? " in owner; "
+                                               : " in server; "));
+      return absl::OkStatus();
+    };
+  };
+  server.before_fork = note("before fork");
+  server.initialize = note("initialize");
+  server.finalize = note("finalize");
+  server.DefineMessageHandler("note", [note](MessageChannel& channel) {
+    (void)note("serve")();
+    return channel.Write("noted");
+  });
+  std::string expected;
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_THAT(server.Start(), IsOk());
+    ASSERT_THAT(Call(server, "note"), IsOkAndHolds("noted"));
+    ASSERT_THAT(server.Stop(), IsOk());
+    expected +=
+        "before fork in owner; initialize in server; serve in server; "
+        "finalize in server; ";
+  }
+  // Where a server is a thread, there is one process.
+  if (!HasProcesses()) absl::StrReplaceAll({{"server; ", "owner; "}}, &expected);
+  EXPECT_EQ(diary.ReadAll(), expected);
+}
+
+TEST_F(ModesTest, WhatAHookReturnsIsReturnedByStartAndNothingIsLeft) {
+  Diary diary;
+  TestServer server(WithDiary(diary));
+  server.finalize = diary.Writes("finalized");
+  const auto fails = [] { return MakeError(kOutOfPaper, "tray 2"); };
+  const auto throws = []() -> absl::Status {
+    throw std::runtime_error("paper jam");
+  };
+  const auto throws_anything = []() -> absl::Status { throw 42; };
+
+  server.before_fork = fails;
+  EXPECT_THAT(server.Start(), FailsWith(kOutOfPaper, "tray 2"));
+  server.before_fork = throws;
+  EXPECT_THAT(server.Start(),
+              FailsWith(reason::kUserCodeThrew, "BeforeFork threw: paper jam"));
+  server.before_fork = nullptr;
+  server.initialize = fails;
+  EXPECT_THAT(server.Start(), FailsWith(kOutOfPaper, "tray 2"));
+  server.initialize = throws;
+  EXPECT_THAT(server.Start(), FailsWith(reason::kUserCodeThrew,
+                                        "InitializeServer threw: paper jam"));
+  server.initialize = throws_anything;
+  EXPECT_THAT(server.Start(),
+              FailsWith(reason::kUserCodeThrew, "no std::exception"));
+  EXPECT_FALSE(server.started());
+  EXPECT_EQ(server.server_pid(), 0);
+  EXPECT_FALSE(Answers(path()));
+
+  // FinalizeServer belongs to an initialization that succeeded.
+  server.initialize = nullptr;
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_EQ(diary.ReadAll(), "finalized\n");
+}
+
+TEST_F(ModesTest, AServerThatIsNotReadyInTimeIsKilled) {
+  if (!HasProcesses()) GTEST_SKIP() << "a thread cannot be killed";
+  ServerOptions options = Shared();
+  options.launch.start_timeout = absl::Milliseconds(100);
+  TestServer server(std::move(options));
+  server.initialize = [] {
+    absl::SleepFor(absl::InfiniteDuration());
+    return absl::OkStatus();
+  };
+  const Stopwatch watch;
+  EXPECT_THAT(server.Start(), FailsWith(reason::kTimedOut, "100ms"));
+  EXPECT_GE(watch.Elapsed(), absl::Milliseconds(100));
+  if (MovesClock()) {
+    EXPECT_EQ(watch.Elapsed(), absl::Milliseconds(100));
+  }
+  EXPECT_FALSE(server.started());
+  EXPECT_FALSE(Answers(path()));
+  server.initialize = nullptr;
+  // The limit is for the start alone.
+  TestServer patient(Shared());
+  EXPECT_THAT(patient.Start(), IsOk());
+}
+
+TEST_F(ModesTest, TermAndIntFinishThroughFinalizeServerWithCode0) {
+  for (const int signal : {SIGTERM, SIGINT}) {
+    Diary diary;
+    TestServer server(WithDiary(diary));
+    server.finalize = diary.Writes("finalized");
+    ASSERT_THAT(server.Start(), IsOk());
+    Raise(server, signal);
+    AwaitEnd(server);
+    EXPECT_TRUE(server.started());  // Until it is stopped.
+    EXPECT_FALSE(Answers(path()));
+    EXPECT_THAT(Call(server, "echo", "x"),
+                FailsWith(reason::kServerDied, "exited with code 0"));
+    EXPECT_THAT(server.Stop(), IsOk());
+    EXPECT_EQ(diary.ReadAll(), "finalized\n");
+  }
+}
+
+TEST_F(ModesTest, HupAndPipeAreIgnored) {
+  TestServer server;
+  ASSERT_THAT(server.Start(), IsOk());
+  Raise(server, SIGHUP);
+  Raise(server, SIGPIPE);
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, ASignalThatCanHaveNoHandlerFailsStart) {
+  for (const int signal : {SIGKILL, SIGSTOP, 0, -1, 1000}) {
+    TestServer server;
+    server.DefineSignalHandler(signal, [] {});
+    EXPECT_THAT(server.Start(), FailsWith(reason::kInvalidSignal,
+                                          absl::StrCat("signal ", signal)));
+    EXPECT_FALSE(server.started());
+  }
+}
+
+TEST_F(ModesTest, APathOfALiveServerIsTaken) {
+  TestServer first(Shared());
+  TestServer second(Shared());
+  ASSERT_THAT(first.Start(), IsOk());
+  EXPECT_THAT(second.Start(), FailsWith(reason::kPathTaken, path()));
+  EXPECT_FALSE(second.started());
+  EXPECT_THAT(Call(first, "echo", "x"), IsOkAndHolds("x"));
+  EXPECT_THAT(first.Stop(), IsOk());
+  EXPECT_THAT(second.Start(), IsOk());
+  EXPECT_THAT(second.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, AStaleSocketIsReplaced) {
+  if (!HasProcesses()) GTEST_SKIP() << "a thread cannot be killed";
+  TestServer dead(Shared());
+  ASSERT_THAT(dead.Start(), IsOk());
+  Raise(dead, SIGKILL);
+  AwaitEnd(dead);
+  TestServer server(Shared());
+  EXPECT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_THAT(dead.Stop(), FailsWith(reason::kServerDied));
+}
+
+TEST_F(ModesTest, AFileNameThatIsTooLongIsRefusedWithItsLength) {
+  ServerOptions options;
+  options.socket_filename = directory() + "/" + std::string(150, 'n');
+  TestServer server(std::move(options));
+  EXPECT_THAT(server.Start(), FailsWith(reason::kPathTooLong, "150 bytes"));
+}
+
+TEST_F(ModesTest, AnObjectWithThePathAndPasswordIsAClientAndNoOwner) {
+  TestServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  {
+    TestServer client(Shared());
+    EXPECT_FALSE(client.started());
+    EXPECT_THAT(Call(client, "echo", "x"), IsOkAndHolds("x"));
+    EXPECT_THAT(client.Stop(), FailsWith(reason::kServerNotStarted));
+  }
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, AServerDoesNotOwnAnotherThatWasStartedBefore) {
+  auto first = std::make_unique<TestServer>(Shared());
+  ASSERT_THAT(first->Start(), IsOk());
+  TestServer second;
+  ASSERT_THAT(second.Start(), IsOk());
+  EXPECT_THAT(first->Stop(), IsOk());
+  EXPECT_THAT(Call(second, "echo", "x"), IsOkAndHolds("x"));
+  EXPECT_THAT(second.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, AServerThatWasKilledIsReportedAndStartsAgain) {
+  if (!HasProcesses()) GTEST_SKIP() << "a thread cannot be killed";
+  TestServer server;
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_THAT(server.Start(), IsOk());
+    ASSERT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+    const pid_t pid = server.server_pid();
+    Raise(server, SIGKILL);
+    // At once: it may be dying still.
+    ASSERT_THAT(
+        Call(server, "echo", "x"),
+        FailsWith(reason::kServerDied,
+                  absl::StrCat("(pid ", pid, ") was killed by signal 9")))
+        << "round " << i;
+    EXPECT_TRUE(server.started());
+    EXPECT_THAT(server.Stop(),
+                FailsWith(reason::kServerDied, "killed by signal 9"));
+    EXPECT_FALSE(server.started());
+  }
+}
+
+}  // namespace
+}  // namespace ward

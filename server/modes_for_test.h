@@ -1,0 +1,100 @@
+// What the tests of AbstractServer share that run in every mode but exec: their
+// servers are made of lambdas, which a fresh process does not have.
+
+#ifndef WARD_SERVER_MODES_FOR_TEST_H_
+#define WARD_SERVER_MODES_FOR_TEST_H_
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/secret.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/environment.h"
+#include "ward/server/server_for_test.h"
+#include "ward/testing/server_test.h"
+
+namespace ward {
+
+class ModesTest : public testing::ServerTestBase {
+ protected:
+  // Where hooks and handlers of a server write what happens.
+  struct Diary {
+    Pipe pipe = MakePipe();
+
+    int fd() const { return pipe.write.get(); }
+    std::function<absl::Status()> Writes(std::string_view line) const {
+      return [fd = fd(), line = std::string(line)] {
+        WriteAll(fd, absl::StrCat(line, "\n"));
+        return absl::OkStatus();
+      };
+    }
+    // Once only, when all servers that write have ended: closes this process's
+    // end.
+    std::string ReadAll() {
+      pipe.write.Reset();
+      return ReadToEnd(pipe.read.get());
+    }
+  };
+
+  // A place for a socket.
+  std::string path() const { return directory() + "/s"; }
+
+  // Options for a server at path(), to be reached by other objects too.
+  ServerOptions Shared() const {
+    ServerOptions options;
+    options.socket_filename = path();
+    options.password = Secret("the right password");
+    return options;
+  }
+
+  ServerOptions WithDiary(const Diary& diary) const {
+    ServerOptions options = Shared();
+    options.launch.fork.keep_open.push_back(diary.fd());
+    return options;
+  }
+
+  // A connection without a password, and one that need not end with a function.
+  MessageChannel RawPeer(const std::string& where) {
+    auto transport = environment().Connect(
+        where, environment().TimeNow() + absl::Minutes(1));
+    return transport.ok() ? MessageChannel(*std::move(transport))
+                          : MessageChannel();
+  }
+  MessageChannel Open(const AbstractServer& server) {
+    MessageChannel channel = RawPeer(server.socket_filename());
+    channel.PresentPassword(server.password());
+    return channel;
+  }
+
+  // Whether there is something to read within `time`.
+  bool Readable(const MessageChannel& channel, absl::Duration time) {
+    const Pollable* const polled[] = {channel.transport()};
+    return environment().Poll(polled, environment().TimeNow() + time).ok();
+  }
+
+  // Waits until `server`, which has been told to, has ended.
+  void AwaitEnd(AbstractServer& server) {
+    const Pollable* const polled[] = {server.pollable()};
+    EXPECT_THAT(
+        environment().Poll(polled, environment().TimeNow() + absl::Minutes(1)),
+        IsOk());
+    // To its last moment.
+    EXPECT_THAT(server.CheckAlive(), FailsWith(reason::kServerDied));
+  }
+
+  // Whether a server answers at `where`.
+  bool Answers(const std::string& where) { return RawPeer(where).is_open(); }
+};
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_MODES_FOR_TEST_H_
