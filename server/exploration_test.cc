@@ -107,7 +107,7 @@ constexpr absl::Duration kCallLimit = absl::Seconds(10 + 2 + 5);
 ExploreOptions FaultsAndDeaths(Search search) {
   ExploreOptions options;
   options.search = search;
-  options.runs = 100;
+  options.runs = 40;
   options.faults = true;
   options.deaths = true;
   options.deviations = 2;
@@ -184,7 +184,7 @@ TEST_P(ExplorationTest, StartByExecCallStop) {
 TEST_P(ExplorationTest, SucceedsInEveryOrder) {
   ExploreOptions options;
   options.search = GetParam();
-  options.runs = 100;
+  options.runs = 40;
   Explore(options, [] {
     EchoServer server;
     ASSERT_THAT(server.Start(), IsOk());

@@ -78,7 +78,7 @@ size_t Allocated() { return mallinfo2().uordblks; }
 
 TEST_P(StartStopTest, LeavesNothingBehindHoweverOften) {
   constexpr int kWarmUp = 100;
-  const auto cycles = static_cast<int>(EnvironmentNumber("WARD_RUNS", 200));
+  const auto cycles = static_cast<int>(EnvironmentNumber("WARD_RUNS", 130));
   const LeakCheck leaks;
   size_t descriptors = 0;
   size_t allocated = 0;

@@ -30,7 +30,7 @@ using Fingerprints = std::array<uint64_t, kMostRuns>;
 
 // WARD_RUNS, up to that.
 size_t Runs() {
-  return std::min<uint64_t>(EnvironmentNumber("WARD_RUNS", 1000), kMostRuns);
+  return std::min<uint64_t>(EnvironmentNumber("WARD_RUNS", 300), kMostRuns);
 }
 
 class EchoServer : public AbstractServer {

@@ -63,11 +63,11 @@ constexpr Bounds kBounds[] = {
 // What takes more runs than this is looked for with --test_env=WARD_AT_LENGTH=1,
 // as .ci/run does.
 uint64_t MostRuns() {
-  constexpr uint64_t kQuick = 500;
+  constexpr uint64_t kQuick = 60;
   return EnvironmentNumber("WARD_AT_LENGTH", 0) != 0 ? UINT64_MAX : kQuick;
 }
 
-uint64_t RunsOfRepaired() { return std::min<uint64_t>(MostRuns() / 10, 50); }
+uint64_t RunsOfRepaired() { return std::min<uint64_t>(MostRuns() / 12, 50); }
 
 Exploration Look(const PlantedBug& bug, Search search, uint64_t runs,
                  bool repaired) {
