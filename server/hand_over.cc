@@ -69,15 +69,16 @@ absl::Status WriteHandOver(MessageChannel& channel,
   out.set_ignore_password_errors(ignore_password_errors);
   WARD_ASSIGN_OR_RETURN(const FileDescriptor password,
                         options.password.Share());
-  return channel.Write(out, end.link, listener.name, listener.socket, password);
+  return channel.Write(kHandOverName, out, end.link, listener.name,
+                       listener.socket, password);
 }
 
 absl::StatusOr<HandOver> ReadHandOver(MessageChannel& channel) {
   WARD_ASSIGN_OR_RETURN(Message message, channel.Read());
   WARD_ASSIGN_OR_RETURN(
       auto parts,
-      (message.Unpack<proto::HandOver, FileDescriptor, FileDescriptor,
-                      FileDescriptor, FileDescriptor>()));
+      (message.UnpackArguments<proto::HandOver, FileDescriptor, FileDescriptor,
+                               FileDescriptor, FileDescriptor>()));
   auto& [in, link, name, socket, password] = parts;
   HandOver given;
   WARD_ASSIGN_OR_RETURN(given.options.password, Secret::Adopt(password));

@@ -3,6 +3,8 @@
 #ifndef WARD_SERVER_HAND_OVER_H_
 #define WARD_SERVER_HAND_OVER_H_
 
+#include <string_view>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ward/channel/message_channel.h"
@@ -11,6 +13,9 @@
 #include "ward/server/server_options.h"
 
 namespace ward {
+
+// The message's name; a transcript shows no more of it.
+inline constexpr std::string_view kHandOverName = "ward.hand_over";
 
 struct HandOver {
   ServerOptions options;

@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -117,14 +118,16 @@ LeakCheck::~LeakCheck() {
   fs::remove_all(directory_, ignored);
 }
 
-std::vector<std::string> LeakCheck::FindAllButThreads() const {
+std::vector<std::string> LeakCheck::FindAllButThreads(
+    absl::FunctionRef<std::string(int)> origin_of) const {
   std::vector<std::string> found;
   const std::map<int, std::string> descriptors = Descriptors();
   for (const auto& [number, target] : descriptors) {
     const auto before = descriptors_.find(number);
     if (before == descriptors_.end() || before->second != target) {
-      found.push_back(
-          absl::StrCat("descriptor ", number, " is left open: ", target));
+      const std::string origin = origin_of(number);
+      found.push_back(absl::StrCat("descriptor ", number, " is left open: ",
+                                   target, origin.empty() ? "" : ", ", origin));
     }
   }
   for (const auto& [number, target] : descriptors_) {
@@ -155,8 +158,9 @@ std::vector<std::string> LeakCheck::FindAllButThreads() const {
   return found;
 }
 
-std::vector<std::string> LeakCheck::Find() const {
-  std::vector<std::string> found = FindAllButThreads();
+std::vector<std::string> LeakCheck::Find(
+    absl::FunctionRef<std::string(int)> origin_of) const {
+  std::vector<std::string> found = FindAllButThreads(origin_of);
   // A thread that was joined can be seen for a moment longer: pthread_join(3)
   // waits for the clearing of its number, with which its end begins.
   const absl::Time patience = absl::Now() + absl::Seconds(2);

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
+
 namespace ward::testing {
 
 // From its construction on, private directories of servers appear in
@@ -26,13 +28,18 @@ class LeakCheck {
 
   // A line for each descriptor (with what it refers to), child process, file in
   // directory(), and changed signal that was not there at the start, and for
-  // each descriptor that was, and is no more; and for each thread.
-  std::vector<std::string> Find() const;
+  // each descriptor that was, and is no more; and for each thread. `origin_of`
+  // tells where a descriptor came from, or nothing.
+  std::vector<std::string> Find(
+      absl::FunctionRef<std::string(int)> origin_of = NoOrigin) const;
 
   // The same but for threads: those that a simulation has killed stay.
-  std::vector<std::string> FindAllButThreads() const;
+  std::vector<std::string> FindAllButThreads(
+      absl::FunctionRef<std::string(int)> origin_of = NoOrigin) const;
 
  private:
+  static std::string NoOrigin(int /*descriptor*/) { return ""; }
+
   std::string directory_;
   std::map<int, std::string> descriptors_;
   std::vector<std::string> threads_;

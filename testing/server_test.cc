@@ -32,6 +32,7 @@
 #include "ward/server/server_options.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/leak_check.h"
+#include "ward/testing/recording_environment.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
 #include "ward/testing/threaded_environment.h"
@@ -107,7 +108,6 @@ ServerTestBase::ServerTestBase() {
       break;
     case Mode::kThreaded:
       threaded_ = std::make_unique<ThreadedEnvironment>();
-      Environment::SetDefaultForTesting(threaded_.get());
       break;
     case Mode::kForked:
       break;
@@ -115,11 +115,15 @@ ServerTestBase::ServerTestBase() {
       SetDefaultStartModeForTesting(StartMode::kExec);
       break;
   }
+  if (simulation_ != nullptr) return;
+  recording_ = std::make_unique<RecordingEnvironment>(
+      threaded_ != nullptr ? *threaded_ : Environment::Posix());
+  Environment::SetDefaultForTesting(recording_.get());
 }
 
 ServerTestBase::~ServerTestBase() {
   simulation_.reset();
-  if (threaded_ != nullptr) Environment::SetDefaultForTesting(nullptr);
+  Environment::SetDefaultForTesting(nullptr);
   SetDefaultStartModeForTesting(StartMode::kFork);
 }
 
@@ -132,16 +136,21 @@ void ServerTestBase::TearDown() {
       left.push_back(std::move(leak));
     }
   } else {
-    left = leaks_->Find();
+    left = leaks_->Find(
+        [this](int descriptor) { return recording_->OriginOf(descriptor); });
   }
   for (const std::string& leak : left) {
     ADD_FAILURE() << "The test has left something behind: " << leak;
   }
-  if (simulation_ == nullptr || !HasFailure()) return;
-  std::cout << simulation_->transcript().ToText()
-            << "With the same schedule: --test_env=TEST_RUN_NUMBER=" << Seed()
+  if (!HasFailure()) return;
+  const Transcript& transcript = simulation_ != nullptr
+                                     ? simulation_->transcript()
+                                     : recording_->transcript();
+  std::cout << transcript.ToText();
+  WriteMermaid(transcript);
+  if (simulation_ == nullptr) return;
+  std::cout << "With the same schedule: --test_env=TEST_RUN_NUMBER=" << Seed()
             << "\n";
-  WriteMermaid(simulation_->transcript());
 }
 
 void ServerTestBase::Advance(absl::Duration time) {
@@ -172,7 +181,10 @@ void ServerTestBase::RunAtOnce(std::vector<absl::AnyInvocable<void()>> bodies) {
 void ServerTestBase::Raise(const AbstractServer& server, int signal) {
   if (simulation_ != nullptr) {
     simulation_->environment().Raise(server.server_pid(), signal);
-  } else if (threaded_ != nullptr) {
+    return;
+  }
+  recording_->NoteSignal(server.server_pid(), signal);
+  if (threaded_ != nullptr) {
     EXPECT_EQ(threaded_->Raise(signal), absl::OkStatus());
   } else {
     EXPECT_EQ(kill(server.server_pid(), signal), 0);

@@ -29,9 +29,9 @@
 //
 // A test fails, by name of what it is, for whatever it leaves behind: open
 // descriptors and connections, threads, processes, sockets' names, files in
-// directory(), changed signals. A simulated test that fails prints what its
-// processes said to each other, as a sequence diagram; another one for Mermaid
-// is among the test's undeclared outputs.
+// directory(), changed signals. One that fails prints what its processes said to
+// each other, as a sequence diagram; another one for Mermaid is among the test's
+// undeclared outputs.
 
 #ifndef WARD_TESTING_SERVER_TEST_H_
 #define WARD_TESTING_SERVER_TEST_H_
@@ -57,6 +57,7 @@
 #include "ward/server/environment.h"
 #include "ward/testing/call_server.h"
 #include "ward/testing/leak_check.h"
+#include "ward/testing/recording_environment.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
 #include "ward/testing/threaded_environment.h"
@@ -125,6 +126,7 @@ class ServerTestBase : public ::testing::Test {
   std::unique_ptr<Strategy> strategy_;
   std::unique_ptr<Simulation> simulation_;
   std::unique_ptr<ThreadedEnvironment> threaded_;
+  std::unique_ptr<RecordingEnvironment> recording_;
 };
 
 // Starts a Server before each test, and stops it afterwards. Override
