@@ -430,7 +430,7 @@ TEST(Explore, FailsTheTestWithTheCommandThatReplays) {
   std::string text(10000, '\0');
   text.resize(static_cast<size_t>(
       std::max<ssize_t>(pread(output.get(), text.data(), text.size(), 0), 0)));
-  EXPECT_THAT(text, HasSubstr("It still fails with 1 of them"));
+  EXPECT_THAT(text, HasSubstr("It fails in the same way with 1 of them"));
   EXPECT_THAT(text, ::testing::ContainsRegex("WARD_REPLAY=[0-9]+=1\n"));
 }
 
