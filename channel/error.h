@@ -108,6 +108,9 @@ inline constexpr Reason kForkWithThreads{"ForkWithThreads",
 // Another server of this process already receives its signals.
 inline constexpr Reason kSignalsTaken{"SignalsTaken",
                                       absl::StatusCode::kFailedPrecondition};
+// The collection of servers was cleaned up and takes no more.
+inline constexpr Reason kCollectionClosed{
+    "CollectionClosed", absl::StatusCode::kFailedPrecondition};
 // SIGKILL, SIGSTOP or no signal at all.
 inline constexpr Reason kInvalidSignal{"InvalidSignal",
                                        absl::StatusCode::kInvalidArgument};

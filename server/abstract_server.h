@@ -52,6 +52,8 @@
 #include <sys/types.h>
 
 #include <atomic>
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -217,14 +219,24 @@ class AbstractServer {
   }
 
   // For AbstractServerCollection: how long this server may be idle before it is
-  // stopped; zero or infinite: for ever.
-  absl::Duration max_idle_time() const { return max_idle_time_; }
-  void set_max_idle_time(absl::Duration time) { max_idle_time_ = time; }
+  // stopped; zero or infinite: for ever. From any thread.
+  absl::Duration max_idle_time() const {
+    const int64_t time = max_idle_time_;
+    return time == kForEver ? absl::InfiniteDuration() : absl::Nanoseconds(time);
+  }
+  void set_max_idle_time(absl::Duration time) {
+    max_idle_time_ = absl::ToInt64Nanoseconds(time);
+  }
 
   // For AbstractServerCollection: when this server is due, on
-  // Environment::TimeNow's clock.
-  absl::Time next_cleaning_time() const { return next_cleaning_time_; }
-  void set_next_cleaning_time(absl::Time time) { next_cleaning_time_ = time; }
+  // Environment::TimeNow's clock. From any thread.
+  absl::Time next_cleaning_time() const {
+    const int64_t time = next_cleaning_time_;
+    return time == kForEver ? absl::InfiniteFuture() : absl::FromUnixNanos(time);
+  }
+  void set_next_cleaning_time(absl::Time time) {
+    next_cleaning_time_ = absl::ToUnixNanos(time);
+  }
 
  protected:
   // Handles messages named `name` from now on with a member function of the
@@ -313,8 +325,10 @@ class AbstractServer {
   absl::flat_hash_map<std::string, MessageHandler> message_handlers_;
   absl::flat_hash_map<int, absl::AnyInvocable<void()>> signal_handlers_;
   bool ignore_password_errors_ = false;
-  absl::Duration max_idle_time_ = absl::ZeroDuration();
-  absl::Time next_cleaning_time_ = absl::InfiniteFuture();
+  // Nanoseconds, which a collection's cleaner reads while they are set.
+  static constexpr int64_t kForEver = std::numeric_limits<int64_t>::max();
+  std::atomic<int64_t> max_idle_time_{0};
+  std::atomic<int64_t> next_cleaning_time_{kForEver};
 
   // In the owner, while the server is started.
   std::shared_ptr<Listener> listener_;

@@ -150,9 +150,12 @@ uint64_t SeedOf(uint64_t run) {
 std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
                                        uint64_t run, uint64_t length) {
   if (options.search == Search::kPct) {
-    return std::make_unique<PctStrategy>(SeedOf(run), options.depth, length);
+    const uint64_t deepest = std::max(options.depth, 1);
+    return std::make_unique<PctStrategy>(
+        SeedOf(run), static_cast<int>(1 + run % deepest), length);
   }
-  return std::make_unique<RandomStrategy>(SeedOf(run));
+  return std::make_unique<RandomStrategy>(SeedOf(run),
+                                          /*weighted=*/run % 2 == 1);
 }
 
 // One run. Its course, and how it fails, go into `record` while it is made; the

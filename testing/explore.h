@@ -42,7 +42,8 @@
 namespace ward::testing {
 
 enum class Search {
-  // Any thread may go on at any point.
+  // Any thread may go on at any point; in every other run some are less likely
+  // to than others, see RandomStrategy.
   kRandom,
   // Few switches, at random moments: see PctStrategy. Often finds what takes a
   // thread to be late by far.
@@ -63,7 +64,8 @@ struct ExploreOptions {
   // Deadlines may come while threads could still run.
   bool delays = false;
 
-  // kPct: how many steps must happen in the right order, at most.
+  // kPct: how many steps must happen in the right order, at most; the runs have
+  // each depth up to this in turn.
   int depth = 5;
   // kDepthFirst: at most this many deviations from the dull schedule, of which
   // this many are faults, deaths or delays. Each more takes about a hundred

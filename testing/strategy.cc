@@ -53,9 +53,6 @@ std::optional<Deviations> ParseDeviations(std::string_view text) {
   return deviations;
 }
 
-RandomStrategy::RandomStrategy(uint64_t seed)
-    : random_(seed), weighted_(Below(random_, 2) == 1) {}
-
 uint64_t RandomStrategy::Weight(int thread) {
   constexpr size_t kWeights = 5;  // 1, 8, 64, 512, 4096.
   const auto [known, added] = weights_.try_emplace(thread, 0);
@@ -79,8 +76,7 @@ size_t RandomStrategy::Choose(const Choice& choice) {
 
 PctStrategy::PctStrategy(uint64_t seed, int depth, size_t length)
     : random_(seed) {
-  const size_t drops = Below(random_, static_cast<size_t>(std::max(depth, 1)));
-  for (size_t i = 0; i < drops; ++i) {
+  for (int i = 1; i < depth; ++i) {
     drops_.push_back(Below(random_, std::max<size_t>(length, 1)));
   }
 }

@@ -59,13 +59,13 @@ class Strategy {
 
 // Each choice at random; what goes wrong does so once in a while.
 //
-// In every other run all threads are equally likely to go on. In the others,
-// each has a weight that is drawn for the run, from 1 to 4,096: some threads
-// stand still while others make whole calls, which takes a long row of luck
-// where all are equal.
+// All threads are equally likely to go on; or, weighted, each has a weight that
+// is drawn for the run, from 1 to 4,096: some threads stand still while others
+// make whole calls, which takes a long row of luck where all are equal.
 class RandomStrategy final : public Strategy {
  public:
-  explicit RandomStrategy(uint64_t seed);
+  explicit RandomStrategy(uint64_t seed, bool weighted = false)
+      : random_(seed), weighted_(weighted) {}
   size_t Choose(const Choice& choice) override;
   bool NextRun() override { return true; }
 
@@ -73,7 +73,7 @@ class RandomStrategy final : public Strategy {
   uint64_t Weight(int thread);
 
   std::mt19937_64 random_;
-  bool weighted_;
+  const bool weighted_;
   absl::flat_hash_map<int, uint64_t> weights_;
 };
 
@@ -84,8 +84,7 @@ class RandomStrategy final : public Strategy {
 // 1/(threads * length^(depth-1)) in each run.
 class PctStrategy final : public Strategy {
  public:
-  // `length`: how many choices of threads a run has, about. The depth of this
-  // run is drawn from 1 to `depth`.
+  // `length`: how many choices of threads a run has, about.
   PctStrategy(uint64_t seed, int depth, size_t length);
   size_t Choose(const Choice& choice) override;
   bool NextRun() override { return true; }

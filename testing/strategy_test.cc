@@ -97,6 +97,25 @@ TEST(RandomStrategy, LetsLittleGoWrong) {
 
 // --- PCT ---
 
+TEST(RandomStrategy, LetsSomeThreadsStandStillWhenWeighted) {
+  // The longest row of turns that thread 1 of two has to wait, in many runs.
+  const auto longest_wait = [](bool weighted) {
+    int longest = 0;
+    for (uint64_t seed = 0; seed < 50; ++seed) {
+      RandomStrategy strategy(seed, weighted);
+      int wait = 0;
+      for (int i = 0; i < 1000; ++i) {
+        const bool waits = strategy.Choose(Among({0, 1})) == 0;
+        wait = waits ? wait + 1 : 0;
+        longest = std::max(longest, wait);
+      }
+    }
+    return longest;
+  };
+  EXPECT_LT(longest_wait(false), 40);
+  EXPECT_GT(longest_wait(true), 500);
+}
+
 TEST(PctStrategy, WithoutDropsRunsThreadsInOneOrderThroughout) {
   std::set<std::vector<int>> orders;
   for (uint64_t seed = 0; seed < 200; ++seed) {

@@ -374,6 +374,11 @@ class Inspector : public PlantedServer {
   }
 
  private:
+  absl::Status InitializeServer() override {
+    // A simulated server shares them with those of earlier runs.
+    open_before_ = OpenDescriptors();
+    return absl::OkStatus();
+  }
   absl::Status Inspect(MessageChannel& channel) {
     {
       absl::MutexLock lock(&mutex_);
@@ -394,9 +399,10 @@ class Inspector : public PlantedServer {
                          absl::Condition(
                              // NOLINTNEXTLINE(readability-non-const-parameter)
                              +[](int* n) { return *n == 0; }, &running_));
-    return OpenDescriptors();
+    return OpenDescriptors() - open_before_;
   }
 
+  int open_before_ = 0;
   absl::Mutex mutex_;
   int running_ ABSL_GUARDED_BY(mutex_) = 0;
 };
