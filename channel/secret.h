@@ -45,9 +45,9 @@ class Secret {
 
   std::string_view Expose() const { return {bytes_.get(), size_}; }
 
-  // For another process: a descriptor that holds the bytes and cannot be changed
-  // (a sealed memfd), to be attached to a message. So they come into no buffer
-  // of a channel's, and are gone with the last copy of the descriptor.
+  // For another process: a descriptor that holds the bytes and cannot be
+  // changed (a sealed memfd), to be attached to a message. So they come into no
+  // buffer of a channel's, and are gone with the last copy of the descriptor.
   absl::StatusOr<FileDescriptor> Share() const;
 
   // From a descriptor of Share. What else it may be is the peer's word:

@@ -225,9 +225,8 @@ absl::Status AbstractServer::Adopt(OwnerHandle handle) {
   WARD_ASSIGN_OR_RETURN(
       std::unique_ptr<Process> process,
       environment().AdoptProcess(std::move(handle.process_), maker.uid));
-  WARD_ASSIGN_OR_RETURN(
-      listener_,
-      environment().AdoptListener(std::move(handle.listener_), maker.uid));
+  WARD_ASSIGN_OR_RETURN(listener_, environment().AdoptListener(
+                                       std::move(handle.listener_), maker.uid));
   process_ = std::make_unique<ServerProcess>(environment(), std::move(process),
                                              std::move(owners_end));
   options_.password = std::move(handle.password_);
@@ -330,9 +329,9 @@ int AbstractServer::ServeExeced(Environment& environment,
       given.ok() ? environment.AdoptTransport(std::move(given->end.link))
                  : given.status();
   if (!servers_end.ok()) {
-    environment.Log(absl::StrCat(
-        "the server's owner has not said what to serve: ",
-        servers_end.status().ToString()));
+    environment.Log(
+        absl::StrCat("the server's owner has not said what to serve: ",
+                     servers_end.status().ToString()));
     return 1;
   }
   ServerOptions& options = given->options;

@@ -222,7 +222,8 @@ class AbstractServer {
   // stopped; zero or infinite: for ever. From any thread.
   absl::Duration max_idle_time() const {
     const int64_t time = max_idle_time_;
-    return time == kForEver ? absl::InfiniteDuration() : absl::Nanoseconds(time);
+    return time == kForEver ? absl::InfiniteDuration()
+                            : absl::Nanoseconds(time);
   }
   void set_max_idle_time(absl::Duration time) {
     max_idle_time_ = absl::ToInt64Nanoseconds(time);
@@ -232,7 +233,8 @@ class AbstractServer {
   // Environment::TimeNow's clock. From any thread.
   absl::Time next_cleaning_time() const {
     const int64_t time = next_cleaning_time_;
-    return time == kForEver ? absl::InfiniteFuture() : absl::FromUnixNanos(time);
+    return time == kForEver ? absl::InfiniteFuture()
+                            : absl::FromUnixNanos(time);
   }
   void set_next_cleaning_time(absl::Time time) {
     next_cleaning_time_ = absl::ToUnixNanos(time);

@@ -13,10 +13,10 @@
 //       }));
 //   server->Hello("Joe");
 //
-// The pointer is a lease: while anybody but the collection has it, the server is
-// in use, is not idle, and is not stopped, even when it is deleted from the
-// collection meanwhile; whoever lets go of it last stops it then. Hold it for as
-// long as it takes to use it.
+// The pointer is a lease: while anybody but the collection has it, the server
+// is in use, is not idle, and is not stopped, even when it is deleted from the
+// collection meanwhile; whoever lets go of it last stops it then. Hold it for
+// as long as it takes to use it.
 //
 // Idle servers are stopped by CheckIdleServers(), from the program's own loop
 // (NextCleaningTime() says when), or by a thread that StartCleaner() starts.
@@ -70,8 +70,8 @@ inline thread_local absl::Status* stop_result = nullptr;
 
 struct CollectionOptions {
   // Told of a server that could not be stopped well where there is no caller to
-  // return it to: an idle one, one that was deleted while it was in use, and all
-  // but the first of Clear's. On any thread, without a lock. Default:
+  // return it to: an idle one, one that was deleted while it was in use, and
+  // all but the first of Clear's. On any thread, without a lock. Default:
   // Environment::Log.
   std::function<void(const absl::Status&)> on_stop_failure;
 
@@ -91,8 +91,8 @@ class AbstractServerCollection {
         on_stop_failure_(std::make_shared<OnStopFailure>(
             options.on_stop_failure != nullptr
                 ? std::move(options.on_stop_failure)
-                : [environment = options.environment](
-                      const absl::Status& status) {
+                : [environment =
+                       options.environment](const absl::Status& status) {
                     environment->Log(absl::StrCat("a server of a collection: ",
                                                   status.ToString()));
                   })) {}
@@ -127,10 +127,9 @@ class AbstractServerCollection {
   }
   size_t size() const {
     absl::MutexLock lock(&mutex_);
-    return static_cast<size_t>(
-        std::count_if(entries_.begin(), entries_.end(), [](const auto& entry) {
-          return entry.second.server != nullptr;
-        }));
+    return static_cast<size_t>(std::count_if(
+        entries_.begin(), entries_.end(),
+        [](const auto& entry) { return entry.second.server != nullptr; }));
   }
   bool empty() const { return size() == 0; }
 
@@ -195,8 +194,8 @@ class AbstractServerCollection {
             }};
   }
 
-  // Lets go of what was taken out of the collection. If this was the last lease,
-  // the server is stopped here, and how that went is returned.
+  // Lets go of what was taken out of the collection. If this was the last
+  // lease, the server is stopped here, and how that went is returned.
   static absl::Status Release(std::shared_ptr<Server> server) {
     absl::Status status;
     internal::stop_result = &status;
@@ -266,8 +265,9 @@ AbstractServerCollection<Key, Server>::LookupOrAdd(const Key& key,
     };
     mutex_.Await(absl::Condition(&made));
     if (closed_) {
-      return MakeError(reason::kCollectionClosed,
-                       "the server collection was cleaned up; make another one");
+      return MakeError(
+          reason::kCollectionClosed,
+          "the server collection was cleaned up; make another one");
     }
     const auto [entry, added] = entries_.try_emplace(key);
     if (!added) {
@@ -428,8 +428,8 @@ absl::Status AbstractServerCollection<Key, Server>::Cleanup() {
   }
   cleaner.reset();  // Joins it.
   absl::Status status = Clear();
-  // A factory under way finds its collection closed; but for one that has called
-  // this, it is waited for.
+  // A factory under way finds its collection closed; but for one that has
+  // called this, it is waited for.
   const std::thread::id self = std::this_thread::get_id();
   absl::MutexLock lock(&mutex_);
   const auto none = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {

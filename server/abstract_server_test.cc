@@ -1,7 +1,7 @@
 // What abstract_server.h promises and only the real kernel shows: descriptors
 // and their table, files and their modes, processes, signals, users, and the
-// standard error. All else is tested in every mode: clients_test, every_mode_test,
-// life_test, messages_test, owners_test, synchronous_test.
+// standard error. All else is tested in every mode: clients_test,
+// every_mode_test, life_test, messages_test, owners_test, synchronous_test.
 
 #include "ward/server/abstract_server.h"
 

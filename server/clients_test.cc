@@ -37,10 +37,10 @@ namespace ward {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::Not;
 using testing::HasProcesses;
+using ::testing::HasSubstr;
 using testing::MovesClock;
+using ::testing::Not;
 using testing::SharesMemory;
 
 constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};
@@ -65,13 +65,12 @@ TEST_F(ModesTest, AdmitPeerDecidesOnTheKernelsWord) {
   };
   TestServer server(std::move(options));
   ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(
-      Call(server, "echo", "x"),
-      FailsWith(reason::kPeerNotAllowed, absl::StrCat("user ", environment().UserId())));
+  EXPECT_THAT(Call(server, "echo", "x"),
+              FailsWith(reason::kPeerNotAllowed,
+                        absl::StrCat("user ", environment().UserId())));
   EXPECT_THAT(server.Stop(), IsOk());
-  EXPECT_EQ(diary.ReadAll(),
-            absl::StrCat(environment().ProcessId(), " ",
-                         environment().UserId(), "\n"));
+  EXPECT_EQ(diary.ReadAll(), absl::StrCat(environment().ProcessId(), " ",
+                                          environment().UserId(), "\n"));
 }
 
 TEST_F(ModesTest, AnAdmitPeerThatThrowsAdmitsNobodyAndEndsNothing) {

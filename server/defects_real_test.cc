@@ -190,7 +190,8 @@ TEST_F(DefectsRealTest, Defect06_APasswordIsComparedInConstantTime) {
   EXPECT_GT(fastest(wrong_first), fastest(wrong_last) / 4);
 }
 
-TEST_F(DefectsRealTest, Defect07_AWrongPasswordIsToldAndLoggedUnlessThatIsIgnored) {
+TEST_F(DefectsRealTest,
+       Defect07_AWrongPasswordIsToldAndLoggedUnlessThatIsIgnored) {
   for (const bool ignore : {false, true}) {
     TestServer server(Shared());
     server.set_ignore_password_errors(ignore);
@@ -210,7 +211,8 @@ TEST_F(DefectsRealTest, Defect07_AWrongPasswordIsToldAndLoggedUnlessThatIsIgnore
   }
 }
 
-TEST_F(DefectsRealTest, Defect12_TheSocketsNameNeverAppearsWithMoreThanItsMode) {
+TEST_F(DefectsRealTest,
+       Defect12_TheSocketsNameNeverAppearsWithMoreThanItsMode) {
   std::vector<mode_t> modes;
   modes_when_bound = &modes;
   const mode_t found = umask(0);
@@ -252,7 +254,8 @@ TEST_F(DefectsRealTest, Defect13_StartTouchesNothingButAStaleSocket) {
   ASSERT_EQ(unlink(target.c_str()), 0);
 }
 
-TEST_F(DefectsRealTest, Defect14_AnOldServersEndLeavesItsSuccessorsSocketAlone) {
+TEST_F(DefectsRealTest,
+       Defect14_AnOldServersEndLeavesItsSuccessorsSocketAlone) {
   // Its name is gone, and another server has it now, when it stops.
   TestServer old(Shared());
   TestServer successor(Shared());

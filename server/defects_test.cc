@@ -228,9 +228,7 @@ TEST_F(DefectsTest, Defect15_ABusyListenerDoesNotKeepTheOwnerWaiting) {
   }
   bodies.emplace_back([&] {
     const auto all_busy = [&] { return busy == kClients; };
-    {
-      absl::MutexLock lock(&mutex, absl::Condition(&all_busy));
-    }
+    { absl::MutexLock lock(&mutex, absl::Condition(&all_busy)); }
     const Stopwatch watch;
     EXPECT_THAT(server.Stop(), IsOk());
     std::cout << "stopped a busy server in " << watch.Elapsed() << "\n";

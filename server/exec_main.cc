@@ -26,10 +26,9 @@ int Serve(std::string_view name) {
   const ExecEntry entry = FindExecEntry(name);
   int domain = 0;
   socklen_t size = sizeof(domain);
-  const bool linked = getsockopt(kExecLink, SOL_SOCKET, SO_DOMAIN, &domain,
-                                 &size) == 0 &&
-                      domain == AF_UNIX &&
-                      fcntl(kExecLink, F_SETFD, FD_CLOEXEC) == 0;
+  const bool linked =
+      getsockopt(kExecLink, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
+      domain == AF_UNIX && fcntl(kExecLink, F_SETFD, FD_CLOEXEC) == 0;
   if (entry == nullptr || !linked) {
     environment.Log(absl::StrCat(
         kExecArgument, name,

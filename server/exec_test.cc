@@ -47,14 +47,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
-using ::testing::Not;
 using testing::CallServer;
 using testing::EnvironmentNumber;
 using testing::FailsWith;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing::IsOk;
 using testing::LeakCheck;
+using ::testing::Not;
 using testing::RepliesWith;
 
 std::string Contents(const std::string& file) {
@@ -122,8 +122,8 @@ class ExecTest : public ::testing::Test {
 // --- what the server is told, and by which way ---
 
 TEST_F(ExecTest, TheOptionsArrivePrivately) {
-  ServerOptions options = ByExec({"--root=/srv", "", std::string("\0\xff", 2),
-                                  std::string(100000, 'x')});
+  ServerOptions options = ByExec(
+      {"--root=/srv", "", std::string("\0\xff", 2), std::string(100000, 'x')});
   options.password = Secret("a password that nobody sees");
   options.max_clients = 7;
   Server server(std::move(options));
@@ -193,8 +193,7 @@ TEST_F(ExecTest, AClassThatIsNotRegisteredIsRefused) {
   Unregistered server(ByExec());
   const absl::Status status = server.Start();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(status.message()),
-              HasSubstr("WARD_REGISTER_SERVER"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("WARD_REGISTER_SERVER"));
 }
 
 class Forgetful : public Server {

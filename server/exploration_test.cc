@@ -169,15 +169,13 @@ void StartCallStop(StartMode mode, bool timed) {
 }
 
 TEST_P(ExplorationTest, StartCallStop) {
-  ExploreWithAndWithoutDelays(GetParam(), [](bool timed) {
-    StartCallStop(StartMode::kFork, timed);
-  });
+  ExploreWithAndWithoutDelays(
+      GetParam(), [](bool timed) { StartCallStop(StartMode::kFork, timed); });
 }
 
 TEST_P(ExplorationTest, StartByExecCallStop) {
-  ExploreWithAndWithoutDelays(GetParam(), [](bool timed) {
-    StartCallStop(StartMode::kExec, timed);
-  });
+  ExploreWithAndWithoutDelays(
+      GetParam(), [](bool timed) { StartCallStop(StartMode::kExec, timed); });
 }
 
 // The same when nothing goes wrong: everything succeeds, in every order.

@@ -57,8 +57,7 @@ absl::Status WriteHandOver(MessageChannel& channel,
   out.set_authentication_timeout(
       absl::ToInt64Nanoseconds(options.authentication_timeout));
   out.set_drain_time(absl::ToInt64Nanoseconds(options.drain_time));
-  out.set_start_timeout(
-      absl::ToInt64Nanoseconds(options.launch.start_timeout));
+  out.set_start_timeout(absl::ToInt64Nanoseconds(options.launch.start_timeout));
   out.set_kill_after(absl::ToInt64Nanoseconds(options.stop.kill_after));
   Put(options.first_message_limits, *out.mutable_first_message_limits());
   Put(options.limits, *out.mutable_limits());

@@ -40,10 +40,10 @@ namespace ward {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::Not;
 using testing::HasProcesses;
+using ::testing::HasSubstr;
 using testing::MovesClock;
+using ::testing::Not;
 using testing::SharesMemory;
 
 constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};
@@ -51,8 +51,10 @@ constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};
 TEST_F(ModesTest, KnowsInTheServerThatItIsTheServer) {
   TestServer server(Shared());
   server.DefineMessageHandler("who", [&server](MessageChannel& channel) {
-    return channel.Write(server.started(), server.server_pid() == Environment::Default().ProcessId(),
-                         server.socket_filename());
+    return channel.Write(
+        server.started(),
+        server.server_pid() == Environment::Default().ProcessId(),
+        server.socket_filename());
   });
   ASSERT_THAT(server.Start(), IsOk());
   const absl::StatusOr<Message> reply = CallServer(server, "who");
@@ -98,12 +100,12 @@ TEST_F(ModesTest, WhatIsNotStartedCanNeitherBeStoppedNorReached) {
 TEST_F(ModesTest, CallsEachHookOnceInTheRightProcessAndOrder) {
   Diary diary;
   TestServer server(WithDiary(diary));
-  const auto note = [fd = diary.fd(), owner = environment().ProcessId()](
-                        std::string_view what) {
+  const auto note = [fd = diary.fd(),
+                     owner = environment().ProcessId()](std::string_view what) {
     return [=] {
       const bool in_owner = Environment::Default().ProcessId() == owner;
-      WriteAll(fd, absl::StrCat(what, in_owner ? " in owner; "
-                                               : " in server; "));
+      WriteAll(fd,
+               absl::StrCat(what, in_owner ? " in owner; " : " in server; "));
       return absl::OkStatus();
     };
   };
@@ -124,7 +126,8 @@ TEST_F(ModesTest, CallsEachHookOnceInTheRightProcessAndOrder) {
         "finalize in server; ";
   }
   // Where a server is a thread, there is one process.
-  if (!HasProcesses()) absl::StrReplaceAll({{"server; ", "owner; "}}, &expected);
+  if (!HasProcesses())
+    absl::StrReplaceAll({{"server; ", "owner; "}}, &expected);
   EXPECT_EQ(diary.ReadAll(), expected);
 }
 

@@ -130,8 +130,7 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Fork(
 absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Exec(
     Environment& environment, const LaunchOptions& options,
     const std::string& entry,
-    absl::FunctionRef<absl::Status(MessageChannel&, ServersEnd)>
-        hand_over) {
+    absl::FunctionRef<absl::Status(MessageChannel&, ServersEnd)> hand_over) {
   WARD_ASSIGN_OR_RETURN(auto ends, environment.CreateTransportPair());
   WARD_ASSIGN_OR_RETURN(auto link, environment.CreateTransportPair());
   ServersEnd given;
@@ -170,10 +169,10 @@ absl::Status ServerProcess::WaitUntilReady() {
     return Annotate(how, "the server was not ready yet");
   }
   if (late) {
-    return Annotate(word.status(),
-                    absl::StrCat("the server was not ready within ",
-                                 absl::FormatDuration(start_timeout_),
-                                 " and was killed"));
+    return Annotate(
+        word.status(),
+        absl::StrCat("the server was not ready within ",
+                     absl::FormatDuration(start_timeout_), " and was killed"));
   }
   return word.status();
 }

@@ -122,8 +122,7 @@ class ServerProcess {
   static absl::StatusOr<std::unique_ptr<ServerProcess>> Exec(
       Environment& environment, const LaunchOptions& options,
       const std::string& entry,
-      absl::FunctionRef<absl::Status(MessageChannel&, ServersEnd)>
-          hand_over);
+      absl::FunctionRef<absl::Status(MessageChannel&, ServersEnd)> hand_over);
 
   // One that runs already: `owner` is an owner's end.
   ServerProcess(Environment& environment, std::unique_ptr<Process> process,
@@ -138,7 +137,8 @@ class ServerProcess {
   absl::Status WaitUntilReady();
 
   // Closes this owner's end, and returns the process, to be waited for.
-  static std::unique_ptr<Process> Disown(std::unique_ptr<ServerProcess> server) {
+  static std::unique_ptr<Process> Disown(
+      std::unique_ptr<ServerProcess> server) {
     return std::move(server->process_);
   }
 

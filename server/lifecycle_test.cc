@@ -36,8 +36,7 @@ absl::Status NeverQuit(OwnerLink& owner) {
 }
 
 absl::StatusOr<std::unique_ptr<ServerProcess>> Launch(
-    LaunchOptions options,
-    absl::AnyInvocable<absl::Status(OwnerLink&)> serve) {
+    LaunchOptions options, absl::AnyInvocable<absl::Status(OwnerLink&)> serve) {
   auto server =
       ServerProcess::Fork(Posix(), std::move(options), std::move(serve));
   if (!server.ok()) return server;
@@ -65,27 +64,24 @@ TEST_F(LifecycleTest, StopsAServerThatQuitsByItself) {
 
 TEST_F(LifecycleTest, ReturnsTheVeryErrorThatTheChildReports) {
   constexpr Reason kNoCamera{"NoCamera", absl::StatusCode::kNotFound};
-  const auto server =
-      Launch({}, [&](OwnerLink& /*owner*/) {
-        return MakeError(kNoCamera, "there is no camera at /dev/video9");
-      });
+  const auto server = Launch({}, [&](OwnerLink& /*owner*/) {
+    return MakeError(kNoCamera, "there is no camera at /dev/video9");
+  });
   EXPECT_TRUE(HasReason(server.status(), kNoCamera)) << server.status();
   EXPECT_EQ(server.status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(server.status().message(), "there is no camera at /dev/video9");
 }
 
 TEST_F(LifecycleTest, TellsHowAChildDiedThatWasNotReady) {
-  const auto exited = Launch(
-      {}, [](OwnerLink&) -> absl::Status { _exit(42); });
+  const auto exited = Launch({}, [](OwnerLink&) -> absl::Status { _exit(42); });
   EXPECT_TRUE(HasReason(exited.status(), reason::kServerDied));
   EXPECT_TRUE(absl::StrContains(exited.status().message(), "code 42"))
       << exited.status();
 
-  const auto killed =
-      Launch({}, [](OwnerLink&) -> absl::Status {
-        kill(getpid(), SIGKILL);
-        return absl::OkStatus();
-      });
+  const auto killed = Launch({}, [](OwnerLink&) -> absl::Status {
+    kill(getpid(), SIGKILL);
+    return absl::OkStatus();
+  });
   EXPECT_TRUE(HasReason(killed.status(), reason::kServerDied));
   EXPECT_TRUE(absl::StrContains(killed.status().message(), "signal 9"))
       << killed.status();
@@ -93,8 +89,7 @@ TEST_F(LifecycleTest, TellsHowAChildDiedThatWasNotReady) {
 
 // Found by //testing's exploration: it was taken for a success.
 TEST_F(LifecycleTest, TakesACleanExitBeforeReadinessForADeath) {
-  const auto exited = Launch(
-      {}, [](OwnerLink&) -> absl::Status { _exit(0); });
+  const auto exited = Launch({}, [](OwnerLink&) -> absl::Status { _exit(0); });
   EXPECT_TRUE(HasReason(exited.status(), reason::kServerDied));
   EXPECT_TRUE(absl::StrContains(exited.status().message(), "code 0"))
       << exited.status();
@@ -103,10 +98,9 @@ TEST_F(LifecycleTest, TakesACleanExitBeforeReadinessForADeath) {
 TEST_F(LifecycleTest, KillsAChildThatIsNotReadyInTime) {
   LaunchOptions options;
   options.start_timeout = absl::Milliseconds(50);
-  const auto server =
-      Launch(options, [](OwnerLink&) -> absl::Status {
-        while (true) pause();
-      });
+  const auto server = Launch(options, [](OwnerLink&) -> absl::Status {
+    while (true) pause();
+  });
   EXPECT_TRUE(HasReason(server.status(), reason::kTimedOut)) << server.status();
 }
 
@@ -157,8 +151,8 @@ TEST_F(LifecycleTest, TellsHowAServerDied) {
 }
 
 TEST_F(LifecycleTest, ReportsACleanEndAsClean) {
-  const auto server = Launch(
-      {}, [](OwnerLink& owner) { return owner.ReportReady(); });
+  const auto server =
+      Launch({}, [](OwnerLink& owner) { return owner.ReportReady(); });
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_TRUE((*server)->Stop({}).ok());
 }

@@ -41,10 +41,10 @@ namespace ward {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::Not;
 using testing::HasProcesses;
+using ::testing::HasSubstr;
 using testing::MovesClock;
+using ::testing::Not;
 using testing::SharesMemory;
 
 constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};

@@ -157,7 +157,8 @@ TEST_F(OriginalCollectionTest, Original13_CleanupStopsAll) {
               testing::FailsWith(reason::kServerUnreachable));
 }
 
-TEST_F(OriginalCollectionTest, Original14_AnIdleServerIsCleanedABusierOneIsNot) {
+TEST_F(OriginalCollectionTest,
+       Original14_AnIdleServerIsCleanedABusierOneIsNot) {
   const absl::Duration limit = absl::Milliseconds(50);
   Add("idle", limit);
   Add("busier", absl::Hours(1));

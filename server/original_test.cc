@@ -1,6 +1,6 @@
-// The original's own tests of its server (1 to 4) and of its channel (21 to 37),
-// under its numbers, in every mode. Those of its collection (5 to 20) are in
-// original_collection_test.cc.
+// The original's own tests of its server (1 to 4) and of its channel (21 to
+// 37), under its numbers, in every mode. Those of its collection (5 to 20) are
+// in original_collection_test.cc.
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -39,12 +39,12 @@
 namespace ward {
 namespace {
 
-using ::testing::ElementsAre;
-using ::testing::Pair;
 using testing::CallServer;
+using ::testing::ElementsAre;
 using testing::FailsWith;
 using testing::IsOk;
 using testing::IsOkAndHolds;
+using ::testing::Pair;
 using testing::RepliesWith;
 
 // --- the server ---
@@ -53,10 +53,10 @@ class OriginalServer : public AbstractServer {
  public:
   explicit OriginalServer(ServerOptions options = {})
       : AbstractServer(std::move(options)) {
-    DefineMessageHandler("hello", [](MessageChannel& channel,
-                                     const std::string& name) {
-      return channel.Write("Hello " + name);
-    });
+    DefineMessageHandler("hello",
+                         [](MessageChannel& channel, const std::string& name) {
+                           return channel.Write("Hello " + name);
+                         });
     DefineMessageHandler("random", [](MessageChannel& channel) {
       // NOLINTNEXTLINE(concurrency-mt-unsafe)
       return channel.Write(rand(), rand());
@@ -127,8 +127,8 @@ class OriginalChannelTest : public testing::ServerTestBase {
     ForkOptions options;
     options.keep_open = {ends->second->descriptor()};
     auto process = environment().Fork(
-        options, [body = std::move(body),
-                  end = std::move(ends->second)]() mutable {
+        options,
+        [body = std::move(body), end = std::move(ends->second)]() mutable {
           MessageChannel channel(std::move(end));
           return body(channel).ok() ? 0 : 1;
         });
@@ -173,9 +173,9 @@ TEST_F(OriginalChannelTest, Original25_ArrayAtTheEndOfTheStream) {
 
 TEST_F(OriginalChannelTest, Original26_KeyAndValueMessage) {
   ASSERT_THAT(writer_.WriteMap({{"a", "b"}, {"key", "the value"}}), IsOk());
-  EXPECT_THAT(reader_.ReadMap(),
-              IsOkAndHolds(ElementsAre(Pair("a", "b"),
-                                       Pair("key", "the value"))));
+  EXPECT_THAT(
+      reader_.ReadMap(),
+      IsOkAndHolds(ElementsAre(Pair("a", "b"), Pair("key", "the value"))));
 }
 
 TEST_F(OriginalChannelTest, Original27_KeyWithoutAValueIsRefused) {
@@ -281,8 +281,7 @@ TEST_F(OriginalChannelTest, Original35_DescriptorPassing) {
   FileDescriptor out(ends[1]);
   ASSERT_THAT(writer_.WriteDescriptor(out), IsOk());
   out.Reset();
-  ASSERT_OK_AND_ASSIGN(const FileDescriptor received,
-                       reader_.ReadDescriptor());
+  ASSERT_OK_AND_ASSIGN(const FileDescriptor received, reader_.ReadDescriptor());
   ExpectConnected(in, received, "hello");
 }
 
@@ -331,8 +330,7 @@ TEST_F(OriginalChannelTest, Original37_AllKindsInTurnAndInReverse) {
   std::string scalar;
   ASSERT_THAT(writer_.ReadScalar(scalar), IsOk());
   EXPECT_EQ(scalar, "bar");
-  ASSERT_OK_AND_ASSIGN(const FileDescriptor received,
-                       writer_.ReadDescriptor());
+  ASSERT_OK_AND_ASSIGN(const FileDescriptor received, writer_.ReadDescriptor());
   ExpectConnected(in, received, "through it");
   ASSERT_THAT(writer_.ReadScalar(scalar), IsOk());
   EXPECT_EQ(scalar, "foo");

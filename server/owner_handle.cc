@@ -51,9 +51,9 @@ absl::StatusOr<OwnerHandle> OwnerHandle::ReadFrom(MessageChannel& channel) {
   }
   WARD_ASSIGN_OR_RETURN(
       auto parts,
-      (message.UnpackArguments<std::string, bool, FileDescriptor,
-                               FileDescriptor, FileDescriptor,
-                               FileDescriptor>()));
+      (message
+           .UnpackArguments<std::string, bool, FileDescriptor, FileDescriptor,
+                            FileDescriptor, FileDescriptor>()));
   OwnerHandle handle;
   FileDescriptor password;
   std::tie(handle.listener_.path, handle.listener_.private_directory,

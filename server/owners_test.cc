@@ -73,22 +73,21 @@ class OwnersTest : public testing::ServerTest<EchoServer> {
   void Await(const AbstractServer& server) {
     ASSERT_NE(server.pollable(), nullptr);
     const Pollable* const polled[] = {server.pollable()};
-    EXPECT_THAT(environment().Poll(
-                    polled, environment().TimeNow() + absl::Seconds(30)),
-                IsOk());
+    EXPECT_THAT(
+        environment().Poll(polled, environment().TimeNow() + absl::Seconds(30)),
+        IsOk());
   }
 
   // A process that is no owner runs `body` with one end of a connection.
-  std::unique_ptr<Process> Fork(
-      absl::AnyInvocable<int(MessageChannel&)> body,
-      std::unique_ptr<Transport>& other_end) {
+  std::unique_ptr<Process> Fork(absl::AnyInvocable<int(MessageChannel&)> body,
+                                std::unique_ptr<Transport>& other_end) {
     auto ends = environment().CreateTransportPair();
     EXPECT_THAT(ends, IsOk());
     ForkOptions options;
     options.keep_open = {ends->second->descriptor()};
     auto process = environment().Fork(
-        options, [body = std::move(body),
-                  end = std::move(ends->second)]() mutable {
+        options,
+        [body = std::move(body), end = std::move(ends->second)]() mutable {
           MessageChannel channel(std::move(end));
           return body(channel);
         });
@@ -248,10 +247,10 @@ TEST_F(OwnersTest, OwnersComeAndGo) {
                        server().Owners());
   ASSERT_EQ(owners.size(), 2U);
   EXPECT_LT(owners[0].pid, owners[1].pid);
-  EXPECT_TRUE(std::any_of(
-      owners.begin(), owners.end(), [this](const ProcessInfo& info) {
-        return info.pid == environment().ProcessId();
-      }));
+  EXPECT_TRUE(std::any_of(owners.begin(), owners.end(),
+                          [this](const ProcessInfo& info) {
+                            return info.pid == environment().ProcessId();
+                          }));
   owner.Kill();
   EXPECT_THAT(Call("owners"), RepliesWith("1"));
 }

@@ -141,8 +141,8 @@ class PosixEnvironment final : public Environment {
     return PosixAdoptProcess(std::move(shared), user);
   }
 
-  absl::StatusOr<std::unique_ptr<Listener>> AdoptListener(
-      ListenerParts parts, uid_t user) override {
+  absl::StatusOr<std::unique_ptr<Listener>> AdoptListener(ListenerParts parts,
+                                                          uid_t user) override {
     return PosixAdoptListener(std::move(parts), user);
   }
 

@@ -67,10 +67,9 @@ absl::StatusOr<std::vector<ProcessInfo>> PosixHolders(uint64_t inode) {
     holders.push_back({pid, CommandOf(process->path())});
   }
   if (error) return SystemError(error.value(), "list the processes in /proc");
-  std::sort(holders.begin(), holders.end(),
-            [](const ProcessInfo& a, const ProcessInfo& b) {
-              return a.pid < b.pid;
-            });
+  std::sort(
+      holders.begin(), holders.end(),
+      [](const ProcessInfo& a, const ProcessInfo& b) { return a.pid < b.pid; });
   return holders;
 }
 

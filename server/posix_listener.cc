@@ -84,11 +84,12 @@ class PosixListener final : public Listener {
       return SystemError(errno, "look at the socket's name that came");
     }
     // Whoever sent it must not have another user's files removed by this one.
-    if (name.is_open() && (!S_ISSOCK(found.st_mode) || (user != 0 && found.st_uid != user))) {
-      return MakeError(reason::kInvalidArguments,
-                       absl::StrCat("the name that came for \"", path_,
-                                    "\" is not that of a socket of user ",
-                                    user));
+    if (name.is_open() &&
+        (!S_ISSOCK(found.st_mode) || (user != 0 && found.st_uid != user))) {
+      return MakeError(
+          reason::kInvalidArguments,
+          absl::StrCat("the name that came for \"", path_,
+                       "\" is not that of a socket of user ", user));
     }
     identity_ = {found.st_dev, found.st_ino};
     name_ = std::move(name);
@@ -288,8 +289,8 @@ absl::StatusOr<std::unique_ptr<Listener>> PosixAdoptListener(
   }
   auto listener = std::make_unique<PosixListener>(std::move(parts.path),
                                                   std::move(directory));
-  WARD_RETURN_IF_ERROR(listener->Adopt(std::move(parts.name),
-                                       std::move(parts.socket), user));
+  WARD_RETURN_IF_ERROR(
+      listener->Adopt(std::move(parts.name), std::move(parts.socket), user));
   return listener;
 }
 

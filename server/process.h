@@ -28,16 +28,17 @@ struct ProcessExit {
   std::string ToString() const;
 };
 
-// A process that Fork, Exec or AdoptProcess made; readable when it has ended. Thread-safe. The
-// destructor does not wait: until Wait has succeeded, a zombie stays.
+// A process that Fork, Exec or AdoptProcess made; readable when it has ended.
+// Thread-safe. The destructor does not wait: until Wait has succeeded, a zombie
+// stays.
 class Process : public Pollable {
  public:
   virtual pid_t pid() const = 0;
 
-  // Waits for the end, and reaps, unless the process was adopted. kTimedOut when
-  // it is still running at `deadline`. Afterwards it returns the same at once.
-  // In a process that is not the parent, and where SIGCHLD is ignored, the kind
-  // is kUnknown.
+  // Waits for the end, and reaps, unless the process was adopted. kTimedOut
+  // when it is still running at `deadline`. Afterwards it returns the same at
+  // once. In a process that is not the parent, and where SIGCHLD is ignored,
+  // the kind is kUnknown.
   virtual absl::StatusOr<ProcessExit> Wait(absl::Time deadline) = 0;
 
   // Whether it has begun to end, however far it has come: its descriptors are

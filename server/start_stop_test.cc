@@ -29,9 +29,9 @@
 namespace ward {
 namespace {
 
-using ::testing::IsEmpty;
 using testing::CallServer;
 using testing::EnvironmentNumber;
+using ::testing::IsEmpty;
 using testing::IsOk;
 using testing::LeakCheck;
 using testing::RepliesWith;
@@ -92,8 +92,8 @@ TEST_P(StartStopTest, LeavesNothingBehindHoweverOften) {
   }
   std::cout << cycles << " cycles in " << absl::Now() - start << ", "
             << descriptors << " descriptors and " << allocated
-            << " bytes after " << kWarmUp << ", " << OpenDescriptors() << " and "
-            << Allocated() << " at the end\n";
+            << " bytes after " << kWarmUp << ", " << OpenDescriptors()
+            << " and " << Allocated() << " at the end\n";
   EXPECT_EQ(OpenDescriptors(), descriptors);
   EXPECT_LE(Allocated(), allocated);
   // Files, processes, threads, signals.
@@ -102,4 +102,3 @@ TEST_P(StartStopTest, LeavesNothingBehindHoweverOften) {
 
 }  // namespace
 }  // namespace ward
-

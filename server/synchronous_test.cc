@@ -37,10 +37,10 @@ namespace ward {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::Not;
 using testing::HasProcesses;
+using ::testing::HasSubstr;
 using testing::MovesClock;
+using ::testing::Not;
 using testing::SharesMemory;
 
 constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};
@@ -120,7 +120,8 @@ TEST_F(StartSynchronouslyTest, QuitsAtOnceWhenItsOwnerIsGoneAlready) {
   EXPECT_THAT(Join(), IsOk());
 }
 
-TEST_F(StartSynchronouslyTest, AFailureBeforeItServesIsReturnedAndToldToTheOwner) {
+TEST_F(StartSynchronouslyTest,
+       AFailureBeforeItServesIsReturnedAndToldToTheOwner) {
   TestServer server(Shared());
   server.initialize = [] { return MakeError(kOutOfPaper, "tray 2"); };
   Start(server);

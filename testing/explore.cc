@@ -367,8 +367,8 @@ void TakeASimpleOne(ExploreOptions options, absl::FunctionRef<void()> body,
     worker.Reap();
   } while (record.outcome == Record::Outcome::kRetired);
   const auto fails_so = [&] {
-    return Failed(record) && FirstLine({record.what.data(), record.what_size}) ==
-                                 FirstLine(what);
+    return Failed(record) &&
+           FirstLine({record.what.data(), record.what_size}) == FirstLine(what);
   };
   if (!fails_so()) return;
   // Again, now with a transcript.

@@ -123,22 +123,22 @@ void ABSL_INTERNAL_C_SYMBOL(AbslInternalSleepFor)(absl::Duration duration) {
 // Lengths are part of such a name.
 static_assert(sizeof(WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME)) == 13,
               "Abseil's inline namespace is not called lts_YYYYMMDD");
-#define WARD_MUTEX "_ZN4absl12" WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME) "5Mutex"
+#define WARD_MUTEX \
+  "_ZN4absl12" WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME) "5Mutex"
 #else
 #define WARD_MUTEX "_ZN4absl5Mutex"
 #endif
 
 // `symbol` is the function's own part of its name. The real one is weak: which
 // of these there are depends on Abseil's version.
-#define WARD_WRAP(result, name, symbol)                                   \
-  result WardReal##name(absl::Mutex* mutex) __asm__("__real_" WARD_MUTEX  \
-                                                    symbol)               \
-      __attribute__((weak));                                              \
-  result WardWrap##name(absl::Mutex* mutex) __asm__("__wrap_" WARD_MUTEX  \
-                                                    symbol);              \
-  result WardWrap##name(absl::Mutex* mutex) {                             \
-    PointBeforeLock();                                                    \
-    return WardReal##name(mutex);                                         \
+#define WARD_WRAP(result, name, symbol)                   \
+  result WardReal##name(absl::Mutex* mutex) __asm__(      \
+      "__real_" WARD_MUTEX symbol) __attribute__((weak)); \
+  result WardWrap##name(absl::Mutex* mutex) __asm__(      \
+      "__wrap_" WARD_MUTEX symbol);                       \
+  result WardWrap##name(absl::Mutex* mutex) {             \
+    PointBeforeLock();                                    \
+    return WardReal##name(mutex);                         \
   }
 
 void PointBeforeLock() {
@@ -223,11 +223,12 @@ void CheckLinkTimeHooks() {
   static const bool kLocksArePoints = kInEffect && LocksArePoints();
   if (kLocksArePoints) return;
   if (kInEffect) {
-    std::cerr << "ward's simulator does not see when a mutex is locked: it does "
-                 "not know this version of Abseil. Add to the test's cc_test "
-                 "(and tell ward's authors): linkopts = "
-                 "[\"-Wl,--wrap=" WARD_MUTEX "4LockEv\", \"-Wl,--wrap=" WARD_MUTEX
-                 "4lockEv\"]\n";
+    std::cerr
+        << "ward's simulator does not see when a mutex is locked: it does "
+           "not know this version of Abseil. Add to the test's cc_test "
+           "(and tell ward's authors): linkopts = "
+           "[\"-Wl,--wrap=" WARD_MUTEX "4LockEv\", \"-Wl,--wrap=" WARD_MUTEX
+           "4lockEv\"]\n";
     abort();
   }
   std::cerr << "ward's simulator cannot take the place of Abseil's mutexes and "

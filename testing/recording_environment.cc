@@ -42,9 +42,9 @@ class RecordingTransport final : public Transport {
     absl::StatusOr<size_t> sent = real_->Send(bytes, descriptors, deadline);
     if (sent.ok() && *sent > 0 && environment_.records()) {
       absl::MutexLock lock(&environment_.mutex_);
-      environment_.transcript_.Bytes(TimeNow(), stream_,
-                                     RecordingEnvironment::kTest, *peer_,
-                                     bytes.substr(0, *sent), descriptors.size());
+      environment_.transcript_.Bytes(
+          TimeNow(), stream_, RecordingEnvironment::kTest, *peer_,
+          bytes.substr(0, *sent), descriptors.size());
     }
     return sent;
   }
@@ -58,10 +58,9 @@ class RecordingTransport final : public Transport {
         real_->Receive(buffer, max_descriptors, descriptors, deadline);
     if (got.ok() && got->bytes > 0 && environment_.records()) {
       absl::MutexLock lock(&environment_.mutex_);
-      environment_.transcript_.Bytes(TimeNow(), stream_, *peer_,
-                                     RecordingEnvironment::kTest,
-                                     {buffer.data(), got->bytes},
-                                     descriptors.size() - had);
+      environment_.transcript_.Bytes(
+          TimeNow(), stream_, *peer_, RecordingEnvironment::kTest,
+          {buffer.data(), got->bytes}, descriptors.size() - had);
     }
     return got;
   }
@@ -161,10 +160,9 @@ RecordingEnvironment::CreateTransportPair() {
   absl::MutexLock lock(&mutex_);
   origins_[ends.second->descriptor()] = "one of a pair";
   // What the other end says and is told is the same.
-  ends.first =
-      Record(std::move(ends.first),
-             expected_.emplace_back(std::make_shared<pid_t>(kTest)),
-             "one of a pair");
+  ends.first = Record(std::move(ends.first),
+                      expected_.emplace_back(std::make_shared<pid_t>(kTest)),
+                      "one of a pair");
   return ends;
 }
 

@@ -76,8 +76,8 @@ class RecordingEnvironment final : public Environment {
                                                         uid_t user) override {
     return real_.AdoptProcess(std::move(shared), user);
   }
-  absl::StatusOr<std::unique_ptr<Listener>> AdoptListener(
-      ListenerParts parts, uid_t user) override {
+  absl::StatusOr<std::unique_ptr<Listener>> AdoptListener(ListenerParts parts,
+                                                          uid_t user) override {
     return real_.AdoptListener(std::move(parts), user);
   }
   absl::StatusOr<uint64_t> SocketId(const Transport& transport) override {

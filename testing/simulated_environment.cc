@@ -54,10 +54,10 @@ constexpr size_t kLongestName = 80;
 absl::Status CheckName(const std::string& path) {
   const size_t size = path.size() - (path.rfind('/') + 1);
   if (size <= kLongestName) return absl::OkStatus();
-  return MakeError(reason::kPathTooLong,
-                   absl::StrCat("the socket's file name in \"", path,
-                                "\" has ", size, " bytes, over the ",
-                                kLongestName, " that fit"));
+  return MakeError(
+      reason::kPathTooLong,
+      absl::StrCat("the socket's file name in \"", path, "\" has ", size,
+                   " bytes, over the ", kLongestName, " that fit"));
 }
 
 // All processes have the same working directory.
@@ -491,8 +491,8 @@ void SimulatedEnvironment::CloseIfUnheld(SimulatedSocket& socket) {
 }
 
 void SimulatedEnvironment::CloseIfUnheld(ListenSocket& socket) {
-  const bool on_its_way = std::any_of(
-      tokens_.begin(), tokens_.end(), [&](const auto& entry) {
+  const bool on_its_way =
+      std::any_of(tokens_.begin(), tokens_.end(), [&](const auto& entry) {
         return entry.second.holds_listener &&
                entry.second.listener.get() == &socket;
       });
@@ -708,9 +708,8 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Exec(
   }
   const ExecEntry main = FindExecEntry(entry);
   if (main == nullptr) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("start by exec: nothing is registered as \"", entry,
-                     "\""));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "start by exec: nothing is registered as \"", entry, "\""));
   }
   const pid_t pid = NewProcess("server");
   MoveHold(*dynamic_cast<SimulatedTransport&>(*link).socket(), ProcessId(),
@@ -761,8 +760,7 @@ void SimulatedEnvironment::SweepTokens() {
 void SimulatedEnvironment::Own(const FileDescriptor& descriptor) {
   ProcessState& process = Self();
   if (!process.execed) return;
-  process.descriptors.emplace_back(descriptor.get(),
-                                   InodeOf(descriptor.get()));
+  process.descriptors.emplace_back(descriptor.get(), InodeOf(descriptor.get()));
 }
 
 absl::StatusOr<FileDescriptor> SimulatedEnvironment::Share(
