@@ -1,5 +1,9 @@
 #include "ward/channel/secret.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -8,6 +12,8 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
 
 namespace ward {
 namespace {
@@ -89,6 +95,35 @@ TEST(SecretTest, WipeOverwritesWhatItIsGivenAndNoMore) {
   Wipe(bytes, 6);
   EXPECT_EQ(std::string_view(bytes, 7), std::string_view("\0\0\0\0\0\0!", 7));
   Wipe(nullptr, 0);
+}
+
+TEST(SecretTest, IsSharedInADescriptorThatNobodyCanChange) {
+  const Secret secret(std::string_view("open\0sesame", 11));
+  const auto shared = secret.Share();
+  ASSERT_TRUE(shared.ok()) << shared.status();
+  EXPECT_EQ(write(shared->get(), "x", 1), -1);
+  EXPECT_EQ(ftruncate(shared->get(), 0), -1);
+  const auto adopted = Secret::Adopt(*shared);
+  ASSERT_TRUE(adopted.ok()) << adopted.status();
+  EXPECT_TRUE(adopted->Matches(secret.Expose()));
+}
+
+TEST(SecretTest, IsAdoptedFromNothingElse) {
+  const auto refused = [](const FileDescriptor& from) {
+    return HasReason(Secret::Adopt(from).status(), reason::kInvalidArguments);
+  };
+  EXPECT_TRUE(refused(FileDescriptor()));
+  EXPECT_TRUE(refused(FileDescriptor(open("/dev/zero", O_RDONLY | O_CLOEXEC))));
+  const FileDescriptor open_to_change(
+      memfd_create("secret", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  ASSERT_EQ(write(open_to_change.get(), "x", 1), 1);
+  EXPECT_TRUE(refused(open_to_change));
+  const auto empty = Secret().Share();
+  ASSERT_TRUE(empty.ok());
+  EXPECT_TRUE(refused(*empty));
+  const auto huge = Secret(std::string(4097, 'x')).Share();
+  ASSERT_TRUE(huge.ok());
+  EXPECT_TRUE(refused(*huge));
 }
 
 }  // namespace

@@ -34,9 +34,9 @@ namespace ward {
 namespace {
 
 using ::testing::ElementsAre;
+using testing::HasProcesses;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using testing::HasProcesses;
 using testing::MovesClock;
 
 using Collection = AbstractServerCollection<std::string, TestServer>;
@@ -89,18 +89,19 @@ TEST_F(CollectionTest, AFactoryThatFailsLeavesEverythingAsItWas) {
   EXPECT_EQ(collection.LookupOrAdd("a", fails).status(),
             absl::NotFoundError("no such camera"));
   EXPECT_FALSE(collection.HasKey("a"));
-  EXPECT_THROW((void)collection.LookupOrAdd(
-                   "a",
-                   []() -> std::unique_ptr<TestServer> {
-                     throw std::runtime_error("paper jam");
-                   }),
-               std::runtime_error);
-  EXPECT_EQ(collection
-                .LookupOrAdd(
-                    "a", []() -> std::unique_ptr<TestServer> { return nullptr; })
-                .status()
-                .code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_THROW(
+      (void)collection.LookupOrAdd("a",
+                                   []() -> std::unique_ptr<TestServer> {
+                                     throw std::runtime_error("paper jam");
+                                   }),
+      std::runtime_error);
+  EXPECT_EQ(
+      collection
+          .LookupOrAdd("a",
+                       []() -> std::unique_ptr<TestServer> { return nullptr; })
+          .status()
+          .code(),
+      absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(collection.LookupOrAdd("a", [] { return Make(); }), IsOk());
 }
 
@@ -156,14 +157,14 @@ TEST_F(CollectionTest, AFactoryKeepsNobodyWaitingWhoAsksForAnotherKey) {
 TEST_F(CollectionTest, ALookUpInAFactoryIsRefusedAndWaitsForNothing) {
   Collection collection(Options());
   absl::Status inner;
-  EXPECT_THAT(collection.LookupOrAdd(
-                  "a",
-                  [&] {
-                    inner = collection.LookupOrAdd("a", [] { return Make(); })
-                                .status();
-                    return Make();
-                  }),
-              IsOk());
+  EXPECT_THAT(
+      collection.LookupOrAdd(
+          "a",
+          [&] {
+            inner = collection.LookupOrAdd("a", [] { return Make(); }).status();
+            return Make();
+          }),
+      IsOk());
   EXPECT_EQ(inner.code(), absl::StatusCode::kFailedPrecondition);
 }
 
@@ -283,18 +284,18 @@ TEST_F(CollectionTest, Defect19_AStopThatFailsDoesNotEndTheCleaner) {
 
 TEST_F(CollectionTest, Defect19_AStopKeepsNobodyWaiting) {
   Collection collection(Options());
-  EXPECT_THAT(collection.LookupOrAdd("slow",
-                                     [&] {
-                                       auto server = Make();
-                                       server->finalize = [] {
-                                         absl::SleepFor(
-                                             absl::Milliseconds(300));
-                                         return absl::OkStatus();
-                                       };
-                                       EXPECT_THAT(server->Start(), IsOk());
-                                       return server;
-                                     }),
-              IsOk());
+  EXPECT_THAT(
+      collection.LookupOrAdd("slow",
+                             [&] {
+                               auto server = Make();
+                               server->finalize = [] {
+                                 absl::SleepFor(absl::Milliseconds(300));
+                                 return absl::OkStatus();
+                               };
+                               EXPECT_THAT(server->Start(), IsOk());
+                               return server;
+                             }),
+      IsOk());
   absl::Notification stopped;
   std::vector<absl::AnyInvocable<void()>> both;
   both.emplace_back([&] {

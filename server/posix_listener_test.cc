@@ -1,5 +1,6 @@
 #include "ward/server/posix_listener.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -17,6 +19,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/posix_wait.h"
 #include "ward/channel/transport.h"
@@ -199,6 +202,57 @@ TEST(PosixConnect, WaitsForAPlaceInTheQueueOnlyUntilItsDeadline) {
       PosixConnect(listener->path(), begin + absl::Milliseconds(50));
   EXPECT_TRUE(HasReason(late.status(), reason::kTimedOut)) << late.status();
   EXPECT_GE(MonotonicNow() - begin, absl::Milliseconds(40));
+  listener->RemovePath();
+}
+
+// --- in another process ---
+
+ListenerParts Shared(const Listener& listener) {
+  auto parts = listener.Share();
+  EXPECT_TRUE(parts.ok()) << parts.status();
+  return *std::move(parts);
+}
+
+TEST(PosixAdoptListener, AcceptsAndRemovesTheNameAsTheFirstDoes) {
+  const TemporaryDirectory directory;
+  auto first = Listen({});
+  const std::string path = first->path();
+  auto adopted = PosixAdoptListener(Shared(*first), geteuid());
+  ASSERT_TRUE(adopted.ok()) << adopted.status();
+  first.reset();
+  EXPECT_EQ((*adopted)->path(), path);
+  const auto client = PosixConnect(path, absl::InfiniteFuture());
+  EXPECT_TRUE(client.ok()) << client.status();
+  EXPECT_TRUE((*adopted)->Accept().ok());
+  (*adopted)->RemovePath();
+  EXPECT_FALSE(std::filesystem::exists(path));
+  EXPECT_FALSE(
+      std::filesystem::exists(std::filesystem::path(path).parent_path()));
+}
+
+TEST(PosixAdoptListener, LeavesAloneWhatIsNoSocketOrAnotherUsers) {
+  const TemporaryDirectory directory;
+  const std::string file = directory.Path("precious");
+  ListenerParts forged;
+  forged.path = file;
+  forged.name =
+      FileDescriptor(open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  const auto no_socket = PosixAdoptListener(std::move(forged), geteuid());
+  EXPECT_TRUE(HasReason(no_socket.status(), reason::kInvalidArguments))
+      << no_socket.status();
+  EXPECT_TRUE(std::filesystem::exists(file));
+  unlink(file.c_str());
+
+  const auto listener = Listen({});
+  const uid_t other = geteuid() + 1;
+  const auto foreign = PosixAdoptListener(Shared(*listener), other);
+  EXPECT_TRUE(HasReason(foreign.status(), reason::kInvalidArguments))
+      << foreign.status();
+  ListenerParts deaf = Shared(*listener);
+  deaf.socket = FileDescriptor(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const auto not_listening = PosixAdoptListener(std::move(deaf), geteuid());
+  EXPECT_TRUE(HasReason(not_listening.status(), reason::kInvalidArguments))
+      << not_listening.status();
   listener->RemovePath();
 }
 

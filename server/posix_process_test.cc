@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -220,6 +221,44 @@ TEST(PosixFork, WaitsForAChildOfAnotherProcessWithoutReaping) {
   EXPECT_TRUE(process->Kill(SIGKILL).ok());
   EXPECT_TRUE(ExitOf(*other).clean());
   EXPECT_EQ(ExitOf(*process).kind, ProcessExit::Kind::kSignaled);
+}
+
+// This program's main() is GoogleTest's.
+TEST(PosixExec, RefusesAProgramThatWouldRunItsMainAgain) {
+  const Pipe pipe;
+  const auto process = PosixExec("entry", pipe.read_end);
+  EXPECT_EQ(process.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(absl::StrContains(process.status().message(), "ServeIfExeced"))
+      << process.status();
+}
+
+TEST(PosixAdoptProcess, WatchesWhatIsNotItsChildAndReapsNothing) {
+  const auto process = Fork(Forever);
+  auto duplicate = FileDescriptor::DuplicateOf(process->descriptor());
+  ASSERT_TRUE(duplicate.ok());
+  const auto adopted = PosixAdoptProcess(*std::move(duplicate), geteuid());
+  ASSERT_TRUE(adopted.ok()) << adopted.status();
+  EXPECT_EQ((*adopted)->pid(), process->pid());
+  EXPECT_FALSE((*adopted)->Ending());
+  EXPECT_TRUE((*adopted)->Kill(SIGKILL).ok());
+  EXPECT_TRUE((*adopted)->Wait(absl::InfiniteFuture()).ok());
+  EXPECT_EQ(ExitOf(*process).kind, ProcessExit::Kind::kSignaled);
+}
+
+TEST(PosixAdoptProcess, RefusesAProcessOfAnotherUserAndWhatIsNone) {
+  const auto process = Fork(Forever);
+  auto duplicate = FileDescriptor::DuplicateOf(process->descriptor());
+  ASSERT_TRUE(duplicate.ok());
+  const uid_t other = geteuid() + 1;
+  const auto foreign = PosixAdoptProcess(*std::move(duplicate), other);
+  EXPECT_TRUE(HasReason(foreign.status(), reason::kInvalidArguments))
+      << foreign.status();
+  Pipe pipe;
+  const auto none = PosixAdoptProcess(std::move(pipe.read_end), geteuid());
+  EXPECT_TRUE(HasReason(none.status(), reason::kInvalidArguments))
+      << none.status();
+  EXPECT_TRUE(process->Kill(SIGKILL).ok());
+  (void)ExitOf(*process);
 }
 
 }  // namespace
