@@ -42,6 +42,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -135,7 +136,11 @@ template <typename Server>
 class ServerTest : public ServerTestBase {
  protected:
   virtual std::unique_ptr<Server> MakeServer() {
-    return std::make_unique<Server>();
+    if constexpr (std::is_default_constructible_v<Server>) {
+      return std::make_unique<Server>();
+    } else {
+      return std::make_unique<Server>(ServerOptions());
+    }
   }
 
   void SetUp() override {
