@@ -82,8 +82,7 @@ absl::Status FileBroker::InitializeServer() {
   WARD_ASSIGN_OR_RETURN(policy_, Policy::Parse(arguments[1]));
   // Opened once: whoever renames a directory above it later, or puts a link in
   // its place, changes nothing.
-  root_.Reset(
-      open(arguments[0].c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  root_.Reset(open(arguments[0].c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!root_.is_open()) {
     return ward::SystemError(
         errno, absl::StrCat("open the broker's root \"", arguments[0], "\""));

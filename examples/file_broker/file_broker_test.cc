@@ -115,8 +115,7 @@ TEST_F(FileBrokerTest, CreatesAndWritesWhereThePolicySaysSo) {
 }
 
 TEST_F(FileBrokerTest, TellsNothingOfWhatIsDenied) {
-  const absl::Status there =
-      server().Open("read", "private/key").status();
+  const absl::Status there = server().Open("read", "private/key").status();
   EXPECT_THAT(there, FailsWith(kDenied));
   EXPECT_EQ(server().Open("read", "private/nothing").status(), there);
   EXPECT_EQ(server().Open("read", "public/drafts/plan").status(), there);
@@ -134,9 +133,9 @@ TEST_F(FileBrokerTest, LeavesTheRootByNoPath) {
   }
   EXPECT_THAT(server().Open("read", std::string_view("public/motd\0x", 13)),
               FailsWith(kInvalidPath));
-  EXPECT_THAT(server().Open("read", absl::StrCat("public/",
-                                                 std::string(5000, 'x'))),
-              FailsWith(kInvalidPath));
+  EXPECT_THAT(
+      server().Open("read", absl::StrCat("public/", std::string(5000, 'x'))),
+      FailsWith(kInvalidPath));
   EXPECT_THAT(server().Open("own", "public/motd"),
               FailsWith(ward::reason::kInvalidArguments));
 }
@@ -197,8 +196,8 @@ TEST_F(FileBrokerTest, IsNotFooledByALinkThatIsSwappedIn) {
 TEST_F(FileBrokerTest, WhateverIsAskedForStaysWithinPolicyAndRoot) {
   fs::create_symlink("..", root() + "/public/up");
   const std::array<const char*, 12> parts = {
-      "public", "private", "inbox", "drafts", "..",  ".",
-      "up",     "motd",    "plan",  "key",    "",    "outside"};
+      "public", "private", "inbox", "drafts", "..", ".",
+      "up",     "motd",    "plan",  "key",    "",   "outside"};
   std::mt19937 random(1);
   int opened = 0;
   for (int i = 0; i < 2000; ++i) {

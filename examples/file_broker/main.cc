@@ -31,8 +31,7 @@ ward::ServerOptions Options(const std::string& directory,
   options.socket_filename = directory + "/socket";
   options.socket_mode = 0666;
   options.password = password.Copy();
-  options.arguments = {directory + "/files",
-                       "read  public/*\nwrite inbox/*\n"};
+  options.arguments = {directory + "/files", "read  public/*\nwrite inbox/*\n"};
   return options;
 }
 
@@ -60,7 +59,8 @@ absl::Status Run(const std::string& directory) {
     go.Reset();
     char ready = 0;
     const bool started = read(wait.get(), &ready, 1) == 1;
-    const bool dropped = geteuid() != 0 || setresuid(kNobody, kNobody, kNobody) == 0;
+    const bool dropped =
+        geteuid() != 0 || setresuid(kNobody, kNobody, kNobody) == 0;
     if (!started || !dropped) _exit(1);
     FileBroker broker(Options(directory, password));
     Show(broker, "public/motd");

@@ -1,0 +1,200 @@
+#include "ward/examples/spawn_server/spawn_server.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "ward/channel/error.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/examples/spawn_server/worker.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/environment.h"
+#include "ward/server/lifecycle.h"
+#include "ward/server/owner_handle.h"
+
+namespace {
+
+// More than a fork and the start of a worker ever take.
+constexpr absl::Duration kSpawnTimeout = absl::Seconds(30);
+
+// What a server asks its preloader.
+constexpr std::string_view kSpawn = "spawn";
+constexpr std::string_view kCount = "count";
+
+struct Running {
+  std::unique_ptr<Worker> worker;
+  std::unique_ptr<ward::Process> process;
+};
+
+// The process in which the application is loaded.
+class Preloader {
+ public:
+  Preloader(ward::Environment& environment, ward::MessageChannel requests)
+      : environment_(environment), requests_(std::move(requests)) {}
+
+  ~Preloader() {
+    // They go on, owned by whoever asked for them. Where a process is a thread,
+    // or simulated, they go on using these very objects.
+    static auto& survivors = *new std::vector<Running>();
+    std::move(workers_.begin(), workers_.end(),
+              std::back_inserter(survivors));
+  }
+
+  absl::Status Run(ward::OwnerLink& owner) {
+    application_ = Application::Load();
+    WARD_RETURN_IF_ERROR(owner.ReportReady());
+    while (true) {
+      std::vector<const ward::Pollable*> polled = {&owner.pollable(),
+                                                   requests_.transport()};
+      for (const Running& running : workers_) {
+        polled.push_back(running.process.get());
+      }
+      WARD_ASSIGN_OR_RETURN(
+          const size_t ready,
+          environment_.Poll(polled, absl::InfiniteFuture()));
+      if (ready == 0) return absl::OkStatus();
+      if (ready == 1) {
+        absl::StatusOr<ward::Message> request = requests_.Read();
+        // The server has closed its end, and is about to stop this process.
+        if (!request.ok()) return absl::OkStatus();
+        const absl::Status status = request->name() == kCount
+                                        ? requests_.Write(workers_.size())
+                                        : Spawn(*request);
+        if (!status.ok()) WARD_RETURN_IF_ERROR(requests_.WriteError(status));
+      } else {
+        const auto ended =
+            workers_.begin() + static_cast<ptrdiff_t>(ready - 2);
+        WARD_RETURN_IF_ERROR(
+            ended->process->Wait(absl::InfiniteFuture()).status());
+        workers_.erase(ended);
+      }
+    }
+  }
+
+ private:
+  absl::Status Spawn(ward::Message& request) {
+    WARD_ASSIGN_OR_RETURN(auto arguments, request.UnpackArguments<std::string>());
+    if (workers_.size() >= SpawnServer::kMaxWorkers) {
+      return ward::MakeError(
+          kTooManyWorkers,
+          absl::StrCat("there are ", workers_.size(),
+                       " workers; let go of some first"));
+    }
+    auto worker = std::make_unique<Worker>(application_,
+                                           std::move(std::get<0>(arguments)));
+    WARD_RETURN_IF_ERROR(worker->Start());
+    // If it cannot be given away, the destructor stops it.
+    WARD_ASSIGN_OR_RETURN(const ward::OwnerHandle handle,
+                          worker->ShareOwnership());
+    WARD_RETURN_IF_ERROR(handle.WriteTo(requests_));
+    WARD_ASSIGN_OR_RETURN(std::unique_ptr<ward::Process> process,
+                          worker->Disown());
+    workers_.push_back({std::move(worker), std::move(process)});
+    return absl::OkStatus();
+  }
+
+  ward::Environment& environment_;
+  ward::MessageChannel requests_;
+  std::shared_ptr<const Application> application_;
+  std::vector<Running> workers_;
+};
+
+}  // namespace
+
+WARD_REGISTER_SERVER(SpawnServer);
+
+SpawnServer::SpawnServer(ward::ServerOptions options)
+    : AbstractServer(std::move(options)) {
+  DefineMessageHandler("spawn", &SpawnServer::HandleSpawn);
+  DefineMessageHandler("count", &SpawnServer::HandleCount);
+}
+
+absl::Status SpawnServer::InitializeServer() {
+  WARD_ASSIGN_OR_RETURN(auto ends, environment().CreateTransportPair());
+  ward::LaunchOptions options;
+  options.fork.keep_open = {ends.second->descriptor()};
+  WARD_ASSIGN_OR_RETURN(
+      preloader_,
+      ward::ServerProcess::Fork(
+          environment(), std::move(options),
+          [environment = &environment(),
+           end = std::move(ends.second)](ward::OwnerLink& owner) mutable {
+            return Preloader(*environment, ward::MessageChannel(std::move(end)))
+                .Run(owner);
+          }));
+  WARD_RETURN_IF_ERROR(preloader_->WaitUntilReady());
+  absl::MutexLock lock(&mutex_);
+  requests_ = ward::MessageChannel(std::move(ends.first));
+  requests_.set_timeout(kSpawnTimeout);
+  return absl::OkStatus();
+}
+
+absl::Status SpawnServer::FinalizeServer() {
+  {
+    absl::MutexLock lock(&mutex_);
+    requests_.Close();
+  }
+  return preloader_->Stop({});
+}
+
+absl::Status SpawnServer::HandleSpawn(ward::MessageChannel& client,
+                                      const std::string& name) {
+  const auto handle = [&]() -> absl::StatusOr<ward::OwnerHandle> {
+    absl::MutexLock lock(&mutex_);
+    WARD_RETURN_IF_ERROR(requests_.Write(kSpawn, name));
+    return ward::OwnerHandle::ReadFrom(requests_);
+  }();
+  return handle.ok() ? handle->WriteTo(client) : Explain(handle.status());
+}
+
+absl::Status SpawnServer::HandleCount(ward::MessageChannel& client) {
+  const auto count = [&]() -> absl::StatusOr<ward::Message> {
+    absl::MutexLock lock(&mutex_);
+    WARD_RETURN_IF_ERROR(requests_.Write(kCount));
+    return requests_.Read();
+  }();
+  return count.ok() ? client.Write(*count) : Explain(count.status());
+}
+
+absl::Status SpawnServer::Explain(const absl::Status& status) {
+  const absl::Status alive = preloader_->CheckAlive();
+  if (alive.ok()) return status;
+  return ward::MakeError(
+      kPreloaderDied,
+      absl::StrCat("no worker can be forked any more: ", alive.message()));
+}
+
+absl::Status SpawnServer::Spawn(std::string_view name, Worker& worker) {
+  return Connect([&](ward::MessageChannel& channel) -> absl::Status {
+    WARD_RETURN_IF_ERROR(channel.Write("spawn", name));
+    WARD_ASSIGN_OR_RETURN(ward::OwnerHandle handle,
+                          ward::OwnerHandle::ReadFrom(channel));
+    return worker.Adopt(std::move(handle));
+  });
+}
+
+absl::StatusOr<int> SpawnServer::CountWorkers() {
+  int count = 0;
+  WARD_RETURN_IF_ERROR(
+      Connect([&](ward::MessageChannel& channel) -> absl::Status {
+        WARD_RETURN_IF_ERROR(channel.Write("count"));
+        WARD_ASSIGN_OR_RETURN(ward::Message reply, channel.Read());
+        WARD_ASSIGN_OR_RETURN(std::tie(count), reply.Unpack<int>());
+        return absl::OkStatus();
+      }));
+  return count;
+}

@@ -1,0 +1,55 @@
+// A worker: a process that was forked from one in which the application is
+// loaded already.
+
+#ifndef WARD_EXAMPLES_SPAWN_SERVER_WORKER_H_
+#define WARD_EXAMPLES_SPAWN_SERVER_WORKER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "ward/server/abstract_server.h"
+
+// What takes long to load.
+class Application {
+ public:
+  // All primes below 200,000, found anew.
+  static std::shared_ptr<const Application> Load();
+
+  bool IsPrime(uint32_t number) const {
+    return number < sieve_.size() && sieve_[number];
+  }
+
+  // Different for each Load.
+  const std::string& load_id() const { return load_id_; }
+
+ private:
+  std::vector<bool> sieve_;
+  std::string load_id_;
+};
+
+class Worker : public ward::AbstractServer {
+ public:
+  // For a client, which adopts a worker that runs: see SpawnServer::Spawn.
+  Worker() : Worker(nullptr, "") {}
+
+  Worker(std::shared_ptr<const Application> application, std::string name);
+
+  // For clients.
+  absl::StatusOr<bool> IsPrime(uint32_t number);
+  struct Identity {
+    std::string name;
+    std::string load_id;
+    int pid = 0;
+  };
+  absl::StatusOr<Identity> Identify();
+
+ private:
+  const std::shared_ptr<const Application> application_;
+  const std::string name_;
+};
+
+#endif  // WARD_EXAMPLES_SPAWN_SERVER_WORKER_H_
