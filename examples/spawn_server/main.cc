@@ -25,8 +25,8 @@ absl::Status Run() {
   std::array<Worker, 3> workers;
   for (Worker& worker : workers) {
     start = absl::Now();
-    WARD_RETURN_IF_ERROR(
-        server.Spawn(absl::StrCat("worker ", &worker - workers.data()), worker));
+    WARD_RETURN_IF_ERROR(server.Spawn(
+        absl::StrCat("worker ", &worker - workers.data()), worker));
     const double spawned = elapsed();
     WARD_ASSIGN_OR_RETURN(const Worker::Identity identity, worker.Identify());
     WARD_ASSIGN_OR_RETURN(const bool prime, worker.IsPrime(199'999));

@@ -50,8 +50,7 @@ class Preloader {
     // They go on, owned by whoever asked for them. Where a process is a thread,
     // or simulated, they go on using these very objects.
     static auto& survivors = *new std::vector<Running>();
-    std::move(workers_.begin(), workers_.end(),
-              std::back_inserter(survivors));
+    std::move(workers_.begin(), workers_.end(), std::back_inserter(survivors));
   }
 
   absl::Status Run(ward::OwnerLink& owner) {
@@ -63,9 +62,8 @@ class Preloader {
       for (const Running& running : workers_) {
         polled.push_back(running.process.get());
       }
-      WARD_ASSIGN_OR_RETURN(
-          const size_t ready,
-          environment_.Poll(polled, absl::InfiniteFuture()));
+      WARD_ASSIGN_OR_RETURN(const size_t ready,
+                            environment_.Poll(polled, absl::InfiniteFuture()));
       if (ready == 0) return absl::OkStatus();
       if (ready == 1) {
         absl::StatusOr<ward::Message> request = requests_.Read();
@@ -76,8 +74,7 @@ class Preloader {
                                         : Spawn(*request);
         if (!status.ok()) WARD_RETURN_IF_ERROR(requests_.WriteError(status));
       } else {
-        const auto ended =
-            workers_.begin() + static_cast<ptrdiff_t>(ready - 2);
+        const auto ended = workers_.begin() + static_cast<ptrdiff_t>(ready - 2);
         WARD_RETURN_IF_ERROR(
             ended->process->Wait(absl::InfiniteFuture()).status());
         workers_.erase(ended);
@@ -87,12 +84,12 @@ class Preloader {
 
  private:
   absl::Status Spawn(ward::Message& request) {
-    WARD_ASSIGN_OR_RETURN(auto arguments, request.UnpackArguments<std::string>());
+    WARD_ASSIGN_OR_RETURN(auto arguments,
+                          request.UnpackArguments<std::string>());
     if (workers_.size() >= SpawnServer::kMaxWorkers) {
-      return ward::MakeError(
-          kTooManyWorkers,
-          absl::StrCat("there are ", workers_.size(),
-                       " workers; let go of some first"));
+      return ward::MakeError(kTooManyWorkers,
+                             absl::StrCat("there are ", workers_.size(),
+                                          " workers; let go of some first"));
     }
     auto worker = std::make_unique<Worker>(application_,
                                            std::move(std::get<0>(arguments)));

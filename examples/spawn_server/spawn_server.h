@@ -34,8 +34,9 @@
 // As many workers as there may be are running.
 inline constexpr ward::Reason kTooManyWorkers{
     "TooManyWorkers", absl::StatusCode::kResourceExhausted};
-// The process that workers are forked from is gone; the spawn server cannot make
-// another one. Workers that run go on. Stop the server, and start it again.
+// The process that workers are forked from is gone; the spawn server cannot
+// make another one. Workers that run go on. Stop the server, and start it
+// again.
 inline constexpr ward::Reason kPreloaderDied{"PreloaderDied",
                                              absl::StatusCode::kUnavailable};
 

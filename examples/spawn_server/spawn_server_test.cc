@@ -109,8 +109,8 @@ TEST_F(SpawnServerTest, AWorkerGoesWithAnOwnerThatDies) {
   if (!HasProcesses()) GTEST_SKIP() << "a thread cannot die";
   Worker worker;
   EXPECT_EQ(RunInProcess([&] {
-              const bool served = server().Spawn("one", worker).ok() &&
-                                  worker.IsPrime(7).ok();
+              const bool served =
+                  server().Spawn("one", worker).ok() && worker.IsPrime(7).ok();
               return served ? 0 : 1;
             }),
             0);

@@ -29,8 +29,7 @@ std::shared_ptr<const Application> Application::Load() {
   return application;
 }
 
-Worker::Worker(std::shared_ptr<const Application> application,
-               std::string name)
+Worker::Worker(std::shared_ptr<const Application> application, std::string name)
     : application_(std::move(application)), name_(std::move(name)) {
   DefineMessageHandler("is_prime", [this](uint32_t number) {
     return absl::StatusOr<bool>(application_->IsPrime(number));
