@@ -22,6 +22,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/abstract_server_collection.h"
 #include "ward/server/environment.h"
 #include "ward/server/owner_handle.h"
 #include "ward/testing/call_server.h"
@@ -330,6 +331,51 @@ void HandOwnershipOver(bool timed) {
 
 TEST_P(ExplorationTest, HandOwnershipOver) {
   ExploreWithAndWithoutDelays(GetParam(), HandOwnershipOver);
+}
+
+// Threads that want the same servers, one that deletes them, and the cleaner:
+// at any moment there is one server for a key, and none is left.
+void Collection(bool timed) {
+  using Servers = AbstractServerCollection<int, EchoServer>;
+  CollectionOptions options;
+  options.on_stop_failure = [](const absl::Status& status) {
+    EXPECT_FALSE(status.message().empty());
+  };
+  Environment& environment = *options.environment;
+  Bounds bounds(environment, timed);
+  Servers servers(std::move(options));
+  (void)servers.StartCleaner();
+  const auto use = [&](int key) {
+    // Not timed: the factory of another thread is waited for, and its Stop.
+    auto server = servers.LookupOrAdd(
+        key, [&]() -> absl::StatusOr<std::unique_ptr<EchoServer>> {
+          ServerOptions by_exec;
+          by_exec.start_mode = StartMode::kExec;
+          auto made = std::make_unique<EchoServer>(std::move(by_exec));
+          made->set_max_idle_time(absl::Milliseconds(10));
+          WARD_RETURN_IF_ERROR(made->Start());
+          return made;
+        });
+    if (!server.ok()) return;
+    (void)bounds.Check("Call", kCallLimit,
+                       [&] { return CallServer(**server, "echo", "x"); });
+  };
+  {
+    const auto other = environment.StartThread([&] {
+      use(1);
+      (void)servers.Delete(1);
+      use(2);
+    });
+    use(1);
+    absl::SleepFor(absl::Milliseconds(20));
+    use(1);
+  }
+  (void)servers.Cleanup();
+  EXPECT_TRUE(servers.empty());
+}
+
+TEST_P(ExplorationTest, Collection) {
+  ExploreWithAndWithoutDelays(GetParam(), Collection);
 }
 
 }  // namespace

@@ -35,8 +35,8 @@ namespace {
 // SD_LISTEN_FDS_START of sd_listen_fds(3).
 constexpr int kFirstSocket = 3;
 
-// getenv(3) and unsetenv(3) are unsafe beside other threads, of which main() has
-// none yet. NOLINTBEGIN(concurrency-mt-unsafe)
+// getenv(3) and unsetenv(3) are unsafe beside other threads, of which main()
+// has none yet. NOLINTBEGIN(concurrency-mt-unsafe)
 std::string Variable(const char* name) {
   const char* const value = std::getenv(name);
   return value == nullptr ? "" : value;
@@ -63,7 +63,8 @@ std::string PathOf(int socket) {
   int type = 0;
   socklen_t type_size = sizeof(type);
   if (getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size) != 0 ||
-      address.sun_family != AF_UNIX || size <= offsetof(sockaddr_un, sun_path) ||
+      address.sun_family != AF_UNIX ||
+      size <= offsetof(sockaddr_un, sun_path) ||
       getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &type_size) != 0 ||
       type != SOCK_STREAM) {
     return "";
@@ -143,8 +144,8 @@ absl::StatusOr<Secret> SystemdCredential(std::string_view name) {
   if (absl::EndsWith(content, "\n")) content.remove_suffix(1);
   if (content.empty() || content.size() > kMost) {
     Wipe(bytes.data(), bytes.size());
-    return absl::InvalidArgumentError(
-        absl::StrCat("the credential in ", path, " has no byte, or over ", kMost));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the credential in ", path, " has no byte, or over ", kMost));
   }
   Secret secret(content);
   Wipe(bytes.data(), bytes.size());
@@ -154,8 +155,8 @@ absl::StatusOr<Secret> SystemdCredential(std::string_view name) {
 absl::Status ServeForSystemd(AbstractServer& server, Environment& environment) {
   WARD_ASSIGN_OR_RETURN(std::unique_ptr<Listener> listener,
                         SystemdListener(environment));
-  // The owner is systemd, which ends the server by SIGTERM: this end of the pair
-  // stays open, and only hears that the server is ready.
+  // The owner is systemd, which ends the server by SIGTERM: this end of the
+  // pair stays open, and only hears that the server is ready.
   WARD_ASSIGN_OR_RETURN(auto ends, environment.CreateTransportPair());
   MessageChannel owner(std::move(ends.first));
   const auto notify = [&environment](std::string_view state) {

@@ -31,8 +31,8 @@ namespace ward {
 
 // Runs the server in this process, on this thread, at the socket that systemd
 // has passed, until SIGTERM or SIGINT: see AbstractServer::StartSynchronously.
-// Notifies READY=1 when clients are served, and STOPPING=1 when they no more are.
-// The socket's name is systemd's, and stays.
+// Notifies READY=1 when clients are served, and STOPPING=1 when they no more
+// are. The socket's name is systemd's, and stays.
 //
 // A thread runs meanwhile: InitializeServer cannot fork. What the service
 // manager could not be told is logged. Errors: those of SystemdListener and
@@ -41,8 +41,9 @@ absl::Status ServeForSystemd(AbstractServer& server,
                              Environment& environment = Environment::Default());
 
 // The listening socket that was passed to this process, which must be one Unix
-// stream socket with a path. Once: what tells of it is taken out of the process's
-// environment. FailedPrecondition, and what to write into the unit, otherwise.
+// stream socket with a path. Once: what tells of it is taken out of the
+// process's environment. FailedPrecondition, and what to write into the unit,
+// otherwise.
 absl::StatusOr<std::unique_ptr<Listener>> SystemdListener(
     Environment& environment);
 

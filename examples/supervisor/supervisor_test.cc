@@ -153,9 +153,7 @@ TEST_F(SupervisorTest, QuitsWhileItWaits) {
   const auto waits = [&] {
     return absl::StrContains(notes_.back(), "again in 1h");
   };
-  {
-    absl::MutexLock lock(&mutex_, absl::Condition(&waits));
-  }
+  { absl::MutexLock lock(&mutex_, absl::Condition(&waits)); }
   quit_.reset();
   EXPECT_THAT(Join(), IsOk());
 }

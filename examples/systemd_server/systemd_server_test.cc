@@ -36,9 +36,9 @@ FileDescriptor Bind(const std::string& path, int type) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   path.copy(address.sun_path, sizeof(address.sun_path) - 1);
-  EXPECT_EQ(bind(bound.get(), reinterpret_cast<sockaddr*>(&address),
-                 sizeof(address)),
-            0);
+  EXPECT_EQ(
+      bind(bound.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)),
+      0);
   return bound;
 }
 
