@@ -1,5 +1,5 @@
-// How many requests, and switches of threads, the simulator makes in a second of
-// real time: what a test that explores can afford.
+// How many requests, and switches of threads, the simulator makes in a second
+// of real time: what a test that explores can afford.
 //
 //   bazel run -c opt //benchmarks:simulated_call_benchmark
 
@@ -49,8 +49,8 @@ void SimulatedCalls(benchmark::State& state) {
     if (!status.ok()) state.SkipWithError(status.ToString().c_str());
   }
   state.SetItemsProcessed(calls * static_cast<int64_t>(state.iterations()));
-  state.counters["switches"] = benchmark::Counter(
-      static_cast<double>(switches), benchmark::Counter::kIsRate);
+  state.counters["switches"] = benchmark::Counter(static_cast<double>(switches),
+                                                  benchmark::Counter::kIsRate);
 }
 BENCHMARK(SimulatedCalls)->Arg(1)->Arg(4)->Arg(100)->UseRealTime();
 

@@ -272,8 +272,9 @@ absl::Status AbstractServer::TellOwners(MessageChannel& channel) {
 }
 
 pid_t AbstractServer::server_pid() const {
-  if (process_ != nullptr) return process_->pid();
-  return started() ? environment().ProcessId() : 0;
+  const pid_t self = environment().ProcessId();
+  if (running_in_ == self) return self;
+  return process_ != nullptr ? process_->pid() : 0;
 }
 
 std::string AbstractServer::socket_filename() const {

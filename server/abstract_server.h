@@ -189,7 +189,7 @@ class AbstractServer {
   // Whether this object is the owner of a server that was started and not
   // stopped (it may have died meanwhile: Connect tells), or is that server.
   bool started() const {
-    return process_ != nullptr || running_in_ == environment().ProcessId();
+    return running_in_ == environment().ProcessId() || process_ != nullptr;
   }
 
   // The server's process; 0 when it is not started.

@@ -43,8 +43,6 @@ using testing::MovesClock;
 using ::testing::Not;
 using testing::SharesMemory;
 
-constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};
-
 TEST_F(ModesTest, APasswordThatIsMissingIsAWrongOne) {
   TestServer server(Shared());
   server.set_ignore_password_errors(true);

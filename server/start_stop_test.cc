@@ -95,7 +95,11 @@ TEST_P(StartStopTest, LeavesNothingBehindHoweverOften) {
             << " bytes after " << kWarmUp << ", " << OpenDescriptors()
             << " and " << Allocated() << " at the end\n";
   EXPECT_EQ(OpenDescriptors(), descriptors);
-  EXPECT_LE(Allocated(), allocated);
+  // What is allocated once, on a way that is seldom taken, may come late. What
+  // a cycle leaks is at least the smallest block that there is.
+  constexpr size_t kSmallestBlock = 32;
+  EXPECT_LT(Allocated(), allocated + kSmallestBlock / 2 *
+                                         static_cast<size_t>(cycles - kWarmUp));
   // Files, processes, threads, signals.
   EXPECT_THAT(leaks.Find(), IsEmpty());
 }

@@ -76,11 +76,12 @@ class SharedListener final : public Listener {
     return listener_->descriptors();
   }
   absl::StatusOr<ListenerParts> Share() const override {
+    absl::MutexLock lock(&mutex_);
     return listener_->Share();
   }
 
  private:
-  absl::Mutex mutex_;  // Two processes would each call it.
+  mutable absl::Mutex mutex_;  // Two processes would each call it.
   const std::unique_ptr<Listener> listener_;
 };
 

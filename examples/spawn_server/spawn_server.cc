@@ -40,6 +40,13 @@ struct Running {
   std::unique_ptr<ward::Process> process;
 };
 
+// Workers that outlive their preloader, owned by whoever asked for them. Where
+// a process is a thread, or simulated, they go on using these very objects.
+std::vector<Running>& Survivors() {
+  static auto& survivors = *new std::vector<Running>();
+  return survivors;
+}
+
 // The process in which the application is loaded.
 class Preloader {
  public:
@@ -47,10 +54,8 @@ class Preloader {
       : environment_(environment), requests_(std::move(requests)) {}
 
   ~Preloader() {
-    // They go on, owned by whoever asked for them. Where a process is a thread,
-    // or simulated, they go on using these very objects.
-    static auto& survivors = *new std::vector<Running>();
-    std::move(workers_.begin(), workers_.end(), std::back_inserter(survivors));
+    std::move(workers_.begin(), workers_.end(),
+              std::back_inserter(Survivors()));
   }
 
   absl::Status Run(ward::OwnerLink& owner) {

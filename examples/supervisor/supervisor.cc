@@ -47,7 +47,7 @@ absl::Status Supervisor::RunOnce(const ward::Pollable& quit) {
   note_(absl::StrCat("serves, as process ", server_.server_pid()));
   WARD_ASSIGN_OR_RETURN(quits, Quits(quit, server_.pollable(), kNever));
   if (quits) return server_.Stop();
-  const absl::Status death = server_.CheckAlive();
+  absl::Status death = server_.CheckAlive();
   // Cleans up after it; how it ended is known.
   (void)server_.Stop();
   return death;
@@ -55,7 +55,7 @@ absl::Status Supervisor::RunOnce(const ward::Pollable& quit) {
 
 absl::Status Supervisor::Run(const ward::Pollable& quit) {
   while (true) {
-    const absl::Status status = RunOnce(quit);
+    absl::Status status = RunOnce(quit);
     if (status.ok()) return status;
     const std::optional<absl::Duration> delay =
         policy_.OnDeath(environment_.TimeNow());
