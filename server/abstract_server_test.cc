@@ -79,25 +79,6 @@ MessageChannel Open(const TestServer& server) {
 
 class AbstractServerTest : public NothingLeftTest {
  protected:
-  // Where hooks and handlers of a server write what happens, line by line.
-  // Whoever reads it to the end knows that all writers are gone.
-  struct Diary {
-    Pipe pipe = MakePipe();
-
-    int fd() const { return pipe.write.get(); }
-    std::function<absl::Status()> Writes(std::string_view line) const {
-      return [fd = fd(), line = std::string(line)] {
-        WriteAll(fd, absl::StrCat(line, "\n"));
-        return absl::OkStatus();
-      };
-    }
-    // Once only: closes this process's end.
-    std::string ReadAll() {
-      pipe.write.Reset();
-      return ReadToEnd(pipe.read.get());
-    }
-  };
-
   ServerOptions WithDiary(const Diary& diary) const {
     ServerOptions options = Shared();
     options.launch.fork.keep_open.push_back(diary.fd());

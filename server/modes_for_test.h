@@ -26,25 +26,6 @@ namespace ward {
 
 class ModesTest : public testing::ServerTestBase {
  protected:
-  // Where hooks and handlers of a server write what happens.
-  struct Diary {
-    Pipe pipe = MakePipe();
-
-    int fd() const { return pipe.write.get(); }
-    std::function<absl::Status()> Writes(std::string_view line) const {
-      return [fd = fd(), line = std::string(line)] {
-        WriteAll(fd, absl::StrCat(line, "\n"));
-        return absl::OkStatus();
-      };
-    }
-    // Once only, when all servers that write have ended: closes this process's
-    // end.
-    std::string ReadAll() {
-      pipe.write.Reset();
-      return ReadToEnd(pipe.read.get());
-    }
-  };
-
   // A place for a socket.
   std::string path() const { return directory() + "/s"; }
 

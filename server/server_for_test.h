@@ -143,6 +143,27 @@ inline std::string ReadToEnd(int fd) {
   }
 }
 
+// Where hooks and handlers of a server write what happens, line by line; its
+// descriptor is to be kept open in a fork. Whoever reads it to the end knows
+// that all writers are gone.
+struct Diary {
+  Pipe pipe = MakePipe();
+
+  int fd() const { return pipe.write.get(); }
+  std::function<absl::Status()> Writes(std::string_view line) const {
+    return [fd = fd(), line = std::string(line)] {
+      WriteAll(fd, absl::StrCat(line, "\n"));
+      return absl::OkStatus();
+    };
+  }
+  // Once only, when all servers that write have been stopped: closes this
+  // process's end.
+  std::string ReadAll() {
+    pipe.write.Reset();
+    return ReadToEnd(pipe.read.get());
+  }
+};
+
 // --- what a process has ---
 
 // The open descriptors of `process`, and what they stand for.
