@@ -1,7 +1,9 @@
 #include "ward/examples/spawn_server/spawn_server.h"
 
 #include <signal.h>
+#include <sys/types.h>
 
+#include <fstream>
 #include <memory>
 #include <set>
 #include <string>
@@ -23,6 +25,7 @@
 #include "ward/server/environment.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/server_test.h"
+#include "ward/testing/simulation.h"
 
 namespace {
 
@@ -30,6 +33,7 @@ using ::ward::testing::FailsWith;
 using ::ward::testing::HasProcesses;
 using ::ward::testing::IsOk;
 using ::ward::testing::IsOkAndHolds;
+using ::ward::testing::MovesClock;
 
 class SpawnServerTest : public ward::testing::ServerTest<SpawnServer> {
  protected:
@@ -49,6 +53,21 @@ class SpawnServerTest : public ward::testing::ServerTest<SpawnServer> {
       ASSERT_LT(environment().TimeNow(), end) << *now << " workers";
       absl::SleepFor(absl::Milliseconds(1));
     }
+  }
+
+  // The preloader is a server's first and only child.
+  void KillChildOf(pid_t server) {
+    if (MovesClock()) {
+      ward::testing::Simulation::Current()->environment().Raise(server + 1,
+                                                                SIGKILL);
+      return;
+    }
+    pid_t child = 0;
+    std::ifstream(
+        absl::StrCat("/proc/", server, "/task/", server, "/children")) >>
+        child;
+    ASSERT_GT(child, 0);
+    EXPECT_EQ(kill(child, SIGKILL), 0);
   }
 
   // Those whose owner is gone would come to this process as orphans.
@@ -159,6 +178,25 @@ TEST_F(SpawnServerTest, WorkersOutliveTheSpawnServer) {
               if (!spawner.Spawn("one", worker).ok()) return 2;
               if (!spawner.Stop().ok()) return 3;
               return worker.IsPrime(7).ok() ? 0 : 4;
+            }),
+            0);
+}
+
+TEST_F(SpawnServerTest, ADeadPreloaderIsReportedAndEndsNothingElse) {
+  if (!HasProcesses()) GTEST_SKIP() << "a thread cannot be killed";
+  // It waits for what it leaves behind: the worker, which is an orphan then.
+  EXPECT_EQ(RunInProcess([this] {
+              SpawnServer spawner;
+              Worker worker;
+              Worker other;
+              if (!spawner.Start().ok()) return 1;
+              if (!spawner.Spawn("one", worker).ok()) return 2;
+              KillChildOf(spawner.server_pid());
+              const absl::Status status = spawner.Spawn("other", other);
+              if (!ward::HasReason(status, kPreloaderDied)) return 3;
+              if (!worker.IsPrime(7).ok()) return 4;
+              // Its FinalizeServer tells how the preloader had ended.
+              return spawner.Stop().ok() ? 5 : 0;
             }),
             0);
 }
