@@ -34,7 +34,7 @@ class EchoServer : public AbstractServer {
 void SimulatedCalls(benchmark::State& state) {
   const int64_t calls = state.range(0);
   uint64_t switches = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     RandomStrategy strategy(/*seed=*/1);
     SimulationOptions options;
     options.max_steps = SIZE_MAX;
