@@ -94,7 +94,7 @@ struct Record {
   }
 
   void Keep(const Transcript& shown) {
-    const std::string text = shown.ToText();
+    const std::string text = shown.ToText(Transcript::kMostShown);
     transcript_size = std::min(text.size(), transcript.size());
     std::copy_n(text.begin(), transcript_size, transcript.begin());
     fingerprint = shown.Fingerprint();

@@ -48,7 +48,8 @@ constexpr absl::Duration kLongestWait = absl::Seconds(10);
 // Another schedule in each of --runs_per_test.
 uint64_t Seed() { return EnvironmentNumber("TEST_RUN_NUMBER", 1); }
 
-void WriteMermaid(const Transcript& transcript) {
+// The whole of it, as text and for Mermaid, beside the test's outputs.
+void WriteOutputs(const Transcript& transcript) {
   const std::string_view folder =
       EnvironmentVariable("TEST_UNDECLARED_OUTPUTS_DIR");
   const auto* const test =
@@ -56,6 +57,7 @@ void WriteMermaid(const Transcript& transcript) {
   if (folder.empty() || test == nullptr) return;
   const std::string name = absl::StrReplaceAll(
       absl::StrCat(test->test_suite_name(), ".", test->name()), {{"/", "_"}});
+  std::ofstream(absl::StrCat(folder, "/", name, ".txt")) << transcript.ToText();
   std::ofstream(absl::StrCat(folder, "/", name, ".mmd"))
       << transcript.ToMermaid();
 }
@@ -146,8 +148,8 @@ void ServerTestBase::TearDown() {
   const Transcript& transcript = simulation_ != nullptr
                                      ? simulation_->transcript()
                                      : recording_->transcript();
-  std::cout << transcript.ToText();
-  WriteMermaid(transcript);
+  std::cout << transcript.ToText(Transcript::kMostShown);
+  WriteOutputs(transcript);
   if (simulation_ == nullptr) return;
   std::cout << "With the same schedule: --test_env=TEST_RUN_NUMBER=" << Seed()
             << "\n";

@@ -30,8 +30,8 @@
 // A test fails, by name of what it is, for whatever it leaves behind: open
 // descriptors and connections, threads, processes, sockets' names, files in
 // directory(), changed signals. One that fails prints what its processes said
-// to each other, as a sequence diagram; another one for Mermaid is among the
-// test's undeclared outputs.
+// to each other, as a sequence diagram, if that is long its end; the whole, and
+// another one for Mermaid, are among the test's undeclared outputs.
 
 #ifndef WARD_TESTING_SERVER_TEST_H_
 #define WARD_TESTING_SERVER_TEST_H_

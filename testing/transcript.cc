@@ -48,6 +48,7 @@ std::string Describe(const proto::Frame& frame, size_t descriptors) {
         absl::StrAppend(&text, text.empty() ? "" : ", ", Quoted(part));
         // A server's options, which may have secrets among them.
         if (frame.array().part(0) == kHandOverName) break;
+        if (text.size() > kLongestLabel) break;
       }
       if (text.empty()) text = "nothing";
       break;
@@ -113,7 +114,7 @@ void Transcript::Bytes(absl::Time time, int stream, pid_t from, pid_t to,
   }
 }
 
-std::string Transcript::ToText() const {
+std::string Transcript::ToText(size_t most) const {
   const auto column = [this](pid_t process) {
     const auto found = std::find_if(
         names_.begin(), names_.end(),
@@ -136,7 +137,12 @@ std::string Transcript::ToText() const {
   const absl::Time start =
       entries_.empty() ? absl::UnixEpoch() : entries_.front().time;
   absl::Duration shown = -absl::InfiniteDuration();
-  for (const Entry& entry : entries_) {
+  const size_t left_out = entries_.size() - std::min(entries_.size(), most);
+  if (left_out > 0) {
+    absl::StrAppend(&text, "\n(", left_out, " entries before these)");
+  }
+  for (size_t i = left_out; i < entries_.size(); ++i) {
+    const Entry& entry = entries_[i];
     std::string line = bars;
     if (const absl::Duration time = entry.time - start; time != shown) {
       line = overwrite(line, 0, absl::FormatDuration(time));

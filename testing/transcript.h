@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -35,8 +36,12 @@ class Transcript {
   void Bytes(absl::Time time, int stream, pid_t from, pid_t to,
              std::string_view bytes, size_t descriptors);
 
-  // A diagram in plain text: a column for each process, time running down.
-  std::string ToText() const;
+  // What is shown of a failed test.
+  static constexpr size_t kMostShown = 500;
+
+  // A diagram in plain text: a column for each process, time running down. Of
+  // more than `most` entries it has the last ones, and says so.
+  std::string ToText(size_t most = std::numeric_limits<size_t>::max()) const;
 
   // The same for Mermaid.
   std::string ToMermaid() const;

@@ -19,6 +19,7 @@
 namespace ward::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -216,6 +217,19 @@ TEST(Transcript, TakesProcessesThatWereNotNamed) {
   transcript.Arrow(kStart, 1, 99, "to nobody");
   transcript.Event(kStart, 99, "nobody acts");
   EXPECT_THAT(transcript.ToText(), HasSubstr("nobody acts"));
+}
+
+TEST(Transcript, ShowsTheEndOfALongOne) {
+  Transcript transcript;
+  transcript.Name(1, "a");
+  for (const std::string_view what : {"first", "second", "third"}) {
+    transcript.Event(kStart, 1, what);
+  }
+  EXPECT_THAT(transcript.ToText(3),
+              AllOf(HasSubstr("first"), Not(HasSubstr("before these"))));
+  EXPECT_THAT(transcript.ToText(2),
+              AllOf(HasSubstr("(1 entries before these)"), HasSubstr("second"),
+                    HasSubstr("third"), Not(HasSubstr("first"))));
 }
 
 TEST(Transcript, HasAFingerprintOfItsCourse) {
