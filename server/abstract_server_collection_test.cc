@@ -1,5 +1,5 @@
 // What the collection does beside the original's cases, and the two of the
-// original's defects that were the collection's, in every mode but exec.
+// original's defects that were the collection's, in every mode.
 
 #include "ward/server/abstract_server_collection.h"
 
@@ -284,18 +284,22 @@ TEST_F(CollectionTest, Defect19_AStopThatFailsDoesNotEndTheCleaner) {
 
 TEST_F(CollectionTest, Defect19_AStopKeepsNobodyWaiting) {
   Collection collection(Options());
-  EXPECT_THAT(
-      collection.LookupOrAdd("slow",
-                             [&] {
-                               auto server = Make();
-                               server->finalize = [] {
-                                 absl::SleepFor(absl::Milliseconds(300));
-                                 return absl::OkStatus();
-                               };
-                               EXPECT_THAT(server->Start(), IsOk());
-                               return server;
-                             }),
-      IsOk());
+  struct SlowServer : Registered<SlowServer> {
+    explicit SlowServer(ServerOptions options = {})
+        : Registered(std::move(options)) {}
+    absl::Status FinalizeServer() override {
+      absl::SleepFor(absl::Milliseconds(300));
+      return absl::OkStatus();
+    }
+  };
+  EXPECT_THAT(collection.LookupOrAdd("slow",
+                                     [] {
+                                       auto server =
+                                           std::make_unique<SlowServer>();
+                                       EXPECT_THAT(server->Start(), IsOk());
+                                       return server;
+                                     }),
+              IsOk());
   absl::Notification stopped;
   std::vector<absl::AnyInvocable<void()>> both;
   both.emplace_back([&] {

@@ -55,30 +55,42 @@ TEST_F(ModesTest, APasswordThatIsMissingIsAWrongOne) {
 }
 
 TEST_F(ModesTest, AdmitPeerDecidesOnTheKernelsWord) {
-  Diary diary;
-  ServerOptions options = WithDiary(diary);
-  options.admit_peer = [fd = diary.fd()](const PeerCredentials& peer) {
-    WriteAll(fd, absl::StrCat(peer.pid, " ", peer.uid, "\n"));
-    return false;
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options)
+        : Registered(Admitting(std::move(options))) {}
+    static ServerOptions Admitting(ServerOptions options) {
+      options.admit_peer =
+          [notes = options.arguments[0]](const PeerCredentials& peer) {
+            ward::Note(notes, absl::StrCat(peer.pid, " ", peer.uid));
+            return false;
+          };
+      return options;
+    }
   };
-  TestServer server(std::move(options));
+  Server server(Shared());
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(Call(server, "echo", "x"),
               FailsWith(reason::kPeerNotAllowed,
                         absl::StrCat("user ", environment().UserId())));
   EXPECT_THAT(server.Stop(), IsOk());
-  EXPECT_EQ(diary.ReadAll(), absl::StrCat(environment().ProcessId(), " ",
-                                          environment().UserId(), "\n"));
+  EXPECT_EQ(TakeNotes(), absl::StrCat(environment().ProcessId(), " ",
+                                      environment().UserId(), "\n"));
 }
 
 TEST_F(ModesTest, AnAdmitPeerThatThrowsAdmitsNobodyAndEndsNothing) {
-  ServerOptions options;
-  std::atomic<int> count{0};
-  options.admit_peer = [&count](const PeerCredentials&) -> bool {
-    if (++count == 1) throw std::runtime_error("paper jam");
-    return true;
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(Admitting(std::move(options))) {}
+    static ServerOptions Admitting(ServerOptions options) {
+      const auto count = std::make_shared<std::atomic<int>>(0);
+      options.admit_peer = [count](const PeerCredentials&) -> bool {
+        if (++*count == 1) throw std::runtime_error("paper jam");
+        return true;
+      };
+      return options;
+    }
   };
-  TestServer server(std::move(options));
+  Server server;
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(Call(server, "echo", "x"),
               FailsWith(reason::kUserCodeThrew, "paper jam"));
@@ -112,25 +124,29 @@ TEST_F(ModesTest, ClientsOverMaxClientsWaitUntilOneLeaves) {
 
 TEST_F(ModesTest, UpToMaxClientsAreServedAtOnceAndNeverMore) {
   constexpr int kMax = 3;
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineMessageHandler("meet", [this](MessageChannel& channel) {
+        absl::MutexLock lock(&mutex);
+        most = std::max(most, ++now);
+        // Goes on when all places have been taken once.
+        const auto full = [this] { return most >= kMax; };
+        mutex.Await(absl::Condition(&full));
+        --now;
+        return channel.Write("met");
+      });
+      DefineMessageHandler("most", [this](MessageChannel& channel) {
+        absl::MutexLock lock(&mutex);
+        return channel.Write(most);
+      });
+    }
+    absl::Mutex mutex;
+    int now = 0;
+    int most = 0;
+  };
   ServerOptions options;
   options.max_clients = kMax;
-  TestServer server(std::move(options));
-  absl::Mutex mutex;
-  int now = 0;
-  int most = 0;
-  server.DefineMessageHandler("meet", [&](MessageChannel& channel) {
-    absl::MutexLock lock(&mutex);
-    most = std::max(most, ++now);
-    // Goes on when all places have been taken once.
-    const auto full = [&] { return most >= kMax; };
-    mutex.Await(absl::Condition(&full));
-    --now;
-    return channel.Write("met");
-  });
-  server.DefineMessageHandler("most", [&](MessageChannel& channel) {
-    absl::MutexLock lock(&mutex);
-    return channel.Write(most);
-  });
+  Server server(std::move(options));
   ASSERT_THAT(server.Start(), IsOk());
   std::vector<absl::AnyInvocable<void()>> clients;
   for (int i = 0; i < 3 * kMax; ++i) {

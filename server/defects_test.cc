@@ -45,12 +45,21 @@ using testing::SharesMemory;
 using DefectsTest = ModesTest;
 
 TEST_F(DefectsTest, Defect01_TwoHandlersCanWaitForEachOther) {
-  TestServer server;
-  absl::Barrier* const both = new absl::Barrier(2);
-  server.DefineMessageHandler("meet", [both](MessageChannel& channel) {
-    if (both->Block()) delete both;
-    return channel.Write("met");
-  });
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(std::move(options)) {
+      DefineMessageHandler("meet", [this](MessageChannel& channel) {
+        absl::MutexLock lock(&mutex);
+        ++here;
+        mutex.Await(absl::Condition(
+            +[](int* here) { return *here == 2; }, &here));
+        return channel.Write("met");
+      });
+    }
+    absl::Mutex mutex;
+    int here = 0;
+  };
+  Server server;
   ASSERT_THAT(server.Start(), IsOk());
   std::vector<absl::AnyInvocable<void()>> clients;
   for (int i = 0; i < 2; ++i) {
@@ -59,15 +68,19 @@ TEST_F(DefectsTest, Defect01_TwoHandlersCanWaitForEachOther) {
   }
   RunAtOnce(std::move(clients));
   EXPECT_THAT(server.Stop(), IsOk());
-  // The one of this process was not used where the server has its own.
-  if (!SharesMemory()) delete both;
 }
 
 TEST_F(DefectsTest,
        Defect02_WhatIsWrongWithAMessageEndsOnlyItsClientWhoIsTold) {
-  TestServer server;
-  server.DefineMessageHandler(
-      "throw", []() -> absl::Status { throw std::runtime_error("paper jam"); });
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(std::move(options)) {
+      DefineMessageHandler("throw", []() -> absl::Status {
+        throw std::runtime_error("paper jam");
+      });
+    }
+  };
+  Server server;
   ASSERT_THAT(server.Start(), IsOk());
   const pid_t pid = server.server_pid();
   EXPECT_THAT(server.Connect([&](MessageChannel& channel) -> absl::Status {
@@ -130,12 +143,17 @@ TEST_F(DefectsTest, Defect05_ASilentPeerIsToldAndClosedWhenItsTimeIsUp) {
 }
 
 TEST_F(DefectsTest, Defect08_LongMessagesAndNulBytesArriveWhole) {
-  TestServer server;
-  server.DefineMessageHandler("later", [](MessageChannel& channel) {
-    (void)channel.Write("go on");
-    absl::StatusOr<Message> message = channel.Read();
-    return message.ok() ? channel.Write(*message) : message.status();
-  });
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(std::move(options)) {
+      DefineMessageHandler("later", [](MessageChannel& channel) {
+        (void)channel.Write("go on");
+        absl::StatusOr<Message> message = channel.Read();
+        return message.ok() ? channel.Write(*message) : message.status();
+      });
+    }
+  };
+  Server server;
   ASSERT_THAT(server.Start(), IsOk());
   for (const size_t size : {65'534, 65'535, 65'536, 1'000'000}) {
     std::string text(size, 'x');
@@ -159,22 +177,27 @@ TEST_F(DefectsTest, Defect08_LongMessagesAndNulBytesArriveWhole) {
 }
 
 TEST_F(DefectsTest, Defect09_AClientThatLeavesBeforeItsReplyEndsNothing) {
-  TestServer server;
-  absl::Mutex mutex;
-  std::string outcome;
-  server.DefineMessageHandler("answer", [&](MessageChannel& channel) {
-    // Until the client has gone.
-    (void)channel.Read();
-    const absl::Status written = channel.Write(std::string(1'000'000, 'x'));
-    absl::MutexLock lock(&mutex);
-    outcome = ReasonOf(written);
-    return written;
-  });
-  server.DefineMessageHandler("outcome", [&](MessageChannel& channel) {
-    const auto known = [&] { return !outcome.empty(); };
-    absl::MutexLock lock(&mutex, absl::Condition(&known));
-    return channel.Write(outcome);
-  });
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(std::move(options)) {
+      DefineMessageHandler("answer", [this](MessageChannel& channel) {
+        // Until the client has gone.
+        (void)channel.Read();
+        const absl::Status written = channel.Write(std::string(1'000'000, 'x'));
+        absl::MutexLock lock(&mutex);
+        outcome = ReasonOf(written);
+        return written;
+      });
+      DefineMessageHandler("outcome", [this](MessageChannel& channel) {
+        const auto known = [this] { return !outcome.empty(); };
+        absl::MutexLock lock(&mutex, absl::Condition(&known));
+        return channel.Write(outcome);
+      });
+    }
+    absl::Mutex mutex;
+    std::string outcome;
+  };
+  Server server;
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(server.Connect([](MessageChannel& channel) {
     return channel.Write("answer");
@@ -188,8 +211,13 @@ TEST_F(DefectsTest, Defect09_AClientThatLeavesBeforeItsReplyEndsNothing) {
 TEST_F(DefectsTest, Defect10_AFailingInitializeServerIsReportedAndReaped) {
   static constexpr Reason kOutOfPaper{"OutOfPaper",
                                       absl::StatusCode::kDataLoss};
-  TestServer server(Shared());
-  server.initialize = [] { return MakeError(kOutOfPaper, "tray 2"); };
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    absl::Status InitializeServer() override {
+      return MakeError(kOutOfPaper, "tray 2");
+    }
+  };
+  Server server(Shared());
   EXPECT_THAT(server.Start(), FailsWith(kOutOfPaper, "tray 2"));
   EXPECT_FALSE(server.started());
   // The fixture looks for zombies.
@@ -197,12 +225,17 @@ TEST_F(DefectsTest, Defect10_AFailingInitializeServerIsReportedAndReaped) {
 }
 
 TEST_F(DefectsTest, Defect11_AHupHandlerRuns) {
-  TestServer server;
-  absl::Notification hup;
-  server.DefineSignalHandler(SIGHUP, [&] { hup.Notify(); });
-  server.DefineMessageHandler("hup", [&](MessageChannel& channel) {
-    return channel.Write(hup.WaitForNotificationWithTimeout(kSurely));
-  });
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(std::move(options)) {
+      DefineSignalHandler(SIGHUP, [this] { hup.Notify(); });
+      DefineMessageHandler("hup", [this](MessageChannel& channel) {
+        return channel.Write(hup.WaitForNotificationWithTimeout(kSurely));
+      });
+    }
+    absl::Notification hup;
+  };
+  Server server;
   ASSERT_THAT(server.Start(), IsOk());
   Raise(server, SIGHUP);
   EXPECT_THAT(Call(server, "hup"), IsOkAndHolds("true"));

@@ -49,13 +49,16 @@ using testing::SharesMemory;
 constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};
 
 TEST_F(ModesTest, KnowsInTheServerThatItIsTheServer) {
-  TestServer server(Shared());
-  server.DefineMessageHandler("who", [&server](MessageChannel& channel) {
-    return channel.Write(
-        server.started(),
-        server.server_pid() == Environment::Default().ProcessId(),
-        server.socket_filename());
-  });
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineMessageHandler("who", [this](MessageChannel& channel) {
+        return channel.Write(started(),
+                             server_pid() == Environment::Default().ProcessId(),
+                             socket_filename());
+      });
+    }
+  };
+  Server server(Shared());
   ASSERT_THAT(server.Start(), IsOk());
   const absl::StatusOr<Message> reply = CallServer(server, "who");
   ASSERT_THAT(reply, IsOk());
@@ -98,84 +101,91 @@ TEST_F(ModesTest, WhatIsNotStartedCanNeitherBeStoppedNorReached) {
 }
 
 TEST_F(ModesTest, CallsEachHookOnceInTheRightProcessAndOrder) {
-  Diary diary;
-  TestServer server(WithDiary(diary));
-  const auto note = [fd = diary.fd(),
-                     owner = environment().ProcessId()](std::string_view what) {
-    return [=] {
-      const bool in_owner = Environment::Default().ProcessId() == owner;
-      WriteAll(fd,
-               absl::StrCat(what, in_owner ? " in owner; " : " in server; "));
-      return absl::OkStatus();
-    };
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineMessageHandler("note", [this](MessageChannel& channel) {
+        (void)Tell("serve");
+        return channel.Write("noted");
+      });
+    }
+    absl::Status BeforeFork() override { return Tell("before fork"); }
+    absl::Status InitializeServer() override { return Tell("initialize"); }
+    absl::Status FinalizeServer() override { return Tell("finalize"); }
+    absl::Status Tell(std::string_view what) const {
+      const bool in_owner = absl::StrCat(Environment::Default().ProcessId()) ==
+                            options().arguments.at(1);
+      return Note(absl::StrCat(what, in_owner ? " in owner" : " in server"));
+    }
   };
-  server.before_fork = note("before fork");
-  server.initialize = note("initialize");
-  server.finalize = note("finalize");
-  server.DefineMessageHandler("note", [note](MessageChannel& channel) {
-    (void)note("serve")();
-    return channel.Write("noted");
-  });
+  Server server(Shared({absl::StrCat(environment().ProcessId())}));
   std::string expected;
   for (int i = 0; i < 2; ++i) {
     ASSERT_THAT(server.Start(), IsOk());
     ASSERT_THAT(Call(server, "note"), IsOkAndHolds("noted"));
     ASSERT_THAT(server.Stop(), IsOk());
     expected +=
-        "before fork in owner; initialize in server; serve in server; "
-        "finalize in server; ";
+        "before fork in owner\ninitialize in server\nserve in server\n"
+        "finalize in server\n";
   }
   // Where a server is a thread, there is one process.
   if (!HasProcesses())
-    absl::StrReplaceAll({{"server; ", "owner; "}}, &expected);
-  EXPECT_EQ(diary.ReadAll(), expected);
+    absl::StrReplaceAll({{"server\n", "owner\n"}}, &expected);
+  EXPECT_EQ(TakeNotes(), expected);
 }
 
 TEST_F(ModesTest, WhatAHookReturnsIsReturnedByStartAndNothingIsLeft) {
-  Diary diary;
-  TestServer server(WithDiary(diary));
-  server.finalize = diary.Writes("finalized");
-  const auto fails = [] { return MakeError(kOutOfPaper, "tray 2"); };
-  const auto throws = []() -> absl::Status {
-    throw std::runtime_error("paper jam");
+  // Its hooks do what their names among the arguments are followed by.
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    absl::Status BeforeFork() override { return Do("before fork"); }
+    absl::Status InitializeServer() override { return Do("initialize"); }
+    absl::Status FinalizeServer() override { return Note("finalized"); }
+    absl::Status Do(std::string_view hook) const {
+      if (options().arguments.at(1) != hook) return absl::OkStatus();
+      const std::string& what = options().arguments.at(2);
+      if (what == "throw") throw std::runtime_error("paper jam");
+      if (what == "throw anything") throw 42;
+      return MakeError(kOutOfPaper, "tray 2");
+    }
   };
-  const auto throws_anything = []() -> absl::Status { throw 42; };
-
-  server.before_fork = fails;
-  EXPECT_THAT(server.Start(), FailsWith(kOutOfPaper, "tray 2"));
-  server.before_fork = throws;
-  EXPECT_THAT(server.Start(),
+  const auto start = [this](const std::string& hook, const std::string& what) {
+    Server server(Shared({hook, what}));
+    const absl::Status status = server.Start();
+    EXPECT_FALSE(server.started());
+    EXPECT_EQ(server.server_pid(), 0);
+    EXPECT_FALSE(Answers(path()));
+    return status;
+  };
+  EXPECT_THAT(start("before fork", "fail"), FailsWith(kOutOfPaper, "tray 2"));
+  EXPECT_THAT(start("before fork", "throw"),
               FailsWith(reason::kUserCodeThrew, "BeforeFork threw: paper jam"));
-  server.before_fork = nullptr;
-  server.initialize = fails;
-  EXPECT_THAT(server.Start(), FailsWith(kOutOfPaper, "tray 2"));
-  server.initialize = throws;
-  EXPECT_THAT(server.Start(), FailsWith(reason::kUserCodeThrew,
-                                        "InitializeServer threw: paper jam"));
-  server.initialize = throws_anything;
-  EXPECT_THAT(server.Start(),
+  EXPECT_THAT(start("initialize", "fail"), FailsWith(kOutOfPaper, "tray 2"));
+  EXPECT_THAT(
+      start("initialize", "throw"),
+      FailsWith(reason::kUserCodeThrew, "InitializeServer threw: paper jam"));
+  EXPECT_THAT(start("initialize", "throw anything"),
               FailsWith(reason::kUserCodeThrew, "no std::exception"));
-  EXPECT_FALSE(server.started());
-  EXPECT_EQ(server.server_pid(), 0);
-  EXPECT_FALSE(Answers(path()));
-
   // FinalizeServer belongs to an initialization that succeeded.
-  server.initialize = nullptr;
+  EXPECT_EQ(TakeNotes(), "");
+  Server server(Shared({"none", ""}));
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
-  EXPECT_EQ(diary.ReadAll(), "finalized\n");
+  EXPECT_EQ(TakeNotes(), "finalized\n");
 }
 
 TEST_F(ModesTest, AServerThatIsNotReadyInTimeIsKilled) {
   if (!HasProcesses()) GTEST_SKIP() << "a thread cannot be killed";
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    absl::Status InitializeServer() override {
+      absl::SleepFor(absl::InfiniteDuration());
+      return absl::OkStatus();
+    }
+  };
   ServerOptions options = Shared();
   options.launch.start_timeout = absl::Milliseconds(100);
-  TestServer server(std::move(options));
-  server.initialize = [] {
-    absl::SleepFor(absl::InfiniteDuration());
-    return absl::OkStatus();
-  };
+  Server server(std::move(options));
   const Stopwatch watch;
   EXPECT_THAT(server.Start(), FailsWith(reason::kTimedOut, "100ms"));
   EXPECT_GE(watch.Elapsed(), absl::Milliseconds(100));
@@ -184,17 +194,18 @@ TEST_F(ModesTest, AServerThatIsNotReadyInTimeIsKilled) {
   }
   EXPECT_FALSE(server.started());
   EXPECT_FALSE(Answers(path()));
-  server.initialize = nullptr;
-  // The limit is for the start alone.
-  TestServer patient(Shared());
-  EXPECT_THAT(patient.Start(), IsOk());
+  // Its place is free again.
+  TestServer other(Shared());
+  EXPECT_THAT(other.Start(), IsOk());
 }
 
 TEST_F(ModesTest, TermAndIntFinishThroughFinalizeServerWithCode0) {
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    absl::Status FinalizeServer() override { return Note("finalized"); }
+  };
   for (const int signal : {SIGTERM, SIGINT}) {
-    Diary diary;
-    TestServer server(WithDiary(diary));
-    server.finalize = diary.Writes("finalized");
+    Server server(Shared());
     ASSERT_THAT(server.Start(), IsOk());
     Raise(server, signal);
     AwaitEnd(server);
@@ -203,7 +214,7 @@ TEST_F(ModesTest, TermAndIntFinishThroughFinalizeServerWithCode0) {
     EXPECT_THAT(Call(server, "echo", "x"),
                 FailsWith(reason::kServerDied, "exited with code 0"));
     EXPECT_THAT(server.Stop(), IsOk());
-    EXPECT_EQ(diary.ReadAll(), "finalized\n");
+    EXPECT_EQ(TakeNotes(), "finalized\n");
   }
 }
 
@@ -217,9 +228,13 @@ TEST_F(ModesTest, HupAndPipeAreIgnored) {
 }
 
 TEST_F(ModesTest, ASignalThatCanHaveNoHandlerFailsStart) {
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineSignalHandler(std::stoi(this->options().arguments.at(1)), [] {});
+    }
+  };
   for (const int signal : {SIGKILL, SIGSTOP, 0, -1, 1000}) {
-    TestServer server;
-    server.DefineSignalHandler(signal, [] {});
+    Server server(Shared({absl::StrCat(signal)}));
     EXPECT_THAT(server.Start(), FailsWith(reason::kInvalidSignal,
                                           absl::StrCat("signal ", signal)));
     EXPECT_FALSE(server.started());

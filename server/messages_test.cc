@@ -59,9 +59,9 @@ struct Adder {
 };
 
 // A handler of each shape that message_handler.h lists.
-class Shapes : public TestServer {
+class Shapes : public Registered<Shapes> {
  public:
-  Shapes() {
+  explicit Shapes(ServerOptions options = {}) : Registered(std::move(options)) {
     DefineMessageHandler("method", &Shapes::Method);
     DefineMessageHandler("const_method", &Shapes::ConstMethod);
     DefineMessageHandler("function", &Reverse);
@@ -233,8 +233,13 @@ TEST_F(MessagesTest, AMessageThatDoesNotFitIsAnsweredAndTheHandlerNotCalled) {
 }
 
 TEST_F(ModesTest, AnUnknownMessageIsAnsweredWithTheKnownOnes) {
-  TestServer server;
-  server.DefineMessageHandler("apple", [] { return absl::OkStatus(); });
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(std::move(options)) {
+      DefineMessageHandler("apple", [] { return absl::OkStatus(); });
+    }
+  };
+  Server server;
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(Call(server, "pear", 1),
               FailsWith(reason::kUnknownMessage,
@@ -251,32 +256,42 @@ TEST_F(ModesTest, AnUnknownMessageIsAnsweredWithTheKnownOnes) {
 }
 
 TEST_F(ModesTest, ASecondDefinitionReplacesTheFirst) {
-  TestServer server;
-  server.DefineMessageHandler("echo", [](MessageChannel& channel) {
-    return channel.Write("replaced");
-  });
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(std::move(options)) {
+      DefineMessageHandler("echo", [](MessageChannel& channel) {
+        return channel.Write("replaced");
+      });
+    }
+  };
+  Server server;
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(Call(server, "echo"), IsOkAndHolds("replaced"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
 TEST_F(ModesTest, AnErrorOfAHandlerReachesTheClientIntact) {
-  TestServer server;
-  server.DefineMessageHandler(
-      "print", []() { return MakeError(kOutOfPaper, "tray 2 is empty"); });
-  server.DefineMessageHandler(
-      "plain", []() { return absl::NotFoundError("no reason given"); });
-  server.DefineMessageHandler("late", [](MessageChannel& channel) {
-    (void)channel.Write("first");
-    return MakeError(kOutOfPaper, "tray 3");
-  });
-  // Of another connection, not of the client's.
-  server.DefineMessageHandler("lost", []() {
-    return MakeError(reason::kConnectionLost, "the printer is gone");
-  });
-  server.DefineMessageHandler("ended", []() {
-    return MakeError(reason::kEndOfStream, "the printer has hung up");
-  });
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(std::move(options)) {
+      DefineMessageHandler(
+          "print", [] { return MakeError(kOutOfPaper, "tray 2 is empty"); });
+      DefineMessageHandler(
+          "plain", [] { return absl::NotFoundError("no reason given"); });
+      DefineMessageHandler("late", [](MessageChannel& channel) {
+        (void)channel.Write("first");
+        return MakeError(kOutOfPaper, "tray 3");
+      });
+      // Of another connection, not of the client's.
+      DefineMessageHandler("lost", [] {
+        return MakeError(reason::kConnectionLost, "the printer is gone");
+      });
+      DefineMessageHandler("ended", [] {
+        return MakeError(reason::kEndOfStream, "the printer has hung up");
+      });
+    }
+  };
+  Server server;
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(Call(server, "print"),
               FailsWith(kOutOfPaper, "message \"print\": tray 2 is empty"));
@@ -296,11 +311,17 @@ TEST_F(ModesTest, AnErrorOfAHandlerReachesTheClientIntact) {
 }
 
 TEST_F(ModesTest, AnExceptionOfAHandlerIsAnErrorOfItsClientAlone) {
-  TestServer server;
-  server.DefineMessageHandler(
-      "throw", []() -> absl::Status { throw std::runtime_error("paper jam"); });
-  server.DefineMessageHandler("throw_anything",
-                              []() -> absl::Status { throw 42; });
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(std::move(options)) {
+      DefineMessageHandler("throw", []() -> absl::Status {
+        throw std::runtime_error("paper jam");
+      });
+      DefineMessageHandler("throw_anything",
+                           []() -> absl::Status { throw 42; });
+    }
+  };
+  Server server;
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(Call(server, "throw"),
               FailsWith(reason::kUserCodeThrew, "paper jam"));
@@ -358,19 +379,24 @@ TEST_F(ModesTest, OneConnectionServesOneHandlersCall) {
 }
 
 TEST_F(ModesTest, BothSidesReadAndWriteAsOftenAsTheyLike) {
-  TestServer server;
-  server.DefineMessageHandler(
-      "sum", [](MessageChannel& channel, int count) -> absl::Status {
-        int64_t sum = 0;
-        for (int i = 0; i < count; ++i) {
-          WARD_RETURN_IF_ERROR(channel.Write("next"));
-          WARD_ASSIGN_OR_RETURN(Message message, channel.Read());
-          WARD_ASSIGN_OR_RETURN(const auto values, message.Unpack<int64_t>());
-          sum += std::get<0>(values);
-        }
-        WARD_RETURN_IF_ERROR(channel.WriteScalar("the sum follows"));
-        return channel.Write(sum);
-      });
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(std::move(options)) {
+      DefineMessageHandler("sum", &Server::Sum);
+    }
+    absl::Status Sum(MessageChannel& channel, int count) {
+      int64_t sum = 0;
+      for (int i = 0; i < count; ++i) {
+        WARD_RETURN_IF_ERROR(channel.Write("next"));
+        WARD_ASSIGN_OR_RETURN(Message message, channel.Read());
+        WARD_ASSIGN_OR_RETURN(const auto values, message.Unpack<int64_t>());
+        sum += std::get<0>(values);
+      }
+      WARD_RETURN_IF_ERROR(channel.WriteScalar("the sum follows"));
+      return channel.Write(sum);
+    }
+  };
+  Server server;
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(server.Connect([](MessageChannel& channel) -> absl::Status {
     constexpr int kCount = 100;

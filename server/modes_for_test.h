@@ -1,20 +1,19 @@
-// What the tests of AbstractServer share that run in every mode but exec: their
-// servers are made of lambdas, which a fresh process does not have.
+// What the tests of AbstractServer share that run in every mode.
 
 #ifndef WARD_SERVER_MODES_FOR_TEST_H_
 #define WARD_SERVER_MODES_FOR_TEST_H_
 
-#include <functional>
-#include <string>
-#include <string_view>
-#include <utility>
+#include <fcntl.h>
+#include <unistd.h>
 
-#include "absl/functional/any_invocable.h"
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
 #include "ward/server/abstract_server.h"
@@ -29,18 +28,23 @@ class ModesTest : public testing::ServerTestBase {
   // A place for a socket.
   std::string path() const { return directory() + "/s"; }
 
-  // Options for a server at path(), to be reached by other objects too.
-  ServerOptions Shared() const {
+  // Options for a server at path(), to be reached by other objects too, with a
+  // file for its notes, and with `arguments`.
+  ServerOptions Shared(std::vector<std::string> arguments = {}) const {
     ServerOptions options;
     options.socket_filename = path();
     options.password = Secret("the right password");
+    options.arguments = std::move(arguments);
+    options.arguments.insert(options.arguments.begin(), notes());
     return options;
   }
 
-  ServerOptions WithDiary(const Diary& diary) const {
-    ServerOptions options = Shared();
-    options.launch.fork.keep_open.push_back(diary.fd());
-    return options;
+  // What servers have noted since the last call.
+  std::string TakeNotes() const {
+    const std::string taken = ReadToEnd(
+        FileDescriptor(open(notes().c_str(), O_RDONLY | O_CLOEXEC)).get());
+    unlink(notes().c_str());
+    return taken;
   }
 
   // A connection without a password, and one that need not end with a function.
@@ -74,6 +78,9 @@ class ModesTest : public testing::ServerTestBase {
 
   // Whether a server answers at `where`.
   bool Answers(const std::string& where) { return RawPeer(where).is_open(); }
+
+ private:
+  std::string notes() const { return directory() + "/notes"; }
 };
 
 }  // namespace ward

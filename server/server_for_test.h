@@ -29,6 +29,7 @@
 #include <ostream>
 #include <string>
 #include <string_view>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -164,6 +165,13 @@ struct Diary {
   }
 };
 
+// Adds a line to `file`.
+inline void Note(const std::string& file, std::string_view line) {
+  const FileDescriptor opened(
+      open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  WriteAll(opened.get(), absl::StrCat(line, "\n"));
+}
+
 // --- what a process has ---
 
 // The open descriptors of `process`, and what they stand for.
@@ -289,8 +297,10 @@ class StderrCapture {
 
 // --- servers ---
 
-// A server made of lambdas. It knows "echo" (replies with its argument) and
-// "hold" (replies "held", and "released" when the client has sent anything).
+// It knows "echo" (replies with its argument) and "hold" (replies "held", and
+// "released" when the client has sent anything). A test gives it hooks and
+// handlers, which a fork has, too. Started by exec it has none of them: see
+// Registered.
 class TestServer : public AbstractServer {
  public:
   explicit TestServer(ServerOptions options = {})
@@ -309,6 +319,12 @@ class TestServer : public AbstractServer {
   using AbstractServer::DefineMessageHandler;
   using AbstractServer::DefineSignalHandler;
   using AbstractServer::environment;
+
+  // Into the file that is the first of its arguments.
+  absl::Status Note(std::string_view line) const {
+    ward::Note(options().arguments.at(0), line);
+    return absl::OkStatus();
+  }
 
   std::function<absl::Status()> before_fork;
   std::function<absl::Status()> initialize;
@@ -332,6 +348,30 @@ class TestServer : public AbstractServer {
   static absl::Status CallHook(const std::function<absl::Status()>& hook) {
     return hook == nullptr ? absl::OkStatus() : hook();
   }
+};
+
+inline const bool kTestServerIsRegistered =
+    AbstractServer::Register<TestServer>("ward::TestServer");
+
+// A TestServer with hooks and handlers of its own, which can be started by exec
+// wherever its class is written, in the middle of a test, too:
+//   struct Server : Registered<Server> {
+//     explicit Server(ServerOptions options = {})
+//         : Registered(std::move(options)) {
+//       DefineMessageHandler(...);
+//     }
+//   };
+template <typename Server>
+class Registered : public TestServer {
+ protected:
+  explicit Registered(ServerOptions options) : TestServer(std::move(options)) {
+    // Uses it: or there would be none.
+    (void)kIsRegistered;
+  }
+
+ private:
+  static inline const bool kIsRegistered =
+      AbstractServer::Register<Server>(typeid(Server).name());
 };
 
 using testing::CallServer;
