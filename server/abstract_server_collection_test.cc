@@ -8,14 +8,12 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -35,7 +33,6 @@ namespace {
 
 using ::testing::ElementsAre;
 using testing::HasProcesses;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::MovesClock;
 

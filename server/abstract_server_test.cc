@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/inotify.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -16,14 +15,11 @@
 
 #include <atomic>
 #include <climits>
-#include <cstdint>
 #include <cstdlib>
-#include <functional>
 #include <memory>
 #include <set>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -31,20 +27,15 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
-#include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
-#include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
-#include "ward/proto/frame.pb.h"
 #include "ward/server/environment.h"
 #include "ward/server/server_for_test.h"
 #include "ward/server/signals.h"
@@ -54,18 +45,12 @@ namespace ward {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::AnyOf;
-using ::testing::ElementsAre;
-using ::testing::Gt;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::StartsWith;
 
 constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};
-
-// Waits for the end of a process that is, or is not, this one's child.
-bool Ends(int pidfd) { return BecomesReadable(pidfd); }
 
 // A client's end that need not end with a function.
 MessageChannel Open(const TestServer& server) {
@@ -77,14 +62,7 @@ MessageChannel Open(const TestServer& server) {
   return channel;
 }
 
-class AbstractServerTest : public NothingLeftTest {
- protected:
-  ServerOptions WithDiary(const Diary& diary) const {
-    ServerOptions options = Shared();
-    options.launch.fork.keep_open.push_back(diary.fd());
-    return options;
-  }
-};
+using AbstractServerTest = NothingLeftTest;
 
 // --- the original's own cases ---
 
@@ -124,16 +102,6 @@ TEST_F(AbstractServerTest, TellsWhetherWhereAndAsWhatItIsStarted) {
     EXPECT_TRUE(Exists(server.socket_filename()));
     ASSERT_THAT(server.Stop(), IsOk());
   }
-}
-
-TEST_F(AbstractServerTest, AChosenPathIsKnownBeforeAndAfter) {
-  TestServer server(Shared());
-  EXPECT_EQ(server.socket_filename(), path());
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_EQ(server.socket_filename(), path());
-  ASSERT_THAT(server.Stop(), IsOk());
-  EXPECT_EQ(server.socket_filename(), path());
-  EXPECT_FALSE(Exists(path()));
 }
 
 TEST_F(AbstractServerTest, TheDestructorStopsTheServer) {
@@ -270,63 +238,6 @@ TEST_F(AbstractServerTest, OtherSignalsDoWhatTheyDoByDefault) {
   EXPECT_THAT(server.Stop(), FailsWith(reason::kServerDied));
 }
 
-class SignalHandlers : public TestServer {
- public:
-  SignalHandlers(ServerOptions options, int diary)
-      : TestServer(std::move(options)), diary_(diary) {
-    DefineSignalHandler(SIGUSR1, &SignalHandlers::HandleUsr1);
-  }
-
- private:
-  void HandleUsr1() {
-    WriteAll(diary_, gettid() == getpid() ? "USR1 on the main thread\n"
-                                          : "USR1 elsewhere\n");
-  }
-
-  const int diary_;
-};
-
-TEST_F(AbstractServerTest, DefinedSignalHandlersRunOnTheMainThread) {
-  Diary diary;
-  SignalHandlers server(WithDiary(diary), diary.fd());
-  const int fd = diary.fd();
-  for (const int signal : {SIGHUP, SIGINT, SIGTERM}) {
-    server.DefineSignalHandler(signal, [fd, signal] {
-      // Ordinary code: it may allocate.
-      WriteAll(fd,
-               absl::StrCat(std::string(100, '.').size(), " ", signal, "\n"));
-    });
-  }
-  server.finalize = diary.Writes("finalized");
-  ASSERT_THAT(server.Start(), IsOk());
-  std::string expected;
-  for (const int signal : {SIGUSR1, SIGHUP, SIGINT, SIGTERM}) {
-    ASSERT_EQ(kill(server.server_pid(), signal), 0);
-    expected = signal == SIGUSR1 ? "USR1 on the main thread\n"
-                                 : absl::StrCat("100 ", signal, "\n");
-    EXPECT_EQ(ReadSome(diary.pipe.read.get()), expected);
-  }
-  // INT and TERM did not end it.
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_THAT(server.Stop(), IsOk());
-  EXPECT_EQ(diary.ReadAll(), "finalized\n");
-}
-
-TEST_F(AbstractServerTest, ASignalHandlerThatThrowsIsLoggedAndEndsNothing) {
-  Diary diary;
-  TestServer server(WithDiary(diary));
-  server.DefineSignalHandler(SIGUSR1,
-                             [] { throw std::runtime_error("paper jam"); });
-  server.DefineSignalHandler(SIGUSR2, [&] { (void)diary.Writes("usr2")(); });
-  const StderrCapture log;
-  ASSERT_THAT(server.Start(), IsOk());
-  ASSERT_EQ(kill(server.server_pid(), SIGUSR1), 0);
-  ASSERT_EQ(kill(server.server_pid(), SIGUSR2), 0);
-  EXPECT_EQ(ReadSome(diary.pipe.read.get()), "usr2\n");
-  EXPECT_THAT(server.Stop(), IsOk());
-  EXPECT_THAT(log.Text(), HasSubstr("paper jam"));
-}
-
 TEST_F(AbstractServerTest, WorkersBlockAllSignals) {
   TestServer server;
   server.DefineMessageHandler("blocked", [](MessageChannel& channel) {
@@ -403,8 +314,6 @@ TEST_F(AbstractServerTest, QuitsAtTermAndPutsBackAllSignalsAsFound) {
         << signal;
   }
 }
-
-// --- messages and handlers ---
 
 // --- who may be a client ---
 
@@ -631,141 +540,14 @@ TEST_F(AbstractServerTest, AServerThatDiesInAConversationIsReported) {
 
 // --- Stop ---
 
-class StopTest : public AbstractServerTest {
- protected:
-  // Longer than any test takes: what comes before it did not wait for it.
-  static constexpr absl::Duration kNever = absl::Minutes(5);
-
-  ServerOptions Options(absl::Duration drain_time, absl::Duration kill_after) {
-    ServerOptions options = Shared();
-    options.drain_time = drain_time;
-    options.stop.kill_after = kill_after;
-    return options;
-  }
-};
-
-TEST_F(StopTest, ARunningHandlerFinishesWithinTheDrainTime) {
-  TestServer server(Options(kNever, kNever));
-  server.DefineMessageHandler(
-      "outlast", [this](MessageChannel& channel) -> absl::Status {
-        const FileDescriptor events(inotify_init1(IN_CLOEXEC));
-        if (inotify_add_watch(events.get(), directory().c_str(),
-                              IN_DELETE | IN_MOVED_FROM) < 0) {
-          return SystemError(errno, "watch the socket");
-        }
-        WARD_RETURN_IF_ERROR(channel.Write("watching"));
-        while (Exists(path())) ReadSome(events.get());
-        // The server is about to quit.
-        return channel.Write("finished");
-      });
-  ASSERT_THAT(server.Start(), IsOk());
-  TestServer client(Shared());
-  EXPECT_THAT(client.Connect([&](MessageChannel& channel) -> absl::Status {
-    WARD_RETURN_IF_ERROR(channel.Write("outlast"));
-    WARD_RETURN_IF_ERROR(channel.Read().status());
-    EXPECT_THAT(server.Stop(), IsOk());
-    WARD_ASSIGN_OR_RETURN(const Message reply, channel.Read());
-    EXPECT_THAT(reply.parts(), ElementsAre("finished"));
-    return absl::OkStatus();
-  }),
-              IsOk());
-}
-
-TEST_F(StopTest, ARunningHandlersChannelIsCutAfterTheDrainTime) {
-  Diary diary;
-  ServerOptions options = Options(absl::Milliseconds(100), kNever);
-  options.launch.fork.keep_open.push_back(diary.fd());
+TEST_F(AbstractServerTest, AServerThatIsStoppedBySigstopIsKilledToo) {
+  ServerOptions options = Shared();
+  options.stop.kill_after = absl::Milliseconds(100);
   TestServer server(std::move(options));
-  server.DefineMessageHandler("wait", [&](MessageChannel& channel) {
-    (void)channel.Write("waiting");
-    const absl::Status status = channel.Read().status();
-    return diary.Writes(ReasonOf(status))();
-  });
-  server.finalize = diary.Writes("finalized");
-  ASSERT_THAT(server.Start(), IsOk());
-  TestServer client(Shared());
-  EXPECT_THAT(client.Connect([&](MessageChannel& channel) -> absl::Status {
-    WARD_RETURN_IF_ERROR(channel.Write("wait"));
-    WARD_RETURN_IF_ERROR(channel.Read().status());
-    const Stopwatch watch;
-    EXPECT_THAT(server.Stop(), IsOk());
-    EXPECT_GE(watch.Elapsed(), absl::Milliseconds(100));
-    return channel.Read().status();
-  }),
-              FailsWith(reason::kEndOfStream));
-  EXPECT_EQ(diary.ReadAll(), "EndOfStream\nfinalized\n");
-}
-
-TEST_F(StopTest, AServerWithAHandlerThatNeverReturnsEndsWithoutAnOwnersHelp) {
-  TestServer server(Options(absl::Milliseconds(20), absl::Milliseconds(100)));
-  server.DefineMessageHandler("hang", [](MessageChannel& channel) {
-    (void)channel.Write("hanging");
-    while (true) pause();
-    return absl::OkStatus();
-  });
-  ASSERT_THAT(server.Start(), IsOk());
-  const FileDescriptor pidfd = OpenPidfd(server.server_pid());
-  MessageChannel channel = Open(server);
-  ASSERT_THAT(channel.Write("hang"), IsOk());
-  ASSERT_THAT(channel.Read(), IsOk());
-  ASSERT_EQ(kill(server.server_pid(), SIGTERM), 0);
-  EXPECT_TRUE(Ends(pidfd.get()));
-  EXPECT_THAT(Call(server, "echo", "x"),
-              FailsWith(reason::kServerDied, "killed by signal 9"));
-  EXPECT_THAT(server.Stop(), FailsWith(reason::kServerDied));
-}
-
-// What an owner finds that comes a second late, on a machine under load.
-auto KilledItself() {
-  return FailsWith(reason::kServerDied, "killed by signal 9");
-}
-
-TEST_F(StopTest, SigkillEndsAServerThatDoesNotQuitWithinKillAfter) {
-  TestServer server(Options(kNever, absl::Milliseconds(100)));
-  server.DefineMessageHandler("hang", [](MessageChannel& channel) {
-    (void)channel.Write("hanging");
-    while (true) pause();
-    return absl::OkStatus();
-  });
-  ASSERT_THAT(server.Start(), IsOk());
-  const pid_t pid = server.server_pid();
-  TestServer client(Shared());
-  EXPECT_THAT(client.Connect([&](MessageChannel& channel) -> absl::Status {
-    WARD_RETURN_IF_ERROR(channel.Write("hang"));
-    WARD_RETURN_IF_ERROR(channel.Read().status());
-    const Stopwatch watch;
-    const absl::Status status = server.Stop();
-    EXPECT_GE(watch.Elapsed(), absl::Milliseconds(100));
-    return status;
-  }),
-              AnyOf(FailsWith(reason::kServerKilled, "100ms"), KilledItself()));
-  EXPECT_EQ(kill(pid, 0), -1);  // Reaped.
-  EXPECT_FALSE(server.started());
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  // A machine under load may not manage this within 100 ms.
-  (void)server.Stop();
-  EXPECT_FALSE(server.started());
-}
-
-TEST_F(StopTest, SigkillEndsAFinalizeServerThatNeverReturns) {
-  TestServer server(Options(kNever, absl::Milliseconds(100)));
-  server.finalize = []() -> absl::Status {
-    while (true) pause();
-  };
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(server.Stop(),
-              AnyOf(FailsWith(reason::kServerKilled), KilledItself()));
-}
-
-TEST_F(StopTest, AServerThatIsStoppedBySigstopIsKilledToo) {
-  TestServer server(Options(kNever, absl::Milliseconds(100)));
   ASSERT_THAT(server.Start(), IsOk());
   ASSERT_EQ(kill(server.server_pid(), SIGSTOP), 0);
   EXPECT_THAT(server.Stop(), FailsWith(reason::kServerKilled));
 }
-
-// --- limits ---
 
 // --- full descriptor tables ---
 

@@ -1,12 +1,9 @@
 // Who is served, and how many at a time, in every mode.
 
 #include <atomic>
-#include <cstdint>
-#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,16 +12,12 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
-#include "ward/channel/file_descriptor.h"
-#include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
-#include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
@@ -35,13 +28,6 @@
 
 namespace ward {
 namespace {
-
-using ::testing::ElementsAre;
-using testing::HasProcesses;
-using ::testing::HasSubstr;
-using testing::MovesClock;
-using ::testing::Not;
-using testing::SharesMemory;
 
 TEST_F(ModesTest, APasswordThatIsMissingIsAWrongOne) {
   TestServer server(Shared());

@@ -18,8 +18,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -27,9 +25,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
-#include <stdexcept>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -48,7 +44,6 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
-#include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
@@ -76,10 +71,8 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::Each;
-using ::testing::Ge;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::Lt;
 using ::testing::Not;
 
 class DefectsRealTest : public NothingLeftTest {

@@ -4,8 +4,6 @@
 #include <signal.h>
 
 #include <cstddef>
-#include <cstdint>
-#include <functional>
 #include <iostream>
 #include <stdexcept>
 #include <string>
@@ -16,7 +14,6 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/barrier.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -27,7 +24,6 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
-#include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/server/modes_for_test.h"
@@ -40,7 +36,6 @@ namespace {
 
 using testing::HasProcesses;
 using testing::MovesClock;
-using testing::SharesMemory;
 
 using DefectsTest = ModesTest;
 

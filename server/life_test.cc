@@ -1,34 +1,25 @@
 // A server's life, from its hooks to its death, in every mode.
 
 #include <signal.h>
+#include <unistd.h>
 
-#include <atomic>
-#include <cstdint>
-#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
-#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
-#include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
-#include "ward/channel/secret.h"
-#include "ward/channel/status_macros.h"
-#include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/server/modes_for_test.h"
@@ -43,7 +34,6 @@ using ::testing::ElementsAre;
 using testing::HasProcesses;
 using ::testing::HasSubstr;
 using testing::MovesClock;
-using ::testing::Not;
 using testing::SharesMemory;
 
 constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};
@@ -83,6 +73,24 @@ TEST_F(ModesTest, HasTheAttributesOfTheOriginal) {
   EXPECT_EQ(TestServer(Shared()).password().Expose(), "the right password");
   EXPECT_EQ(server.password().Expose().size(), 64u);
   EXPECT_FALSE(TestServer().password().Matches(server.password().Expose()));
+}
+
+TEST_F(ModesTest, AChosenPathIsKnownBeforeAndAfter) {
+  TestServer server(Shared());
+  EXPECT_EQ(server.socket_filename(), path());
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_EQ(server.socket_filename(), path());
+  ASSERT_THAT(server.Stop(), IsOk());
+  EXPECT_EQ(server.socket_filename(), path());
+}
+
+TEST_F(ModesTest, TheDestructorStopsTheServer) {
+  {
+    TestServer server(Shared());
+    ASSERT_THAT(server.Start(), IsOk());
+    EXPECT_TRUE(Answers(path()));
+  }
+  EXPECT_FALSE(Answers(path()));
 }
 
 TEST_F(ModesTest, WhatIsNotStartedCanNeitherBeStoppedNorReached) {
@@ -225,6 +233,58 @@ TEST_F(ModesTest, HupAndPipeAreIgnored) {
   Raise(server, SIGPIPE);
   EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, AHandlerTakesThePlaceOfQuittingAndOfIgnoring) {
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineSignalHandler(SIGUSR1, &Server::HandleUsr1);
+      for (const int signal : {SIGHUP, SIGINT, SIGTERM}) {
+        // Ordinary code: it may allocate.
+        DefineSignalHandler(signal, [this, signal] {
+          (void)Note(absl::StrCat("signal ", signal));
+        });
+      }
+    }
+    void HandleUsr1() {
+      // Where there are real processes, each has a main thread.
+      const bool elsewhere = !SharesMemory() && gettid() != getpid();
+      (void)Note(elsewhere ? "USR1, not on the main thread" : "USR1");
+    }
+    absl::Status FinalizeServer() override { return Note("finalized"); }
+  };
+  Server server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  Raise(server, SIGUSR1);
+  EXPECT_EQ(AwaitNotes(), "USR1\n");
+  for (const int signal : {SIGHUP, SIGINT, SIGTERM}) {
+    Raise(server, signal);
+    EXPECT_EQ(AwaitNotes(), absl::StrCat("signal ", signal, "\n"));
+  }
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_EQ(TakeNotes(), "finalized\n");
+}
+
+TEST_F(ModesTest, ASignalHandlerThatThrowsIsLoggedAndEndsNothing) {
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineSignalHandler(SIGUSR1,
+                          [] { throw std::runtime_error("paper jam"); });
+      DefineSignalHandler(SIGUSR2, [this] { (void)Note("USR2"); });
+    }
+  };
+  const StderrCapture log;
+  Server server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  Raise(server, SIGUSR1);
+  Raise(server, SIGUSR2);
+  EXPECT_EQ(AwaitNotes(), "USR2\n");
+  EXPECT_THAT(server.Stop(), IsOk());
+  // A simulation's log is in its transcript.
+  if (!MovesClock()) {
+    EXPECT_THAT(log.Text(), HasSubstr("paper jam"));
+  }
 }
 
 TEST_F(ModesTest, ASignalThatCanHaveNoHandlerFailsStart) {

@@ -11,27 +11,19 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
-#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
-#include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
-#include "ward/channel/transport.h"
 #include "ward/proto/frame.pb.h"
 #include "ward/server/abstract_server.h"
-#include "ward/server/environment.h"
 #include "ward/server/modes_for_test.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
@@ -41,11 +33,8 @@ namespace ward {
 namespace {
 
 using ::testing::ElementsAre;
-using testing::HasProcesses;
 using ::testing::HasSubstr;
-using testing::MovesClock;
 using ::testing::Not;
-using testing::SharesMemory;
 
 constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};
 

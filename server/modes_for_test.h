@@ -6,10 +6,12 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
@@ -40,11 +42,20 @@ class ModesTest : public testing::ServerTestBase {
   }
 
   // What servers have noted since the last call.
-  std::string TakeNotes() const {
-    const std::string taken = ReadToEnd(
+  std::string TakeNotes() {
+    const std::string all = ReadToEnd(
         FileDescriptor(open(notes().c_str(), O_RDONLY | O_CLOEXEC)).get());
-    unlink(notes().c_str());
-    return taken;
+    return all.substr(std::exchange(taken_, all.size()));
+  }
+
+  // The same, when there is a line of it.
+  std::string AwaitNotes() {
+    std::string taken;
+    while (true) {
+      taken += TakeNotes();
+      if (!taken.empty() && taken.back() == '\n') return taken;
+      absl::SleepFor(absl::Milliseconds(1));
+    }
   }
 
   // A connection without a password, and one that need not end with a function.
@@ -79,8 +90,15 @@ class ModesTest : public testing::ServerTestBase {
   // Whether a server answers at `where`.
   bool Answers(const std::string& where) { return RawPeer(where).is_open(); }
 
+  void TearDown() override {
+    unlink(notes().c_str());
+    ServerTestBase::TearDown();
+  }
+
  private:
   std::string notes() const { return directory() + "/notes"; }
+
+  size_t taken_ = 0;
 };
 
 }  // namespace ward

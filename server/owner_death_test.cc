@@ -7,10 +7,8 @@
 
 #include <iostream>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
@@ -18,8 +16,6 @@
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
-#include "ward/channel/message_channel.h"
-#include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
@@ -143,92 +139,6 @@ TEST_F(OwnerDeathTest, AProgramThatTheOwnerStartedIsNoOwner) {
   Outlives(owner, pid, 0);
   EXPECT_EQ(kill(program, SIGKILL), 0);  // It was there all the while.
   EXPECT_EQ(Reap(program), -SIGKILL);
-}
-
-TEST_F(OwnerDeathTest, ARunningHandlerFinishesFirst) {
-  const Pipe report = MakePipe();
-  ServerOptions options = Shared();
-  options.drain_time = kSurely;
-  options.stop.kill_after = 2 * kSurely;
-  TestServer server(std::move(options));
-  Child owner([&] { return Own(server, report); });
-  const pid_t pid = ReadPid(report);
-  EXPECT_THAT(server.Connect([&](MessageChannel& channel) -> absl::Status {
-    WARD_RETURN_IF_ERROR(channel.Write("hold"));
-    WARD_RETURN_IF_ERROR(channel.Read().status());
-    owner.Kill();
-    EXPECT_EQ(owner.Wait(), -SIGKILL);
-    WARD_RETURN_IF_ERROR(channel.Write("go"));
-    return channel.Read().status();
-  }),
-              IsOk());
-  EXPECT_EQ(Reap(pid), 0);
-}
-
-TEST_F(OwnerDeathTest, AHandlerThatNeverReturnsDoesNotKeepTheServerAlive) {
-  const Pipe report = MakePipe();
-  ServerOptions options = Shared();
-  options.drain_time = absl::Milliseconds(20);
-  options.stop.kill_after = absl::Milliseconds(100);
-  TestServer server(std::move(options));
-  server.DefineMessageHandler("hang", [](MessageChannel& channel) {
-    (void)channel.Write("hanging");
-    while (true) pause();
-    return absl::OkStatus();
-  });
-  Child owner([&] { return Own(server, report); });
-  const pid_t pid = ReadPid(report);
-  EXPECT_THAT(server.Connect([&](MessageChannel& channel) -> absl::Status {
-    WARD_RETURN_IF_ERROR(channel.Write("hang"));
-    WARD_RETURN_IF_ERROR(channel.Read().status());
-    Outlives(owner, pid, -SIGKILL);
-    return absl::OkStatus();
-  }),
-              IsOk());
-}
-
-TEST_F(OwnerDeathTest, AnOwnerMayDieWhileTheServerStarts) {
-  Pipe report = MakePipe();
-  Pipe go_on = MakePipe();
-  ServerOptions options = Shared();
-  options.launch.fork.keep_open = {report.write.get(), go_on.read.get()};
-  TestServer server(std::move(options));
-  server.initialize = [&] {
-    WriteAll(report.write.get(), absl::StrCat(getpid()));
-    ReadSome(go_on.read.get());
-    return absl::OkStatus();
-  };
-  Child owner([&] { return server.Start().ok() ? 0 : 1; });
-  const pid_t pid = ReadPid(report);
-  owner.Kill();
-  EXPECT_EQ(owner.Wait(), -SIGKILL);
-  WriteAll(go_on.write.get(), "x");
-  EXPECT_EQ(Reap(pid), 0);
-  EXPECT_FALSE(Exists(path()));
-}
-
-TEST_F(OwnerDeathTest,
-       AServerThatHangsWhileItStartsDoesNotOutliveItsOwnerLong) {
-  Pipe report = MakePipe();
-  ServerOptions options = Shared();
-  // Time enough to come to InitializeServer on a machine under load.
-  options.launch.start_timeout = absl::Seconds(1);
-  options.launch.fork.keep_open = {report.write.get()};
-  TestServer server(std::move(options));
-  server.initialize = [&]() -> absl::Status {
-    WriteAll(report.write.get(), absl::StrCat(getpid()));
-    kill(getppid(), SIGKILL);
-    while (true) pause();
-  };
-  Child owner([&] { return server.Start().ok() ? 0 : 1; });
-  report.write.Reset();  // Or a server that ends early would hang this test.
-  const pid_t pid = ReadPid(report);
-  EXPECT_EQ(owner.Wait(), -SIGKILL);
-  EXPECT_EQ(Reap(pid), -SIGKILL);
-  // Nobody was left to remove its name; the next server there replaces it.
-  TestServer next(Shared());
-  ASSERT_THAT(next.Start(), IsOk());
-  EXPECT_THAT(next.Stop(), IsOk());
 }
 
 TEST_F(OwnerDeathTest, AServerThatWasKilledLeavesNothingWhenItIsStopped) {

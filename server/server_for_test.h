@@ -10,7 +10,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -23,10 +22,8 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <functional>
 #include <map>
-#include <ostream>
 #include <string>
 #include <string_view>
 #include <typeinfo>
@@ -36,12 +33,9 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
@@ -143,27 +137,6 @@ inline std::string ReadToEnd(int fd) {
     all += bytes;
   }
 }
-
-// Where hooks and handlers of a server write what happens, line by line; its
-// descriptor is to be kept open in a fork. Whoever reads it to the end knows
-// that all writers are gone.
-struct Diary {
-  Pipe pipe = MakePipe();
-
-  int fd() const { return pipe.write.get(); }
-  std::function<absl::Status()> Writes(std::string_view line) const {
-    return [fd = fd(), line = std::string(line)] {
-      WriteAll(fd, absl::StrCat(line, "\n"));
-      return absl::OkStatus();
-    };
-  }
-  // Once only, when all servers that write have been stopped: closes this
-  // process's end.
-  std::string ReadAll() {
-    pipe.write.Reset();
-    return ReadToEnd(pipe.read.get());
-  }
-};
 
 // Adds a line to `file`.
 inline void Note(const std::string& file, std::string_view line) {

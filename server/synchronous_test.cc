@@ -1,29 +1,17 @@
 // StartSynchronously, in every mode: on a thread of the test's process.
 
 #include <atomic>
-#include <cstdint>
-#include <functional>
 #include <memory>
-#include <stdexcept>
 #include <string>
-#include <string_view>
 #include <utility>
-#include <vector>
 
-#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
-#include "ward/channel/file_descriptor.h"
-#include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
-#include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
@@ -36,12 +24,7 @@
 namespace ward {
 namespace {
 
-using ::testing::ElementsAre;
 using testing::HasProcesses;
-using ::testing::HasSubstr;
-using testing::MovesClock;
-using ::testing::Not;
-using testing::SharesMemory;
 
 constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};
 
