@@ -18,7 +18,6 @@
 #include <cstdlib>
 #include <memory>
 #include <set>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -44,13 +43,10 @@
 namespace ward {
 namespace {
 
-using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::StartsWith;
-
-constexpr Reason kOutOfPaper{"OutOfPaper", absl::StatusCode::kDataLoss};
 
 // A client's end that need not end with a function.
 MessageChannel Open(const TestServer& server) {
@@ -143,30 +139,7 @@ TEST_F(AbstractServerTest, ConnectGivesUpWhenTheQueueStaysFull) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
-// --- hooks ---
-
-TEST_F(AbstractServerTest,
-       AFinalizeServerThatFailsIsLoggedAndMakesItExitWith1) {
-  TestServer server;
-  for (const bool throws : {false, true}) {
-    server.finalize = [throws]() -> absl::Status {
-      if (throws) throw std::runtime_error("paper jam");
-      return MakeError(kOutOfPaper, "tray 2");
-    };
-    ASSERT_THAT(server.Start(), IsOk());
-    const StderrCapture log;
-    EXPECT_THAT(server.Stop(),
-                FailsWith(reason::kServerDied, "exited with code 1"));
-    // The server has the standard error that was there when it was started.
-    EXPECT_EQ(log.Text(), "");
-  }
-  const StderrCapture log;
-  ASSERT_THAT(server.Start(), IsOk());
-  EXPECT_THAT(server.Stop(), FailsWith(reason::kServerDied));
-  EXPECT_THAT(log.Text(),
-              AllOf(HasSubstr("FinalizeServer"), HasSubstr("paper jam")));
-  EXPECT_FALSE(server.started());
-}
+// --- descriptors ---
 
 TEST_F(AbstractServerTest, ClosesWhatIsOpenButForWhatItWasToldToKeep) {
   const Pipe kept = MakePipe();

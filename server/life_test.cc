@@ -182,6 +182,33 @@ TEST_F(ModesTest, WhatAHookReturnsIsReturnedByStartAndNothingIsLeft) {
   EXPECT_EQ(TakeNotes(), "finalized\n");
 }
 
+TEST_F(ModesTest, AFinalizeServerThatFailsIsLoggedAndMakesItExitWith1) {
+  if (!HasProcesses()) GTEST_SKIP() << "a thread has no exit code";
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    absl::Status FinalizeServer() override {
+      if (options().arguments.at(1) == "throw") {
+        throw std::runtime_error("paper jam");
+      }
+      return MakeError(kOutOfPaper, "tray 2");
+    }
+  };
+  for (const std::string how : {"fail", "throw"}) {
+    const StderrCapture log;
+    Server server(Shared({how}));
+    ASSERT_THAT(server.Start(), IsOk());
+    EXPECT_THAT(server.Stop(),
+                FailsWith(reason::kServerDied, "exited with code 1"));
+    EXPECT_FALSE(server.started());
+    // A simulation's log is in its transcript.
+    if (!MovesClock()) {
+      EXPECT_THAT(log.Text(),
+                  HasSubstr(how == "throw" ? "FinalizeServer threw: paper jam"
+                                           : "tray 2"));
+    }
+  }
+}
+
 TEST_F(ModesTest, AServerThatIsNotReadyInTimeIsKilled) {
   if (!HasProcesses()) GTEST_SKIP() << "a thread cannot be killed";
   struct Server : Registered<Server> {
