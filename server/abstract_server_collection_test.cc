@@ -282,8 +282,7 @@ TEST_F(CollectionTest, Defect19_AStopThatFailsDoesNotEndTheCleaner) {
 TEST_F(CollectionTest, Defect19_AStopKeepsNobodyWaiting) {
   Collection collection(Options());
   struct SlowServer : Registered<SlowServer> {
-    explicit SlowServer(ServerOptions options = {})
-        : Registered(std::move(options)) {}
+    using Registered::Registered;
     absl::Status FinalizeServer() override {
       absl::SleepFor(absl::Milliseconds(300));
       return absl::OkStatus();

@@ -207,7 +207,7 @@ TEST_F(DefectsTest, Defect10_AFailingInitializeServerIsReportedAndReaped) {
   static constexpr Reason kOutOfPaper{"OutOfPaper",
                                       absl::StatusCode::kDataLoss};
   struct Server : Registered<Server> {
-    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    using Registered::Registered;
     absl::Status InitializeServer() override {
       return MakeError(kOutOfPaper, "tray 2");
     }

@@ -144,7 +144,7 @@ TEST_F(ModesTest, CallsEachHookOnceInTheRightProcessAndOrder) {
 TEST_F(ModesTest, WhatAHookReturnsIsReturnedByStartAndNothingIsLeft) {
   // Its hooks do what their names among the arguments are followed by.
   struct Server : Registered<Server> {
-    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    using Registered::Registered;
     absl::Status BeforeFork() override { return Do("before fork"); }
     absl::Status InitializeServer() override { return Do("initialize"); }
     absl::Status FinalizeServer() override { return Note("finalized"); }
@@ -185,7 +185,7 @@ TEST_F(ModesTest, WhatAHookReturnsIsReturnedByStartAndNothingIsLeft) {
 TEST_F(ModesTest, AFinalizeServerThatFailsIsLoggedAndMakesItExitWith1) {
   if (!HasProcesses()) GTEST_SKIP() << "a thread has no exit code";
   struct Server : Registered<Server> {
-    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    using Registered::Registered;
     absl::Status FinalizeServer() override {
       if (options().arguments.at(1) == "throw") {
         throw std::runtime_error("paper jam");
@@ -212,7 +212,7 @@ TEST_F(ModesTest, AFinalizeServerThatFailsIsLoggedAndMakesItExitWith1) {
 TEST_F(ModesTest, AServerThatIsNotReadyInTimeIsKilled) {
   if (!HasProcesses()) GTEST_SKIP() << "a thread cannot be killed";
   struct Server : Registered<Server> {
-    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    using Registered::Registered;
     absl::Status InitializeServer() override {
       absl::SleepFor(absl::InfiniteDuration());
       return absl::OkStatus();
@@ -236,7 +236,7 @@ TEST_F(ModesTest, AServerThatIsNotReadyInTimeIsKilled) {
 
 TEST_F(ModesTest, TermAndIntFinishThroughFinalizeServerWithCode0) {
   struct Server : Registered<Server> {
-    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    using Registered::Registered;
     absl::Status FinalizeServer() override { return Note("finalized"); }
   };
   for (const int signal : {SIGTERM, SIGINT}) {

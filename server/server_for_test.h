@@ -329,15 +329,14 @@ inline const bool kTestServerIsRegistered =
 // A TestServer with hooks and handlers of its own, which can be started by exec
 // wherever its class is written, in the middle of a test, too:
 //   struct Server : Registered<Server> {
-//     explicit Server(ServerOptions options = {})
-//         : Registered(std::move(options)) {
-//       DefineMessageHandler(...);
-//     }
+//     using Registered::Registered;
+//     absl::Status FinalizeServer() override { return Note("finalized"); }
 //   };
 template <typename Server>
 class Registered : public TestServer {
- protected:
-  explicit Registered(ServerOptions options) : TestServer(std::move(options)) {
+ public:
+  explicit Registered(ServerOptions options = {})
+      : TestServer(std::move(options)) {
     // Uses it: or there would be none.
     (void)kIsRegistered;
   }

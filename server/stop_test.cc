@@ -131,7 +131,7 @@ TEST_F(StopTest, SigkillEndsAServerThatDoesNotQuitWithinKillAfter) {
 TEST_F(StopTest, SigkillEndsAFinalizeServerThatNeverReturns) {
   if (!HasProcesses()) GTEST_SKIP() << "a thread cannot be killed";
   struct Server : Registered<Server> {
-    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    using Registered::Registered;
     absl::Status FinalizeServer() override { return Hang(); }
   };
   Server server(Options(kNever, absl::Milliseconds(100)));
@@ -229,7 +229,7 @@ TEST_F(LastOwnerTest, ItMayDieWhileTheServerStarts) {
   if (!HasProcesses()) GTEST_SKIP() << "a thread owns nothing of its own";
   // Starts until there is a file "go".
   struct Server : Registered<Server> {
-    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    using Registered::Registered;
     absl::Status InitializeServer() override {
       (void)Note("starts");
       while (!Exists(options().arguments.at(1))) {
@@ -256,7 +256,7 @@ TEST_F(LastOwnerTest, ItMayDieWhileTheServerStarts) {
 TEST_F(LastOwnerTest, AServerThatHangsWhileItStartsDoesNotOutliveItLong) {
   if (!HasProcesses()) GTEST_SKIP() << "a thread owns nothing of its own";
   struct Server : Registered<Server> {
-    explicit Server(ServerOptions options) : Registered(std::move(options)) {}
+    using Registered::Registered;
     absl::Status InitializeServer() override {
       (void)Note("starts");
       return Hang();
