@@ -146,8 +146,9 @@ void Mutate(std::string& bytes, Random& random) {
   const size_t size = random.Below(8);
   switch (random.Below(6)) {
     case 0:
-      if (at < bytes.size())
+      if (at < bytes.size()) {
         bytes[at] = static_cast<char>(bytes[at] ^ (1 << size));
+      }
       break;
     case 1:
       bytes.erase(at, size);

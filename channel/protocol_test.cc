@@ -110,17 +110,17 @@ FileDescriptor OpenNull() {
 }
 
 std::map<std::string, Case> Cases() {
-  static const Secret* const password = new Secret("open sesame");
-  static const FileDescriptor* const null = new FileDescriptor(OpenNull());
+  static const Secret* const kPassword = new Secret("open sesame");
+  static const FileDescriptor* const kNull = new FileDescriptor(OpenNull());
   const std::string greeting = "Hello Joe Dalton, how are you?";
   return {
       {"hello-call",
        {[](MessageChannel& channel) {
-          channel.PresentPassword(*password);
+          channel.PresentPassword(*kPassword);
           return channel.Write("hello", "Joe", "Dalton");
         },
         [](MessageChannel& channel) {
-          channel.ExpectPassword(*password);
+          channel.ExpectPassword(*kPassword);
           ExpectArray(channel, {"hello", "Joe", "Dalton"});
         }}},
       {"hello-reply",
@@ -144,7 +144,7 @@ std::map<std::string, Case> Cases() {
        {[](MessageChannel& channel) { return channel.WriteScalar(""); },
         [](MessageChannel& channel) { ExpectScalar(channel, ""); }}},
       {"descriptor",
-       {[](MessageChannel& channel) { return channel.WriteDescriptor(*null); },
+       {[](MessageChannel& channel) { return channel.WriteDescriptor(*kNull); },
         [](MessageChannel& channel) {
           EXPECT_THAT(channel.ReadDescriptor(), IsOk());
         },

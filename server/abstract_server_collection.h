@@ -181,7 +181,7 @@ class AbstractServerCollection {
   // The lease's end, which may outlive the collection.
   static std::shared_ptr<Server> Lease(
       std::unique_ptr<Server> server,
-      std::shared_ptr<OnStopFailure> on_stop_failure) {
+      const std::shared_ptr<OnStopFailure>& on_stop_failure) {
     return {server.release(), [on_stop_failure](Server* ended) {
               const std::unique_ptr<Server> owned(ended);
               if (!owned->started()) return;
@@ -301,13 +301,14 @@ AbstractServerCollection<Key, Server>::LookupOrAdd(const Key& key,
     result = absl::InvalidArgumentError(
         "the factory of a server collection returned no server");
   }
-  if (result.ok()) server = Lease(*std::move(result), on_stop_failure_);
+  const absl::Status made = result.status();
+  if (made.ok()) server = Lease(*std::move(result), on_stop_failure_);
   if (finish() && server != nullptr) {
     return MakeError(reason::kCollectionClosed,
                      "the server collection was cleaned up while the server "
                      "was made; make another one");
   }
-  if (server == nullptr) return result.status();
+  if (!made.ok()) return made;
   return server;
 }
 

@@ -52,7 +52,7 @@ using ::testing::StartsWith;
 MessageChannel Open(const TestServer& server) {
   auto transport = Environment::Posix().Connect(server.socket_filename(),
                                                 absl::InfiniteFuture());
-  if (!transport.ok()) return MessageChannel();
+  if (!transport.ok()) return {};
   MessageChannel channel(*std::move(transport));
   channel.PresentPassword(server.password());
   return channel;
@@ -550,8 +550,8 @@ TEST_F(AbstractServerTest,
        AFullTableInTheServerIsToldAndClientsAreServedAgainAfterwards) {
   TestServer server;
   server.DefineMessageHandler("fill", [](MessageChannel& channel) {
-    static const FullTable* const table = new FullTable(0);
-    return channel.Write(table != nullptr);
+    static const FullTable* const kTable = new FullTable(0);
+    return channel.Write(kTable != nullptr);
   });
   ASSERT_THAT(server.Start(), IsOk());
   ASSERT_THAT(Call(server, "fill"), IsOkAndHolds("true"));

@@ -324,7 +324,7 @@ TEST_F(DefectsRealTest, Defect17_AHighDescriptorLimitDoesNotSlowTheStart) {
 }
 
 // In this process, from now on, these system calls fail with `error`.
-bool MakeSystemCallsFail(std::vector<uint32_t> calls, uint32_t error) {
+bool MakeSystemCallsFail(const std::vector<uint32_t>& calls, uint32_t error) {
   std::vector<sock_filter> program;
   program.push_back(
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS,

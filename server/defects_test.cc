@@ -46,8 +46,8 @@ TEST_F(DefectsTest, Defect01_TwoHandlersCanWaitForEachOther) {
       DefineMessageHandler("meet", [this](MessageChannel& channel) {
         absl::MutexLock lock(&mutex);
         ++here;
-        mutex.Await(absl::Condition(
-            +[](int* here) { return *here == 2; }, &here));
+        const auto both = [this] { return here == 2; };
+        mutex.Await(absl::Condition(&both));
         return channel.Write("met");
       });
     }
@@ -178,7 +178,7 @@ TEST_F(DefectsTest, Defect09_AClientThatLeavesBeforeItsReplyEndsNothing) {
       DefineMessageHandler("answer", [this](MessageChannel& channel) {
         // Until the client has gone.
         (void)channel.Read();
-        const absl::Status written = channel.Write(std::string(1'000'000, 'x'));
+        absl::Status written = channel.Write(std::string(1'000'000, 'x'));
         absl::MutexLock lock(&mutex);
         outcome = ReasonOf(written);
         return written;

@@ -108,6 +108,7 @@ class Server : public AbstractServer {
     absl::MutexLock lock(&mutex_);
     ++here_;
     mutex_.Await(absl::Condition(
+        // NOLINTNEXTLINE(readability-non-const-parameter): as Condition has it.
         +[](int* here) { return *here >= 2; }, &here_));
     return channel.Write("met");
   }
@@ -170,7 +171,7 @@ TEST_F(EveryModeTest, EachErrorReachesItsClientAndEndsNothingElse) {
 TEST_F(EveryModeTest, TwoHandlersRunAtTheSameTime) {
   std::vector<absl::AnyInvocable<void()>> clients;
   for (int i = 0; i < 2; ++i) {
-    clients.push_back(
+    clients.emplace_back(
         [this] { EXPECT_THAT(Call("meet"), RepliesWith("met")); });
   }
   RunAtOnce(std::move(clients));
@@ -180,7 +181,7 @@ TEST_F(EveryModeTest, TwoHandlersThatSleepTakeNoLongerThanOne) {
   const absl::Time start = environment().TimeNow();
   std::vector<absl::AnyInvocable<void()>> clients;
   for (int i = 0; i < 2; ++i) {
-    clients.push_back(
+    clients.emplace_back(
         [this] { EXPECT_THAT(Call("sleep"), RepliesWith("slept")); });
   }
   RunAtOnce(std::move(clients));
@@ -293,8 +294,8 @@ TEST_F(EveryModeTest, StopLetsARunningHandlerFinish) {
   ASSERT_THAT(channel.Read(), RepliesWith("held"));
   RunAtOnce([&] {
     std::vector<absl::AnyInvocable<void()>> both;
-    both.push_back([&] { EXPECT_THAT(server().Stop(), IsOk()); });
-    both.push_back([&] {
+    both.emplace_back([&] { EXPECT_THAT(server().Stop(), IsOk()); });
+    both.emplace_back([&] {
       // The name is gone as soon as the server quits.
       while (environment()
                  .Connect(Options().socket_filename, absl::InfiniteFuture())

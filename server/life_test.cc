@@ -136,8 +136,9 @@ TEST_F(ModesTest, CallsEachHookOnceInTheRightProcessAndOrder) {
         "finalize in server\n";
   }
   // Where a server is a thread, there is one process.
-  if (!HasProcesses())
+  if (!HasProcesses()) {
     absl::StrReplaceAll({{"server\n", "owner\n"}}, &expected);
+  }
   EXPECT_EQ(TakeNotes(), expected);
 }
 
@@ -158,7 +159,7 @@ TEST_F(ModesTest, WhatAHookReturnsIsReturnedByStartAndNothingIsLeft) {
   };
   const auto start = [this](const std::string& hook, const std::string& what) {
     Server server(Shared({hook, what}));
-    const absl::Status status = server.Start();
+    absl::Status status = server.Start();
     EXPECT_FALSE(server.started());
     EXPECT_EQ(server.server_pid(), 0);
     EXPECT_FALSE(Answers(path()));

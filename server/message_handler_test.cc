@@ -109,6 +109,7 @@ TEST_F(MessageHandlerTest, MovesAttachedDescriptorsIntoParameters) {
 
 TEST_F(MessageHandlerTest, GivesAMessageUnconvertedToWhoAsksForIt) {
   const auto handler =
+      // NOLINTNEXTLINE(performance-unnecessary-value-param): that is its shape.
       MakeMessageHandler([](MessageChannel& channel, Message message) {
         return channel.Write(absl::StrCat(message.name(), message.size()));
       });

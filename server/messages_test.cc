@@ -80,7 +80,8 @@ class Shapes : public Registered<Shapes> {
     ++calls_;
     return channel.Write(absl::StrCat(name, " is ", age));
   }
-  absl::StatusOr<std::string> ConstMethod(std::string a, std::string b) const {
+  absl::StatusOr<std::string> ConstMethod(const std::string& a,
+                                          const std::string& b) const {
     return a + b;
   }
   absl::StatusOr<proto::Error> Proto(const proto::Error& request) {
@@ -89,15 +90,16 @@ class Shapes : public Registered<Shapes> {
     reply.set_text(absl::StrCat("re: ", request.text()));
     return reply;
   }
-  absl::Status Log(FileDescriptor where, std::string line) {
+  absl::Status Log(FileDescriptor where, const std::string& line) {
     ++calls_;
     WriteAll(where.get(), line);
     return absl::OkStatus();
   }
-  absl::StatusOr<FileDescriptor> Open(std::string file) {
+  absl::StatusOr<FileDescriptor> Open(const std::string& file) {
     FileDescriptor opened(open(file.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!opened.is_open())
+    if (!opened.is_open()) {
       return SystemError(errno, absl::StrCat("open ", file));
+    }
     return opened;
   }
   absl::Status Anything(MessageChannel& channel, Message message) {

@@ -109,7 +109,7 @@ class Material {
 
   // "f3", whatever number the descriptor has.
   std::string NameOf(const FileDescriptor& fd) const {
-    const auto found =
+    const auto* const found =
         std::find(inodes_.begin(), inodes_.end(), Inode(fd.get()));
     return found == inodes_.end() ? "unknown"
                                   : absl::StrCat("f", found - inodes_.begin());
@@ -170,7 +170,7 @@ std::string PathName(int path) {
     case kOwnPath:
       return "a path of its own";
     default:
-      return std::string(1, static_cast<char>('a' + path));
+      return {static_cast<char>('a' + path)};
   }
 }
 
@@ -325,7 +325,7 @@ std::string Send(Transport& transport, const Step& step) {
 struct Read {
   std::string outcome;
   size_t bytes = 0;
-  std::string descriptors = "";
+  std::string descriptors = {};
 };
 
 Read Receive(Transport& transport, size_t size, size_t max_descriptors) {
@@ -945,7 +945,7 @@ class SeedOfCrash {
     struct sigaction action {};
     action.sa_handler = Print;
     for (size_t i = 0; i < kSignals.size(); ++i) {
-      sigaction(kSignals[i], &action, &before_[i]);
+      sigaction(kSignals[i], &action, &found_[i]);
     }
   }
   ~SeedOfCrash() { Restore(); }
@@ -965,14 +965,12 @@ class SeedOfCrash {
 
   static void Restore() {
     for (size_t i = 0; i < kSignals.size(); ++i) {
-      sigaction(kSignals[i], &before_[i], nullptr);
+      sigaction(kSignals[i], &found_[i], nullptr);
     }
   }
 
-  static std::array<struct sigaction, kSignals.size()> before_;
+  static inline std::array<struct sigaction, kSignals.size()> found_;
 };
-
-std::array<struct sigaction, SeedOfCrash::kSignals.size()> SeedOfCrash::before_;
 
 std::vector<std::string> RunOnKernel(absl::Span<const Step> steps) {
   return Interpreter(Environment::Posix()).Run(steps);

@@ -34,7 +34,6 @@ namespace ward::testing {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 // The group of the first thread.

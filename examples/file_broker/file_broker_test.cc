@@ -36,7 +36,6 @@ namespace fs = std::filesystem;
 
 using ::testing::HasSubstr;
 using ::ward::testing::FailsWith;
-using ::ward::testing::IsOk;
 
 constexpr std::string_view kPolicy =
     "# What the tests ask for.\n"
