@@ -1,6 +1,6 @@
-// What the tests of AbstractServer share: a server made of lambdas, real
-// processes with an end that can be waited for, and a fixture that fails a test
-// which leaves something behind.
+// What the tests of AbstractServer share: a server to give hooks and handlers,
+// real processes with an end that can be waited for, and a fixture that fails a
+// test which leaves something behind.
 
 #ifndef WARD_SERVER_SERVER_FOR_TEST_H_
 #define WARD_SERVER_SERVER_FOR_TEST_H_

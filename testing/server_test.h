@@ -6,7 +6,7 @@
 //     EXPECT_THAT(Call("hello", "Joe"), RepliesWith("Hello Joe"));
 //   }
 //
-// The same test runs in three modes; ward_server_test (defs.bzl) makes a target
+// The same test runs in four modes; ward_server_test (defs.bzl) makes a target
 // for each:
 //   simulated  server and test in one process, on simulated threads, sockets,
 //              processes and time: deterministic, and done in microseconds
