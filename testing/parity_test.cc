@@ -945,7 +945,7 @@ class SeedOfCrash {
     struct sigaction action {};
     action.sa_handler = Print;
     for (size_t i = 0; i < kSignals.size(); ++i) {
-      sigaction(kSignals[i], &action, &found_[i]);
+      sigaction(kSignals[i], &action, &before[i]);
     }
   }
   ~SeedOfCrash() { Restore(); }
@@ -965,11 +965,11 @@ class SeedOfCrash {
 
   static void Restore() {
     for (size_t i = 0; i < kSignals.size(); ++i) {
-      sigaction(kSignals[i], &found_[i], nullptr);
+      sigaction(kSignals[i], &before[i], nullptr);
     }
   }
 
-  static inline std::array<struct sigaction, kSignals.size()> found_;
+  static inline std::array<struct sigaction, kSignals.size()> before;
 };
 
 std::vector<std::string> RunOnKernel(absl::Span<const Step> steps) {
