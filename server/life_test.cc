@@ -85,6 +85,7 @@ TEST_F(ModesTest, AChosenPathIsKnownBeforeAndAfter) {
 }
 
 TEST_F(ModesTest, TheDestructorStopsTheServer) {
+  if (SharesMemory()) GTEST_SKIP() << "a server in here uses the very object";
   {
     TestServer server(Shared());
     ASSERT_THAT(server.Start(), IsOk());
