@@ -54,6 +54,10 @@ constexpr int kMostAttempts = 400;
 // One that the watchdog ends takes 5 s.
 constexpr absl::Duration kMostTimeForAttempts = absl::Seconds(30);
 
+// How long to look for one that is simple of itself.
+constexpr uint64_t kMostSimpleRuns = 10000;
+constexpr absl::Duration kMostTimeForSimpleRuns = absl::Seconds(10);
+
 constexpr absl::Duration kProgress = absl::Seconds(5);
 
 // Of one run, as can be kept. More than the most steps by default, each of
@@ -289,6 +293,21 @@ class Worker {
     pidfd_.Reset(static_cast<int>(syscall(SYS_pidfd_open, pid_, 0)));
   }
 
+  // Waits for the child to end: how it did is in the record. One that takes
+  // longer is killed, and has not failed.
+  void Reap(absl::Time deadline) {
+    pollfd end = {pidfd(), POLLIN, 0};
+    do {
+      const absl::Duration left =
+          std::max(deadline - absl::Now(), absl::ZeroDuration());
+      if (poll(&end, 1, static_cast<int>(left / absl::Milliseconds(1))) == 0) {
+        Kill();
+        return;
+      }
+    } while (end.revents == 0);
+    Reap();
+  }
+
   // The child has ended: how it did is in the record.
   void Reap() {
     int status = 0;
@@ -343,19 +362,25 @@ void Replay(const ExploreOptions& options, const Deviations& deviations,
   worker.Reap();
 }
 
-// What an assertion, or the scheduler, says first.
-std::string_view FirstLine(std::string_view text) {
-  return text.substr(0, text.find('\n'));
+// Whether the first line of why is the same: an assertion's place, and what it
+// is about, or what the scheduler has found.
+bool FailedAs(const Record& record, std::string_view what) {
+  const auto first_line = [](std::string_view text) {
+    return text.substr(0, text.find('\n'));
+  };
+  return Failed(record) &&
+         first_line({record.what.data(), record.what_size}) == first_line(what);
 }
 
-// Most bugs need no more than one deviation. A run that has but one, and fails
-// in the same way, is worth more than what is left of a run at random.
+// Most bugs need no more than one deviation, or two. A run that has no others,
+// and fails in the same way, is worth more than what is left of a run at
+// random.
 void TakeASimpleOne(ExploreOptions options, absl::FunctionRef<void()> body,
-                    const std::string& what, Worker& worker,
+                    int most, const std::string& what, Worker& worker,
                     absl::FunctionRef<void(Worker&)> take) {
-  constexpr uint64_t kRuns = 500;
+  const absl::Time end = absl::Now() + kMostTimeForSimpleRuns;
   options.search = Search::kDepthFirst;
-  options.deviations = 1;
+  options.deviations = std::min(most, 2);
   options.faults_per_run = 1;
   Record& record = worker.record();
   record.run = 0;
@@ -363,17 +388,13 @@ void TakeASimpleOne(ExploreOptions options, absl::FunctionRef<void()> body,
   record.level = 0;
   record.path_size = 0;
   do {
-    worker.Start(options, sched_getcpu(), 1, kRuns, 0, nullptr, body);
-    worker.Reap();
+    worker.Start(options, sched_getcpu(), 1, kMostSimpleRuns, 0, nullptr, body);
+    worker.Reap(end);
   } while (record.outcome == Record::Outcome::kRetired);
-  const auto fails_so = [&] {
-    return Failed(record) &&
-           FirstLine({record.what.data(), record.what_size}) == FirstLine(what);
-  };
-  if (!fails_so()) return;
+  if (!FailedAs(record, what)) return;
   // Again, now with a transcript.
   Replay(options, record.Taken(), body, worker);
-  if (fails_so()) take(worker);
+  if (FailedAs(record, what)) take(worker);
 }
 
 Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
@@ -395,9 +416,8 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
   failure.replayed = Failed(again.record());
   if (!failure.replayed) return failure;
   take(again);
-  if (failure.deviations.size() > 1) {
-    TakeASimpleOne(options, body, failure.what, again, take);
-  }
+  const auto most = static_cast<int>(failure.deviations.size()) - 1;
+  if (most > 0) TakeASimpleOne(options, body, most, failure.what, again, take);
   // Leaves out ever smaller pieces for as long as that does not mend it.
   int attempts = 0;
   const absl::Time end = absl::Now() + kMostTimeForAttempts;
@@ -412,7 +432,7 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
         ++i;
       }
       Replay(options, fewer, body, again);
-      if (Failed(again.record()) &&
+      if (FailedAs(again.record(), failure.what) &&
           again.record().deviations < failure.deviations.size()) {
         take(again);
       } else {

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
@@ -28,7 +29,13 @@ struct PlantedBug {
   size_t max_steps = 100000;
 };
 
-absl::Span<const PlantedBug> PlantedBugs();
+// By what goes wrong; each in the file of that name.
+absl::Span<const PlantedBug> AtomicityBugs();
+absl::Span<const PlantedBug> WaitingBugs();
+absl::Span<const PlantedBug> LifetimeBugs();
+absl::Span<const PlantedBug> ErrorPathBugs();
+
+std::vector<PlantedBug> PlantedBugs();
 
 }  // namespace ward::testing
 

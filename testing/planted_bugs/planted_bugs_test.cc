@@ -10,6 +10,7 @@
 #include <cctype>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <iostream>
 #include <string>
 #include <string_view>
@@ -58,7 +59,22 @@ uint64_t MostRuns() {
   return EnvironmentNumber("WARD_AT_LENGTH", 0) != 0 ? UINT64_MAX : kQuick;
 }
 
-uint64_t RunsOfRepaired() { return std::min<uint64_t>(MostRuns() / 12, 50); }
+// At length as many as find the bug.
+uint64_t RunsOfRepaired(uint64_t bound) {
+  constexpr uint64_t kQuick = 5;
+  return MostRuns() == UINT64_MAX ? bound : kQuick;
+}
+
+const Bounds& BoundsOf(const PlantedBug& bug) {
+  const auto* const bounds =
+      std::find_if(std::begin(kBounds), std::end(kBounds),
+                   [&](const Bounds& entry) { return entry.bug == bug.name; });
+  if (bounds == std::end(kBounds)) {
+    std::cerr << "kBounds has no entry for \"" << bug.name << "\"" << std::endl;
+    std::abort();
+  }
+  return *bounds;
+}
 
 Exploration Look(const PlantedBug& bug, Search search, uint64_t runs,
                  bool repaired) {
@@ -78,18 +94,15 @@ class PlantedBugsTest : public ::testing::TestWithParam<PlantedBug> {};
 
 TEST_P(PlantedBugsTest, IsFoundReplayedAndSimplified) {
   const PlantedBug& bug = GetParam();
-  const auto* const bounds =
-      std::find_if(std::begin(kBounds), std::end(kBounds),
-                   [&](const Bounds& entry) { return entry.bug == bug.name; });
-  ASSERT_NE(bounds, std::end(kBounds)) << bug.name;
+  const Bounds& bounds = BoundsOf(bug);
   for (size_t i = 0; i < kSearches.size(); ++i) {
     std::cout << bug.name << ", " << kSearches[i].name << ": ";
-    if (bounds->runs[i] > MostRuns()) {
+    if (bounds.runs[i] > MostRuns()) {
       std::cout << "not looked for in so few runs" << std::endl;
       continue;
     }
     const Exploration exploration =
-        Look(bug, kSearches[i].search, bounds->runs[i], /*repaired=*/false);
+        Look(bug, kSearches[i].search, bounds.runs[i], /*repaired=*/false);
     if (!exploration.failure.has_value()) {
       ADD_FAILURE() << bug.name << " was not found by " << kSearches[i].name
                     << " in " << exploration.runs << " runs";
@@ -107,11 +120,13 @@ TEST_P(PlantedBugsTest, IsFoundReplayedAndSimplified) {
 
 TEST_P(PlantedBugsTest, IsNotFoundWhereItIsRepaired) {
   const PlantedBug& bug = GetParam();
-  for (const auto& [search, name] : kSearches) {
+  const Bounds& bounds = BoundsOf(bug);
+  for (size_t i = 0; i < kSearches.size(); ++i) {
     const Exploration exploration =
-        Look(bug, search, RunsOfRepaired(), /*repaired=*/true);
+        Look(bug, kSearches[i].search, RunsOfRepaired(bounds.runs[i]),
+             /*repaired=*/true);
     if (!exploration.failure.has_value()) continue;
-    ADD_FAILURE() << bug.name << ", repaired, " << name << ": "
+    ADD_FAILURE() << bug.name << ", repaired, " << kSearches[i].name << ": "
                   << exploration.failure->what << "\n"
                   << exploration.failure->transcript;
   }

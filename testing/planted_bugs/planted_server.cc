@@ -87,4 +87,8 @@ absl::Status PlantedServer::AtOnce(
   return status;
 }
 
+absl::Status Expect(bool holds, std::string_view otherwise) {
+  return holds ? absl::OkStatus() : absl::InternalError(otherwise);
+}
+
 }  // namespace ward::testing

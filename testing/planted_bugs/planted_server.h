@@ -8,9 +8,11 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
 
 namespace ward::testing {
@@ -43,6 +45,32 @@ class PlantedServer : public AbstractServer {
  private:
   const Trial trial_;
 };
+
+// Gives `body` a server that is started, and stops it.
+template <typename Server>
+absl::Status Drive(const Trial& trial,
+                   absl::FunctionRef<absl::Status(Server&)> body) {
+  Server server(trial);
+  WARD_RETURN_IF_ERROR(server.Start());
+  absl::Status status = body(server);
+  status.Update(server.Stop());
+  return status;
+}
+
+// Where calls may fail that are none of the bug's: only what `body` says
+// counts.
+template <typename Server>
+absl::Status DriveThroughFaults(const Trial& trial,
+                                absl::FunctionRef<absl::Status(Server&)> body) {
+  Server server(trial);
+  if (!server.Start().ok()) return absl::OkStatus();
+  absl::Status status = body(server);
+  (void)server.Stop();
+  return status;
+}
+
+// An error that says `otherwise`, unless it holds.
+absl::Status Expect(bool holds, std::string_view otherwise);
 
 }  // namespace ward::testing
 
