@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <iostream>
 #include <string_view>
 
 #include "absl/strings/numbers.h"
@@ -19,11 +20,14 @@ inline std::string_view EnvironmentVariable(const char* name) {
   return value == nullptr ? std::string_view() : value;
 }
 
-// `otherwise` if it is no number.
+// `otherwise` if it is not set. What is no number fails the program.
 inline uint64_t EnvironmentNumber(const char* name, uint64_t otherwise) {
+  const std::string_view value = EnvironmentVariable(name);
   uint64_t number;
-  return absl::SimpleAtoi(EnvironmentVariable(name), &number) ? number
-                                                              : otherwise;
+  if (value.empty()) return otherwise;
+  if (absl::SimpleAtoi(value, &number)) return number;
+  std::cerr << name << " is no number: \"" << value << "\"\n";
+  std::abort();
 }
 
 }  // namespace ward::testing

@@ -12,7 +12,8 @@
 // A run fails by a failed assertion, a deadlock, a crash, an endless loop, or
 // by something that it leaves behind. The failure is made simpler, by leaving
 // out as many of its switches and faults as it can do without, and printed with
-// the command that runs it again.
+// the command that runs it again. A test all of whose runs were skipped is
+// skipped.
 //
 // Runs are made in child processes, one for each processor, so that a crash
 // ends one run and not the search. What the body changes outside itself is not
@@ -21,11 +22,17 @@
 // Environment variables, for `bazel test --test_env=...`:
 //   WARD_RUNS=n       this many runs, instead of what the test asks for
 //   WARD_REPLAY=...   only this run, in the test's own process, for a debugger
+//                     (in which there is no watchdog)
 // TEST_RUN_NUMBER, which --runs_per_test sets, and the shard choose the seeds.
 //
-// Misuse: a body whose course depends on something else than its schedule: the
-// address of an object, std::random_device, a file. Its failures cannot be
-// replayed; the report says so.
+// Misuse:
+// - A body whose course depends on something else than its schedule: the
+//   address of an object (the order of a hash table's elements may), a static
+//   variable that earlier runs have set, std::random_device, a file. Its
+//   failures cannot be replayed; the report says so.
+// - A descriptor that the body opens once for all runs: to the first it is one
+//   that is left open. Open it before.
+// - Explore() in a test of a ServerTest fixture, which is a simulation itself.
 
 #ifndef WARD_TESTING_EXPLORE_H_
 #define WARD_TESTING_EXPLORE_H_
@@ -78,7 +85,10 @@ struct ExploreOptions {
 };
 
 struct Exploration {
+  // The last one may have failed.
   uint64_t runs = 0;
+  // Of these, those whose body has called GTEST_SKIP().
+  uint64_t skipped = 0;
   uint64_t switches = 0;
   absl::Duration time;
   // kDepthFirst: there are no more schedules within the bounds.
@@ -90,7 +100,7 @@ struct Exploration {
     // What makes it happen, as found and as simplified.
     Deviations found;
     Deviations deviations;
-    // The same deviations have made it fail again.
+    // The same deviations have made it fail again, in the same way.
     bool replayed = false;
     std::string what;
     std::string transcript;

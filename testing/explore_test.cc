@@ -1,23 +1,32 @@
 #include "ward/testing/explore.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
+#include <functional>
+#include <iostream>
 #include <memory>
 #include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -42,6 +51,7 @@ namespace {
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 // What the body writes here is seen by the test, which its runs' process is
@@ -141,6 +151,15 @@ TEST(FindFailure, FindsAnExit) {
 TEST(FindFailure, FindsAnException) {
   ExpectFound("the body threw: no luck",
               [] { throw std::runtime_error("no luck"); });
+}
+
+TEST(FindFailure, FindsWhatIsThrownAndIsNoException) {
+  ExpectFound("threw something that is no std::exception", [] { throw 42; });
+}
+
+TEST(FindFailure, FindsADescriptorThatIsLeftOpen) {
+  ExpectFound("is left open: /dev/null",
+              [] { (void)open("/dev/null", O_RDONLY | O_CLOEXEC); });
 }
 
 TEST(FindFailure, FindsADeadlock) {
@@ -252,18 +271,54 @@ TEST(FindFailure, SaysWhenAFailureCannotBeReplayed) {
   EXPECT_FALSE(found.failure->replayed);
 }
 
-TEST(FindFailure, ShowsTheTranscriptOfTheRunThatFailed) {
-  const Exploration found = FindFailure(Runs(10), [] {
-    Environment::Default().Log("all was well until here");
-    throw std::runtime_error("no luck");
+TEST(FindFailure, ShowsTheTranscriptHoweverTheRunFailed) {
+  const std::function<void()> failures[] = {
+      [] { FAIL() << "no luck"; },
+      [] { throw std::runtime_error("no luck"); },
+      [] { absl::SleepFor(absl::InfiniteDuration()); },
+      [] { raise(SIGKILL); },
+  };
+  for (const std::function<void()>& fail : failures) {
+    const Exploration found = FindFailure(Runs(10), [&] {
+      Environment::Default().Log("all was well until here");
+      InTwoThreads([] { SchedulingPoint(); });
+      fail();
+    });
+    ASSERT_TRUE(found.failure.has_value());
+    EXPECT_THAT(found.failure->transcript, HasSubstr("all was well until here"))
+        << found.failure->what;
+    EXPECT_GE(found.runs, 1u);
+  }
+}
+
+// What is left of a failure is that failure, and not another that takes less.
+TEST(FindFailure, SimplifiesToTheSameFailure) {
+  const Exploration found = FindFailure(Runs(2000), [] {
+    const int first = LostUpdates();
+    const int second = LostUpdates();
+    if (first > 0 && second > 0) FAIL() << "both are lost";
+    const Deviations& taken = Simulation::Current()->deviations();
+    if (!taken.empty() && taken.size() < 3) FAIL() << "quite another failure";
   });
   ASSERT_TRUE(found.failure.has_value());
-  EXPECT_THAT(found.failure->what, HasSubstr("no luck"));
-  const Exploration failed = FindFailure(Runs(10), [] {
-    Environment::Default().Log("all was well until here");
-    FAIL();
+  EXPECT_TRUE(found.failure->replayed);
+  const bool both = found.failure->found.size() > 2;
+  EXPECT_THAT(found.failure->what,
+              HasSubstr(both ? "both are lost" : "quite another failure"));
+}
+
+TEST(FindFailure, ShowsWhatTheRunThatFailedHasPrinted) {
+  const Exploration found = FindFailure(Runs(1000), [] {
+    std::cout << "lost: " << LostUpdates()
+              << ", and much more: " << std::string(100'000, 'x')
+              << "the end\n";
+    EXPECT_EQ(LostUpdates(), 0);
   });
-  EXPECT_THAT(failed.failure->transcript, HasSubstr("all was well until here"));
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_THAT(found.failure->what, HasSubstr("lost: "));
+  EXPECT_THAT(found.failure->what, HasSubstr("bytes are left out"));
+  EXPECT_THAT(found.failure->what, HasSubstr("the end"));
+  EXPECT_LT(found.failure->what.size(), 50'000u);
 }
 
 // One late switch is enough to fail. What comes before it in a random run is
@@ -334,6 +389,59 @@ TEST(FindFailure, MakesAllRunsThoughKilledThreadsStay) {
     // And the dull one, for PCT.
     EXPECT_EQ(*bodies, search == Search::kPct ? 1501 : 1500);
   }
+}
+
+TEST(FindFailure, MakesAllRunsThoughDescriptorsOfTheKilledStay) {
+  rlimit found_limit;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &found_limit), 0);
+  rlimit low = found_limit;
+  low.rlim_cur = 256;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+  const Exploration found = FindFailure(Runs(100), [] {
+    const auto child = Environment::Default().Fork({}, [] {
+      std::vector<FileDescriptor> own;
+      for (int i = 0; i < 20; ++i) {
+        own.emplace_back(open("/dev/null", O_RDONLY | O_CLOEXEC));
+        EXPECT_TRUE(own.back().is_open());
+      }
+      absl::SleepFor(absl::InfiniteDuration());
+      return 0;
+    });
+    ASSERT_TRUE(child.ok());
+    absl::SleepFor(absl::Seconds(1));
+    ASSERT_TRUE((*child)->Kill(SIGKILL).ok());
+    ASSERT_TRUE((*child)->Wait(absl::InfiniteFuture()).ok());
+  });
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &found_limit), 0);
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+  EXPECT_EQ(found.runs, 100u);
+}
+
+TEST(FindFailure, EndsWithTheTest) {
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  const Shared<std::atomic<int>> runs;
+  const pid_t test = fork();
+  if (test == 0) {
+    (void)FindFailure(Runs(100'000'000), [&] { ++*runs; });
+    _exit(0);
+  }
+  while (*runs < 10) std::this_thread::yield();
+  ASSERT_EQ(kill(test, SIGKILL), 0);
+  // Its workers come to this process, and would go on for hours.
+  while (waitpid(-1, nullptr, 0) > 0) {
+  }
+  EXPECT_EQ(errno, ECHILD);
+}
+
+TEST(FindFailure, RefusesToMakeNoRuns) {
+  EXPECT_NONFATAL_FAILURE((void)FindFailure(Runs(0), [] {}), "no runs");
+}
+
+TEST(FindFailure, RefusesToRunInASimulation) {
+  ReplayStrategy dull({});
+  const Simulation simulation(dull, {});
+  EXPECT_NONFATAL_FAILURE((void)FindFailure(Runs(10), [] {}),
+                          "makes simulations of its own");
 }
 
 TEST(FindFailure, GoesOnDepthFirstThoughKilledThreadsStay) {
@@ -421,23 +529,95 @@ TEST(Explore, RefusesTextThatIsNoRun) {
                        "WARD_REPLAY is no list");
 }
 
-TEST(Explore, FailsTheTestWithTheCommandThatReplays) {
+// What becomes of a test that does `explore`, and what it prints.
+struct Outcome {
+  bool failed = false;
+  bool skipped = false;
+  std::string text;
+};
+
+Outcome OutcomeOf(absl::FunctionRef<void()> explore) {
   const FileDescriptor output(memfd_create("output", MFD_CLOEXEC));
   const pid_t child = fork();
   if (child == 0) {
     dup2(output.get(), STDOUT_FILENO);
-    Explore({}, [] { EXPECT_EQ(LostUpdates(), 0); });
+    explore();
     std::fflush(stdout);
-    _exit(HasFailure() ? 4 : 0);
+    std::cout.flush();
+    _exit((::testing::Test::HasFailure() ? 1 : 0) +
+          (::testing::Test::IsSkipped() ? 2 : 0));
   }
   int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(WEXITSTATUS(status), 4);
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
   std::string text(10000, '\0');
   text.resize(static_cast<size_t>(
       std::max<ssize_t>(pread(output.get(), text.data(), text.size(), 0), 0)));
-  EXPECT_THAT(text, HasSubstr("It fails in the same way with 1 of them"));
-  EXPECT_THAT(text, ::testing::ContainsRegex("WARD_REPLAY=[0-9]+=1\n"));
+  return {(WEXITSTATUS(status) & 1) != 0, (WEXITSTATUS(status) & 2) != 0,
+          std::move(text)};
+}
+
+TEST(Explore, FailsTheTestWithTheCommandThatReplays) {
+  const Outcome outcome =
+      OutcomeOf([] { Explore({}, [] { EXPECT_EQ(LostUpdates(), 0); }); });
+  EXPECT_TRUE(outcome.failed);
+  EXPECT_THAT(outcome.text,
+              HasSubstr("It fails in the same way with 1 of them"));
+  EXPECT_THAT(outcome.text, ::testing::ContainsRegex("WARD_REPLAY=[0-9]+=1\n"));
+}
+
+TEST(Explore, ReplaysTheOneOfSeveralThatHasFailed) {
+  const Outcome outcome = OutcomeOf([] {
+    Explore(Runs(20), [] { LostUpdates(); });
+    Explore({}, [] { EXPECT_EQ(LostUpdates(), 0); });
+  });
+  EXPECT_TRUE(outcome.failed);
+  constexpr std::string_view kName = "WARD_REPLAY=";
+  const size_t at = outcome.text.find(kName);
+  ASSERT_NE(at, std::string::npos) << outcome.text;
+  const std::string replay = outcome.text.substr(
+      at + kName.size(), outcome.text.find('\n', at) - at - kName.size());
+  EXPECT_THAT(replay, ::testing::StartsWith("2:"));
+  const Outcome replayed = OutcomeOf([&] {
+    const Variable variable("WARD_REPLAY", replay);
+    Explore(Runs(20), [] { ADD_FAILURE() << "the first one"; });
+    Explore({}, [] { EXPECT_EQ(LostUpdates(), 0) << "the second one"; });
+  });
+  EXPECT_TRUE(replayed.failed);
+  EXPECT_THAT(replayed.text, Not(HasSubstr("the first one")));
+  EXPECT_THAT(replayed.text, HasSubstr("the second one"));
+  EXPECT_THAT(replayed.text, HasSubstr("Not replayed"));
+}
+
+// So that a test which runs out of time has said what it found.
+TEST(Explore, SaysWhatHasFailedBeforeItLooksForLongForASimplerOne) {
+  const Outcome outcome = OutcomeOf([] {
+    Explore({}, [] {
+      bool lost = false;
+      for (int i = 0; i < 3; ++i)
+        lost = (LostUpdates() > 0) && (lost || i == 0);
+      const clock_t end = clock() + CLOCKS_PER_SEC / 5;
+      while (clock() < end) {
+      }
+      EXPECT_FALSE(lost);
+    });
+  });
+  EXPECT_TRUE(outcome.failed);
+  EXPECT_THAT(outcome.text, HasSubstr("While a simpler one is looked for"));
+}
+
+TEST(Explore, SkipsATestAllOfWhoseRunsAreSkipped) {
+  const Outcome all =
+      OutcomeOf([] { Explore(Runs(20), [] { GTEST_SKIP(); }); });
+  EXPECT_TRUE(all.skipped);
+  EXPECT_FALSE(all.failed);
+  const Outcome some = OutcomeOf([] {
+    Explore(Runs(20), [] {
+      if (LostUpdates() > 0) GTEST_SKIP();
+    });
+  });
+  EXPECT_FALSE(some.skipped);
+  EXPECT_FALSE(some.failed);
 }
 
 TEST(Explore, SaysNothingOfATestThatPasses) {

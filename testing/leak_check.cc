@@ -19,35 +19,16 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "ward/channel/open_descriptors_for_test.h"
 #include "ward/server/environment.h"
 
 namespace ward::testing {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::map<int, std::string> Descriptors() {
-  std::map<int, std::string> open;
-  std::vector<int> numbers;
-  for (const fs::directory_entry& entry :
-       fs::directory_iterator("/proc/self/fd")) {
-    int number;
-    if (absl::SimpleAtoi(entry.path().filename().string(), &number)) {
-      numbers.push_back(number);
-    }
-  }
-  for (const int number : numbers) {
-    std::error_code gone;  // The iterator's own.
-    const fs::path target =
-        fs::read_symlink(absl::StrCat("/proc/self/fd/", number), gone);
-    if (!gone) open[number] = target.string();
-  }
-  return open;
-}
 
 // Names and numbers.
 std::vector<std::string> Threads() {
@@ -104,16 +85,28 @@ LeakCheck::LeakCheck() {
   if (mkdtemp(directory_.data()) == nullptr) std::abort();
   // Tests have no other thread at this point.
   // NOLINTBEGIN(concurrency-mt-unsafe)
+  for (auto& [name, found] : variables_) {
+    if (const char* const value = std::getenv(name)) found = value;
+    unsetenv(name);
+  }
   setenv("TMPDIR", directory_.c_str(), 1);
-  unsetenv("XDG_RUNTIME_DIR");
   // NOLINTEND(concurrency-mt-unsafe)
   PrepareProcess();
-  descriptors_ = Descriptors();
+  descriptors_ = OpenDescriptors();
   threads_ = Threads();
   signals_ = SignalSettings();
 }
 
 LeakCheck::~LeakCheck() {
+  // NOLINTBEGIN(concurrency-mt-unsafe): as above.
+  for (const auto& [name, found] : variables_) {
+    if (found.has_value()) {
+      setenv(name, found->c_str(), 1);
+    } else {
+      unsetenv(name);
+    }
+  }
+  // NOLINTEND(concurrency-mt-unsafe)
   std::error_code ignored;
   fs::remove_all(directory_, ignored);
 }
@@ -121,7 +114,7 @@ LeakCheck::~LeakCheck() {
 std::vector<std::string> LeakCheck::FindAllButThreads(
     absl::FunctionRef<std::string(int)> origin_of) const {
   std::vector<std::string> found;
-  const std::map<int, std::string> descriptors = Descriptors();
+  const std::map<int, std::string> descriptors = OpenDescriptors();
   for (const auto& [number, target] : descriptors) {
     const auto before = descriptors_.find(number);
     if (before == descriptors_.end() || before->second != target) {

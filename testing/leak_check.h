@@ -4,6 +4,7 @@
 #define WARD_TESTING_LEAK_CHECK_H_
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,9 @@ class LeakCheck {
   static std::string NoOrigin(int /*descriptor*/) { return ""; }
 
   std::string directory_;
+  // What says where private directories appear, as it was before.
+  std::map<const char*, std::optional<std::string>> variables_ = {
+      {"TMPDIR", std::nullopt}, {"XDG_RUNTIME_DIR", std::nullopt}};
   std::map<int, std::string> descriptors_;
   std::vector<std::string> threads_;
   std::map<int, std::string> signals_;

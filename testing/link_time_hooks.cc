@@ -1,19 +1,22 @@
 // Puts the simulation in the place of the clock, of Abseil's sleep, and of the
 // semaphore under all of Abseil's synchronization, by defining the functions
-// anew: weak ones in Abseil, three of the C library's. In threads that are not
-// simulated they do what they always did.
+// anew: weak ones in Abseil, and what the C library has for the time and for
+// letting it pass. In threads that are not simulated they do what they always
+// did.
 //
 // A library that was linked dynamically with Abseil keeps its own. So this is
 // checked when a simulation starts: see CheckLinkTimeHooks.
 
 #include "ward/testing/link_time_hooks.h"
 
+#include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -22,8 +25,10 @@
 #include <iostream>
 
 #include "absl/base/config.h"
+#include "absl/base/internal/scheduling_mode.h"
 #include "absl/base/internal/thread_identity.h"
 #include "absl/base/options.h"
+#include "absl/functional/function_ref.h"
 #include "absl/synchronization/internal/create_thread_identity.h"
 #include "absl/synchronization/internal/per_thread_sem.h"
 #include "absl/synchronization/internal/waiter.h"
@@ -39,15 +44,31 @@ using ::absl::synchronization_internal::Waiter;
 using ::ward::testing::NoBranchPoints;
 using ::ward::testing::Scheduler;
 
+namespace {
+
+bool IsSimulated(clockid_t clock_id) {
+  return clock_id == CLOCK_REALTIME || clock_id == CLOCK_MONOTONIC ||
+         clock_id == CLOCK_REALTIME_COARSE ||
+         clock_id == CLOCK_MONOTONIC_COARSE || clock_id == CLOCK_BOOTTIME;
+}
+
+// A thread that sleeps for no time waits for the others.
+void Sleep(Scheduler& scheduler, absl::Duration duration) {
+  if (duration <= absl::ZeroDuration()) {
+    scheduler.Yield("yielding");
+  } else {
+    scheduler.BlockUntil(
+        "sleeping", [] { return false; }, scheduler.now() + duration);
+  }
+}
+
+}  // namespace
+
 extern "C" {
 
 // Under absl::Now(), std::chrono and time limits of waits.
 int clock_gettime(clockid_t clock_id, struct timespec* tp) noexcept {
-  const bool simulated =
-      clock_id == CLOCK_REALTIME || clock_id == CLOCK_MONOTONIC ||
-      clock_id == CLOCK_REALTIME_COARSE || clock_id == CLOCK_MONOTONIC_COARSE ||
-      clock_id == CLOCK_BOOTTIME;
-  if (simulated) {
+  if (IsSimulated(clock_id)) {
     if (const Scheduler* const scheduler = Scheduler::Current()) {
       *tp = absl::ToTimespec(scheduler->now());
       return 0;
@@ -70,10 +91,56 @@ time_t time(time_t* timer) noexcept {
   return now.tv_sec;
 }
 
+// Under std::this_thread::sleep_for() and sleep_until().
+int clock_nanosleep(clockid_t clock_id, int flags,
+                    const struct timespec* duration, struct timespec* left) {
+  Scheduler* const scheduler =
+      IsSimulated(clock_id) ? Scheduler::Current() : nullptr;
+  if (scheduler == nullptr) {
+    return syscall(SYS_clock_nanosleep, clock_id, flags, duration, left) == 0
+               ? 0
+               : errno;
+  }
+  Sleep(*scheduler, (flags & TIMER_ABSTIME) != 0
+                        ? absl::TimeFromTimespec(*duration) - scheduler->now()
+                        : absl::DurationFromTimespec(*duration));
+  return 0;
+}
+
+int nanosleep(const struct timespec* duration, struct timespec* left) {
+  const int error = clock_nanosleep(CLOCK_MONOTONIC, 0, duration, left);
+  if (error == 0) return 0;
+  errno = error;
+  return -1;
+}
+
+int usleep(useconds_t duration) {
+  const timespec as_nanoseconds =
+      absl::ToTimespec(absl::Microseconds(duration));
+  return nanosleep(&as_nanoseconds, nullptr);
+}
+
+unsigned sleep(unsigned duration) {
+  timespec left = absl::ToTimespec(absl::Seconds(duration));
+  return nanosleep(&left, &left) == 0 ? 0 : static_cast<unsigned>(left.tv_sec);
+}
+
+// Under std::this_thread::yield().
+int sched_yield() noexcept {
+  Scheduler* const scheduler = Scheduler::Current();
+  if (scheduler == nullptr) return static_cast<int>(syscall(SYS_sched_yield));
+  scheduler->Yield("yielding");
+  return 0;
+}
+
 void ABSL_INTERNAL_C_SYMBOL(AbslInternalPerThreadSemPost)(
     ThreadIdentity* identity) {
   Scheduler* const scheduler = Scheduler::Current();
-  if (scheduler != nullptr && scheduler->PostSemaphore(identity)) return;
+  if (scheduler == nullptr) {
+    Scheduler::CheckForeignPost(identity);
+  } else if (scheduler->PostSemaphore(identity)) {
+    return;
+  }
   Waiter::GetWaiter(identity)->Post();
 }
 
@@ -90,18 +157,24 @@ bool ABSL_INTERNAL_C_SYMBOL(AbslInternalPerThreadSemWait)(
   return Waiter::GetWaiter(identity)->Wait(timeout);
 }
 
-void ABSL_INTERNAL_C_SYMBOL(AbslInternalMutexYield)() {
+void ABSL_INTERNAL_C_SYMBOL(AbslInternalMutexYield)() { sched_yield(); }
+
+// Under absl::call_once() and SpinLock.
+void ABSL_INTERNAL_C_SYMBOL(AbslInternalSpinLockDelay)(
+    std::atomic<uint32_t>* word, uint32_t value, int /*loop*/,
+    absl::base_internal::SchedulingMode /*mode*/) {
   if (Scheduler* const scheduler = Scheduler::Current()) {
-    scheduler->Point("trying to lock a mutex");
-  } else {
-    sched_yield();
+    scheduler->Yield("waiting for absl::call_once or a SpinLock");
+    return;
   }
+  const int found = errno;
+  syscall(SYS_futex, word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, value, nullptr);
+  errno = found;
 }
 
 void ABSL_INTERNAL_C_SYMBOL(AbslInternalSleepFor)(absl::Duration duration) {
   if (Scheduler* const scheduler = Scheduler::Current()) {
-    scheduler->BlockUntil(
-        "sleeping", [] { return false; }, scheduler->now() + duration);
+    Sleep(*scheduler, duration);
     return;
   }
   if (duration <= absl::ZeroDuration()) return;
@@ -125,21 +198,33 @@ static_assert(sizeof(WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME)) == 13,
               "Abseil's inline namespace is not called lts_YYYYMMDD");
 #define WARD_MUTEX \
   "_ZN4absl12" WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME) "5Mutex"
+#define WARD_ABSL "NS0_"
 #else
 #define WARD_MUTEX "_ZN4absl5Mutex"
+#define WARD_ABSL "NS_"
 #endif
 
 // `symbol` is the function's own part of its name. The real one is weak: which
 // of these there are depends on Abseil's version.
-#define WARD_WRAP(result, name, symbol)                   \
-  result WardReal##name(absl::Mutex* mutex) __asm__(      \
-      "__real_" WARD_MUTEX symbol) __attribute__((weak)); \
-  result WardWrap##name(absl::Mutex* mutex) __asm__(      \
-      "__wrap_" WARD_MUTEX symbol);                       \
-  result WardWrap##name(absl::Mutex* mutex) {             \
-    PointBeforeLock();                                    \
-    return WardReal##name(mutex);                         \
+#define WARD_WRAP_(result, name, symbol, parameters, arguments)          \
+  result WardReal##name parameters __asm__("__real_" WARD_MUTEX symbol)  \
+      __attribute__((weak));                                             \
+  result WardWrap##name parameters __asm__("__wrap_" WARD_MUTEX symbol); \
+  result WardWrap##name parameters {                                     \
+    PointBeforeLock();                                                   \
+    return WardReal##name arguments;                                     \
   }
+#define WARD_WRAP(result, name, symbol) \
+  WARD_WRAP_(result, name, symbol "Ev", (absl::Mutex * mutex), (mutex))
+#define WARD_WRAP_WHEN(result, name, symbol)                          \
+  WARD_WRAP_(result, name, symbol "ERK" WARD_ABSL "9ConditionE",      \
+             (absl::Mutex * mutex, const absl::Condition& condition), \
+             (mutex, condition))
+#define WARD_WRAP_WITHIN(name, symbol, type, type_symbol)                     \
+  WARD_WRAP_(                                                                 \
+      bool, name, symbol "ERK" WARD_ABSL "9ConditionE" WARD_ABSL type_symbol, \
+      (absl::Mutex * mutex, const absl::Condition& condition, type limit),    \
+      (mutex, condition, limit))
 
 void PointBeforeLock() {
   if (NoBranchPoints::Exist()) return;
@@ -148,15 +233,33 @@ void PointBeforeLock() {
   }
 }
 
-WARD_WRAP(void, Lock, "4LockEv")
-WARD_WRAP(void, ReaderLock, "10ReaderLockEv")
-WARD_WRAP(bool, TryLock, "7TryLockEv")
-WARD_WRAP(bool, ReaderTryLock, "13ReaderTryLockEv")
+WARD_WRAP(void, Lock, "4Lock")
+WARD_WRAP(void, ReaderLock, "10ReaderLock")
+WARD_WRAP(bool, TryLock, "7TryLock")
+WARD_WRAP(bool, ReaderTryLock, "13ReaderTryLock")
 // As they are called since 2025, with those above for inline functions.
-WARD_WRAP(void, LowerLock, "4lockEv")
-WARD_WRAP(void, LockShared, "11lock_sharedEv")
-WARD_WRAP(bool, LowerTryLock, "8try_lockEv")
-WARD_WRAP(bool, TryLockShared, "15try_lock_sharedEv")
+WARD_WRAP(void, LowerLock, "4lock")
+WARD_WRAP(void, LockShared, "11lock_shared")
+WARD_WRAP(bool, LowerTryLock, "8try_lock")
+WARD_WRAP(bool, TryLockShared, "15try_lock_shared")
+
+WARD_WRAP_WHEN(void, LockWhen, "8LockWhen")
+WARD_WRAP_WHEN(void, ReaderLockWhen, "14ReaderLockWhen")
+WARD_WRAP_WITHIN(LockWhenWithTimeout, "19LockWhenWithTimeout", absl::Duration,
+                 "8DurationE")
+WARD_WRAP_WITHIN(ReaderLockWhenWithTimeout, "25ReaderLockWhenWithTimeout",
+                 absl::Duration, "8DurationE")
+WARD_WRAP_WITHIN(LockWhenWithDeadline, "20LockWhenWithDeadline", absl::Time,
+                 "4TimeE")
+WARD_WRAP_WITHIN(ReaderLockWhenWithDeadline, "26ReaderLockWhenWithDeadline",
+                 absl::Time, "4TimeE")
+// Under all of these since 2023, which are inline.
+WARD_WRAP_(bool, LockWhenCommon,
+           "14LockWhenCommonERK" WARD_ABSL "9ConditionE" WARD_ABSL
+           "24synchronization_internal13KernelTimeoutEb",
+           (absl::Mutex * mutex, const absl::Condition& condition,
+            KernelTimeout limit, bool write),
+           (mutex, condition, limit, write))
 
 // Called at every branch of code that is compiled with
 // -fsanitize-coverage=trace-pc.
@@ -206,14 +309,31 @@ bool InEffect() {
   return scheduler.now() == start + 2 * time;
 }
 
-// Whether locking a free mutex is a scheduling point.
+// Whether locking a free mutex, in whichever way, is a scheduling point.
 bool LocksArePoints() {
   ReplayStrategy strategy({});
   const Scheduler scheduler(strategy, {});
-  const size_t steps = scheduler.steps();
   absl::Mutex mutex;
-  const absl::MutexLock lock(&mutex);
-  return scheduler.steps() == steps + 1;
+  const bool yes = true;
+  const auto is_point = [&](absl::FunctionRef<void()> lock) {
+    const size_t steps = scheduler.steps();
+    lock();
+    return scheduler.steps() > steps;
+  };
+  const absl::Condition always(&yes);
+  const absl::Duration time = absl::Seconds(1);
+  return is_point([&] { const absl::MutexLock lock(&mutex); }) &&
+         is_point([&] { const absl::ReaderMutexLock lock(&mutex); }) &&
+         is_point([&] { const absl::MutexLock lock(&mutex, always); }) &&
+         is_point([&] { const absl::ReaderMutexLock lock(&mutex, always); }) &&
+         is_point([&] {
+           mutex.LockWhenWithTimeout(always, time);
+           mutex.Unlock();
+         }) &&
+         is_point([&] {
+           mutex.ReaderLockWhenWithDeadline(always, scheduler.now() + time);
+           mutex.ReaderUnlock();
+         });
 }
 
 }  // namespace
@@ -225,10 +345,9 @@ void CheckLinkTimeHooks() {
   if (kInEffect) {
     std::cerr
         << "ward's simulator does not see when a mutex is locked: it does "
-           "not know this version of Abseil. Add to the test's cc_test "
-           "(and tell ward's authors): linkopts = "
-           "[\"-Wl,--wrap=" WARD_MUTEX "4LockEv\", \"-Wl,--wrap=" WARD_MUTEX
-           "4lockEv\"]\n";
+           "not know this release of Abseil, whose names begin with " WARD_MUTEX
+           ". Add it to _RELEASES in ward's testing/mutex_symbols.bzl (and "
+           "tell ward's authors).\n";
     abort();
   }
   std::cerr << "ward's simulator cannot take the place of Abseil's mutexes and "

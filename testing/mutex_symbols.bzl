@@ -16,8 +16,9 @@ _RELEASES = [
     "20260526",
 ]
 
-# As mangled, behind the class. The later ones are C++'s names, which Abseil has
-# taken over.
+# As mangled, behind the class; %s is the namespace of absl::Condition and others.
+# Since 2025 the first four have C++'s names, which come next; and since 2023 one
+# function is under all that wait for a condition.
 _FUNCTIONS = [
     "4LockEv",
     "10ReaderLockEv",
@@ -27,12 +28,22 @@ _FUNCTIONS = [
     "11lock_sharedEv",
     "8try_lockEv",
     "15try_lock_sharedEv",
+    "8LockWhenERK%s9ConditionE",
+    "14ReaderLockWhenERK%s9ConditionE",
+    "19LockWhenWithTimeoutERK%s9ConditionE%s8DurationE",
+    "25ReaderLockWhenWithTimeoutERK%s9ConditionE%s8DurationE",
+    "20LockWhenWithDeadlineERK%s9ConditionE%s4TimeE",
+    "26ReaderLockWhenWithDeadlineERK%s9ConditionE%s4TimeE",
+    "14LockWhenCommonERK%s9ConditionE%s24synchronization_internal13KernelTimeoutEb",
 ]
 
 # For the linker, which passes over those that it does not meet. See
 # link_time_hooks.cc.
 WRAP_MUTEX_LINKOPTS = [
-    "-Wl,--wrap=_ZN4absl%s5Mutex%s" % ("12lts_" + release if release else "", function)
+    "-Wl,--wrap=_ZN4absl%s5Mutex%s" % (
+        "12lts_" + release if release else "",
+        function.replace("%s", "NS0_" if release else "NS_"),
+    )
     for release in _RELEASES
     for function in _FUNCTIONS
 ]

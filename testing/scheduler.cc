@@ -11,12 +11,15 @@
 #include <functional>
 #include <iostream>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "absl/base/internal/cycleclock.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
@@ -32,8 +35,48 @@ namespace {
 // Not the epoch, which programs take for "no time".
 const absl::Time kStart = absl::FromUnixSeconds(1'000'000'000);
 
+// How many yields in a row, with nothing else between, are taken for waiting
+// until time passes.
+constexpr int kMostYields = 100;
+
 thread_local Scheduler* current_scheduler = nullptr;
 thread_local int no_branch_points = 0;
+
+// Of all simulated threads; asked by those that are not.
+class Identities {
+ public:
+  static Identities& All() {
+    static auto* const all = new Identities;
+    return *all;
+  }
+  void Add(const void* identity) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    identities_.insert(identity);
+  }
+  void Remove(const void* identity) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    identities_.erase(identity);
+  }
+  bool Contain(const void* identity) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return identities_.count(identity) > 0;
+  }
+
+ private:
+  std::mutex mutex_;  // Not Abseil's, which calls this.
+  std::set<const void*> identities_;
+};
+
+[[noreturn]] void FailForeignThread(std::string_view what) {
+  std::cerr << "A thread that was not started through "
+               "ward::Environment::StartThread "
+            << what
+            << ". The simulation cannot schedule it: start it with "
+               "ward::Environment::Default().StartThread(), in the test as in "
+               "the server.\n";
+  Watchdog::PrintStacks();
+  std::abort();
+}
 
 }  // namespace
 
@@ -107,9 +150,15 @@ Scheduler::OneProcessor::~OneProcessor() {
 
 Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
     : strategy_(strategy), options_(std::move(options)), now_(kStart) {
+  // Abseil measures the processor's frequency when it is first asked for, by
+  // sleeping: not in the schedule of the first run, whose course it would
+  // change.
+  static const double kFrequency = absl::base_internal::CycleClock::Frequency();
+  (void)kFrequency;
   auto main = std::make_unique<Thread>(*this, 0, 1, "main");
   main->identity =
       absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
+  Identities::All().Add(main->identity);
   main->handle = pthread_self();
   running_ = main.get();
   threads_.push_back(std::move(main));
@@ -121,6 +170,7 @@ Scheduler::~Scheduler() {
   Watchdog::Stop();
   current_scheduler = nullptr;
   for (auto& thread : threads_) {
+    Identities::All().Remove(thread->identity);
     if (!thread->has_handle) continue;
     if (thread->state == Thread::State::kEnded) {
       pthread_join(thread->handle, nullptr);
@@ -180,10 +230,12 @@ void* Scheduler::RunThread(void* argument) {
   thread.AwaitTurn();
   thread.identity =
       absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
+  Identities::All().Add(thread.identity);
   thread.body();
   thread.body = nullptr;
   const NoBranchPoints quiet;
   thread.state = Thread::State::kEnded;
+  Identities::All().Remove(thread.identity);
   thread.identity = nullptr;
   current_scheduler = nullptr;
   Scheduler& scheduler = thread.scheduler;
@@ -202,9 +254,28 @@ void Scheduler::Join(int thread) {
       absl::InfiniteFuture());
 }
 
+void Scheduler::CheckCaller() const {
+  if (current_scheduler == this) return;
+  FailForeignThread(
+      "calls a simulated server, or something else of a "
+      "simulated Environment");
+}
+
 void Scheduler::Point(std::string_view doing) {
   const NoBranchPoints quiet;
+  CheckCaller();
   running_->doing = doing;
+  yields_ = 0;
+  Reschedule();
+}
+
+void Scheduler::Yield(std::string_view doing) {
+  const NoBranchPoints quiet;
+  CheckCaller();
+  running_->doing = doing;
+  running_->held = steps_ + 1;
+  yielded_ = running_->id;
+  ++yields_;
   Reschedule();
 }
 
@@ -212,9 +283,11 @@ bool Scheduler::BlockUntil(std::string_view doing,
                            absl::FunctionRef<bool()> ready,
                            absl::Time deadline) {
   const NoBranchPoints quiet;
+  CheckCaller();
   LeaveIfKilled();
   Thread& self = *running_;
   self.doing = doing;
+  yields_ = 0;
   self.ready = &ready;
   self.deadline = deadline;
   self.state = Thread::State::kBlocked;
@@ -253,10 +326,13 @@ bool Scheduler::CanRun(const Thread& thread) const {
 
 Scheduler::Thread* Scheduler::Next() {
   Watchdog::Feed();
-  if (++steps_ > options_.max_steps) {
+  if (++steps_ - first_step_ > options_.max_steps) {
     Stuck(absl::StrCat("no end after ", options_.max_steps,
-                       " steps: a loop that waits for nothing?"));
+                       " steps: a loop that waits for nothing? One that waits "
+                       "for another thread must sleep or yield: "
+                       "std::this_thread::yield()."));
   }
+  const int yielded = std::exchange(yielded_, -1);
   bool may_delay = options_.delays;
   while (true) {
     // The one that runs comes first: option 0 is to go on. Then the one that
@@ -278,8 +354,15 @@ Scheduler::Thread* Scheduler::Next() {
     const absl::Time next_deadline = NextDeadline();
     if (candidates_.empty()) {
       if (next_deadline == absl::InfiniteFuture()) {
-        Stuck("deadlock: all threads wait, and for no point in time");
+        Stuck(
+            "deadlock: all threads wait, and for no point in time (or one "
+            "waits for a thread that was not started through Environment)");
       }
+      AdvanceTo(next_deadline);
+      continue;
+    }
+    if (yields_ > kMostYields && next_deadline != absl::InfiniteFuture()) {
+      yields_ = 0;
       AdvanceTo(next_deadline);
       continue;
     }
@@ -292,7 +375,8 @@ Scheduler::Thread* Scheduler::Next() {
     }
     size_t chosen = 0;
     if (candidates_.size() > 1) {
-      const Choice choice{ChoiceKind::kThread, candidates_.size(), candidates_};
+      const Choice choice{ChoiceKind::kThread, candidates_.size(), candidates_,
+                          yielded};
       chosen = strategy_.Choose(choice);
       if (options_.on_choice) options_.on_choice(choice, chosen);
     }
@@ -310,7 +394,7 @@ Scheduler::Thread* Scheduler::Next() {
 size_t Scheduler::Choose(ChoiceKind kind, size_t options) {
   const NoBranchPoints quiet;
   if (options < 2) return 0;
-  const Choice choice{kind, options, {}};
+  const Choice choice{kind, options};
   const size_t option = strategy_.Choose(choice);
   if (options_.on_choice) options_.on_choice(choice, option);
   return option;
@@ -328,7 +412,11 @@ absl::Time Scheduler::NextDeadline() const {
 }
 
 void Scheduler::AdvanceTo(absl::Time time) {
-  now_ = std::max(now_, time);
+  // The clocks show whole nanoseconds: at the end of a wait they must show its
+  // time, and not the one before.
+  const absl::Duration whole =
+      absl::Ceil(time - absl::UnixEpoch(), absl::Nanoseconds(1));
+  now_ = std::max(now_, absl::UnixEpoch() + whole);
   while (true) {
     const auto due = std::find_if(
         timers_.begin(), timers_.end(),
@@ -342,6 +430,7 @@ void Scheduler::AdvanceTo(absl::Time time) {
 
 void Scheduler::WaitUntilIdle() {
   const NoBranchPoints quiet;
+  CheckCaller();
   LeaveIfKilled();
   Thread& self = *running_;
   self.idle = true;
@@ -357,6 +446,7 @@ void Scheduler::Advance(absl::Duration time) {
   // One deadline after the other: whoever is woken acts at its own time.
   WaitUntilIdle();
   while (NextDeadline() <= end) {
+    first_step_ = steps_;
     AdvanceTo(NextDeadline());
     WaitUntilIdle();
   }
@@ -416,15 +506,25 @@ bool Scheduler::PostSemaphore(const void* identity) {
   return false;
 }
 
+void Scheduler::CheckForeignPost(const void* identity) {
+  if (!Identities::All().Contain(identity)) return;
+  FailForeignThread(
+      "wakes one that was, by a mutex, condition or notification");
+}
+
 bool Scheduler::WaitSemaphore(absl::Time deadline) {
   const NoBranchPoints quiet;
   Thread& self = *running_;
+  const bool due = deadline == now_;
   const bool woken = BlockUntil(
       "waiting for a mutex, condition or notification",
       [&] { return self.tokens > 0; }, deadline);
   if (woken) {
     --self.tokens;
   } else {
+    // Abseil cuts time limits to whole nanoseconds: to wait for what is cut off
+    // takes another one.
+    if (due) AdvanceTo(deadline + absl::Nanoseconds(1));
     // What it gave up waiting for may come before it goes on.
     Point("giving up a wait");
   }

@@ -10,6 +10,8 @@
 // CondVar, Notification, Barrier, BlockingCounter and absl::SleepFor
 // (link_time_hooks.cc). A thread that waits for something else stops the
 // schedule; a watchdog then prints what all threads are doing, and aborts.
+// A thread that was started otherwise has no part in it: if it calls any of
+// this, the program is aborted.
 //
 // Threads come in groups, which stand for processes: a group can be killed,
 // and then none of its threads ever runs again, wherever it was. Such a thread
@@ -43,7 +45,8 @@ struct SchedulerOptions {
   // slow just then.
   bool delays = false;
 
-  // A run that takes more steps than this is stuck in a loop.
+  // A run that takes more steps than this is stuck in a loop. Of Advance, each
+  // part between two deadlines may take as many.
   size_t max_steps = 1000000;
 
   // Told of each choice that was made; may be null.
@@ -99,6 +102,10 @@ class Scheduler {
   // A scheduling point. `doing` is for reports; it must live for ever.
   void Point(std::string_view doing);
 
+  // The same, in a loop that waits for others by asking again and again: the
+  // caller comes after all of them. A hundred in a row let time pass.
+  void Yield(std::string_view doing);
+
   // Waits until `ready`, which is asked again at every step, or `deadline`.
   // Returns what it said last.
   bool BlockUntil(std::string_view doing, absl::FunctionRef<bool()> ready,
@@ -134,6 +141,10 @@ class Scheduler {
   // absl's per-thread semaphore: `identity` is the address of a ThreadIdentity.
   // False if none of this scheduler's threads has it.
   bool PostSemaphore(const void* identity);
+
+  // By a thread that no scheduler has: fails the program if one of theirs has
+  // it.
+  static void CheckForeignPost(const void* identity);
   bool WaitSemaphore(absl::Time deadline);
 
  private:
@@ -153,6 +164,8 @@ class Scheduler {
   };
 
   static void* RunThread(void* argument);
+  // Fails the program if the caller is not one of the threads.
+  void CheckCaller() const;
   void Reschedule();
   Thread* Next();
   void AdvanceTo(absl::Time time);
@@ -174,6 +187,11 @@ class Scheduler {
   std::vector<int> candidates_;
   uint64_t switches_ = 0;
   size_t steps_ = 0;
+  // The step from which on the most are counted.
+  size_t first_step_ = 0;
+  // Who has just yielded, or -1; and how often that happened in a row.
+  int yielded_ = -1;
+  int yields_ = 0;
 };
 
 }  // namespace ward::testing

@@ -4,6 +4,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -13,9 +15,11 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/base/call_once.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -203,6 +207,46 @@ TEST(Scheduler, IsUnderAllClocks) {
   EXPECT_EQ(absl::TimeFromTimeval(now), scheduler.now());
 }
 
+TEST(Scheduler, IsUnderWhatTheStandardLibrarySleepsBy) {
+  const RealTime real;
+  ReplayStrategy dull({});
+  Scheduler scheduler(dull, {});
+  const absl::Time start = scheduler.now();
+  std::this_thread::sleep_for(std::chrono::hours(1));
+  EXPECT_EQ(scheduler.now() - start, absl::Hours(1));
+  std::this_thread::sleep_until(std::chrono::steady_clock::now() +
+                                std::chrono::hours(1));
+  std::this_thread::sleep_until(std::chrono::system_clock::now() +
+                                std::chrono::hours(1));
+  EXPECT_EQ(scheduler.now() - start, absl::Hours(3));
+  const timespec end = absl::ToTimespec(scheduler.now() + absl::Hours(1));
+  EXPECT_EQ(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, nullptr), 0);
+  EXPECT_EQ(sleep(3600), 0u);
+  EXPECT_EQ(usleep(500'000), 0);
+  EXPECT_EQ(scheduler.now() - start, absl::Hours(5) + absl::Milliseconds(500));
+  EXPECT_LT(real.Seconds(), 60);
+}
+
+// Abseil cuts time limits to whole nanoseconds, and clocks show no others.
+TEST(Scheduler, TimeLimitsOfLessThanANanosecondEnd) {
+  ReplayStrategy dull({});
+  Scheduler scheduler(dull, {});
+  absl::Mutex mutex;
+  absl::CondVar never;
+  const absl::Time limit = absl::Now() + absl::Seconds(1) / 3;
+  int waits = 0;
+  {
+    absl::MutexLock lock(&mutex);
+    while (absl::Now() < limit) {
+      ++waits;
+      never.WaitWithDeadline(&mutex, limit);
+    }
+  }
+  EXPECT_LE(waits, 2);
+  absl::SleepFor(absl::Seconds(1) / 3);
+  EXPECT_EQ(absl::Now(), scheduler.now());
+}
+
 TEST(Scheduler, LeavesTimeAloneElsewhere) {
   const absl::Time before = absl::Now();
   {
@@ -215,6 +259,14 @@ TEST(Scheduler, LeavesTimeAloneElsewhere) {
   absl::SleepFor(absl::Milliseconds(1));
   absl::SleepFor(-absl::Seconds(1));
   EXPECT_GE(absl::Now(), before + absl::Milliseconds(1));
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  usleep(1000);
+  EXPECT_EQ(sleep(0), 0u);
+  std::this_thread::yield();
+  const timespec wrong = {0, -1};
+  EXPECT_EQ(nanosleep(&wrong, nullptr), -1);
+  EXPECT_EQ(errno, EINVAL);
+  EXPECT_GE(absl::Now(), before + absl::Milliseconds(3));
   CheckLinkTimeHooks();
 }
 
@@ -248,6 +300,59 @@ TEST(Scheduler, AdvanceLetsEveryoneActAtTheirOwnTime) {
     scheduler.Join(b);
     EXPECT_EQ(scheduler.now(), start + absl::Seconds(6));
   }
+}
+
+TEST(Scheduler, AdvanceCountsTheStepsOfEachPartOfTheTime) {
+  SchedulerOptions options;
+  options.max_steps = 1000;
+  RandomStrategy strategy(1);
+  Scheduler scheduler(strategy, options);
+  int beats = 0;
+  scheduler.Start("heart", 7, [&] {
+    for (;; ++beats) absl::SleepFor(absl::Seconds(1));
+  });
+  scheduler.Advance(absl::Hours(2));
+  EXPECT_EQ(beats, 7200);
+  scheduler.Kill(7);
+}
+
+// Waits by asking again and again, as for an atomic that another thread sets,
+// at a time of its own: in every search, the dull run among them.
+TEST(Scheduler, ALoopThatYieldsLetsOthersRunAndTimePass) {
+  const auto run = [](Strategy& strategy) {
+    Scheduler scheduler(strategy, {});
+    std::atomic<int> set = 0;
+    absl::Mutex held;
+    const int setter = scheduler.Start("setter", kMain, [&] {
+      set = 1;
+      absl::SleepFor(absl::Seconds(1));
+      set = 2;
+    });
+    const int holder = scheduler.Start("holder", kMain, [&] {
+      absl::MutexLock lock(&held);
+      scheduler.Point("holding it");
+    });
+    while (set < 1) std::this_thread::yield();
+    while (set < 2) std::this_thread::yield();
+    while (!held.TryLock()) absl::SleepFor(absl::ZeroDuration());
+    held.Unlock();
+    scheduler.Join(setter);
+    scheduler.Join(holder);
+  };
+  ReplayStrategy dull({});
+  run(dull);
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    RandomStrategy random(seed, seed % 2 == 1);
+    run(random);
+    PctStrategy pct(seed, 1 + static_cast<int>(seed % 5), 20);
+    run(pct);
+  }
+  DepthFirstStrategy all(2, 0, {});
+  size_t runs = 0;
+  do {
+    run(all);
+  } while (++runs < 2000 && all.NextRun());
+  EXPECT_GT(runs, 50u);
 }
 
 TEST(Scheduler, WaitUntilIdleLetsNoTimePass) {
@@ -392,6 +497,58 @@ TEST(AbslMutex, AwaitWithTimeoutEndsOnTheVirtualClock) {
   mutex.Unlock();
   scheduler.Join(thread);
   mutex.Lock();
+}
+
+// Each way to lock is a scheduling point: without one between them, two threads
+// that read and write under one lock each would never come between.
+TEST(AbslMutex, LosesUpdatesHoweverItIsLocked) {
+  const bool yes = true;
+  const absl::Condition always(&yes);
+  using Lock = std::function<void(absl::Mutex&)>;
+  const Lock locks[] = {
+      [](absl::Mutex& mutex) { mutex.Lock(); },
+      [](absl::Mutex& mutex) {
+        while (!mutex.TryLock()) std::this_thread::yield();
+      },
+      [&](absl::Mutex& mutex) { mutex.LockWhen(always); },
+      [&](absl::Mutex& mutex) {
+        mutex.LockWhenWithTimeout(always, absl::Seconds(1));
+      },
+      [&](absl::Mutex& mutex) {
+        mutex.LockWhenWithDeadline(always, absl::InfiniteFuture());
+      },
+  };
+  for (const Lock& lock : locks) {
+    CheckJoinsTheSchedule(2, [&](Scheduler& scheduler, Events& events) {
+      absl::Mutex mutex;
+      int count = 0;
+      InThreads(scheduler, 2, [&](int) {
+        lock(mutex);
+        const int was = count;
+        mutex.Unlock();
+        lock(mutex);
+        count = was + 1;
+        mutex.Unlock();
+      });
+      events.push_back(absl::StrCat(count));
+    });
+  }
+}
+
+TEST(AbslCallOnce, JoinsTheSchedule) {
+  CheckJoinsTheSchedule(3, [](Scheduler& scheduler, Events& events) {
+    absl::once_flag once;
+    int calls = 0;
+    InThreads(scheduler, 3, [&](int thread) {
+      absl::call_once(once, [&] {
+        ++calls;
+        scheduler.Point("doing it once");
+        events.push_back(absl::StrCat("called by ", thread));
+      });
+      ASSERT_EQ(calls, 1);
+      events.push_back(absl::StrCat(thread));
+    });
+  });
 }
 
 TEST(AbslCondVar, JoinsTheSchedule) {
@@ -644,12 +801,47 @@ TEST(SchedulerDeathTest, ReportsAnEndlessLoop) {
               });
 }
 
+TEST(SchedulerDeathTest, ReportsALoopThatYieldsForEver) {
+  SchedulerOptions options;
+  options.max_steps = 1000;
+  ExpectStuck(options, "no end after 1000 steps", [](Scheduler&) {
+    while (true) std::this_thread::yield();
+  });
+}
+
 TEST(SchedulerDeathTest, ReportsALoopThatLetsTimePass) {
   SchedulerOptions options;
   options.max_steps = 1000;
   ExpectStuck(options, "no end after 1000 steps", [](Scheduler&) {
     while (true) absl::SleepFor(absl::Seconds(1));
   });
+}
+
+TEST(SchedulerDeathTest, RefusesCallsOfOtherThreads) {
+  EXPECT_DEATH(
+      {
+        ReplayStrategy dull({});
+        Scheduler scheduler(dull, {});
+        std::thread([&] { scheduler.Point("calling"); }).join();
+      },
+      "not started through ward::Environment::StartThread calls a simulated");
+}
+
+TEST(SchedulerDeathTest, RefusesToBeWokenByOtherThreads) {
+  EXPECT_DEATH(
+      {
+        ReplayStrategy dull({});
+        Scheduler scheduler(dull, {});
+        absl::Notification given;
+        std::thread giver;
+        const int waiter = scheduler.Start(
+            "waiter", kMain, [&] { given.WaitForNotification(); });
+        scheduler.WaitUntilIdle();
+        giver = std::thread([&] { given.Notify(); });
+        giver.join();
+        scheduler.Join(waiter);
+      },
+      "not started through ward::Environment::StartThread wakes one");
 }
 
 TEST(SchedulerDeathTest, AbortsWithAllStacksIfNobodyElseIsTold) {

@@ -111,7 +111,7 @@ class SimulatedEnvironment final : public Environment {
 
   // What the test process has open, who else runs, and which sockets' names are
   // left that not all of their users have died over: a line each.
-  std::vector<std::string> Leftovers() const;
+  std::vector<std::string> Leftovers();
 
   // What was logged.
   const std::vector<std::string>& log() const { return log_; }

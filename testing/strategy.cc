@@ -83,13 +83,17 @@ PctStrategy::PctStrategy(uint64_t seed, int depth, size_t length)
 
 size_t PctStrategy::Choose(const Choice& choice) {
   if (choice.kind != ChoiceKind::kThread) return ChooseFault(random_, choice);
-  const auto priority = [this](int thread) -> uint64_t& {
+  const auto priority = [this](int thread) -> int64_t& {
     const auto [known, added] = priorities_.try_emplace(thread, 0);
-    // Above those of the drops.
-    if (added) known->second = drops_.size() + 1 + (random_() >> 1);
+    // Above those of the drops, which are above those of who has yielded.
+    if (added) {
+      known->second =
+          static_cast<int64_t>(drops_.size() + 1 + (random_() >> 2));
+    }
     return known->second;
   };
   for (const int thread : choice.threads) priority(thread);
+  if (choice.yielded >= 0) priority(choice.yielded) = --lowest_;
   const auto highest = [&] {
     return static_cast<size_t>(
         std::max_element(
@@ -98,7 +102,9 @@ size_t PctStrategy::Choose(const Choice& choice) {
         choice.threads.begin());
   };
   for (size_t i = 0; i < drops_.size(); ++i) {
-    if (drops_[i] == step_) priority(choice.threads[highest()]) = i;
+    if (drops_[i] == step_) {
+      priority(choice.threads[highest()]) = static_cast<int64_t>(i);
+    }
   }
   ++step_;
   return highest();

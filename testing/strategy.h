@@ -35,8 +35,10 @@ enum class ChoiceKind {
 struct Choice {
   ChoiceKind kind;
   size_t options;
-  // Of kThread: the candidates' numbers.
-  absl::Span<const int> threads;
+  // Of kThread: the candidates' numbers, and which of them has just yielded
+  // (Scheduler::Yield), or -1.
+  absl::Span<const int> threads = {};
+  int yielded = -1;
 };
 
 // The choices, by their number in the run, that were not 0.
@@ -52,9 +54,6 @@ class Strategy {
 
   // Less than `choice.options`, which is at least 2.
   virtual size_t Choose(const Choice& choice) = 0;
-
-  // Goes back to the start, for another run; false when all were made.
-  virtual bool NextRun() = 0;
 };
 
 // Each choice at random; what goes wrong does so once in a while.
@@ -67,7 +66,6 @@ class RandomStrategy final : public Strategy {
   explicit RandomStrategy(uint64_t seed, bool weighted = false)
       : random_(seed), weighted_(weighted) {}
   size_t Choose(const Choice& choice) override;
-  bool NextRun() override { return true; }
 
  private:
   uint64_t Weight(int thread);
@@ -79,7 +77,8 @@ class RandomStrategy final : public Strategy {
 
 // Burckhardt et al., "A Randomized Scheduler with Probabilistic Guarantees of
 // Finding Bugs" (ASPLOS 2010): threads have random priorities, the highest
-// goes on, and at depth-1 random moments the one that runs falls to the bottom.
+// goes on, and at depth-1 random moments the one that runs falls to the bottom;
+// as does one that yields.
 // A bug that takes `depth` ordered steps is found with probability at least
 // 1/(threads * length^(depth-1)) in each run.
 class PctStrategy final : public Strategy {
@@ -87,12 +86,12 @@ class PctStrategy final : public Strategy {
   // `length`: how many choices of threads a run has, about.
   PctStrategy(uint64_t seed, int depth, size_t length);
   size_t Choose(const Choice& choice) override;
-  bool NextRun() override { return true; }
 
  private:
   std::mt19937_64 random_;
   std::vector<size_t> drops_;
-  absl::flat_hash_map<int, uint64_t> priorities_;
+  absl::flat_hash_map<int, int64_t> priorities_;
+  int64_t lowest_ = 0;
   size_t step_ = 0;
 };
 
@@ -119,7 +118,9 @@ class DepthFirstStrategy final : public Strategy {
         max_faults_(faults),
         position_(std::move(start)) {}
   size_t Choose(const Choice& choice) override;
-  bool NextRun() override;
+
+  // Goes back to the start, for another run; false when all were made.
+  bool NextRun();
 
   const Position& position() const { return position_; }
 
@@ -138,7 +139,6 @@ class ReplayStrategy final : public Strategy {
   explicit ReplayStrategy(Deviations deviations)
       : deviations_(std::move(deviations)) {}
   size_t Choose(const Choice& choice) override;
-  bool NextRun() override { return false; }
 
  private:
   const Deviations deviations_;

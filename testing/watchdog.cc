@@ -31,6 +31,7 @@ std::atomic<int> idle_ticks{0};
 
 timer_t timer;
 pid_t timer_process = 0;  // Timers do not survive a fork.
+bool traced = false;
 sem_t printed;
 
 void Print(std::string_view text) {
@@ -70,11 +71,26 @@ void PrintStackOf(pid_t thread) {
   }
 }
 
+// Whether a debugger holds this process. In signal context.
+bool IsTraced() {
+  const int status = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+  if (status < 0) return false;
+  std::array<char, 4096> text;
+  const ssize_t size = read(status, text.data(), text.size());
+  close(status);
+  const std::string_view found(text.data(),
+                               size < 0 ? 0 : static_cast<size_t>(size));
+  constexpr std::string_view kField = "TracerPid:\t";
+  const size_t at = found.find(kField);
+  return at != std::string_view::npos &&
+         found.substr(at + kField.size(), 1) != "0";
+}
+
 void Tick(int) {
   const uint64_t now = steps;
   idle_ticks = now == seen ? idle_ticks + 1 : 0;
   seen = now;
-  if (idle_ticks < kPatience) return;
+  if (idle_ticks < kPatience || IsTraced()) return;
   Print(
       "A simulated thread has not come to a scheduling point for 5 s. It waits "
       "for something outside the schedule (a real socket, process or "
@@ -111,10 +127,12 @@ void Watchdog::Start() {
     event.sigev_signo = SIGRTMAX;
     if (timer_create(CLOCK_MONOTONIC, &event, &timer) != 0) abort();
     timer_process = getpid();
+    traced = IsTraced();
   }
   idle_ticks = 0;
   Handle(SIGRTMAX, Tick);
-  SetTimer(1);
+  // A debugger would stop at each tick.
+  SetTimer(traced ? 0 : 1);
 }
 
 void Watchdog::Stop() {

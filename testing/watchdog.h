@@ -7,7 +7,8 @@
 
 namespace ward::testing {
 
-// Uses SIGRTMAX and SIGRTMAX-1 while a simulation runs; one at a time.
+// Uses SIGRTMAX and SIGRTMAX-1 while a simulation runs; one at a time. Does
+// nothing in a process that a debugger holds.
 class Watchdog {
  public:
   static void Start();
