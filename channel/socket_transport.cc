@@ -79,10 +79,7 @@ absl::StatusOr<size_t> SocketTransport::Send(std::string_view bytes,
   constexpr std::string_view kAttempt = "send to the peer";
   // The control buffer on this stack has room for no more.
   if (descriptors.size() > kMaxDescriptorsPerMessage) {
-    return MakeError(
-        reason::kTooManyDescriptors,
-        absl::StrCat(kAttempt, ": at most ", kMaxDescriptorsPerMessage,
-                     " descriptors travel together"));
+    return TooManyDescriptorsError(kAttempt);
   }
   // sendmsg(2) does not write through iov_base; its type serves recvmsg too.
   iovec piece{const_cast<char*>(bytes.data()), bytes.size()};

@@ -37,4 +37,11 @@ absl::Status Transport::CheckTime(absl::Time deadline) const {
                    "the peer was too slow: the time for the message is over");
 }
 
+absl::Status TooManyDescriptorsError(std::string_view attempt) {
+  return MakeError(
+      reason::kTooManyDescriptors,
+      absl::StrCat(attempt, ": at most ", kMaxDescriptorsPerMessage,
+                   " descriptors travel together"));
+}
+
 }  // namespace ward

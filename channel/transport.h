@@ -96,6 +96,9 @@ class Transport : public Pollable {
 // What a Send or Receive that failed with `error_number` returns.
 absl::Status TransferError(int error_number, std::string_view attempt);
 
+// kTooManyDescriptors: more than kMaxDescriptorsPerMessage in one Send.
+absl::Status TooManyDescriptorsError(std::string_view attempt);
+
 }  // namespace ward
 
 #endif  // WARD_CHANNEL_TRANSPORT_H_

@@ -122,13 +122,7 @@ class PosixSignals final : public Signals {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(const SignalPlan& plan) {
-  for (const int signal : plan.receive) {
-    struct sigaction found;
-    if (signal == SIGKILL || signal == SIGSTOP ||
-        sigaction(signal, nullptr, &found) != 0) {
-      return InvalidSignalError(signal);
-    }
-  }
+  WARD_RETURN_IF_ERROR(CheckSignalPlan(plan));
   pid_t holder = taken_by;
   if (holder == getpid() ||
       !taken_by.compare_exchange_strong(holder, getpid())) {
@@ -149,10 +143,17 @@ absl::Status SignalsTakenError() {
                    "processes of their own");
 }
 
-absl::Status InvalidSignalError(int signal) {
-  return MakeError(
-      reason::kInvalidSignal,
-      absl::StrCat("signal ", signal, " cannot have a handler (sigaction(2))"));
+absl::Status CheckSignalPlan(const SignalPlan& plan) {
+  for (const int signal : plan.receive) {
+    struct sigaction found;
+    if (signal == SIGKILL || signal == SIGSTOP ||
+        sigaction(signal, nullptr, &found) != 0) {
+      return MakeError(reason::kInvalidSignal,
+                       absl::StrCat("signal ", signal,
+                                    " cannot have a handler (sigaction(2))"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace ward

@@ -49,9 +49,10 @@ class Signals : public Pollable {
 // that is no signal.
 absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(const SignalPlan& plan);
 
-// Why TakeSignals fails: kSignalsTaken, and kInvalidSignal.
+// Why TakeSignals fails: kInvalidSignal if the plan is at fault, and
+// kSignalsTaken.
+absl::Status CheckSignalPlan(const SignalPlan& plan);
 absl::Status SignalsTakenError();
-absl::Status InvalidSignalError(int signal);
 
 }  // namespace ward
 

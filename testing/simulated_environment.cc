@@ -51,6 +51,10 @@ constexpr size_t kQueueLength = 128 + 1;
 // is reached through /proc/self/fd.
 constexpr size_t kLongestName = 80;
 
+// From here on the descriptors of processes that were started by exec have their
+// numbers: the test's own do not come that far.
+constexpr int kFirstOfExeced = 512;
+
 absl::Status CheckName(const std::string& path) {
   const size_t size = path.size() - (path.rfind('/') + 1);
   if (size <= kLongestName) return absl::OkStatus();
@@ -131,7 +135,7 @@ class SimulatedTransport final : public Transport, public Readiness {
     constexpr std::string_view kAttempt = "send to the peer";
     environment_.Step("sending");
     if (descriptors.size() > kMaxDescriptorsPerMessage) {
-      return TransferError(EINVAL, kAttempt);
+      return TooManyDescriptorsError(kAttempt);
     }
     switch (const int fault =
                 environment_.Fault({EINTR, EMSGSIZE, ECONNRESET})) {
@@ -160,7 +164,7 @@ class SimulatedTransport final : public Transport, public Readiness {
             "waiting for the peer to read",
             [this] {
               environment_.SweepTokens();
-              return socket_->HasRoom();
+              return socket_->Writable();
             },
             deadline)) {
       return 0;
@@ -352,8 +356,12 @@ class SimulatedProcess final : public Process, public Readiness {
       return SystemError(EINVAL,
                          absl::StrCat("send signal ", signal, " to ", pid()));
     }
-    // 0 only asks whether it may be sent (kill(2)).
-    if (signal != 0) environment_.Raise(pid(), signal);
+    if (signal == SIGSTOP) {
+      return absl::UnimplementedError(
+          "a simulated process cannot be stopped (SIGSTOP); run this test with "
+          "real ones");
+    }
+    environment_.Raise(pid(), signal);
     return absl::OkStatus();
   }
 
@@ -534,6 +542,8 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
   }
   auto socket = std::make_shared<ListenSocket>();
   socket->path = path;
+  socket->mode = options.mode;
+  socket->private_directory = options.path.empty();
   socket->owner = {ProcessId(), UserId(), UserId()};
   socket->holders = {ProcessId()};
   socket->users = {ProcessId()};
@@ -541,6 +551,13 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
   const int number = next_number_++;
   listeners_.emplace(number, socket);
   return std::make_unique<SimulatedListener>(*this, number, std::move(socket));
+}
+
+// As the file system has it, in which nobody is in another's group.
+bool SimulatedEnvironment::ListenSocket::Admits(uid_t user) const {
+  if (user == 0) return true;
+  if (user == owner.uid) return (mode & S_IWUSR) != 0;
+  return !private_directory && (mode & S_IWOTH) != 0;
 }
 
 absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
@@ -555,6 +572,9 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
   const auto named = names_.find(Absolute(path));
   const std::shared_ptr<ListenSocket> listener =
       named == names_.end() ? nullptr : named->second;
+  if (listener != nullptr && !listener->Admits(UserId())) {
+    return SystemError(EACCES, attempt);
+  }
   const auto refused = [&] { return listener == nullptr || listener->shut; };
   if (!refused() &&
       !scheduler_.BlockUntil(
@@ -759,10 +779,18 @@ void SimulatedEnvironment::SweepTokens() {
   }
 }
 
-void SimulatedEnvironment::Own(const FileDescriptor& descriptor) {
-  ProcessState& process = Self();
-  if (!process.execed) return;
-  process.descriptors.emplace_back(descriptor.get(), InodeOf(descriptor.get()));
+void SimulatedEnvironment::Own(FileDescriptor& descriptor) {
+  ProcessState& self = Self();
+  if (!self.execed) return;
+  // Where the table is small they stay where they are.
+  FileDescriptor moved(
+      fcntl(descriptor.get(), F_DUPFD_CLOEXEC, kFirstOfExeced));
+  if (moved.is_open()) descriptor = std::move(moved);
+  // Whoever had this number has closed it.
+  for (auto& [pid, process] : processes_) {
+    process.descriptors.erase(descriptor.get());
+  }
+  self.descriptors.emplace(descriptor.get(), InodeOf(descriptor.get()));
 }
 
 absl::StatusOr<FileDescriptor> SimulatedEnvironment::Share(
@@ -897,12 +925,7 @@ absl::StatusOr<std::unique_ptr<Signals>> SimulatedEnvironment::TakeSignals(
     const SignalPlan& plan) {
   const NoBranchPoints quiet;
   Step("taking over the signals");
-  for (const int signal : plan.receive) {
-    if (signal <= 0 || signal > SIGRTMAX || signal == SIGKILL ||
-        signal == SIGSTOP) {
-      return InvalidSignalError(signal);
-    }
-  }
+  WARD_RETURN_IF_ERROR(CheckSignalPlan(plan));
   ProcessState& process = Self();
   if (process.plan.has_value()) return SignalsTakenError();
   process.plan = plan;
@@ -916,7 +939,8 @@ absl::StatusOr<std::unique_ptr<Signals>> SimulatedEnvironment::TakeSignals(
 void SimulatedEnvironment::Raise(pid_t pid, int signal) {
   const NoBranchPoints quiet;
   ProcessState& process = processes_.at(pid);
-  if (process.exit.has_value()) return;
+  // 0 only asks whether it may be sent.
+  if (process.exit.has_value() || signal == 0) return;
   const char* const description = sigdescr_np(signal);  // No real-time ones.
   transcript_.Event(
       scheduler_.now(), pid,

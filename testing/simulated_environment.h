@@ -98,7 +98,7 @@ class SimulatedEnvironment final : public Environment {
 
   // --- for tests ---
 
-  // As kill(2).
+  // As kill(2), but for SIGSTOP: a simulated process cannot be stopped.
   void Raise(pid_t pid, int signal);
 
   // Waits until all children of `process`, theirs, and so on, have ended.
@@ -124,7 +124,12 @@ class SimulatedEnvironment final : public Environment {
   friend class SimulatedThread;
 
   struct ListenSocket {
+    // Whether clients of this user may connect.
+    bool Admits(uid_t user) const;
+
     std::string path;
+    mode_t mode = 0;
+    bool private_directory = false;
     // Who made it, which is what its clients are told (unix(7), SO_PEERCRED).
     PeerCredentials owner;
     std::deque<std::shared_ptr<SimulatedSocket>> queue;
@@ -145,10 +150,11 @@ class SimulatedEnvironment final : public Environment {
     absl::btree_set<int> pending = {};
     bool blocked = false;
     std::optional<SignalPlan> plan = std::nullopt;
-    // Was started by exec: its memory is its own. When it is killed, so are the
-    // real descriptors that it was given.
+    // Was started by exec: its memory is its own. When it is killed, the real
+    // descriptors that it was given, and has open, are closed: their numbers,
+    // and what they are.
     bool execed = false;
-    std::vector<std::pair<int, uint64_t>> descriptors = {};
+    absl::btree_map<int, uint64_t> descriptors = {};
   };
 
   // What was shared: a real descriptor stands for something simulated, as long
@@ -169,8 +175,9 @@ class SimulatedEnvironment final : public Environment {
   // Forgets those that nobody has any more.
   void SweepTokens();
 
-  // Notes that this process was given a real descriptor.
-  void Own(const FileDescriptor& descriptor);
+  // Notes that this process was given a real descriptor, and may give it another
+  // number.
+  void Own(FileDescriptor& descriptor);
 
   ProcessState& Self() { return processes_.at(ProcessId()); }
 

@@ -1,5 +1,7 @@
 #include "ward/testing/simulated_socket.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
@@ -9,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/numeric/bits.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
@@ -27,21 +31,45 @@ SimulatedSocket::CreatePair(const PeerCredentials& first,
   return {std::move(a), std::move(b)};
 }
 
+// A head of a page at the most, in one of the allocator's sizes; whole pages for
+// the rest; and what describes them (sock_alloc_send_pskb).
+size_t SimulatedSocket::Charge(size_t bytes) {
+  constexpr size_t kDescription = 256;
+  constexpr size_t kPage = 4096;
+  constexpr size_t kHeadsEnd = 320;
+  constexpr size_t kSmallestHead = 512;
+  constexpr size_t kMostOfHead = kPage - kHeadsEnd;
+  const auto whole_pages = [](size_t size) {
+    return (size + kPage - 1) / kPage * kPage;
+  };
+  const size_t rest =
+      bytes <= kMostOfHead ? 0
+                           : std::min(bytes, whole_pages(bytes - kMostOfHead));
+  const size_t head = absl::bit_ceil(bytes - rest + kHeadsEnd);
+  return kDescription + std::max(head, kSmallestHead) + whole_pages(rest);
+}
+
 SimulatedSocket::Result SimulatedSocket::Send(
     std::string_view bytes, absl::Span<const int> descriptors) {
   if (send_shut_ || other_ == nullptr || other_->receive_shut_) return {EPIPE};
-  if (!HasRoom()) return {EAGAIN};
-  Segment segment;
+  if (charged_ >= kCapacity) return {EAGAIN};
+  std::vector<FileDescriptor> copies;
   for (const int fd : descriptors) {
     absl::StatusOr<FileDescriptor> copy = FileDescriptor::DuplicateOf(fd);
-    if (!copy.ok()) return {EBADF};
-    segment.descriptors.push_back(*std::move(copy));
+    // Only the simulation needs a free number for it.
+    if (!copy.ok()) return {fcntl(fd, F_GETFD) < 0 ? EBADF : EMFILE};
+    copies.push_back(*std::move(copy));
   }
-  const size_t size = std::min(bytes.size(), kCapacity - other_->unread_);
-  segment.bytes.assign(bytes.substr(0, size));
-  other_->received_.push_back(std::move(segment));
-  other_->unread_ += size;
-  return {0, size};
+  size_t sent = 0;
+  while (sent < bytes.size() && charged_ < kCapacity) {
+    Segment segment;
+    segment.bytes.assign(bytes.substr(sent, kMostOfSegment));
+    segment.descriptors = std::exchange(copies, {});
+    sent += segment.bytes.size();
+    charged_ += Charge(segment.bytes.size());
+    other_->received_.push_back(std::move(segment));
+  }
+  return {0, sent};
 }
 
 // Segments are read into one another, but not past one that had descriptors
@@ -71,10 +99,12 @@ SimulatedSocket::Result SimulatedSocket::Receive(
     std::move(segment.descriptors.begin(), segment.descriptors.end(),
               std::back_inserter(descriptors));
     segment.descriptors.clear();
-    if (segment.read == segment.bytes.size()) received_.pop_front();
+    if (segment.read == segment.bytes.size()) {
+      if (other_ != nullptr) other_->charged_ -= Charge(segment.bytes.size());
+      received_.pop_front();
+    }
     if (had_descriptors) break;
   }
-  unread_ -= result.bytes;
   return result;
 }
 
@@ -95,20 +125,17 @@ void SimulatedSocket::Close() {
     other_ = nullptr;
   }
   received_.clear();
-  unread_ = 0;
 }
 
 void SimulatedSocket::Reset() {
   if (other_ == nullptr) return;
-  other_->received_.clear();
-  other_->unread_ = 0;
   reset_ = true;
   ShutDown();
 }
 
-bool SimulatedSocket::HasRoom() const {
+bool SimulatedSocket::Writable() const {
   return send_shut_ || other_ == nullptr || other_->receive_shut_ ||
-         other_->unread_ < kCapacity;
+         charged_ <= kCapacity / 4;
 }
 
 bool SimulatedSocket::Readable() const {

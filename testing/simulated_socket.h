@@ -25,9 +25,14 @@ namespace ward::testing {
 // One end. Not thread-safe: the schedule lets one thread run at a time.
 class SimulatedSocket {
  public:
-  // What may be on its way to one end: net.core.wmem_default, without the
-  // kernel's overhead.
+  // What may be on its way from one end (SO_SNDBUF): net.core.wmem_default. As
+  // in the kernel, it is not the bytes that count, but the memory they take.
   static constexpr size_t kCapacity = 212992;
+
+  // What `bytes` of one segment take, and the most that one has, as of Linux 6
+  // on 64 bits: other kernels differ by a few in a hundred.
+  static constexpr size_t kMostOfSegment = 36544;
+  static size_t Charge(size_t bytes);
 
   static std::pair<std::shared_ptr<SimulatedSocket>,
                    std::shared_ptr<SimulatedSocket>>
@@ -51,10 +56,13 @@ class SimulatedSocket {
   // it was (ECONNRESET).
   void Close();
 
-  // As when the peer had closed its end with something unread.
+  // As when the peer had closed its end with something unread. To the peer it
+  // is this end that was closed.
   void Reset();
 
-  bool HasRoom() const;
+  // Whether a sender that waits is woken: it is not worth while before three
+  // quarters are free (unix_writable), or sending fails.
+  bool Writable() const;
   bool Readable() const;
   bool closed() const { return closed_; }
   const PeerCredentials& peer() const { return peer_credentials_; }
@@ -77,7 +85,8 @@ class SimulatedSocket {
   std::shared_ptr<SimulatedSocket> other_;  // Until one of the two is closed.
   PeerCredentials peer_credentials_;
   std::deque<Segment> received_;
-  size_t unread_ = 0;
+  // For what was sent, until it is read.
+  size_t charged_ = 0;
   bool receive_shut_ = false;
   bool send_shut_ = false;
   bool reset_ = false;

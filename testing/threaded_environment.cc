@@ -237,12 +237,7 @@ absl::StatusOr<std::unique_ptr<Listener>> ThreadedEnvironment::AdoptListener(
 
 absl::StatusOr<std::unique_ptr<Signals>> ThreadedEnvironment::TakeSignals(
     const SignalPlan& plan) {
-  for (const int signal : plan.receive) {
-    if (signal <= 0 || signal > SIGRTMAX || signal == SIGKILL ||
-        signal == SIGSTOP) {
-      return InvalidSignalError(signal);
-    }
-  }
+  WARD_RETURN_IF_ERROR(CheckSignalPlan(plan));
   WARD_ASSIGN_OR_RETURN(Event event, Event::Create());
   return std::make_unique<ThreadedSignals>(*this, plan, std::move(event));
 }
