@@ -5,7 +5,10 @@ load("@rules_cc//cc:cc_test.bzl", "cc_test")
 
 MODES = ["simulated", "threaded", "forked", "exec"]
 
-def ward_server_test(name, srcs, deps = [], modes = MODES, copts = [], tags = [], **kwargs):
+# What compiles the sources, and not what makes the programs.
+_FOR_SOURCES = ["copts", "defines", "includes", "local_defines"]
+
+def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], **kwargs):
     """One test of a server, in each of the modes of ward/testing/server_test.h.
 
     Makes a cc_test NAME_MODE for each mode, and a test_suite NAME of them.
@@ -16,15 +19,16 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, copts = [], tags = []
       deps: what they include; //testing:server_test and a main() are added.
       modes: those to run in, of MODES. For exec, the classes of the servers
         need WARD_REGISTER_SERVER.
-      copts: for the sources.
+      env: of all targets, beside WARD_TEST_MODE.
       tags: of all targets.
-      **kwargs: given on to each cc_test: size, shard_count, ...
+      **kwargs: given on to what compiles the sources (copts, defines, includes,
+        local_defines), or to each cc_test (size, shard_count, ...).
     """
+    for_sources = {key: kwargs.pop(key) for key in _FOR_SOURCES if key in kwargs}
     cc_library(
         name = name + "_body",
         testonly = True,
         srcs = srcs,
-        copts = copts,
         tags = tags + ["manual"],
         visibility = ["//visibility:private"],
         deps = deps + [
@@ -32,11 +36,12 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, copts = [], tags = []
             Label("//testing:main"),
         ],
         alwayslink = True,
+        **for_sources
     )
     for mode in modes:
         cc_test(
             name = "%s_%s" % (name, mode),
-            env = {"WARD_TEST_MODE": mode},
+            env = dict(env, WARD_TEST_MODE = mode),
             # The simulator takes the place of functions at link time.
             linkstatic = True,
             tags = tags,

@@ -30,6 +30,13 @@ inline uint64_t EnvironmentNumber(const char* name, uint64_t otherwise) {
   std::abort();
 }
 
+// Which of --runs_per_test this is, from 1 on. Bazel 4 tells it by the second
+// name alone.
+inline uint64_t RunNumber() {
+  return EnvironmentNumber("TEST_RUN_NUMBER",
+                           EnvironmentNumber("TEST_RANDOM_SEED", 1));
+}
+
 }  // namespace ward::testing
 
 #endif  // WARD_TESTING_ENVIRONMENT_VARIABLE_H_

@@ -41,6 +41,7 @@
 #include "ward/channel/open_descriptors_for_test.h"
 #include "ward/server/process.h"
 #include "ward/testing/environment_variable.h"
+#include "ward/testing/exit_guard.h"
 #include "ward/testing/link_time_hooks.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
@@ -164,8 +165,8 @@ int Must(long result, std::string_view attempt) {
 }
 
 uint64_t SeedOf(uint64_t run) {
-  const uint64_t base = (EnvironmentNumber("TEST_RUN_NUMBER", 1) << 8) +
-                        EnvironmentNumber("TEST_SHARD_INDEX", 0);
+  const uint64_t base =
+      (RunNumber() << 8) + EnvironmentNumber("TEST_SHARD_INDEX", 0);
   return (base << 40) + run;
 }
 
@@ -227,6 +228,7 @@ size_t Run(
     FlushOutput();
     when_stuck();
     Watchdog::PrintStacks();
+    ExitGuard::Disarm();
     _exit(1);
   };
   const std::map<int, std::string> open = OpenDescriptors();

@@ -23,7 +23,7 @@
 //   WARD_RUNS=n       this many runs, instead of what the test asks for
 //   WARD_REPLAY=...   only this run, in the test's own process, for a debugger
 //                     (in which there is no watchdog)
-// TEST_RUN_NUMBER, which --runs_per_test sets, and the shard choose the seeds.
+// The number of the run, of --runs_per_test, and the shard choose the seeds.
 //
 // Misuse:
 // - A body whose course depends on something else than its schedule: the

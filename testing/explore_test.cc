@@ -148,6 +148,12 @@ TEST(FindFailure, FindsAnExit) {
   ExpectFound("exited with code 7", [] { syscall(SYS_exit_group, 7); });
 }
 
+TEST(FindFailure, SaysWhatCallsExit) {
+  ExpectFound("exit(0) is called in the test's own process",
+              [] { std::exit(0); });  // NOLINT(concurrency-mt-unsafe)
+  ExpectFound("_exit(3) is called in the test's own process", [] { _exit(3); });
+}
+
 TEST(FindFailure, FindsAnException) {
   ExpectFound("the body threw: no luck",
               [] { throw std::runtime_error("no luck"); });

@@ -4,8 +4,10 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/server/exec_main.h"
+#include "ward/testing/failure_relay.h"
 
 int main(int argc, char** argv) {
+  ward::testing::FailureRelay::JoinThatOfTheTest();
   ward::ServeIfExeced(argc, argv);
   ::testing::InitGoogleMock(&argc, argv);
   return RUN_ALL_TESTS();

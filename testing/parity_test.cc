@@ -1058,8 +1058,7 @@ TEST(ParityTest, SimulatorAndKernelAgree) {
     return;
   }
   const uint64_t sequences = EnvironmentNumber("WARD_RUNS", kSequences);
-  const uint64_t first =
-      EnvironmentNumber("TEST_RUN_NUMBER", 0) * kMostSequences;
+  const uint64_t first = RunNumber() * kMostSequences;
   // Whatever is opened once and for all.
   ASSERT_TRUE(RunSeed(first));
   const auto before = OpenDescriptors();

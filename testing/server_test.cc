@@ -31,11 +31,13 @@
 #include "ward/server/environment.h"
 #include "ward/server/server_options.h"
 #include "ward/testing/environment_variable.h"
+#include "ward/testing/failure_relay.h"
 #include "ward/testing/leak_check.h"
 #include "ward/testing/recording_environment.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
 #include "ward/testing/threaded_environment.h"
+#include "ward/testing/watchdog.h"
 
 namespace ward::testing {
 namespace {
@@ -44,9 +46,6 @@ namespace {
 constexpr absl::Duration kSettle = absl::Minutes(2);
 
 constexpr absl::Duration kLongestWait = absl::Seconds(10);
-
-// Another schedule in each of --runs_per_test.
-uint64_t Seed() { return EnvironmentNumber("TEST_RUN_NUMBER", 1); }
 
 // The whole of it, as text and for Mermaid, beside the test's outputs.
 void WriteOutputs(const Transcript& transcript) {
@@ -101,13 +100,21 @@ Mode TestMode() {
 }
 
 ServerTestBase::ServerTestBase() {
+  if (TestMode() != Mode::kSimulated) relay_.emplace();
   leaks_.emplace();
   switch (TestMode()) {
-    case Mode::kSimulated:
-      strategy_ = std::make_unique<RandomStrategy>(Seed());
-      simulation_ =
-          std::make_unique<Simulation>(*strategy_, SimulationOptions());
+    case Mode::kSimulated: {
+      SimulationOptions options;
+      options.on_stuck = [this](const std::string& why) {
+        std::cerr << why;
+        ShowWhatHappened();
+        Watchdog::PrintStacks();
+        std::abort();
+      };
+      strategy_ = std::make_unique<RandomStrategy>(RunNumber());
+      simulation_ = std::make_unique<Simulation>(*strategy_, options);
       break;
+    }
     case Mode::kThreaded:
       threaded_ = std::make_unique<ThreadedEnvironment>();
       break;
@@ -124,12 +131,21 @@ ServerTestBase::ServerTestBase() {
 }
 
 ServerTestBase::~ServerTestBase() {
+  if (!torn_down_) {
+    ADD_FAILURE() << "The fixture's TearDown() does not call that of its base, "
+                     "which looks for what the test has left behind.";
+  }
   simulation_.reset();
   Environment::SetDefaultForTesting(nullptr);
   SetDefaultStartModeForTesting(StartMode::kFork);
 }
 
 void ServerTestBase::TearDown() {
+  torn_down_ = true;
+  if (relay_.has_value()) {
+    const std::string failures = relay_->Failures();
+    if (!failures.empty()) ADD_FAILURE() << "In another process: " << failures;
+  }
   std::vector<std::string> left;
   if (simulation_ != nullptr) {
     Advance(kSettle);
@@ -144,15 +160,18 @@ void ServerTestBase::TearDown() {
   for (const std::string& leak : left) {
     ADD_FAILURE() << "The test has left something behind: " << leak;
   }
-  if (!HasFailure()) return;
+  if (HasFailure()) ShowWhatHappened();
+}
+
+void ServerTestBase::ShowWhatHappened() {
   const Transcript& transcript = simulation_ != nullptr
                                      ? simulation_->transcript()
                                      : recording_->transcript();
   std::cout << transcript.ToText(Transcript::kMostShown);
   WriteOutputs(transcript);
   if (simulation_ == nullptr) return;
-  std::cout << "With the same schedule: --test_env=TEST_RUN_NUMBER=" << Seed()
-            << "\n";
+  std::cout << "With the same schedule: --test_env=TEST_RUN_NUMBER="
+            << RunNumber() << std::endl;
 }
 
 void ServerTestBase::Advance(absl::Duration time) {
@@ -181,6 +200,11 @@ void ServerTestBase::RunAtOnce(std::vector<absl::AnyInvocable<void()>> bodies) {
 }
 
 void ServerTestBase::Raise(const AbstractServer& server, int signal) {
+  // To kill(2) it would mean all processes of the test's group.
+  if (server.server_pid() <= 0) {
+    ADD_FAILURE() << "Raise(" << signal << "): the server is not running";
+    return;
+  }
   if (simulation_ != nullptr) {
     simulation_->environment().Raise(server.server_pid(), signal);
     return;

@@ -31,7 +31,8 @@
 //
 // A test fails, by name of what it is, for whatever it leaves behind: open
 // descriptors and connections, threads, processes, sockets' names, files in
-// directory(), changed signals. One that fails prints what its processes said
+// directory(), changed signals; and for assertions that failed in another
+// process, as in a handler. One that fails prints what its processes said
 // to each other, as a sequence diagram, if that is long its end; the whole, and
 // another one for Mermaid, are among the test's undeclared outputs.
 
@@ -59,6 +60,7 @@
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/testing/call_server.h"
+#include "ward/testing/failure_relay.h"
 #include "ward/testing/leak_check.h"
 #include "ward/testing/recording_environment.h"
 #include "ward/testing/simulation.h"
@@ -99,7 +101,8 @@ class ServerTestBase : public ::testing::Test {
   void RunAtOnce(std::vector<absl::AnyInvocable<void()>> bodies);
 
   // Sends `signal` to the process of `server` (HasProcesses(), or one that the
-  // server receives).
+  // server receives and no other server runs). Fails the test if it does not
+  // run.
   void Raise(const AbstractServer& server, int signal);
 
   // A process that owns the servers that this one owns, and does nothing else
@@ -119,12 +122,18 @@ class ServerTestBase : public ::testing::Test {
   // Runs `body` in a process of its own, which has all that this one has, and
   // waits for its end and for that of the processes that it leaves behind
   // (HasProcesses()). Returns its code, or 128 and the signal that ended it.
-  // Where it is forked nobody sees its failed assertions.
   int RunInProcess(absl::AnyInvocable<int()> body);
 
+  // Fails the test for what it leaves behind. One that overrides this must call
+  // it.
   void TearDown() override;
 
  private:
+  // The transcript, and how to have it again.
+  void ShowWhatHappened();
+
+  bool torn_down_ = false;
+  std::optional<FailureRelay> relay_;
   std::optional<LeakCheck> leaks_;
   std::unique_ptr<Strategy> strategy_;
   std::unique_ptr<Simulation> simulation_;

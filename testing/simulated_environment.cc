@@ -51,8 +51,8 @@ constexpr size_t kQueueLength = 128 + 1;
 // is reached through /proc/self/fd.
 constexpr size_t kLongestName = 80;
 
-// From here on the descriptors of processes that were started by exec have their
-// numbers: the test's own do not come that far.
+// From here on the descriptors of processes that were started by exec have
+// their numbers: the test's own do not come that far.
 constexpr int kFirstOfExeced = 512;
 
 absl::Status CheckName(const std::string& path) {

@@ -175,8 +175,8 @@ class SimulatedEnvironment final : public Environment {
   // Forgets those that nobody has any more.
   void SweepTokens();
 
-  // Notes that this process was given a real descriptor, and may give it another
-  // number.
+  // Notes that this process was given a real descriptor, and may give it
+  // another number.
   void Own(FileDescriptor& descriptor);
 
   ProcessState& Self() { return processes_.at(ProcessId()); }

@@ -117,8 +117,7 @@ int TakeDescriptors(Environment&, std::unique_ptr<Transport> link) {
   std::vector<FileDescriptor> kept;
   while (true) {
     std::array<char, 1> byte;
-    const auto received =
-        link->Receive(absl::MakeSpan(byte), 1, kept, kNever);
+    const auto received = link->Receive(absl::MakeSpan(byte), 1, kept, kNever);
     if (!received.ok() || received->end_of_stream) return 0;
     if (received->bytes == 0) continue;
     if (byte[0] == '1') kept.clear();
@@ -419,9 +418,9 @@ TEST(SimulatedProcess, CannotBeStopped) {
 TEST(SimulatedProcess, LosesItsRealDescriptorsWhenItIsKilled) {
   Simulate([](SimulatedEnvironment& environment) {
     ASSERT_OK_AND_ASSIGN(auto link, environment.CreateTransportPair());
-    ASSERT_OK_AND_ASSIGN(
-        const auto server,
-        environment.Exec(std::string(kTakesDescriptors), std::move(link.second)));
+    ASSERT_OK_AND_ASSIGN(const auto server,
+                         environment.Exec(std::string(kTakesDescriptors),
+                                          std::move(link.second)));
     std::array<int, 2> ends;
     ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK), 0);
     const FileDescriptor reader(ends[0]);
@@ -604,7 +603,6 @@ TEST(SimulatedTransport, WaitsForRoomUntilADeadline) {
     EXPECT_THAT(ends.first->Send(much, {}, kNever), IsOk());
   });
 }
-
 
 TEST(SimulatedTransport, ClosesDescriptorsInFlightThatNobodyReads) {
   Simulate([](SimulatedEnvironment& environment) {

@@ -31,8 +31,8 @@ SimulatedSocket::CreatePair(const PeerCredentials& first,
   return {std::move(a), std::move(b)};
 }
 
-// A head of a page at the most, in one of the allocator's sizes; whole pages for
-// the rest; and what describes them (sock_alloc_send_pskb).
+// A head of a page at the most, in one of the allocator's sizes; whole pages
+// for the rest; and what describes them (sock_alloc_send_pskb).
 size_t SimulatedSocket::Charge(size_t bytes) {
   constexpr size_t kDescription = 256;
   constexpr size_t kPage = 4096;
@@ -42,9 +42,9 @@ size_t SimulatedSocket::Charge(size_t bytes) {
   const auto whole_pages = [](size_t size) {
     return (size + kPage - 1) / kPage * kPage;
   };
-  const size_t rest =
-      bytes <= kMostOfHead ? 0
-                           : std::min(bytes, whole_pages(bytes - kMostOfHead));
+  const size_t rest = bytes <= kMostOfHead
+                          ? 0
+                          : std::min(bytes, whole_pages(bytes - kMostOfHead));
   const size_t head = absl::bit_ceil(bytes - rest + kHeadsEnd);
   return kDescription + std::max(head, kSmallestHead) + whole_pages(rest);
 }

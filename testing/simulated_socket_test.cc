@@ -126,9 +126,8 @@ TEST(SimulatedSocket, BindsDescriptorsToTheFirstPiece) {
   std::vector<FileDescriptor> real_descriptors;
   const auto sent = ends->first->Send(bytes, one, absl::InfinitePast());
   ASSERT_TRUE(sent.ok()) << sent.status();
-  const auto real =
-      ends->second->Receive(absl::MakeSpan(buffer), 9, real_descriptors,
-                            absl::InfinitePast());
+  const auto real = ends->second->Receive(
+      absl::MakeSpan(buffer), 9, real_descriptors, absl::InfinitePast());
   ASSERT_TRUE(real.ok()) << real.status();
   EXPECT_LT(real->bytes, bytes.size());
 

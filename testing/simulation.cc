@@ -1,6 +1,8 @@
 #include "ward/testing/simulation.h"
 
 #include <cstddef>
+#include <cstdlib>
+#include <iostream>
 #include <string>
 #include <utility>
 
@@ -20,6 +22,11 @@ Simulation::Simulation(Strategy& strategy, SimulationOptions options)
     : options_((CheckLinkTimeHooks(), std::move(options))),
       scheduler_(strategy, ForScheduler()),
       environment_(scheduler_, options_.faults, transcript_) {
+  if (current_simulation != nullptr) {
+    std::cerr << "There is a simulation already, of a ServerTest fixture or of "
+                 "Explore(): a test has one at a time.\n";
+    std::abort();
+  }
   current_simulation = this;
   Environment::SetDefaultForTesting(&environment_);
 }

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "ward/testing/exit_guard.h"
 #include "ward/testing/scheduler.h"
 #include "ward/testing/simulated_environment.h"
 #include "ward/testing/strategy.h"
@@ -27,7 +28,7 @@ struct SimulationOptions {
   std::function<void(const std::string& why)> on_stuck;
 };
 
-// One at a time in a process.
+// One at a time in a process: a second fails the program.
 class Simulation {
  public:
   // Fails the program if the link-time hooks are not in effect.
@@ -45,11 +46,11 @@ class Simulation {
 
   // The choices so far that were not 0.
   const Deviations& deviations() const { return deviations_; }
-  uint32_t choices() const { return choices_; }
 
  private:
   SchedulerOptions ForScheduler();
 
+  const ExitGuard guard_;
   const SimulationOptions options_;
   Deviations deviations_;
   uint32_t choices_ = 0;

@@ -38,6 +38,7 @@ class Event final : public Pollable {
     if (!fd.is_open()) return SystemError(errno, "create an event");
     return Event(std::move(fd));
   }
+  explicit Event(FileDescriptor fd) : fd_(std::move(fd)) {}
   int descriptor() const override { return fd_.get(); }
   void Set() const {
     const uint64_t one = 1;
@@ -51,8 +52,6 @@ class Event final : public Pollable {
   }
 
  private:
-  explicit Event(FileDescriptor fd) : fd_(std::move(fd)) {}
-
   FileDescriptor fd_;
 };
 
@@ -85,32 +84,9 @@ class SharedListener final : public Listener {
   const std::unique_ptr<Listener> listener_;
 };
 
-// A thread as another owner sees it: not its parent.
-class AdoptedThread final : public Process {
- public:
-  AdoptedThread(ThreadedEnvironment& environment, FileDescriptor ended)
-      : environment_(environment), ended_(std::move(ended)) {}
-
-  int descriptor() const override { return ended_.get(); }
-  pid_t pid() const override { return environment_.ProcessId(); }
-  absl::StatusOr<ProcessExit> Wait(absl::Time deadline) override {
-    const Pollable* const polled[] = {this};
-    WARD_RETURN_IF_ERROR(environment_.Poll(polled, deadline).status());
-    return ProcessExit{};
-  }
-  bool Ending() const override {
-    const Pollable* const polled[] = {this};
-    return environment_.Poll(polled, environment_.TimeNow()).ok();
-  }
-  absl::Status Kill(int signal) override { return environment_.Raise(signal); }
-
- private:
-  ThreadedEnvironment& environment_;
-  const FileDescriptor ended_;
-};
-
 class ThreadedProcess final : public Process {
  public:
+  // As another owner sees it, who is not its parent; until Start.
   ThreadedProcess(ThreadedEnvironment& environment, Event ended)
       : environment_(environment), ended_(std::move(ended)) {}
 
@@ -131,13 +107,17 @@ class ThreadedProcess final : public Process {
   absl::StatusOr<ProcessExit> Wait(absl::Time deadline) override {
     const Pollable* const polled[] = {&ended_};
     WARD_RETURN_IF_ERROR(environment_.Poll(polled, deadline).status());
+    if (thread_ == nullptr) return ProcessExit{};
     return ProcessExit{ProcessExit::Kind::kExited, code_};
   }
   bool Ending() const override {
     const Pollable* const polled[] = {&ended_};
     return environment_.Poll(polled, environment_.TimeNow()).ok();
   }
-  absl::Status Kill(int signal) override { return environment_.Raise(signal); }
+  absl::Status Kill(int signal) override {
+    if (signal == 0 || Ending()) return absl::OkStatus();
+    return environment_.Raise(signal);
+  }
 
  private:
   ThreadedEnvironment& environment_;
@@ -156,11 +136,12 @@ class ThreadedSignals final : public Signals {
         plan_(std::move(plan)),
         event_(std::move(event)) {
     absl::MutexLock lock(&environment_.mutex_);
-    environment_.signals_ = this;
+    environment_.signals_.push_back(this);
   }
   ~ThreadedSignals() override {
     absl::MutexLock lock(&environment_.mutex_);
-    if (environment_.signals_ == this) environment_.signals_ = nullptr;
+    std::vector<ThreadedSignals*>& all = environment_.signals_;
+    all.erase(std::remove(all.begin(), all.end(), this), all.end());
   }
 
   int descriptor() const override { return event_.descriptor(); }
@@ -225,7 +206,7 @@ absl::StatusOr<std::unique_ptr<Process>> ThreadedEnvironment::Exec(
 
 absl::StatusOr<std::unique_ptr<Process>> ThreadedEnvironment::AdoptProcess(
     FileDescriptor shared, uid_t /*user*/) {
-  return std::make_unique<AdoptedThread>(*this, std::move(shared));
+  return std::make_unique<ThreadedProcess>(*this, Event(std::move(shared)));
 }
 
 absl::StatusOr<std::unique_ptr<Listener>> ThreadedEnvironment::AdoptListener(
@@ -244,10 +225,13 @@ absl::StatusOr<std::unique_ptr<Signals>> ThreadedEnvironment::TakeSignals(
 
 absl::Status ThreadedEnvironment::Raise(int signal) {
   absl::MutexLock lock(&mutex_);
-  if (signals_ == nullptr) {
-    return absl::FailedPreconditionError("no server takes signals");
+  if (signals_.size() != 1) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "signal ", signal, " is for one server, and ", signals_.size(),
+        " take signals in this process; run this test in mode forked or "
+        "simulated"));
   }
-  return signals_->Raise(signal);
+  return signals_.front()->Raise(signal);
 }
 
 }  // namespace ward::testing

@@ -27,6 +27,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
+#include "ward/testing/exit_guard.h"
 
 namespace ward::testing {
 
@@ -84,15 +85,16 @@ class ThreadedEnvironment final : public Environment {
       const SignalPlan& plan) override;
   void Log(std::string_view line) override { posix_.Log(line); }
 
-  // Sends `signal` to the server that was started last.
+  // Sends `signal` to the server that takes signals, of which there is one.
   absl::Status Raise(int signal);
 
  private:
   friend class ThreadedSignals;
 
+  const ExitGuard guard_;
   Environment& posix_ = Environment::Posix();
   absl::Mutex mutex_;
-  class ThreadedSignals* signals_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::vector<class ThreadedSignals*> signals_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ward::testing
