@@ -38,6 +38,7 @@
 #include "ward/channel/scripted_transport_for_test.h"
 #include "ward/channel/secret.h"
 #include "ward/proto/frame.pb.h"
+#include "ward/testing/environment_variable.h"
 
 namespace {
 
@@ -66,11 +67,7 @@ namespace {
 
 constexpr uint64_t kStreams = 5'000;
 
-// Bazel numbers the runs from 1.
-uint64_t FirstSeed() {
-  const char* const run = std::getenv("TEST_RUN_NUMBER");
-  return run == nullptr ? 0 : kStreams * std::strtoull(run, nullptr, 10);
-}
+uint64_t FirstSeed() { return kStreams * testing::RunNumber(); }
 constexpr std::string_view kPassword = "open sesame";
 
 // Not a std::..._distribution: those differ between libraries.

@@ -28,6 +28,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
+#include "absl/debugging/failure_signal_handler.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -78,6 +80,8 @@ struct Record {
   enum class Outcome { kRunning, kFailed, kRetired, kFinished };
 
   std::atomic<Outcome> outcome;
+  // No run from this one on is to be made.
+  std::atomic<uint64_t> end;
   // The run under way, and the totals of those before it.
   uint64_t run;
   uint64_t runs;
@@ -194,6 +198,14 @@ enum class Keep {
   kAllTheTime,
 };
 
+// In a child, where nobody else tells of it.
+void ShowStackOfCrash() {
+#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
+    !defined(ABSL_HAVE_THREAD_SANITIZER)
+  absl::InstallFailureSignalHandler({});
+#endif
+}
+
 // One run. Its course, and how it fails, go into `record` while it is made.
 // Returns how many threads stay. A run that is stuck ends the process, after
 // `when_stuck`.
@@ -280,10 +292,10 @@ void ForgetOutput() {
   lseek(STDOUT_FILENO, 0, SEEK_SET);
 }
 
-// In the child: the runs first, first + stride, ... below `end`.
-void Work(const ExploreOptions& options, uint64_t stride, uint64_t end,
-          uint64_t length, const Deviations* replayed, Keep keep,
-          absl::FunctionRef<void()> body, Record& record) {
+// In the child: the runs first, first + stride, ... below `record.end`.
+void Work(const ExploreOptions& options, uint64_t stride, uint64_t length,
+          const Deviations* replayed, Keep keep, absl::FunctionRef<void()> body,
+          Record& record) {
   auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
   delete listeners.Release(listeners.default_result_printer());
   listeners.Append(new FailureListener(record));
@@ -296,7 +308,8 @@ void Work(const ExploreOptions& options, uint64_t stride, uint64_t end,
        {record.path.begin(),
         record.path.begin() + static_cast<ptrdiff_t>(record.path_size)}});
   size_t killed_threads = 0;
-  for (; record.run < end; record.run += stride) {
+  ShowStackOfCrash();
+  for (; record.run < record.end; record.run += stride) {
     std::unique_ptr<Strategy> strategy;
     if (replayed != nullptr) {
       strategy = std::make_unique<ReplayStrategy>(*replayed);
@@ -348,6 +361,7 @@ class Worker {
              uint64_t end, uint64_t length, const Deviations* replayed,
              Keep keep, absl::FunctionRef<void()> body) {
     record().outcome = Record::Outcome::kRunning;
+    record().end = end;
     record().crashed = false;
     record().what_size = 0;
     Must(ftruncate(output_.get(), 0), "make room for the output of runs");
@@ -367,7 +381,7 @@ class Worker {
       CPU_ZERO(&one);
       CPU_SET(processor, &one);
       sched_setaffinity(0, sizeof(one), &one);
-      Work(options, stride, end, length, replayed, keep, body, record());
+      Work(options, stride, length, replayed, keep, body, record());
     }
     pidfd_.Reset(Must(syscall(SYS_pidfd_open, pid_, 0),
                       "wait for a process of runs (pidfd_open)"));
@@ -641,9 +655,12 @@ Exploration MakeRuns(const ExploreOptions& options, int ordinal,
       }
     }
   }
+  // Of several runs that fail the first is reported, so that the same search
+  // always has the same result: the others go on until they have come as far.
+  uint64_t end = runs;
   std::vector<std::unique_ptr<Worker>> workers;
   const auto begin = [&](size_t i) {
-    workers[i]->Start(options, processors[i], processors.size(), runs, length,
+    workers[i]->Start(options, processors[i], processors.size(), end, length,
                       nullptr, Keep::kIfItFails, body);
   };
   for (size_t i = 0; i < processors.size(); ++i) {
@@ -665,7 +682,7 @@ Exploration MakeRuns(const ExploreOptions& options, int ordinal,
   };
   absl::Time next_progress = start + kProgress;
   Worker* failed = nullptr;
-  while (failed == nullptr) {
+  while (true) {
     std::vector<pollfd> ends;
     std::vector<size_t> running;
     for (size_t i = 0; i < workers.size(); ++i) {
@@ -681,7 +698,10 @@ Exploration MakeRuns(const ExploreOptions& options, int ordinal,
       Worker& worker = *workers[running[i]];
       worker.Reap();
       if (Failed(worker.record())) {
+        if (worker.record().run > end) continue;
         failed = &worker;
+        end = worker.record().run;
+        for (const auto& other : workers) other->record().end = end;
       } else if (worker.record().outcome == Record::Outcome::kRetired) {
         begin(running[i]);
       }
@@ -698,7 +718,6 @@ Exploration MakeRuns(const ExploreOptions& options, int ordinal,
                 << " switches/s" << std::endl;
     }
   }
-  for (const auto& worker : workers) worker->Kill();
   count();
   if (failed != nullptr) {
     exploration.failure = Describe(*failed, options, ordinal, body);
@@ -739,6 +758,9 @@ void ReplayHere(std::string_view replay, const ExploreOptions& options,
   Run(options, strategy, Keep::kAlways, body, *record, print);
   print();
   EXPECT_FALSE(record->HasFailed()) << "the replayed run fails, see above";
+  if (::testing::Test::HasFailure()) return;
+  std::cout << "The replayed run did not fail; " << record->deviations << " of "
+            << deviations->size() << " deviations came to pass." << std::endl;
 }
 
 }  // namespace

@@ -131,6 +131,17 @@ TEST_F(Misbehaving, DISABLED_ByAProcess) {
       ->release();
 }
 
+TEST_F(Misbehaving, DISABLED_Not2) {}
+
+TEST_F(Misbehaving, DISABLED_ByAnOwner) { (void)AddOwner(); }
+
+TEST_F(Misbehaving, DISABLED_Not3) {}
+
+TEST_F(Misbehaving, DISABLED_ByProcessesWithoutThem) {
+  EXPECT_EQ(RunInProcess([] { return 3; }), 3);
+  AddOwner().Quit();
+}
+
 TEST_F(Misbehaving, DISABLED_ByAListener) {
   ASSERT_THAT(environment().Listen({}), IsOk());
 }
@@ -181,8 +192,6 @@ TEST_F(Twins, DISABLED_GetASignalForOne) {
 
 // --- what becomes of them ---
 
-// Runs it, and nothing else, since its name is that of a test.
-
 struct Outcome {
   bool passed = false;
   std::string text;
@@ -226,6 +235,17 @@ void ExpectFails(std::string_view test,
 TEST(Fixture, PassesATestThatBehaves) {
   const Outcome outcome = OutcomeOf("Misbehaving.DISABLED_Not");
   EXPECT_TRUE(outcome.passed) << outcome.text;
+  EXPECT_THAT(outcome.text, HasSubstr("[  PASSED  ] 1 test."));
+}
+
+// One that leaves a process has not spoiled it for the others.
+TEST(Fixture, PassesATestThatComesAfterOneThatMisbehaves) {
+  const Outcome outcome = OutcomeOf(
+      "Misbehaving.DISABLED_ByAProcess:Misbehaving.DISABLED_Not2:"
+      "Misbehaving.DISABLED_ByAnOwner:Misbehaving.DISABLED_Not3");
+  EXPECT_FALSE(outcome.passed);
+  EXPECT_THAT(outcome.text, HasSubstr("[  PASSED  ] 2 tests."));
+  EXPECT_THAT(outcome.text, HasSubstr(" 2 FAILED TESTS"));
 }
 
 TEST(Fixture, ShowsWhatWasSaidAndNotThePassword) {
@@ -261,7 +281,7 @@ TEST(Fixture, FailsForWhatIsLeftBehind) {
   ExpectFails("Misbehaving.DISABLED_ByAFile",
               ContainsRegex("a file is left: .*/file"));
   ExpectFails("Misbehaving.DISABLED_ByASignal",
-              ContainsRegex("signal 10 was handler 0, .*, and is handler 1"));
+              HasSubstr("SIGUSR1 was at its default, and is ignored"));
   ExpectFails("Misbehaving.DISABLED_ByClosingWhatIsNotItsOwn",
               HasSubstr("descriptor 0, which the test did not open, is closed: "
                         "/dev/null"));
@@ -276,6 +296,11 @@ TEST(Fixture, FailsForWhatCannotBeDone) {
               HasSubstr("Raise(9): the server is not running"));
   ExpectFails("Forgetful.DISABLED_OfTearDown",
               HasSubstr("does not call that of its base"));
+  if (!HasProcesses()) {
+    ExpectFails("Misbehaving.DISABLED_ByProcessesWithoutThem",
+                AllOf(HasSubstr("RunInProcess(): this mode has no processes"),
+                      HasSubstr("AddOwner(): this mode has no processes")));
+  }
   if (!MovesClock()) {
     ExpectFails("Misbehaving.DISABLED_ByWaitingForRealTime",
                 HasSubstr("Only a simulated test can let 1h pass"));

@@ -7,8 +7,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -57,12 +59,30 @@ std::map<int, std::string> SignalSettings() {
     if (sigaction(signal, nullptr, &action) != 0) continue;
     // SA_RESTORER: the C library adds it to whatever it sets.
     constexpr int kRestorer = 0x04000000;
+    const int flags = action.sa_flags & ~kRestorer;
     settings[signal] = absl::StrCat(
-        "handler ", absl::Hex(reinterpret_cast<uintptr_t>(action.sa_handler)),
-        ", flags ", absl::Hex(action.sa_flags & ~kRestorer),
+        action.sa_handler == SIG_DFL ? "at its default"
+        : action.sa_handler == SIG_IGN
+            ? "ignored"
+            : absl::StrCat("handled at ", absl::Hex(reinterpret_cast<uintptr_t>(
+                                              action.sa_handler))),
+        flags == 0 ? "" : absl::StrCat(" (flags ", absl::Hex(flags), ")"),
         sigismember(&mask, signal) != 0 ? ", blocked" : "");
   }
   return settings;
+}
+
+// All of this process's children, by SIGKILL.
+void KillChildren() {
+  do {
+    for (const fs::directory_entry& thread :
+         fs::directory_iterator("/proc/self/task")) {
+      // proc(5).
+      std::ifstream children(thread.path() / "children");
+      for (pid_t child; children >> child;) kill(child, SIGKILL);
+    }
+    // With each one that ends, its own children come to this process.
+  } while (waitpid(-1, nullptr, 0) > 0 || errno == EINTR);
 }
 
 // What comes with the first test, and stays.
@@ -107,6 +127,7 @@ LeakCheck::~LeakCheck() {
     }
   }
   // NOLINTEND(concurrency-mt-unsafe)
+  KillChildren();
   std::error_code ignored;
   fs::remove_all(directory_, ignored);
 }
@@ -144,8 +165,11 @@ std::vector<std::string> LeakCheck::FindAllButThreads(
   for (const auto& [signal, setting] : SignalSettings()) {
     const auto before = signals_.find(signal);
     if (before != signals_.end() && before->second != setting) {
-      found.push_back(absl::StrCat("signal ", signal, " was ", before->second,
-                                   ", and is ", setting));
+      const char* const name = sigabbrev_np(signal);  // No real-time ones.
+      found.push_back(
+          absl::StrCat(name != nullptr ? absl::StrCat("SIG", name)
+                                       : absl::StrCat("signal ", signal),
+                       " was ", before->second, ", and is ", setting));
     }
   }
   return found;

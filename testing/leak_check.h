@@ -21,7 +21,8 @@ class LeakCheck {
   LeakCheck(const LeakCheck&) = delete;
   LeakCheck& operator=(const LeakCheck&) = delete;
 
-  // Removes directory() with all that is in it.
+  // Removes directory() with all that is in it, and kills the children that are
+  // left: what the next test finds is its own.
   ~LeakCheck();
 
   // Empty at first; for the test's files, too.

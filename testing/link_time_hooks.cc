@@ -9,6 +9,7 @@
 
 #include "ward/testing/link_time_hooks.h"
 
+#include <dlfcn.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -163,7 +164,8 @@ void ABSL_INTERNAL_C_SYMBOL(AbslInternalMutexYield)() { sched_yield(); }
 void ABSL_INTERNAL_C_SYMBOL(AbslInternalSpinLockDelay)(
     std::atomic<uint32_t>* word, uint32_t value, int /*loop*/,
     absl::base_internal::SchedulingMode /*mode*/) {
-  if (Scheduler* const scheduler = Scheduler::Current()) {
+  Scheduler* const scheduler = Scheduler::Current();
+  if (scheduler != nullptr && !NoBranchPoints::Exist()) {
     scheduler->Yield("waiting for absl::call_once or a SpinLock");
     return;
   }
@@ -336,13 +338,22 @@ bool LocksArePoints() {
          });
 }
 
+// Whether Abseil is in the same file as this.
+bool IsLinkedStatically() {
+  Dl_info own;
+  Dl_info abseil;
+  return dladdr(reinterpret_cast<void*>(&CheckLinkTimeHooks), &own) != 0 &&
+         dladdr(reinterpret_cast<void*>(&absl::SetMutexDeadlockDetectionMode),
+                &abseil) != 0 &&
+         own.dli_fbase == abseil.dli_fbase;
+}
+
 }  // namespace
 
 void CheckLinkTimeHooks() {
-  static const bool kInEffect = InEffect();
-  static const bool kLocksArePoints = kInEffect && LocksArePoints();
-  if (kLocksArePoints) return;
-  if (kInEffect) {
+  static const bool kAreInEffect = InEffect() && LocksArePoints();
+  if (kAreInEffect) return;
+  if (IsLinkedStatically()) {
     std::cerr
         << "ward's simulator does not see when a mutex is locked: it does "
            "not know this release of Abseil, whose names begin with " WARD_MUTEX

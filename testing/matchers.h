@@ -10,6 +10,7 @@
 #define WARD_TESTING_MATCHERS_H_
 
 #include <cstddef>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -48,21 +49,30 @@ inline std::vector<std::string> PartsOf(const Message& message) {
   return parts;
 }
 
-inline void Describe(const absl::StatusOr<Message>& message,
-                     ::testing::MatchResultListener* listener) {
-  if (!message.ok()) {
-    *listener << "which is " << message.status();
-  } else {
-    *listener << "whose parts are "
-              << ::testing::PrintToString(PartsOf(*message));
+}  // namespace internal
+}  // namespace ward::testing
+
+// Where GoogleTest looks for them.
+namespace ward {
+
+inline void PrintTo(const Message& message, std::ostream* out) {
+  *out << ::testing::PrintToString(testing::internal::PartsOf(message));
+  if (!message.descriptors().empty()) {
+    *out << " with " << message.descriptors().size() << " descriptors";
   }
 }
-inline void Describe(const Message& message,
-                     ::testing::MatchResultListener* listener) {
-  *listener << "whose parts are " << ::testing::PrintToString(PartsOf(message));
+
+inline void PrintTo(const absl::StatusOr<Message>& result, std::ostream* out) {
+  if (result.ok()) {
+    PrintTo(*result, out);
+  } else {
+    *out << result.status();
+  }
 }
 
-}  // namespace internal
+}  // namespace ward
+
+namespace ward::testing {
 
 // For a Status or a StatusOr.
 MATCHER(IsOk, "is OK") {
@@ -101,9 +111,9 @@ MATCHER_P2(FailsWith, reason, text,
 }
 
 // For a Message, or a StatusOr of one: it has these parts, and no more.
+// Failures show all parts, and how many descriptors there are.
 MATCHER_P(HasParts, parts,
           absl::StrCat("has the parts ", ::testing::PrintToString(parts))) {
-  internal::Describe(arg, result_listener);
   const Message* const message = internal::MessageOf(arg);
   return message != nullptr && internal::PartsOf(*message) == parts;
 }
@@ -114,12 +124,9 @@ auto RepliesWith(const Parts&... parts) {
 
 // For a Message, or a StatusOr of one.
 MATCHER_P(HasDescriptors, count, absl::StrCat("has ", count, " descriptors")) {
-  internal::Describe(arg, result_listener);
   const Message* const message = internal::MessageOf(arg);
-  if (message == nullptr) return false;
-  *result_listener << ", and which has " << message->descriptors().size()
-                   << " descriptors";
-  return message->descriptors().size() == static_cast<size_t>(count);
+  return message != nullptr &&
+         message->descriptors().size() == static_cast<size_t>(count);
 }
 
 }  // namespace ward::testing

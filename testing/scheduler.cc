@@ -228,8 +228,13 @@ void* Scheduler::RunThread(void* argument) {
   Thread& thread = *static_cast<Thread*>(argument);
   current_scheduler = &thread.scheduler;
   thread.AwaitTurn();
-  thread.identity =
-      absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
+  {
+    // It has a SpinLock, which a thread that has ended may still hold for a
+    // moment: that is outside of the schedule.
+    const NoBranchPoints quiet;
+    thread.identity =
+        absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
+  }
   Identities::All().Add(thread.identity);
   thread.body();
   thread.body = nullptr;

@@ -56,10 +56,11 @@ struct SchedulerOptions {
   std::function<void(const std::string& why)> on_stuck;
 };
 
-// While one exists, the branches of code that is compiled with
-// -fsanitize-coverage=trace-pc are no scheduling points on this thread. For the
-// simulator's own functions: of templates and inline functions that they share
-// with such code, the linker keeps one copy, and it may be the one with points.
+// While one exists, neither locks nor the branches of code that is compiled
+// with -fsanitize-coverage=trace-pc are scheduling points on this thread. For
+// the simulator's own functions: of templates and inline functions that they
+// share with such code, the linker keeps one copy, and it may be the one with
+// points.
 class NoBranchPoints {
  public:
   NoBranchPoints();

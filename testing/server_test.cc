@@ -186,19 +186,6 @@ void ServerTestBase::Advance(absl::Duration time) {
   }
 }
 
-void ServerTestBase::RunAtOnce(std::vector<absl::AnyInvocable<void()>> bodies) {
-  std::vector<std::unique_ptr<Thread>> threads;
-  for (absl::AnyInvocable<void()>& body : bodies) {
-    absl::StatusOr<std::unique_ptr<Thread>> thread =
-        environment().StartThread(std::move(body));
-    if (!thread.ok()) {
-      ADD_FAILURE() << thread.status();
-      continue;
-    }
-    threads.push_back(*std::move(thread));
-  }
-}
-
 void ServerTestBase::Raise(const AbstractServer& server, int signal) {
   // To kill(2) it would mean all processes of the test's group.
   if (server.server_pid() <= 0) {
@@ -219,6 +206,11 @@ void ServerTestBase::Raise(const AbstractServer& server, int signal) {
 
 ServerTestBase::Owner ServerTestBase::AddOwner() {
   Owner owner;
+  if (!HasProcesses()) {
+    ADD_FAILURE() << "AddOwner(): this mode has no processes: ask "
+                     "HasProcesses() first";
+    return owner;
+  }
   auto ends = environment().CreateTransportPair();
   if (!ends.ok()) {
     ADD_FAILURE() << ends.status();
@@ -227,8 +219,12 @@ ServerTestBase::Owner ServerTestBase::AddOwner() {
   ForkOptions options;
   options.keep_all_open = true;
   options.keep_open = {ends->second->descriptor()};
-  auto process =
-      environment().Fork(options, [told = std::move(ends->second)]() mutable {
+  auto process = environment().Fork(
+      options,
+      [told = std::move(ends->second), tells = &ends->first, this]() mutable {
+        // A copy of the test's end, which would keep it from ever hearing of
+        // the test's.
+        if (simulation_ == nullptr) tells->reset();
         MessageChannel channel(std::move(told));
         (void)channel.Read();
         return 0;
@@ -243,18 +239,25 @@ ServerTestBase::Owner ServerTestBase::AddOwner() {
 }
 
 void ServerTestBase::Owner::Kill() {
+  if (process_ == nullptr) return;  // There is none, and the test has failed.
   EXPECT_EQ(process_->Kill(SIGKILL), absl::OkStatus());
   EXPECT_TRUE(process_->Wait(absl::InfiniteFuture()).ok());
   told_.reset();
 }
 
 void ServerTestBase::Owner::Quit() {
+  if (process_ == nullptr) return;
   told_->ShutDown();
   EXPECT_TRUE(process_->Wait(absl::InfiniteFuture()).ok());
   told_.reset();
 }
 
 int ServerTestBase::RunInProcess(absl::AnyInvocable<int()> body) {
+  if (!HasProcesses()) {
+    ADD_FAILURE() << "RunInProcess(): this mode has no processes: ask "
+                     "HasProcesses() first";
+    return -1;
+  }
   ForkOptions options;
   options.keep_all_open = true;
   absl::AnyInvocable<int()> child = std::move(body);

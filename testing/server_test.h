@@ -63,6 +63,7 @@
 #include "ward/testing/failure_relay.h"
 #include "ward/testing/leak_check.h"
 #include "ward/testing/recording_environment.h"
+#include "ward/testing/run_at_once.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
 #include "ward/testing/threaded_environment.h"
@@ -97,8 +98,11 @@ class ServerTestBase : public ::testing::Test {
   // seconds that fails the test.
   void Advance(absl::Duration time);
 
-  // Calls all of `bodies` at the same time, and returns when all have returned.
-  void RunAtOnce(std::vector<absl::AnyInvocable<void()>> bodies);
+  // See run_at_once.h.
+  template <typename... Bodies>
+  void RunAtOnce(Bodies... bodies) {
+    testing::RunAtOnce(std::move(bodies)...);
+  }
 
   // Sends `signal` to the process of `server` (HasProcesses(), or one that the
   // server receives and no other server runs). Fails the test if it does not
