@@ -50,6 +50,12 @@ class EchoServer : public AbstractServer {
       ADD_FAILURE() << "a handler's own failure";
       return channel.Write("done");
     });
+    DefineMessageHandler("leak", [this](MessageChannel& channel) {
+      (void)open("/dev/null", O_RDONLY | O_CLOEXEC);
+      auto pair = environment().CreateTransportPair();
+      (void)pair->first.release();
+      return channel.Write("done");
+    });
     DefineMessageHandler("exit", [](MessageChannel&) -> absl::Status {
       std::exit(0);  // NOLINT(concurrency-mt-unsafe)
     });
@@ -160,6 +166,10 @@ TEST_F(Misbehaving, DISABLED_ByRaisingASignalInNoServer) {
 }
 
 TEST_F(Misbehaving, DISABLED_ByADeadlock) { (void)Call("hang"); }
+
+TEST_F(Misbehaving, DISABLED_ByAHandlersDescriptors) {
+  EXPECT_THAT(Call("leak"), RepliesWith("done"));
+}
 
 TEST_F(Misbehaving, DISABLED_ByExiting) { EXPECT_THAT(Call("exit"), IsOk()); }
 
@@ -289,6 +299,14 @@ TEST(Fixture, FailsForWhatIsLeftBehind) {
   ExpectFails("Misbehaving.DISABLED_ByAProcess",
               AnyOf(ContainsRegex("process [0-9]+ .* is still running"),
                     HasSubstr("a child process is still running")));
+}
+
+// What other modes leave to the end of the server's process.
+TEST(Fixture, FailsForWhatServersLeaveInThisProcess) {
+  if (TestMode() != Mode::kThreaded) GTEST_SKIP();
+  ExpectFails("Misbehaving.DISABLED_ByAHandlersDescriptors",
+              AllOf(ContainsRegex("descriptor [0-9]+ is left open: /dev/null"),
+                    ContainsRegex("descriptor [0-9]+ is left open: socket:")));
 }
 
 TEST(Fixture, FailsForWhatCannotBeDone) {

@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -128,6 +130,7 @@ struct Scheduler::Thread {
   sem_t baton;
   bool has_handle = false;
   pthread_t handle{};
+  pid_t number = 0;  // As stacks have it; once it has run.
 
   // absl's semaphore of this thread.
   int tokens = 0;
@@ -160,6 +163,7 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
       absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
   Identities::All().Add(main->identity);
   main->handle = pthread_self();
+  main->number = static_cast<pid_t>(syscall(SYS_gettid));
   running_ = main.get();
   threads_.push_back(std::move(main));
   current_scheduler = this;
@@ -228,6 +232,7 @@ void* Scheduler::RunThread(void* argument) {
   Thread& thread = *static_cast<Thread*>(argument);
   current_scheduler = &thread.scheduler;
   thread.AwaitTurn();
+  thread.number = static_cast<pid_t>(syscall(SYS_gettid));
   {
     // It has a SpinLock, which a thread that has ended may still hold for a
     // moment: that is outside of the schedule.
@@ -491,6 +496,10 @@ void Scheduler::Stuck(std::string_view why) {
     if (thread->deadline != absl::InfiniteFuture()) {
       absl::StrAppend(&text, ", for ",
                       absl::FormatDuration(thread->deadline - now_));
+    }
+    if (thread->number != 0) {
+      absl::StrAppend(&text, " (its stack is that of thread ", thread->number,
+                      ")");
     }
     absl::StrAppend(&text, "\n");
   }

@@ -26,8 +26,11 @@
 //     length takes no time                   x
 // A test that needs one of these asks for it first:
 //   if (!SharesMemory()) GTEST_SKIP();
-// Where memory is shared, the server runs on the test's own object: Stop() it
-// before the object's destructor begins, as the fixture does with server().
+// What a server has open and running when its process ends goes with the
+// process, as in reality: that it leaks while it serves is seen where it is
+// threaded, and of real descriptors where it is simulated. Where memory is
+// shared, the server runs on the test's own object: Stop() it before the
+// object's destructor begins, as the fixture does with server().
 //
 // A test fails, by name of what it is, for whatever it leaves behind: open
 // descriptors and connections, threads, processes, sockets' names, files in
