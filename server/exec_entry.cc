@@ -1,7 +1,10 @@
 #include "ward/server/exec_entry.h"
 
+#include <cxxabi.h>
+
 #include <cstdlib>
 #include <iostream>
+#include <string>
 #include <string_view>
 #include <typeindex>
 #include <vector>
@@ -38,19 +41,32 @@ void RegisterExecEntry(std::string_view name, std::type_index type,
   Registrations().push_back({name, type, entry});
 }
 
-ExecEntry FindExecEntry(std::string_view name) {
+absl::StatusOr<ExecEntry> FindExecEntry(std::string_view name) {
   for (const Registration& registration : Registrations()) {
     if (registration.name == name) return registration.entry;
   }
-  return nullptr;
+  return absl::FailedPreconditionError(absl::StrCat(
+      "start by exec: nothing is registered as \"", name, "\""));
 }
+
+namespace {
+
+std::string NameOf(std::type_index type) {
+  int status = 0;
+  char* const name = abi::__cxa_demangle(type.name(), nullptr, nullptr, &status);
+  std::string result = status == 0 ? name : type.name();
+  std::free(name);
+  return result;
+}
+
+}  // namespace
 
 absl::StatusOr<std::string_view> ExecEntryName(std::type_index type) {
   for (const Registration& registration : Registrations()) {
     if (registration.type == type) return registration.name;
   }
   return absl::FailedPreconditionError(absl::StrCat(
-      "start by exec: the server's class (", type.name(),
+      "start by exec: the server's class (", NameOf(type),
       ") is not registered, so that a new process would not know what to run; "
       "write WARD_REGISTER_SERVER(ItsName); in its .cc file"));
 }

@@ -26,8 +26,8 @@ using ExecEntry = int (*)(Environment& environment,
 void RegisterExecEntry(std::string_view name, std::type_index type,
                        ExecEntry entry);
 
-// Null if there is none.
-ExecEntry FindExecEntry(std::string_view name);
+// FailedPrecondition if there is none.
+absl::StatusOr<ExecEntry> FindExecEntry(std::string_view name);
 
 // FailedPrecondition, and what to write, if `type` is not registered.
 absl::StatusOr<std::string_view> ExecEntryName(std::type_index type);

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "ward/channel/file_descriptor.h"
@@ -23,20 +24,20 @@ namespace {
 
 int Serve(std::string_view name) {
   Environment& environment = Environment::Posix();
-  const ExecEntry entry = FindExecEntry(name);
+  const absl::StatusOr<ExecEntry> entry = FindExecEntry(name);
   int domain = 0;
   socklen_t size = sizeof(domain);
   const bool linked =
       getsockopt(kExecLink, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
       domain == AF_UNIX && fcntl(kExecLink, F_SETFD, FD_CLOEXEC) == 0;
-  if (entry == nullptr || !linked) {
+  if (!entry.ok() || !linked) {
     environment.Log(absl::StrCat(
         kExecArgument, name,
         " is how ward starts a server's process. It does not work by hand."));
     return 2;
   }
   ReseedRandom();
-  return entry(environment,
+  return (*entry)(environment,
                std::make_unique<SocketTransport>(FileDescriptor(kExecLink)));
 }
 

@@ -53,10 +53,6 @@
 namespace ward::testing {
 namespace {
 
-// After the body: how long what it has started may take to end by itself, on
-// the simulated clock.
-constexpr absl::Duration kSettle = absl::Minutes(2);
-
 // A process with more threads that sleep for ever gives way to a fresh one.
 constexpr size_t kMostKilledThreads = 256;
 
@@ -254,8 +250,7 @@ size_t Run(
   } catch (...) {
     record.Fail("the body threw something that is no std::exception\n");
   }
-  simulation.scheduler().Advance(kSettle);
-  const std::vector<std::string> left = simulation.environment().Leftovers();
+  const std::vector<std::string> left = simulation.Settle();
   for (const std::string& leak : left) record.Fail(leak + "\n");
   const size_t killed_threads = simulation.scheduler().killed_threads();
   // Real descriptors of a process that was killed are nobody's to close.

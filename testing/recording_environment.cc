@@ -3,7 +3,6 @@
 #include <sys/types.h>
 
 #include <cstddef>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -197,14 +196,10 @@ absl::StatusOr<std::unique_ptr<Process>> RecordingEnvironment::Exec(
 
 void RecordingEnvironment::NoteSignal(pid_t pid, int signal) {
   if (!records()) return;
-  const char* const description = sigdescr_np(signal);  // No real-time ones.
   absl::MutexLock lock(&mutex_);
   const auto number = numbers_.find(pid);
   if (number == numbers_.end()) return;
-  transcript_.Event(
-      TimeNow(), number->second,
-      absl::StrCat("gets signal ", signal, " (",
-                   description != nullptr ? description : "real-time", ")"));
+  transcript_.Signal(TimeNow(), number->second, signal);
 }
 
 std::string RecordingEnvironment::OriginOf(int descriptor) const {

@@ -42,9 +42,6 @@
 namespace ward::testing {
 namespace {
 
-// What other processes may take to end after the test, on the simulated clock.
-constexpr absl::Duration kSettle = absl::Minutes(2);
-
 constexpr absl::Duration kLongestWait = absl::Seconds(10);
 
 // The whole of it, as text and for Mermaid, beside the test's outputs.
@@ -148,8 +145,7 @@ void ServerTestBase::TearDown() {
   }
   std::vector<std::string> left;
   if (simulation_ != nullptr) {
-    Advance(kSettle);
-    left = simulation_->environment().Leftovers();
+    left = simulation_->Settle();
     for (std::string& leak : leaks_->FindAllButThreads()) {
       left.push_back(std::move(leak));
     }

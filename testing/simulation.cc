@@ -5,7 +5,9 @@
 #include <iostream>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/time/time.h"
 #include "ward/server/environment.h"
 #include "ward/testing/link_time_hooks.h"
 #include "ward/testing/scheduler.h"
@@ -34,6 +36,11 @@ Simulation::Simulation(Strategy& strategy, SimulationOptions options)
 Simulation::~Simulation() {
   Environment::SetDefaultForTesting(nullptr);
   current_simulation = nullptr;
+}
+
+std::vector<std::string> Simulation::Settle() {
+  scheduler_.Advance(absl::Minutes(2));
+  return environment_.Leftovers();
 }
 
 Simulation* Simulation::Current() { return current_simulation; }

@@ -37,6 +37,10 @@ class Simulation {
   // Threads and processes that are still there stop for ever.
   ~Simulation();
 
+  // Lets two minutes pass, in which what was started may end by itself, and
+  // returns what is left (SimulatedEnvironment::Leftovers).
+  std::vector<std::string> Settle();
+
   // The one under way, or null.
   static Simulation* Current();
 

@@ -194,11 +194,7 @@ absl::StatusOr<std::unique_ptr<Process>> ThreadedEnvironment::Fork(
 
 absl::StatusOr<std::unique_ptr<Process>> ThreadedEnvironment::Exec(
     const std::string& entry, std::unique_ptr<Transport> link) {
-  const ExecEntry main = FindExecEntry(entry);
-  if (main == nullptr) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "start by exec: nothing is registered as \"", entry, "\""));
-  }
+  WARD_ASSIGN_OR_RETURN(const ExecEntry main, FindExecEntry(entry));
   return Fork({}, [this, main, link = std::move(link)]() mutable {
     return main(*this, std::move(link));
   });

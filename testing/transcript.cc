@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -79,6 +80,13 @@ void Transcript::Name(pid_t process, std::string_view name) {
 
 void Transcript::Event(absl::Time time, pid_t process, std::string_view what) {
   Arrow(time, process, process, what);
+}
+
+void Transcript::Signal(absl::Time time, pid_t process, int signal) {
+  const char* const description = sigdescr_np(signal);  // No real-time ones.
+  Event(time, process,
+        absl::StrCat("gets signal ", signal, " (",
+                     description != nullptr ? description : "real-time", ")"));
 }
 
 void Transcript::Arrow(absl::Time time, pid_t from, pid_t to,

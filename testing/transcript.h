@@ -28,6 +28,9 @@ class Transcript {
   // Something that a process did, or that befell it.
   void Event(absl::Time time, pid_t process, std::string_view what);
 
+  // That a signal has come to `process`.
+  void Signal(absl::Time time, pid_t process, int signal);
+
   // An arrow.
   void Arrow(absl::Time time, pid_t from, pid_t to, std::string_view what);
 

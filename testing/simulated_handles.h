@@ -1,0 +1,356 @@
+// What SimulatedEnvironment hands out: threads, connections, listeners,
+// processes and signals. For its sources alone.
+
+#ifndef WARD_TESTING_SIMULATED_HANDLES_H_
+#define WARD_TESTING_SIMULATED_HANDLES_H_
+
+#include <signal.h>
+#include <sys/types.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/server/environment.h"
+#include "ward/server/listener.h"
+#include "ward/server/process.h"
+#include "ward/server/signals.h"
+#include "ward/testing/scheduler.h"
+#include "ward/testing/simulated_environment.h"
+#include "ward/testing/simulated_socket.h"
+#include "ward/testing/transcript.h"
+
+namespace ward::testing {
+
+// What Poll can wait for.
+class Readiness {
+ public:
+  virtual ~Readiness() = default;
+  virtual bool Readable() const = 0;
+  // Otherwise its descriptor is -1, which poll(2) ignores.
+  virtual bool IsOpen() const { return true; }
+};
+
+class SimulatedThread final : public Thread {
+ public:
+  SimulatedThread(SimulatedEnvironment& environment, int id)
+      : environment_(environment), id_(id) {}
+  ~SimulatedThread() override { environment_.scheduler_.Join(id_); }
+
+ private:
+  SimulatedEnvironment& environment_;
+  const int id_;
+};
+
+class SimulatedTransport final : public Transport, public Readiness {
+ public:
+  SimulatedTransport(SimulatedEnvironment& environment, int number,
+                     std::shared_ptr<SimulatedSocket> socket)
+      : environment_(environment),
+        number_(number),
+        socket_(std::move(socket)) {}
+
+  ~SimulatedTransport() override {
+    const NoBranchPoints quiet;
+    environment_.Release(*socket_, environment_.ProcessId());
+    if (socket_->holders.empty()) environment_.sockets_.erase(number_);
+  }
+
+  int descriptor() const override { return number_; }
+  bool Readable() const override {
+    environment_.SweepTokens();
+    return socket_->Readable();
+  }
+  const std::shared_ptr<SimulatedSocket>& socket() const { return socket_; }
+
+  absl::StatusOr<size_t> Send(std::string_view bytes,
+                              absl::Span<const int> descriptors,
+                              absl::Time deadline) override {
+    const NoBranchPoints quiet;
+    constexpr std::string_view kAttempt = "send to the peer";
+    environment_.Step("sending");
+    if (descriptors.size() > kMaxDescriptorsPerMessage) {
+      return TooManyDescriptorsError(kAttempt);
+    }
+    switch (const int fault =
+                environment_.Fault({EINTR, EMSGSIZE, ECONNRESET})) {
+      case EINTR:
+        return 0;
+      case EMSGSIZE:
+        bytes = bytes.substr(0, (bytes.size() + 1) / 2);
+        break;
+      case ECONNRESET:
+        socket_->Reset();
+        return TransferError(fault, kAttempt);
+    }
+    const SimulatedSocket::Result result = socket_->Send(bytes, descriptors);
+    if (result.error == 0) {
+      // One that was not accepted yet is held by nobody.
+      const absl::btree_map<pid_t, int>& receivers = socket_->other()->holders;
+      environment_.transcript_.Bytes(
+          environment_.scheduler_.now(), number_, environment_.ProcessId(),
+          receivers.empty() ? socket_->other()->acceptor
+                            : receivers.rbegin()->first,
+          bytes.substr(0, result.bytes), descriptors.size());
+      return result.bytes;
+    }
+    if (result.error != EAGAIN) return TransferError(result.error, kAttempt);
+    if (environment_.scheduler_.BlockUntil(
+            "waiting for the peer to read",
+            [this] {
+              environment_.SweepTokens();
+              return socket_->Writable();
+            },
+            deadline)) {
+      return 0;
+    }
+    return MakeError(reason::kTimedOut, "the peer read nothing in time");
+  }
+
+  absl::StatusOr<Received> Receive(absl::Span<char> buffer,
+                                   size_t max_descriptors,
+                                   std::vector<FileDescriptor>& descriptors,
+                                   absl::Time deadline) override {
+    const NoBranchPoints quiet;
+    constexpr std::string_view kAttempt = "receive from the peer";
+    environment_.Step("receiving");
+    max_descriptors = std::min(max_descriptors, kMaxDescriptorsPerMessage);
+    switch (const int fault =
+                environment_.Fault({EINTR, EMSGSIZE, ECONNRESET, EMFILE})) {
+      case EINTR:
+        return Received{};
+      case EMSGSIZE:
+        buffer = buffer.subspan(0, (buffer.size() + 3) / 4);
+        break;
+      case ECONNRESET:
+        socket_->Reset();
+        return TransferError(fault, kAttempt);
+      case EMFILE:  // Bites only if descriptors come.
+        max_descriptors = 0;
+        break;
+    }
+    const size_t had = descriptors.size();
+    const SimulatedSocket::Result result =
+        socket_->Receive(buffer, max_descriptors, descriptors);
+    if (result.error == 0) {
+      for (size_t i = had; i < descriptors.size(); ++i) {
+        environment_.Own(descriptors[i]);
+      }
+      return Received{result.bytes, result.end_of_stream,
+                      result.descriptors_truncated};
+    }
+    if (result.error != EAGAIN) return TransferError(result.error, kAttempt);
+    if (environment_.scheduler_.BlockUntil(
+            "waiting for the peer to send", [this] { return Readable(); },
+            deadline)) {
+      return Received{};
+    }
+    return MakeError(reason::kTimedOut, "the peer sent nothing in time");
+  }
+
+  void ShutDown() override {
+    const NoBranchPoints quiet;
+    environment_.Step("shutting a connection down");
+    socket_->ShutDown();
+  }
+
+  absl::StatusOr<PeerCredentials> Peer() const override {
+    return socket_->peer();
+  }
+
+  absl::Time TimeNow() const override { return environment_.scheduler_.now(); }
+
+ private:
+  SimulatedEnvironment& environment_;
+  const int number_;
+  const std::shared_ptr<SimulatedSocket> socket_;
+};
+
+class SimulatedListener final : public Listener, public Readiness {
+ public:
+  SimulatedListener(SimulatedEnvironment& environment, int number,
+                    std::shared_ptr<SimulatedEnvironment::ListenSocket> socket)
+      : environment_(environment),
+        number_(number),
+        socket_(std::move(socket)),
+        path_(socket_->path) {}
+
+  ~SimulatedListener() override {
+    const NoBranchPoints quiet;
+    Close();
+    if (socket_->holders.empty()) environment_.listeners_.erase(number_);
+  }
+
+  int descriptor() const override { return number_; }
+  bool Readable() const override {
+    return !socket_->queue.empty() || socket_->shut;
+  }
+  bool IsOpen() const override {
+    return socket_->holders.contains(environment_.ProcessId());
+  }
+
+  absl::StatusOr<Accepted> Accept() override {
+    const NoBranchPoints quiet;
+    environment_.Step("accepting");
+    environment_.scheduler_.BlockUntil(
+        "waiting for a client", [this] { return Readable(); },
+        absl::InfiniteFuture());
+    if (socket_->queue.empty()) {
+      return MakeError(reason::kServerStopping,
+                       "the server accepts no more clients");
+    }
+    const int fault = environment_.Fault({EMFILE, ENOMEM});
+    if (fault == ENOMEM) return SystemError(fault, "accept a client");
+    std::shared_ptr<SimulatedSocket> client = std::move(socket_->queue.front());
+    socket_->queue.pop_front();
+    return Accepted{environment_.Wrap(std::move(client),
+                                      absl::StrCat("accepted at ", path_)),
+                    fault == EMFILE};
+  }
+
+  void ShutDown() override {
+    const NoBranchPoints quiet;
+    environment_.Step("shutting the listener down");
+    if (IsOpen()) socket_->shut = true;
+  }
+
+  void Close() override {
+    const NoBranchPoints quiet;
+    environment_.Release(*socket_, environment_.ProcessId());
+  }
+
+  const std::string& path() const override { return path_; }
+
+  void RemovePath() override {
+    const NoBranchPoints quiet;
+    environment_.Step("removing the socket's name");
+    const auto named = environment_.names_.find(path_);
+    if (named != environment_.names_.end() && named->second == socket_) {
+      environment_.names_.erase(named);
+    }
+  }
+
+  std::vector<int> descriptors() const override { return {number_}; }
+
+  absl::StatusOr<ListenerParts> Share() const override {
+    const NoBranchPoints quiet;
+    ListenerParts parts;
+    parts.path = path_;
+    const auto token = [this](bool holds) {
+      SimulatedEnvironment::Token token;
+      token.listener = socket_;
+      token.holds_listener = holds;
+      return environment_.MakeToken(std::move(token));
+    };
+    WARD_ASSIGN_OR_RETURN(parts.name, token(false));
+    if (IsOpen()) {
+      WARD_ASSIGN_OR_RETURN(parts.socket, token(true));
+    }
+    return parts;
+  }
+
+ private:
+  SimulatedEnvironment& environment_;
+  const int number_;
+  const std::shared_ptr<SimulatedEnvironment::ListenSocket> socket_;
+  const std::string path_;
+};
+
+class SimulatedProcess final : public Process, public Readiness {
+ public:
+  // One that was adopted is left for somebody else to reap.
+  SimulatedProcess(SimulatedEnvironment& environment, pid_t pid,
+                   bool adopted = false)
+      : environment_(environment),
+        state_(environment.processes_.at(pid)),
+        adopted_(adopted) {}
+
+  int descriptor() const override { return -1; }
+  pid_t pid() const override { return state_.pid; }
+  bool Readable() const override { return state_.exit.has_value(); }
+  bool Ending() const override { return state_.exit.has_value(); }
+
+  absl::StatusOr<ProcessExit> Wait(absl::Time deadline) override {
+    const NoBranchPoints quiet;
+    environment_.Step("waiting for a process");
+    if (!environment_.scheduler_.BlockUntil(
+            "waiting for a process to end", [this] { return Ending(); },
+            deadline)) {
+      return MakeError(reason::kTimedOut,
+                       absl::StrCat("process ", pid(), " is still running"));
+    }
+    if (state_.parent != environment_.ProcessId()) return ProcessExit{};
+    if (!adopted_) state_.reaped = true;
+    return *state_.exit;
+  }
+
+  absl::Status Kill(int signal) override {
+    const NoBranchPoints quiet;
+    environment_.Step("sending a signal");
+    if (signal < 0 || signal > SIGRTMAX) {
+      return SystemError(EINVAL,
+                         absl::StrCat("send signal ", signal, " to ", pid()));
+    }
+    if (signal == SIGSTOP) {
+      return absl::UnimplementedError(
+          "a simulated process cannot be stopped (SIGSTOP); run this test with "
+          "real ones");
+    }
+    environment_.Raise(pid(), signal);
+    return absl::OkStatus();
+  }
+
+ private:
+  SimulatedEnvironment& environment_;
+  SimulatedEnvironment::ProcessState& state_;
+  const bool adopted_;
+};
+
+class SimulatedSignals final : public Signals, public Readiness {
+ public:
+  SimulatedSignals(SimulatedEnvironment& environment, pid_t pid)
+      : environment_(environment),
+        state_(environment.processes_.at(pid)),
+        found_blocked_(std::exchange(state_.blocked, false)) {}
+  ~SimulatedSignals() override {
+    state_.plan.reset();
+    state_.blocked = found_blocked_;
+    state_.pending.clear();
+  }
+
+  int descriptor() const override { return -1; }
+  bool Readable() const override { return !state_.pending.empty(); }
+
+  int Next() override {
+    const NoBranchPoints quiet;
+    environment_.Step("looking for signals");
+    if (state_.pending.empty()) return 0;
+    const int signal = *state_.pending.begin();
+    state_.pending.erase(signal);
+    return signal;
+  }
+
+ private:
+  SimulatedEnvironment& environment_;
+  SimulatedEnvironment::ProcessState& state_;
+  const bool found_blocked_;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_SIMULATED_HANDLES_H_
