@@ -45,15 +45,16 @@ absl::StatusOr<ExecEntry> FindExecEntry(std::string_view name) {
   for (const Registration& registration : Registrations()) {
     if (registration.name == name) return registration.entry;
   }
-  return absl::FailedPreconditionError(absl::StrCat(
-      "start by exec: nothing is registered as \"", name, "\""));
+  return absl::FailedPreconditionError(
+      absl::StrCat("start by exec: nothing is registered as \"", name, "\""));
 }
 
 namespace {
 
 std::string NameOf(std::type_index type) {
   int status = 0;
-  char* const name = abi::__cxa_demangle(type.name(), nullptr, nullptr, &status);
+  char* const name =
+      abi::__cxa_demangle(type.name(), nullptr, nullptr, &status);
   std::string result = status == 0 ? name : type.name();
   std::free(name);
   return result;

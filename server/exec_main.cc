@@ -38,7 +38,7 @@ int Serve(std::string_view name) {
   }
   ReseedRandom();
   return (*entry)(environment,
-               std::make_unique<SocketTransport>(FileDescriptor(kExecLink)));
+                  std::make_unique<SocketTransport>(FileDescriptor(kExecLink)));
 }
 
 }  // namespace
