@@ -2,25 +2,12 @@
 
 #include <poll.h>
 #include <sched.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <atomic>
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
-#include <exception>
 #include <iostream>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,8 +15,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/base/config.h"
-#include "absl/debugging/failure_signal_handler.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -38,23 +23,15 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
-#include "ward/channel/error.h"
-#include "ward/channel/file_descriptor.h"
-#include "ward/channel/open_descriptors_for_test.h"
-#include "ward/server/process.h"
 #include "ward/testing/environment_variable.h"
-#include "ward/testing/exit_guard.h"
+#include "ward/testing/exploration_worker.h"
+#include "ward/testing/explored_run.h"
 #include "ward/testing/link_time_hooks.h"
+#include "ward/testing/scheduler.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
-#include "ward/testing/transcript.h"
-#include "ward/testing/watchdog.h"
-
 namespace ward::testing {
 namespace {
-
-// A process with more threads that sleep for ever gives way to a fresh one.
-constexpr size_t kMostKilledThreads = 256;
 
 // The most attempts to make a failure simpler.
 constexpr int kMostAttempts = 400;
@@ -66,410 +43,6 @@ constexpr uint64_t kMostSimpleRuns = 10000;
 constexpr absl::Duration kMostTimeForSimpleRuns = absl::Seconds(10);
 
 constexpr absl::Duration kProgress = absl::Seconds(5);
-
-// Of one run, as can be kept. More than the most steps by default, each of
-// which may be a few choices; memory that is not used costs nothing.
-constexpr size_t kMostChoices = size_t{1} << 19;
-
-// Memory that a child's last words are in, however it ends.
-struct Record {
-  enum class Outcome { kRunning, kFailed, kRetired, kFinished };
-
-  std::atomic<Outcome> outcome;
-  // No run from this one on is to be made.
-  std::atomic<uint64_t> end;
-  // The run under way, and the totals of those before it.
-  uint64_t run;
-  uint64_t runs;
-  uint64_t skipped;
-  uint64_t switches;
-  uint64_t thread_choices;
-  uint64_t fingerprint;
-  bool exhausted;
-  bool crashed;
-  size_t deviations;
-  std::array<std::pair<uint32_t, uint32_t>, kMostChoices> deviation;
-  // Of Search::kDepthFirst.
-  int level;
-  size_t path_size;
-  std::array<DepthFirstStrategy::Branch, kMostChoices> path;
-  // Why it failed.
-  size_t what_size;
-  std::array<char, 1 << 16> what;
-  size_t transcript_size;
-  std::array<char, 1 << 18> transcript;
-
-  bool HasFailed() const { return what_size > 0; }
-
-  void Fail(std::string_view why) {
-    const size_t size = std::min(why.size(), what.size() - what_size);
-    std::copy_n(why.begin(), size,
-                what.begin() + static_cast<ptrdiff_t>(what_size));
-    what_size += size;
-  }
-
-  void Keep(const Transcript& shown) {
-    const std::string text = shown.ToText(Transcript::kMostShown);
-    transcript_size = std::min(text.size(), transcript.size());
-    std::copy_n(text.begin(), transcript_size, transcript.begin());
-    fingerprint = shown.Fingerprint();
-  }
-
-  Deviations Taken() const {
-    return {deviation.begin(),
-            deviation.begin() + static_cast<ptrdiff_t>(deviations)};
-  }
-};
-
-class SharedRecord {
- public:
-  SharedRecord()
-      : memory_(mmap(nullptr, sizeof(Record), PROT_READ | PROT_WRITE,
-                     MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
-    if (memory_ == MAP_FAILED) std::abort();
-  }
-  SharedRecord(const SharedRecord&) = delete;
-  SharedRecord& operator=(const SharedRecord&) = delete;
-  ~SharedRecord() { munmap(memory_, sizeof(Record)); }
-
-  // Fresh memory is zero, and so are these.
-  Record& operator*() const { return *static_cast<Record*>(memory_); }
-  Record* operator->() const { return static_cast<Record*>(memory_); }
-
- private:
-  void* const memory_;
-};
-
-// Notes failed assertions, and GTEST_SKIP().
-class FailureListener : public ::testing::EmptyTestEventListener {
- public:
-  explicit FailureListener(Record& record) : record_(record) {}
-
-  void OnTestPartResult(const ::testing::TestPartResult& result) override {
-    if (result.skipped()) ++record_.skipped;
-    if (!result.failed()) return;
-    record_.Fail(
-        absl::StrCat(result.file_name() == nullptr ? "?" : result.file_name(),
-                     ":", result.line_number(), ": ", result.message(), "\n"));
-  }
-
- private:
-  Record& record_;
-};
-
-// What the process cannot do without.
-int Must(long result, std::string_view attempt) {
-  if (result >= 0) return static_cast<int>(result);
-  std::cerr << SystemError(errno, absl::StrCat("explore: ", attempt)) << "\n";
-  std::abort();
-}
-
-uint64_t SeedOf(uint64_t run) {
-  const uint64_t base =
-      (RunNumber() << 8) + EnvironmentNumber("TEST_SHARD_INDEX", 0);
-  return (base << 40) + run;
-}
-
-std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
-                                       uint64_t run, uint64_t length) {
-  if (options.search == Search::kPct) {
-    const uint64_t deepest = std::max(options.depth, 1);
-    return std::make_unique<PctStrategy>(
-        SeedOf(run), static_cast<int>(1 + run % deepest), length);
-  }
-  return std::make_unique<RandomStrategy>(SeedOf(run),
-                                          /*weighted=*/run % 2 == 1);
-}
-
-void FlushOutput() {
-  std::cout.flush();
-  std::fflush(stdout);
-}
-
-// When the transcript is kept.
-enum class Keep {
-  kIfItFails,
-  kAlways,
-  // At every choice, which is the only way to have that of a crash.
-  kAllTheTime,
-};
-
-// In a child, where nobody else tells of it.
-void ShowStackOfCrash() {
-#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
-    !defined(ABSL_HAVE_THREAD_SANITIZER)
-  absl::InstallFailureSignalHandler({});
-#endif
-}
-
-// One run. Its course, and how it fails, go into `record` while it is made.
-// Returns how many threads stay. A run that is stuck ends the process, after
-// `when_stuck`.
-size_t Run(
-    const ExploreOptions& options, Strategy& strategy, Keep keep,
-    absl::FunctionRef<void()> body, Record& record,
-    absl::FunctionRef<void()> when_stuck = [] {}) {
-  ++record.runs;
-  record.deviations = 0;
-  record.transcript_size = 0;
-  SimulationOptions simulated;
-  simulated.faults = {options.faults, options.deaths};
-  simulated.delays = options.delays;
-  simulated.max_steps = options.max_steps;
-  uint64_t thread_choices = 0;
-  Simulation* running = nullptr;
-  simulated.on_choice = [&](uint32_t step, const Choice& choice,
-                            size_t option) {
-    // At once: the run may fail before its end.
-    if (choice.kind == ChoiceKind::kThread) {
-      record.thread_choices = std::max(record.thread_choices, ++thread_choices);
-    }
-    if (keep == Keep::kAllTheTime) record.Keep(running->transcript());
-    if (option == 0 || record.deviations == record.deviation.size()) return;
-    record.deviation[record.deviations++] = {step,
-                                             static_cast<uint32_t>(option)};
-  };
-  simulated.on_stuck = [&](const std::string& why) {
-    record.Fail(why);
-    record.Keep(running->transcript());
-    record.outcome = Record::Outcome::kFailed;
-    FlushOutput();
-    when_stuck();
-    Watchdog::PrintStacks();
-    ExitGuard::Disarm();
-    _exit(1);
-  };
-  const std::map<int, std::string> open = OpenDescriptors();
-  Simulation simulation(strategy, simulated);
-  running = &simulation;
-  // Here, and not in GoogleTest, which would take this process for the test's.
-  try {
-    body();
-  } catch (const std::exception& exception) {
-    record.Fail(absl::StrCat("the body threw: ", exception.what(), "\n"));
-  } catch (...) {
-    record.Fail("the body threw something that is no std::exception\n");
-  }
-  const std::vector<std::string> left = simulation.Settle();
-  for (const std::string& leak : left) record.Fail(leak + "\n");
-  const size_t killed_threads = simulation.scheduler().killed_threads();
-  // Real descriptors of a process that was killed are nobody's to close.
-  if (killed_threads == 0 && left.empty()) {
-    for (const auto& [number, target] : OpenDescriptors()) {
-      if (open.count(number) > 0) continue;
-      // Its number comes last: it may be another one in the replayed run.
-      record.Fail(absl::StrCat("a descriptor is left open: ", target,
-                               "\n  its number is ", number, "\n"));
-    }
-  }
-  if (keep != Keep::kIfItFails || record.HasFailed()) {
-    record.Keep(simulation.transcript());
-  }
-  record.switches += simulation.scheduler().switches();
-  return killed_threads;
-}
-
-// Whether so many are open, of processes that were killed, that the next run
-// may find the table full.
-bool HasManyDescriptors() {
-  rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return false;
-  // The lowest that is free.
-  const FileDescriptor next(dup(STDOUT_FILENO));
-  return static_cast<rlim_t>(next.get()) > limit.rlim_cur / 2;
-}
-
-// What earlier runs have printed.
-void ForgetOutput() {
-  FlushOutput();
-  if (lseek(STDOUT_FILENO, 0, SEEK_CUR) == 0) return;
-  Must(ftruncate(STDOUT_FILENO, 0), "make room for a run's output");
-  lseek(STDOUT_FILENO, 0, SEEK_SET);
-}
-
-// In the child: the runs first, first + stride, ... below `record.end`.
-void Work(const ExploreOptions& options, uint64_t stride, uint64_t length,
-          const Deviations* replayed, Keep keep, absl::FunctionRef<void()> body,
-          Record& record) {
-  auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
-  delete listeners.Release(listeners.default_result_printer());
-  listeners.Append(new FailureListener(record));
-
-  const bool depth_first =
-      options.search == Search::kDepthFirst && replayed == nullptr;
-  DepthFirstStrategy all(
-      options.deviations, options.faults_per_run,
-      {record.level,
-       {record.path.begin(),
-        record.path.begin() + static_cast<ptrdiff_t>(record.path_size)}});
-  size_t killed_threads = 0;
-  ShowStackOfCrash();
-  for (; record.run < record.end; record.run += stride) {
-    std::unique_ptr<Strategy> strategy;
-    if (replayed != nullptr) {
-      strategy = std::make_unique<ReplayStrategy>(*replayed);
-    } else if (!depth_first) {
-      strategy = MakeStrategy(options, record.run, length);
-    }
-    ForgetOutput();
-    killed_threads +=
-        Run(options, depth_first ? all : *strategy, keep, body, record);
-    if (record.HasFailed()) {
-      record.outcome = Record::Outcome::kFailed;
-      FlushOutput();
-      _exit(1);
-    }
-    if (depth_first) {
-      record.exhausted = !all.NextRun();
-      if (record.exhausted) break;
-      const auto& [level, path] = all.position();
-      record.level = level;
-      record.path_size = std::min(path.size(), record.path.size());
-      std::copy_n(path.begin(), record.path_size, record.path.begin());
-    }
-    // Not if the next one would not know where to go on.
-    if ((killed_threads > kMostKilledThreads ||
-         (killed_threads > 0 && HasManyDescriptors())) &&
-        (!depth_first || all.position().path.size() <= record.path.size())) {
-      record.run += stride;
-      record.outcome = Record::Outcome::kRetired;
-      _exit(0);
-    }
-  }
-  record.outcome = Record::Outcome::kFinished;
-  _exit(0);
-}
-
-// A child at work.
-class Worker {
- public:
-  Worker() {
-    output_.Reset(Must(memfd_create("output", MFD_CLOEXEC),
-                       "make a file for the output of runs"));
-  }
-
-  Record& record() { return *record_; }
-  bool running() const { return pid_ > 0; }
-  int pidfd() const { return pidfd_.get(); }
-
-  void Start(const ExploreOptions& options, int processor, uint64_t stride,
-             uint64_t end, uint64_t length, const Deviations* replayed,
-             Keep keep, absl::FunctionRef<void()> body) {
-    record().outcome = Record::Outcome::kRunning;
-    record().end = end;
-    record().crashed = false;
-    record().what_size = 0;
-    Must(ftruncate(output_.get(), 0), "make room for the output of runs");
-    lseek(output_.get(), 0, SEEK_SET);
-    std::cout.flush();
-    const pid_t parent = getpid();
-    pid_ = Must(fork(), "fork a process for runs");
-    if (pid_ == 0) {
-      // Not to go on when the test was killed.
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
-      if (getppid() != parent) _exit(1);
-      // Reports of sanitizers, and what the body prints.
-      dup2(output_.get(), STDOUT_FILENO);
-      dup2(output_.get(), STDERR_FILENO);
-      // Switches between processors cost more than the threads' work.
-      cpu_set_t one;
-      CPU_ZERO(&one);
-      CPU_SET(processor, &one);
-      sched_setaffinity(0, sizeof(one), &one);
-      Work(options, stride, length, replayed, keep, body, record());
-    }
-    pidfd_.Reset(Must(syscall(SYS_pidfd_open, pid_, 0),
-                      "wait for a process of runs (pidfd_open)"));
-  }
-
-  // Waits for the child to end: how it did is in the record. One that takes
-  // longer is killed, and has not failed.
-  void Reap(absl::Time deadline) {
-    pollfd end = {pidfd(), POLLIN, 0};
-    do {
-      const absl::Duration left =
-          std::max(deadline - absl::Now(), absl::ZeroDuration());
-      if (poll(&end, 1, static_cast<int>(left / absl::Milliseconds(1))) == 0) {
-        Kill();
-        return;
-      }
-    } while (end.revents == 0);
-    Reap();
-  }
-
-  // The child has ended: how it did is in the record.
-  void Reap() {
-    const int status = Wait();
-    if (record().outcome != Record::Outcome::kRunning) return;
-    record().outcome = Record::Outcome::kFailed;
-    record().crashed = true;
-    const ProcessExit exit =
-        WIFSIGNALED(status)
-            ? ProcessExit{ProcessExit::Kind::kSignaled, WTERMSIG(status)}
-            : ProcessExit{ProcessExit::Kind::kExited, WEXITSTATUS(status)};
-    record().Fail(absl::StrCat("a crash: the process ", exit.ToString(), "\n"));
-  }
-
-  void Kill() {
-    if (!running()) return;
-    kill(pid_, SIGKILL);
-    Wait();
-  }
-
-  // What the run has printed; of much, the beginning and the end.
-  std::string Output() const {
-    constexpr off_t kHalf = 8192;
-    const off_t size = lseek(output_.get(), 0, SEEK_END);
-    if (size <= 2 * kHalf) return Printed(0, size);
-    return absl::StrCat(Printed(0, kHalf), "\n... ", size - 2 * kHalf,
-                        " bytes are left out ...\n",
-                        Printed(size - kHalf, kHalf));
-  }
-
- private:
-  int Wait() {
-    int status = 0;
-    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-    }
-    pid_ = 0;
-    return status;
-  }
-
-  std::string Printed(off_t from, off_t size) const {
-    std::string text(static_cast<size_t>(size), '\0');
-    const ssize_t got = pread(output_.get(), text.data(), text.size(), from);
-    text.resize(static_cast<size_t>(std::max<ssize_t>(got, 0)));
-    return text;
-  }
-
-  SharedRecord record_;
-  FileDescriptor output_;
-  FileDescriptor pidfd_;
-  pid_t pid_ = 0;
-};
-
-bool Failed(const Record& record) {
-  return record.outcome == Record::Outcome::kFailed;
-}
-
-// Makes the one run that `deviations` tell.
-void Replay(const ExploreOptions& options, const Deviations& deviations,
-            absl::FunctionRef<void()> body, Worker& worker,
-            Keep keep = Keep::kAlways) {
-  worker.record().run = 0;
-  worker.Start(options, sched_getcpu(), 1, 1, 0, &deviations, keep, body);
-  worker.Reap();
-}
-
-// Whether the first line of why is the same: an assertion's place, and what it
-// is about, or what the scheduler has found.
-bool FailedAs(const Record& record, std::string_view what) {
-  const auto first_line = [](std::string_view text) {
-    return text.substr(0, text.find('\n'));
-  };
-  return Failed(record) &&
-         first_line({record.what.data(), record.what_size}) == first_line(what);
-}
 
 // Most bugs need no more than one deviation, or two. A run that has no others,
 // and fails in the same way, is worth more than what is left of a run at
@@ -486,15 +59,17 @@ void TakeASimpleOne(ExploreOptions options, absl::FunctionRef<void()> body,
   record.runs = 0;
   record.level = 0;
   record.path_size = 0;
+  Work work;
+  work.options = options;
+  work.processor = sched_getcpu();
   do {
-    worker.Start(options, sched_getcpu(), 1, kMostSimpleRuns, 0, nullptr,
-                 Keep::kIfItFails, body);
+    worker.Start(work, kMostSimpleRuns, body);
     worker.Reap(end);
   } while (record.outcome == Record::Outcome::kRetired);
-  if (!FailedAs(record, what)) return;
+  if (!record.HasFailedAs(what)) return;
   // Again, now with a transcript.
-  Replay(options, record.Taken(), body, worker);
-  if (FailedAs(record, what)) take(worker);
+  worker.Replay(options, record.Taken(), body);
+  if (record.HasFailedAs(what)) take(worker);
 }
 
 // Makes `failure`, which can be replayed, as simple as it gets. `announce` is
@@ -521,8 +96,8 @@ void Simplify(const ExploreOptions& options, absl::FunctionRef<void()> body,
         if (i < from || i >= from + size) fewer.insert(entry);
         ++i;
       }
-      Replay(options, fewer, body, worker);
-      if (FailedAs(worker.record(), failure.what) &&
+      worker.Replay(options, fewer, body);
+      if (worker.record().HasFailedAs(failure.what) &&
           worker.record().deviations < failure.deviations.size()) {
         take(worker);
       } else {
@@ -581,8 +156,8 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
   take(worker);
 
   Worker again;
-  Replay(options, failure.found, body, again);
-  failure.replayed = FailedAs(again.record(), failure.what);
+  again.Replay(options, failure.found, body);
+  failure.replayed = again.record().HasFailedAs(failure.what);
   if (!failure.replayed) return failure;
   take(again);
   // In case that the test's time is over before it is done.
@@ -595,15 +170,11 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
   };
   Simplify(options, body, failure, again, take, announce);
   if (crashed) {
-    Replay(options, failure.deviations, body, again, Keep::kAllTheTime);
-    if (FailedAs(again.record(), failure.what)) take(again);
+    again.Replay(options, failure.deviations, body, Keep::kAllTheTime);
+    if (again.record().HasFailedAs(failure.what)) take(again);
   }
   return failure;
 }
-
-}  // namespace
-
-namespace {
 
 // As FindFailure.
 Exploration MakeRuns(const ExploreOptions& options, int ordinal,
@@ -628,8 +199,8 @@ Exploration MakeRuns(const ExploreOptions& options, int ordinal,
   uint64_t length = 0;
   if (options.search == Search::kPct) {
     Worker dull;
-    Replay(options, {}, body, dull);
-    if (Failed(dull.record())) {
+    dull.Replay(options, {}, body);
+    if (dull.record().HasFailed()) {
       exploration.failure = Describe(dull, options, ordinal, body);
       exploration.runs = 1;
       exploration.time = absl::Now() - start;
@@ -655,8 +226,12 @@ Exploration MakeRuns(const ExploreOptions& options, int ordinal,
   uint64_t end = runs;
   std::vector<std::unique_ptr<Worker>> workers;
   const auto begin = [&](size_t i) {
-    workers[i]->Start(options, processors[i], processors.size(), end, length,
-                      nullptr, Keep::kIfItFails, body);
+    Work work;
+    work.options = options;
+    work.stride = processors.size();
+    work.length = length;
+    work.processor = processors[i];
+    workers[i]->Start(work, end, body);
   };
   for (size_t i = 0; i < processors.size(); ++i) {
     workers.push_back(std::make_unique<Worker>());
@@ -692,7 +267,7 @@ Exploration MakeRuns(const ExploreOptions& options, int ordinal,
       if (ends[i].revents == 0) continue;
       Worker& worker = *workers[running[i]];
       worker.Reap();
-      if (Failed(worker.record())) {
+      if (worker.record().HasFailed()) {
         if (worker.record().run > end) continue;
         failed = &worker;
         end = worker.record().run;

@@ -55,7 +55,7 @@ constexpr Bounds kBounds[] = {
 // What takes more runs than this is looked for with
 // --test_env=WARD_AT_LENGTH=1, as .ci/run does.
 uint64_t MostRuns() {
-  constexpr uint64_t kQuick = 60;
+  constexpr uint64_t kQuick = 100;
   return EnvironmentNumber("WARD_AT_LENGTH", 0) != 0 ? UINT64_MAX : kQuick;
 }
 
@@ -95,12 +95,14 @@ class PlantedBugsTest : public ::testing::TestWithParam<PlantedBug> {};
 TEST_P(PlantedBugsTest, IsFoundReplayedAndSimplified) {
   const PlantedBug& bug = GetParam();
   const Bounds& bounds = BoundsOf(bug);
+  bool looked = false;
   for (size_t i = 0; i < kSearches.size(); ++i) {
     std::cout << bug.name << ", " << kSearches[i].name << ": ";
     if (bounds.runs[i] > MostRuns()) {
       std::cout << "not looked for in so few runs" << std::endl;
       continue;
     }
+    looked = true;
     const Exploration exploration =
         Look(bug, kSearches[i].search, bounds.runs[i], /*repaired=*/false);
     if (!exploration.failure.has_value()) {
@@ -116,6 +118,7 @@ TEST_P(PlantedBugsTest, IsFoundReplayedAndSimplified) {
     EXPECT_LE(failure.deviations.size(), failure.found.size());
     EXPECT_NE(failure.what, "");
   }
+  if (!looked) GTEST_SKIP() << "It takes more runs: WARD_AT_LENGTH=1";
 }
 
 TEST_P(PlantedBugsTest, IsNotFoundWhereItIsRepaired) {

@@ -1,0 +1,243 @@
+#include "ward/testing/exploration_worker.h"
+
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/base/config.h"
+#include "absl/debugging/failure_signal_handler.h"
+#include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/server/process.h"
+#include "ward/testing/explore.h"
+#include "ward/testing/explored_run.h"
+#include "ward/testing/strategy.h"
+namespace ward::testing {
+namespace {
+
+// A process with more threads that sleep for ever gives way to a fresh one.
+constexpr size_t kMostKilledThreads = 256;
+
+// What the process cannot do without.
+int Must(long result, std::string_view attempt) {
+  if (result >= 0) return static_cast<int>(result);
+  std::cerr << SystemError(errno, absl::StrCat("explore: ", attempt)) << "\n";
+  std::abort();
+}
+
+// Notes failed assertions, and GTEST_SKIP().
+class FailureListener : public ::testing::EmptyTestEventListener {
+ public:
+  explicit FailureListener(Record& record) : record_(record) {}
+
+  void OnTestPartResult(const ::testing::TestPartResult& result) override {
+    if (result.skipped()) ++record_.skipped;
+    if (!result.failed()) return;
+    record_.Fail(
+        absl::StrCat(result.file_name() == nullptr ? "?" : result.file_name(),
+                     ":", result.line_number(), ": ", result.message(), "\n"));
+  }
+
+ private:
+  Record& record_;
+};
+
+// In a child, where nobody else tells of it.
+void ShowStackOfCrash() {
+#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
+    !defined(ABSL_HAVE_THREAD_SANITIZER)
+  absl::InstallFailureSignalHandler({});
+#endif
+}
+
+// Whether so many are open, of processes that were killed, that the next run
+// may find the table full.
+bool HasManyDescriptors() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return false;
+  // The lowest that is free.
+  const FileDescriptor next(dup(STDOUT_FILENO));
+  return static_cast<rlim_t>(next.get()) > limit.rlim_cur / 2;
+}
+
+// What earlier runs have printed.
+void ForgetOutput() {
+  FlushOutput();
+  if (lseek(STDOUT_FILENO, 0, SEEK_CUR) == 0) return;
+  Must(ftruncate(STDOUT_FILENO, 0), "make room for a run's output");
+  lseek(STDOUT_FILENO, 0, SEEK_SET);
+}
+
+// In the child.
+[[noreturn]] void DoWork(const Work& work, Record& record,
+                         absl::FunctionRef<void()> body) {
+  auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
+  delete listeners.Release(listeners.default_result_printer());
+  listeners.Append(new FailureListener(record));
+  ShowStackOfCrash();
+
+  const ExploreOptions& options = work.options;
+  const bool depth_first =
+      options.search == Search::kDepthFirst && work.replayed == nullptr;
+  DepthFirstStrategy all(
+      options.deviations, options.faults_per_run,
+      {record.level,
+       {record.path.begin(),
+        record.path.begin() + static_cast<ptrdiff_t>(record.path_size)}});
+  size_t killed_threads = 0;
+  for (; record.run < record.end; record.run += work.stride) {
+    std::unique_ptr<Strategy> strategy;
+    if (work.replayed != nullptr) {
+      strategy = std::make_unique<ReplayStrategy>(*work.replayed);
+    } else if (!depth_first) {
+      strategy = MakeStrategy(options, record.run, work.length);
+    }
+    ForgetOutput();
+    killed_threads +=
+        Run(options, depth_first ? all : *strategy, work.keep, body, record);
+    if (record.HasFailed()) {
+      record.outcome = Record::Outcome::kFailed;
+      FlushOutput();
+      _exit(1);
+    }
+    if (depth_first) {
+      record.exhausted = !all.NextRun();
+      if (record.exhausted) break;
+      const auto& [level, path] = all.position();
+      record.level = level;
+      record.path_size = std::min(path.size(), record.path.size());
+      std::copy_n(path.begin(), record.path_size, record.path.begin());
+    }
+    // Not if the next one would not know where to go on.
+    if ((killed_threads > kMostKilledThreads ||
+         (killed_threads > 0 && HasManyDescriptors())) &&
+        (!depth_first || all.position().path.size() <= record.path.size())) {
+      record.run += work.stride;
+      record.outcome = Record::Outcome::kRetired;
+      _exit(0);
+    }
+  }
+  record.outcome = Record::Outcome::kFinished;
+  _exit(0);
+}
+
+}  // namespace
+
+Worker::Worker() {
+  output_.Reset(Must(memfd_create("output", MFD_CLOEXEC),
+                     "make a file for the output of runs"));
+}
+
+void Worker::Start(const Work& work, uint64_t end,
+                   absl::FunctionRef<void()> body) {
+  record().outcome = Record::Outcome::kRunning;
+  record().end = end;
+  record().crashed = false;
+  record().what_size = 0;
+  Must(ftruncate(output_.get(), 0), "make room for the output of runs");
+  lseek(output_.get(), 0, SEEK_SET);
+  std::cout.flush();
+  const pid_t parent = getpid();
+  pid_ = Must(fork(), "fork a process for runs");
+  if (pid_ == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(1);
+    // Reports of sanitizers, and what the body prints.
+    dup2(output_.get(), STDOUT_FILENO);
+    dup2(output_.get(), STDERR_FILENO);
+    // Switches between processors cost more than the threads' work.
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(work.processor, &one);
+    sched_setaffinity(0, sizeof(one), &one);
+    DoWork(work, record(), body);
+  }
+  pidfd_.Reset(Must(syscall(SYS_pidfd_open, pid_, 0),
+                    "wait for a process of runs (pidfd_open)"));
+}
+
+void Worker::Reap() {
+  const int status = Wait();
+  if (record().outcome != Record::Outcome::kRunning) return;
+  record().outcome = Record::Outcome::kFailed;
+  record().crashed = true;
+  const ProcessExit exit =
+      WIFSIGNALED(status)
+          ? ProcessExit{ProcessExit::Kind::kSignaled, WTERMSIG(status)}
+          : ProcessExit{ProcessExit::Kind::kExited, WEXITSTATUS(status)};
+  record().Fail(absl::StrCat("a crash: the process ", exit.ToString(), "\n"));
+}
+
+void Worker::Reap(absl::Time deadline) {
+  pollfd end = {pidfd(), POLLIN, 0};
+  do {
+    const absl::Duration left =
+        std::max(deadline - absl::Now(), absl::ZeroDuration());
+    if (poll(&end, 1, static_cast<int>(left / absl::Milliseconds(1))) == 0) {
+      kill(pid_, SIGKILL);
+      Wait();
+      return;
+    }
+  } while (end.revents == 0);
+  Reap();
+}
+
+void Worker::Replay(const ExploreOptions& options, const Deviations& deviations,
+                    absl::FunctionRef<void()> body, Keep keep) {
+  record().run = 0;
+  Work work;
+  work.options = options;
+  work.replayed = &deviations;
+  work.keep = keep;
+  work.processor = sched_getcpu();
+  Start(work, /*end=*/1, body);
+  Reap();
+}
+
+std::string Worker::Output() const {
+  constexpr off_t kHalf = 8192;
+  const off_t size = lseek(output_.get(), 0, SEEK_END);
+  if (size <= 2 * kHalf) return Printed(0, size);
+  return absl::StrCat(Printed(0, kHalf), "\n... ", size - 2 * kHalf,
+                      " bytes are left out ...\n",
+                      Printed(size - kHalf, kHalf));
+}
+
+int Worker::Wait() {
+  int status = 0;
+  while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+  }
+  pid_ = 0;
+  return status;
+}
+
+std::string Worker::Printed(off_t from, off_t size) const {
+  std::string text(static_cast<size_t>(size), '\0');
+  const ssize_t got = pread(output_.get(), text.data(), text.size(), from);
+  text.resize(static_cast<size_t>(std::max<ssize_t>(got, 0)));
+  return text;
+}
+
+}  // namespace ward::testing

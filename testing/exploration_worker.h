@@ -1,0 +1,71 @@
+// A child process that makes runs of an exploration. For Explore's sources
+// alone.
+
+#ifndef WARD_TESTING_EXPLORATION_WORKER_H_
+#define WARD_TESTING_EXPLORATION_WORKER_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+#include "absl/functional/function_ref.h"
+#include "absl/time/time.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/testing/explore.h"
+#include "ward/testing/explored_run.h"
+#include "ward/testing/strategy.h"
+
+namespace ward::testing {
+
+// What a child is to do: the run that its record has, and each `stride`
+// further, until one fails.
+struct Work {
+  ExploreOptions options;
+  uint64_t stride = 1;
+  // See PctStrategy.
+  uint64_t length = 0;
+  // Instead of what the search would do.
+  const Deviations* replayed = nullptr;
+  Keep keep = Keep::kIfItFails;
+  int processor = 0;
+};
+
+class Worker {
+ public:
+  Worker();
+
+  Record& record() { return *record_; }
+  bool running() const { return pid_ > 0; }
+  int pidfd() const { return pidfd_.get(); }
+
+  // Starts a child, whose runs are below `end`. What it must know of earlier
+  // ones is in the record. It ends with this process.
+  void Start(const Work& work, uint64_t end, absl::FunctionRef<void()> body);
+
+  // The child has ended: how it did is in the record.
+  void Reap();
+
+  // Waits until it has; one that takes longer is killed, and has not failed.
+  void Reap(absl::Time deadline);
+
+  // Makes the one run that `deviations` tell.
+  void Replay(const ExploreOptions& options, const Deviations& deviations,
+              absl::FunctionRef<void()> body, Keep keep = Keep::kAlways);
+
+  // What the run has printed; of much, the beginning and the end.
+  std::string Output() const;
+
+ private:
+  int Wait();
+  std::string Printed(off_t from, off_t size) const;
+
+  SharedRecord record_;
+  FileDescriptor output_;
+  FileDescriptor pidfd_;
+  pid_t pid_ = 0;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_EXPLORATION_WORKER_H_

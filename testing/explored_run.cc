@@ -1,0 +1,124 @@
+#include "ward/testing/explored_run.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
+#include "ward/channel/open_descriptors_for_test.h"
+#include "ward/testing/environment_variable.h"
+#include "ward/testing/exit_guard.h"
+#include "ward/testing/explore.h"
+#include "ward/testing/simulation.h"
+#include "ward/testing/strategy.h"
+#include "ward/testing/watchdog.h"
+namespace ward::testing {
+namespace {
+
+uint64_t SeedOf(uint64_t run) {
+  const uint64_t base =
+      (RunNumber() << 8) + EnvironmentNumber("TEST_SHARD_INDEX", 0);
+  return (base << 40) + run;
+}
+
+}  // namespace
+
+bool Record::HasFailedAs(std::string_view other) const {
+  const auto first_line = [](std::string_view text) {
+    return text.substr(0, text.find('\n'));
+  };
+  return HasFailed() &&
+         first_line({what.data(), what_size}) == first_line(other);
+}
+
+std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
+                                       uint64_t run, uint64_t length) {
+  if (options.search == Search::kPct) {
+    const uint64_t deepest = std::max(options.depth, 1);
+    return std::make_unique<PctStrategy>(
+        SeedOf(run), static_cast<int>(1 + run % deepest), length);
+  }
+  return std::make_unique<RandomStrategy>(SeedOf(run),
+                                          /*weighted=*/run % 2 == 1);
+}
+
+void FlushOutput() {
+  std::cout.flush();
+  std::fflush(stdout);
+}
+
+size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
+           absl::FunctionRef<void()> body, Record& record,
+           absl::FunctionRef<void()> when_stuck) {
+  ++record.runs;
+  record.deviations = 0;
+  record.transcript_size = 0;
+  SimulationOptions simulated;
+  simulated.faults = {options.faults, options.deaths};
+  simulated.delays = options.delays;
+  simulated.max_steps = options.max_steps;
+  uint64_t thread_choices = 0;
+  Simulation* running = nullptr;
+  simulated.on_choice = [&](uint32_t step, const Choice& choice,
+                            size_t option) {
+    // At once: the run may fail before its end.
+    if (choice.kind == ChoiceKind::kThread) {
+      record.thread_choices = std::max(record.thread_choices, ++thread_choices);
+    }
+    if (keep == Keep::kAllTheTime) record.Keep(running->transcript());
+    if (option == 0 || record.deviations == record.deviation.size()) return;
+    record.deviation[record.deviations++] = {step,
+                                             static_cast<uint32_t>(option)};
+  };
+  simulated.on_stuck = [&](const std::string& why) {
+    record.Fail(why);
+    record.Keep(running->transcript());
+    record.outcome = Record::Outcome::kFailed;
+    FlushOutput();
+    when_stuck();
+    Watchdog::PrintStacks();
+    ExitGuard::Disarm();
+    _exit(1);
+  };
+  const std::map<int, std::string> open = OpenDescriptors();
+  Simulation simulation(strategy, simulated);
+  running = &simulation;
+  // Here, and not in GoogleTest, which would take this process for the test's.
+  try {
+    body();
+  } catch (const std::exception& exception) {
+    record.Fail(absl::StrCat("the body threw: ", exception.what(), "\n"));
+  } catch (...) {
+    record.Fail("the body threw something that is no std::exception\n");
+  }
+  const std::vector<std::string> left = simulation.Settle();
+  for (const std::string& leak : left) record.Fail(leak + "\n");
+  const size_t killed_threads = simulation.scheduler().killed_threads();
+  // Real descriptors of a process that was killed are nobody's to close.
+  if (killed_threads == 0 && left.empty()) {
+    for (const auto& [number, target] : OpenDescriptors()) {
+      if (open.count(number) > 0) continue;
+      // Its number comes last: it may be another one in the replayed run.
+      record.Fail(absl::StrCat("a descriptor is left open: ", target,
+                               "\n  its number is ", number, "\n"));
+    }
+  }
+  if (keep != Keep::kIfItFails || record.HasFailed()) {
+    record.Keep(simulation.transcript());
+  }
+  record.switches += simulation.scheduler().switches();
+  return killed_threads;
+}
+
+}  // namespace ward::testing

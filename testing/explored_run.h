@@ -1,0 +1,130 @@
+// One run of an exploration, and what is kept of it. For Explore's sources
+// alone.
+
+#ifndef WARD_TESTING_EXPLORED_RUN_H_
+#define WARD_TESTING_EXPLORED_RUN_H_
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/functional/function_ref.h"
+#include "ward/testing/explore.h"
+#include "ward/testing/strategy.h"
+#include "ward/testing/transcript.h"
+namespace ward::testing {
+
+// Of one run, as can be kept. More than the most steps by default, each of
+// which may be a few choices; memory that is not used costs nothing.
+constexpr size_t kMostChoices = size_t{1} << 19;
+
+// Memory that a child's last words are in, however it ends.
+struct Record {
+  enum class Outcome { kRunning, kFailed, kRetired, kFinished };
+
+  std::atomic<Outcome> outcome;
+  // No run from this one on is to be made.
+  std::atomic<uint64_t> end;
+  // The run under way, and totals in which it counts.
+  uint64_t run;
+  uint64_t runs;
+  uint64_t skipped;
+  uint64_t switches;
+  uint64_t thread_choices;
+  uint64_t fingerprint;
+  bool exhausted;
+  bool crashed;
+  size_t deviations;
+  std::array<std::pair<uint32_t, uint32_t>, kMostChoices> deviation;
+  // Of Search::kDepthFirst.
+  int level;
+  size_t path_size;
+  std::array<DepthFirstStrategy::Branch, kMostChoices> path;
+  // Why it failed.
+  size_t what_size;
+  std::array<char, 1 << 16> what;
+  size_t transcript_size;
+  std::array<char, 1 << 18> transcript;
+
+  bool HasFailed() const { return what_size > 0; }
+
+  // Whether it has failed in the same way as `other`, which says why: the first
+  // line is the same, an assertion's place and what it is about, or what the
+  // scheduler has found.
+  bool HasFailedAs(std::string_view other) const;
+
+  void Fail(std::string_view why) {
+    const size_t size = std::min(why.size(), what.size() - what_size);
+    std::copy_n(why.begin(), size,
+                what.begin() + static_cast<ptrdiff_t>(what_size));
+    what_size += size;
+  }
+
+  void Keep(const Transcript& shown) {
+    const std::string text = shown.ToText(Transcript::kMostShown);
+    transcript_size = std::min(text.size(), transcript.size());
+    std::copy_n(text.begin(), transcript_size, transcript.begin());
+    fingerprint = shown.Fingerprint();
+  }
+
+  Deviations Taken() const {
+    return {deviation.begin(),
+            deviation.begin() + static_cast<ptrdiff_t>(deviations)};
+  }
+};
+
+class SharedRecord {
+ public:
+  SharedRecord()
+      : memory_(mmap(nullptr, sizeof(Record), PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
+    if (memory_ == MAP_FAILED) std::abort();
+  }
+  SharedRecord(const SharedRecord&) = delete;
+  SharedRecord& operator=(const SharedRecord&) = delete;
+  ~SharedRecord() { munmap(memory_, sizeof(Record)); }
+
+  // Fresh memory is zero, and so are these.
+  Record& operator*() const { return *static_cast<Record*>(memory_); }
+  Record* operator->() const { return static_cast<Record*>(memory_); }
+
+ private:
+  void* const memory_;
+};
+
+// The strategy of run `run` of a search that is not depth first. `length`: see
+// PctStrategy.
+std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
+                                       uint64_t run, uint64_t length);
+
+// When the transcript is kept.
+enum class Keep {
+  kIfItFails,
+  kAlways,
+  // At every choice, which is the only way to have that of a crash.
+  kAllTheTime,
+};
+
+// One run. Its course, and how it fails, go into `record` while it is made.
+// Returns how many threads stay. A run that is stuck ends the process, after
+// `when_stuck`.
+size_t Run(
+    const ExploreOptions& options, Strategy& strategy, Keep keep,
+    absl::FunctionRef<void()> body, Record& record,
+    absl::FunctionRef<void()> when_stuck = [] {});
+
+// Of what the body prints.
+void FlushOutput();
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_EXPLORED_RUN_H_
