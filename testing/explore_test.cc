@@ -600,8 +600,9 @@ TEST(Explore, SaysWhatHasFailedBeforeItLooksForLongForASimplerOne) {
   const Outcome outcome = OutcomeOf([] {
     Explore({}, [] {
       bool lost = false;
-      for (int i = 0; i < 3; ++i)
+      for (int i = 0; i < 3; ++i) {
         lost = (LostUpdates() > 0) && (lost || i == 0);
+      }
       const clock_t end = clock() + CLOCKS_PER_SEC / 5;
       while (clock() < end) {
       }
@@ -619,7 +620,9 @@ TEST(Explore, SkipsATestAllOfWhoseRunsAreSkipped) {
   EXPECT_FALSE(all.failed);
   const Outcome some = OutcomeOf([] {
     Explore(Runs(20), [] {
-      if (LostUpdates() > 0) GTEST_SKIP();
+      if (LostUpdates() > 0) {
+        GTEST_SKIP();
+      }
     });
   });
   EXPECT_FALSE(some.skipped);

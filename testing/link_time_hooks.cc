@@ -93,36 +93,36 @@ time_t time(time_t* timer) noexcept {
 }
 
 // Under std::this_thread::sleep_for() and sleep_until().
-int clock_nanosleep(clockid_t clock_id, int flags,
-                    const struct timespec* duration, struct timespec* left) {
+int clock_nanosleep(clockid_t clock_id, int flags, const struct timespec* req,
+                    struct timespec* rem) {
   Scheduler* const scheduler =
       IsSimulated(clock_id) ? Scheduler::Current() : nullptr;
   if (scheduler == nullptr) {
-    return syscall(SYS_clock_nanosleep, clock_id, flags, duration, left) == 0
-               ? 0
-               : errno;
+    return syscall(SYS_clock_nanosleep, clock_id, flags, req, rem) == 0 ? 0
+                                                                        : errno;
   }
   Sleep(*scheduler, (flags & TIMER_ABSTIME) != 0
-                        ? absl::TimeFromTimespec(*duration) - scheduler->now()
-                        : absl::DurationFromTimespec(*duration));
+                        ? absl::TimeFromTimespec(*req) - scheduler->now()
+                        : absl::DurationFromTimespec(*req));
   return 0;
 }
 
-int nanosleep(const struct timespec* duration, struct timespec* left) {
-  const int error = clock_nanosleep(CLOCK_MONOTONIC, 0, duration, left);
+int nanosleep(const struct timespec* requested_time,
+              struct timespec* remaining) {
+  const int error =
+      clock_nanosleep(CLOCK_MONOTONIC, 0, requested_time, remaining);
   if (error == 0) return 0;
   errno = error;
   return -1;
 }
 
-int usleep(useconds_t duration) {
-  const timespec as_nanoseconds =
-      absl::ToTimespec(absl::Microseconds(duration));
-  return nanosleep(&as_nanoseconds, nullptr);
+int usleep(useconds_t useconds) {
+  const timespec time = absl::ToTimespec(absl::Microseconds(useconds));
+  return nanosleep(&time, nullptr);
 }
 
-unsigned sleep(unsigned duration) {
-  timespec left = absl::ToTimespec(absl::Seconds(duration));
+unsigned sleep(unsigned seconds) {
+  timespec left = absl::ToTimespec(absl::Seconds(seconds));
   return nanosleep(&left, &left) == 0 ? 0 : static_cast<unsigned>(left.tv_sec);
 }
 

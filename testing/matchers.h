@@ -26,8 +26,7 @@
 #include "ward/channel/message.h"
 #include "ward/channel/status_macros.h"
 
-namespace ward::testing {
-namespace internal {
+namespace ward::testing::internal {
 
 inline const absl::Status& StatusOf(const absl::Status& status) {
   return status;
@@ -49,8 +48,7 @@ inline std::vector<std::string> PartsOf(const Message& message) {
   return parts;
 }
 
-}  // namespace internal
-}  // namespace ward::testing
+}  // namespace ward::testing::internal
 
 // Where GoogleTest looks for them.
 namespace ward {

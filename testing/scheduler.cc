@@ -48,8 +48,8 @@ thread_local int no_branch_points = 0;
 class Identities {
  public:
   static Identities& All() {
-    static auto* const all = new Identities;
-    return *all;
+    static auto& all = *new Identities;
+    return all;
   }
   void Add(const void* identity) {
     const std::lock_guard<std::mutex> lock(mutex_);

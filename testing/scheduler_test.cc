@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "absl/base/call_once.h"
+#include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -506,15 +507,16 @@ TEST(AbslMutex, LosesUpdatesHoweverItIsLocked) {
   const absl::Condition always(&yes);
   using Lock = std::function<void(absl::Mutex&)>;
   const Lock locks[] = {
-      [](absl::Mutex& mutex) { mutex.Lock(); },
-      [](absl::Mutex& mutex) {
+      [](absl::Mutex& mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS { mutex.Lock(); },
+      [](absl::Mutex& mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
         while (!mutex.TryLock()) std::this_thread::yield();
       },
-      [&](absl::Mutex& mutex) { mutex.LockWhen(always); },
-      [&](absl::Mutex& mutex) {
+      [&](absl::Mutex& mutex)
+          ABSL_NO_THREAD_SAFETY_ANALYSIS { mutex.LockWhen(always); },
+      [&](absl::Mutex& mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
         mutex.LockWhenWithTimeout(always, absl::Seconds(1));
       },
-      [&](absl::Mutex& mutex) {
+      [&](absl::Mutex& mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
         mutex.LockWhenWithDeadline(always, absl::InfiniteFuture());
       },
   };
@@ -522,7 +524,7 @@ TEST(AbslMutex, LosesUpdatesHoweverItIsLocked) {
     CheckJoinsTheSchedule(2, [&](Scheduler& scheduler, Events& events) {
       absl::Mutex mutex;
       int count = 0;
-      InThreads(scheduler, 2, [&](int) {
+      InThreads(scheduler, 2, [&](int) ABSL_NO_THREAD_SAFETY_ANALYSIS {
         lock(mutex);
         const int was = count;
         mutex.Unlock();
