@@ -164,8 +164,7 @@ void ABSL_INTERNAL_C_SYMBOL(AbslInternalMutexYield)() { sched_yield(); }
 void ABSL_INTERNAL_C_SYMBOL(AbslInternalSpinLockDelay)(
     std::atomic<uint32_t>* word, uint32_t value, int /*loop*/,
     absl::base_internal::SchedulingMode /*mode*/) {
-  Scheduler* const scheduler = Scheduler::Current();
-  if (scheduler != nullptr && !NoBranchPoints::Exist()) {
+  if (Scheduler* const scheduler = Scheduler::Current()) {
     scheduler->Yield("waiting for absl::call_once or a SpinLock");
     return;
   }

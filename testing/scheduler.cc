@@ -103,12 +103,6 @@ struct Scheduler::Thread {
     return state == State::kReady || state == State::kBlocked;
   }
 
-  // Sleeps until another thread hands over.
-  void AwaitTurn() {
-    while (sem_wait(&baton) != 0 && errno == EINTR) {
-    }
-  }
-
   Scheduler& scheduler;
   const int id;
   const int group;
@@ -175,13 +169,9 @@ Scheduler::~Scheduler() {
   current_scheduler = nullptr;
   for (auto& thread : threads_) {
     Identities::All().Remove(thread->identity);
-    if (!thread->has_handle) continue;
-    if (thread->state == Thread::State::kEnded) {
-      pthread_join(thread->handle, nullptr);
-    } else {
-      // It sleeps on its semaphore, and refers to this object, for ever.
-      (void)thread.release();
-    }
+    // One that has not ended sleeps on its semaphore, and refers to this
+    // object, for ever.
+    if (thread->has_handle) (void)thread.release();
   }
 }
 
@@ -231,15 +221,11 @@ int Scheduler::Start(std::string name, int group,
 void* Scheduler::RunThread(void* argument) {
   Thread& thread = *static_cast<Thread*>(argument);
   current_scheduler = &thread.scheduler;
-  thread.AwaitTurn();
+  Scheduler& scheduler = thread.scheduler;
+  scheduler.AwaitTurn(thread);
   thread.number = static_cast<pid_t>(syscall(SYS_gettid));
-  {
-    // It has a SpinLock, which a thread that has ended may still hold for a
-    // moment: that is outside of the schedule.
-    const NoBranchPoints quiet;
-    thread.identity =
-        absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
-  }
+  thread.identity =
+      absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
   Identities::All().Add(thread.identity);
   thread.body();
   thread.body = nullptr;
@@ -248,12 +234,23 @@ void* Scheduler::RunThread(void* argument) {
   Identities::All().Remove(thread.identity);
   thread.identity = nullptr;
   current_scheduler = nullptr;
-  Scheduler& scheduler = thread.scheduler;
   Thread* const next = scheduler.Next();
   scheduler.running_ = next;
+  scheduler.ending_ = &thread;
   ++scheduler.switches_;
   sem_post(&next->baton);
   return nullptr;
+}
+
+void Scheduler::AwaitTurn(Thread& thread) {
+  while (sem_wait(&thread.baton) != 0 && errno == EINTR) {
+  }
+  // What it does at its end is no part of the schedule, and must not go on
+  // beside it: it locks what Abseil has for all threads.
+  Thread* const ending = std::exchange(ending_, nullptr);
+  if (ending == nullptr) return;
+  pthread_join(ending->handle, nullptr);
+  ending->has_handle = false;
 }
 
 void Scheduler::Join(int thread) {
@@ -314,7 +311,7 @@ void Scheduler::Reschedule() {
   running_ = next;
   ++switches_;
   sem_post(&next->baton);
-  self.AwaitTurn();
+  AwaitTurn(self);
 }
 
 bool Scheduler::CanRun(const Thread& thread) const {

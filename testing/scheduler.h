@@ -165,6 +165,8 @@ class Scheduler {
   };
 
   static void* RunThread(void* argument);
+  // Sleeps until another thread hands over; if by its end, until it has ended.
+  void AwaitTurn(Thread& thread);
   // Fails the program if the caller is not one of the threads.
   void CheckCaller() const;
   void Reschedule();
@@ -180,6 +182,8 @@ class Scheduler {
   absl::Time now_;
   std::vector<std::unique_ptr<Thread>> threads_;
   Thread* running_ = nullptr;
+  // Has handed over for the last time.
+  Thread* ending_ = nullptr;
   struct Timer {
     absl::Time time;
     std::function<void()> at_time;
