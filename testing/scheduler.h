@@ -78,8 +78,8 @@ class Scheduler {
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
-  // By the first thread. Joins the threads that have ended; those that have
-  // not, and are not to be joined ever, must not outlive what they use.
+  // By the first thread. Threads that have not ended sleep for ever, and keep
+  // what they use.
   ~Scheduler();
 
   // The scheduler that the calling thread belongs to, or null.
