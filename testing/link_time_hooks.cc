@@ -337,7 +337,9 @@ bool LocksArePoints() {
          });
 }
 
-// Whether Abseil is in the same file as this.
+// Whether Abseil is in the same file as this. Shared libraries have their calls
+// of the functions above to themselves, or, of some, here: which locks would be
+// seen could not be told.
 bool IsLinkedStatically() {
   Dl_info own;
   Dl_info abseil;
@@ -350,9 +352,11 @@ bool IsLinkedStatically() {
 }  // namespace
 
 void CheckLinkTimeHooks() {
-  static const bool kAreInEffect = InEffect() && LocksArePoints();
+  static const bool kIsLinkedStatically = IsLinkedStatically();
+  static const bool kAreInEffect =
+      kIsLinkedStatically && InEffect() && LocksArePoints();
   if (kAreInEffect) return;
-  if (IsLinkedStatically()) {
+  if (kIsLinkedStatically) {
     std::cerr
         << "ward's simulator does not see when a mutex is locked: it does "
            "not know this release of Abseil, whose names begin with " WARD_MUTEX
