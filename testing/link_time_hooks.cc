@@ -337,9 +337,9 @@ bool LocksArePoints() {
          });
 }
 
-// Whether Abseil is in the same file as this. Shared libraries have their calls
-// of the functions above to themselves, or, of some, here: which locks would be
-// seen could not be told.
+// Whether Abseil is in the same file as this. Otherwise the code under test is
+// in shared libraries of its own, too, which are linked without -Wl,--wrap: its
+// locks would go unseen, whatever LocksArePoints() finds here.
 bool IsLinkedStatically() {
   Dl_info own;
   Dl_info abseil;
