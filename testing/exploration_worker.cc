@@ -21,8 +21,6 @@
 #include <string>
 #include <string_view>
 
-#include "absl/base/config.h"
-#include "absl/debugging/failure_signal_handler.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -34,6 +32,8 @@
 #include "ward/testing/explore.h"
 #include "ward/testing/explored_run.h"
 #include "ward/testing/strategy.h"
+#include "ward/testing/watchdog.h"
+
 namespace ward::testing {
 namespace {
 
@@ -64,14 +64,6 @@ class FailureListener : public ::testing::EmptyTestEventListener {
   Record& record_;
 };
 
-// In a child, where nobody else tells of it.
-void ShowStackOfCrash() {
-#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
-    !defined(ABSL_HAVE_THREAD_SANITIZER)
-  absl::InstallFailureSignalHandler({});
-#endif
-}
-
 // Whether so many are open, of processes that were killed, that the next run
 // may find the table full.
 bool HasManyDescriptors() {
@@ -96,7 +88,7 @@ void ForgetOutput() {
   auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
   delete listeners.Release(listeners.default_result_printer());
   listeners.Append(new FailureListener(record));
-  ShowStackOfCrash();
+  Watchdog::ShowStackOfCrash();
 
   const ExploreOptions& options = work.options;
   const bool depth_first =

@@ -30,6 +30,7 @@
 #include "ward/testing/scheduler.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
+
 namespace ward::testing {
 namespace {
 

@@ -23,6 +23,7 @@
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
 #include "ward/testing/watchdog.h"
+
 namespace ward::testing {
 namespace {
 

@@ -21,6 +21,7 @@
 #include "ward/testing/explore.h"
 #include "ward/testing/strategy.h"
 #include "ward/testing/transcript.h"
+
 namespace ward::testing {
 
 // Of one run, as can be kept. More than the most steps by default, each of

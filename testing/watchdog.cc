@@ -17,6 +17,8 @@
 #include <ctime>
 #include <string_view>
 
+#include "absl/base/config.h"
+#include "absl/debugging/failure_signal_handler.h"
 #include "absl/debugging/symbolize.h"
 
 namespace ward::testing {
@@ -141,6 +143,14 @@ void Watchdog::Stop() {
 }
 
 void Watchdog::Feed() { steps.fetch_add(1, std::memory_order_relaxed); }
+
+void Watchdog::ShowStackOfCrash() {
+#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
+    !defined(ABSL_HAVE_THREAD_SANITIZER)
+  absl::InitializeSymbolizer("/proc/self/exe");
+  absl::InstallFailureSignalHandler({});
+#endif
+}
 
 void Watchdog::PrintStacks() {
   Handle(SIGRTMAX - 1, PrintOwnStack);

@@ -17,6 +17,10 @@ class Watchdog {
   // A step was made. After 5 s without one, prints all stacks and aborts.
   static void Feed();
 
+  // From now on a thread of this process that crashes prints its stack, as does
+  // the process when it is told to end. Sanitizers do that themselves.
+  static void ShowStackOfCrash();
+
   // What each thread of this process is doing, to standard error.
   static void PrintStacks();
 };
