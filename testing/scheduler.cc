@@ -37,6 +37,11 @@ namespace {
 // Not the epoch, which programs take for "no time".
 const absl::Time kStart = absl::FromUnixSeconds(1'000'000'000);
 
+// The clock moves by whole ticks, so that all that tell the time agree, down to
+// gettimeofday(2), from which Abseil counts some time limits: a wait must not
+// end before its time, or who waits again for the rest does so for ever.
+constexpr absl::Duration kTick = absl::Microseconds(1);
+
 // How many yields in a row, with nothing else between, are taken for waiting
 // until time passes.
 constexpr int kMostYields = 100;
@@ -419,11 +424,7 @@ absl::Time Scheduler::NextDeadline() const {
 }
 
 void Scheduler::AdvanceTo(absl::Time time) {
-  // The clocks show whole nanoseconds: at the end of a wait they must show its
-  // time, and not the one before.
-  const absl::Duration whole =
-      absl::Ceil(time - absl::UnixEpoch(), absl::Nanoseconds(1));
-  now_ = std::max(now_, absl::UnixEpoch() + whole);
+  now_ = std::max(now_, kStart + absl::Ceil(time - kStart, kTick));
   while (true) {
     const auto due = std::find_if(
         timers_.begin(), timers_.end(),
@@ -457,7 +458,7 @@ void Scheduler::Advance(absl::Duration time) {
     AdvanceTo(NextDeadline());
     WaitUntilIdle();
   }
-  now_ = std::max(now_, end);
+  AdvanceTo(end);
   WaitUntilIdle();
 }
 
@@ -534,8 +535,8 @@ bool Scheduler::WaitSemaphore(absl::Time deadline) {
     --self.tokens;
   } else {
     // Abseil cuts time limits to whole nanoseconds: to wait for what is cut off
-    // takes another one.
-    if (due) AdvanceTo(deadline + absl::Nanoseconds(1));
+    // takes another tick.
+    if (due) AdvanceTo(deadline + kTick);
     // What it gave up waiting for may come before it goes on.
     Point("giving up a wait");
   }

@@ -2,8 +2,9 @@
 //
 // Each simulated thread is a real one, but only one of them runs at a time; at
 // every scheduling point a Strategy says who goes on. Time stands still while
-// a thread can run, and leaps to the next deadline when none can. So a run is
-// determined by its choices: the same ones give the same run.
+// a thread can run, and leaps to the next deadline, rounded up to a
+// microsecond, when none can. So a run is determined by its choices: the same
+// ones give the same run.
 //
 // Scheduling points are the calls of the simulated Environment and, through
 // Abseil's link-time extension points, every wait and wake-up of absl::Mutex,

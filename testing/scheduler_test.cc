@@ -228,6 +228,35 @@ TEST(Scheduler, IsUnderWhatTheStandardLibrarySleepsBy) {
   EXPECT_LT(real.Seconds(), 60);
 }
 
+// Abseil counts some from whole microseconds: who waits again for what is left
+// would do so for ever, if the clock stood between two.
+TEST(Scheduler, TimeLimitsBetweenTwoMicrosecondsEnd) {
+  ReplayStrategy dull({});
+  Scheduler scheduler(dull, {});
+  const absl::Time start = absl::Now();
+  absl::Mutex mutex;
+  const bool never = false;
+  for (const absl::Duration odd :
+       {absl::Nanoseconds(1), absl::Nanoseconds(999), absl::Nanoseconds(1001),
+        absl::Nanoseconds(10'000'002), absl::Seconds(1) / 3}) {
+    const absl::Time limit = absl::Now() + odd;
+    int waits = 0;
+    absl::MutexLock lock(&mutex);
+    while (absl::Now() < limit) {
+      ++waits;
+      mutex.AwaitWithTimeout(absl::Condition(&never), limit - absl::Now());
+    }
+    EXPECT_LE(waits, 2) << odd;
+    EXPECT_LT(absl::Now(), limit + absl::Microseconds(1)) << odd;
+  }
+  scheduler.Advance(absl::Nanoseconds(1));
+  timeval now;
+  gettimeofday(&now, nullptr);
+  EXPECT_EQ(absl::TimeFromTimeval(now), absl::Now());
+  EXPECT_EQ(absl::Now(), scheduler.now());
+  EXPECT_GT(absl::Now(), start);
+}
+
 // Abseil cuts time limits to whole nanoseconds, and clocks show no others.
 TEST(Scheduler, TimeLimitsOfLessThanANanosecondEnd) {
   ReplayStrategy dull({});
