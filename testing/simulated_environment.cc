@@ -72,6 +72,7 @@ SimulatedEnvironment::SimulatedEnvironment(Scheduler& scheduler,
   ProcessState test{kTestProcess, 0, "test", 1000};
   processes_.emplace(kTestProcess, std::move(test));
   transcript_.Name(kTestProcess, "test");
+  EnlargeDescriptorTable();
 }
 
 SimulatedEnvironment::~SimulatedEnvironment() {

@@ -175,6 +175,8 @@ class SimulatedEnvironment final : public Environment {
   // Forgets those that nobody has any more.
   void SweepTokens();
 
+  // Has the kernel make the table of descriptors as large as Own() needs it.
+  static void EnlargeDescriptorTable();
   // Notes that this process was given a real descriptor, and may give it
   // another number.
   void Own(FileDescriptor& descriptor);

@@ -8,7 +8,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <fstream>
 #include <functional>
+#include <iostream>
 #include <memory>
 #include <set>
 #include <string>
@@ -444,6 +446,24 @@ TEST(SimulatedProcess, LosesItsRealDescriptorsWhenItIsKilled) {
     char byte;
     EXPECT_EQ(read(reader.get(), &byte, 1), 0);
   });
+}
+
+// In a process that has no large table yet, of an earlier test.
+TEST(SimulatedProcess, FindsRoomForItsDescriptors) {
+  EXPECT_EXIT(
+      {
+        RandomStrategy strategy(0);
+        { const Simulation simulation(strategy, {}); }
+        std::ifstream status("/proc/self/status");
+        std::string word;
+        while (status >> word && word != "FDSize:") {
+        }
+        int size = 0;
+        status >> size;
+        std::cerr << "a table of " << size;
+        _exit(size > 512 ? 0 : 1);
+      },
+      ::testing::ExitedWithCode(0), "a table of ");
 }
 
 TEST(SimulatedSignals, CannotBeOtherThanSignalsWithHandlers) {
