@@ -109,7 +109,9 @@ void ForgetOutput() {
     ForgetOutput();
     killed_threads +=
         Run(options, depth_first ? all : *strategy, work.keep, body, record);
-    if (record.HasFailed()) {
+    const bool failed = record.HasFailed();
+    if (failed &&
+        (work.failure == nullptr || record.HasFailedAs(*work.failure))) {
       record.outcome = Record::Outcome::kFailed;
       FlushOutput();
       _exit(1);
@@ -123,7 +125,7 @@ void ForgetOutput() {
       std::copy_n(path.begin(), record.path_size, record.path.begin());
     }
     // Not if the next one would not know where to go on.
-    if ((killed_threads > kMostKilledThreads ||
+    if ((failed || killed_threads > kMostKilledThreads ||
          (killed_threads > 0 && HasManyDescriptors())) &&
         (!depth_first || all.position().path.size() <= record.path.size())) {
       record.run += work.stride;

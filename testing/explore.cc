@@ -62,6 +62,7 @@ void TakeASimpleOne(ExploreOptions options, absl::FunctionRef<void()> body,
   record.path_size = 0;
   Work work;
   work.options = options;
+  work.failure = &what;
   work.processor = sched_getcpu();
   do {
     worker.Start(work, kMostSimpleRuns, body);
@@ -177,6 +178,22 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
   return failure;
 }
 
+// One for each process that makes runs.
+std::vector<int> ProcessorsFor(Search search, uint64_t runs) {
+  std::vector<int> processors;
+  cpu_set_t allowed;
+  // What is left to try depth first is known to one alone. Fails where there
+  // are more processors than a cpu_set_t has.
+  if (search != Search::kDepthFirst && runs > 1 &&
+      sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
+    for (int i = 0; i < CPU_SETSIZE; ++i) {
+      if (CPU_ISSET(i, &allowed)) processors.push_back(i);
+    }
+  }
+  if (processors.empty()) processors.push_back(sched_getcpu());
+  return processors;
+}
+
 // As FindFailure.
 Exploration MakeRuns(const ExploreOptions& options, int ordinal,
                      absl::FunctionRef<void()> body) {
@@ -210,18 +227,7 @@ Exploration MakeRuns(const ExploreOptions& options, int ordinal,
     length = dull.record().thread_choices;
   }
 
-  std::vector<int> processors = {sched_getcpu()};
-  // What is left to try depth first is known to one alone.
-  if (options.search != Search::kDepthFirst && runs > 1) {
-    cpu_set_t allowed;
-    // Fails where there are more processors than a cpu_set_t has.
-    if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
-      processors.clear();
-      for (int i = 0; i < CPU_SETSIZE; ++i) {
-        if (CPU_ISSET(i, &allowed)) processors.push_back(i);
-      }
-    }
-  }
+  const std::vector<int> processors = ProcessorsFor(options.search, runs);
   // Of several runs that fail the first is reported, so that the same search
   // always has the same result: the others go on until they have come as far.
   uint64_t end = runs;
