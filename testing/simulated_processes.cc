@@ -198,8 +198,8 @@ void SimulatedEnvironment::SweepTokens() {
 void SimulatedEnvironment::EnlargeDescriptorTable() {
   // Once a process has threads, the kernel waits for all of the machine's
   // processors when it does so (expand_fdtable, synchronize_rcu): some 15 ms,
-  // and where one of them stood still it was more than the watchdog allows. A
-  // table does not become smaller again.
+  // and once more than the watchdog allows. A table does not become smaller
+  // again.
   const FileDescriptor last(
       fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, kFirstOfExeced));
 }
