@@ -27,7 +27,7 @@ struct Work {
   uint64_t length = 0;
   // Instead of what the search would do.
   const Deviations* replayed = nullptr;
-  // Runs that fail otherwise than this do not count.
+  // Runs whose assertions fail otherwise than this do not count.
   const std::string* failure = nullptr;
   Keep keep = Keep::kIfItFails;
   int processor = 0;

@@ -182,8 +182,8 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
 std::vector<int> ProcessorsFor(Search search, uint64_t runs) {
   std::vector<int> processors;
   cpu_set_t allowed;
-  // What is left to try depth first is known to one alone. Fails where there
-  // are more processors than a cpu_set_t has.
+  // What is left to try depth first is known to one alone. The call fails where
+  // there are more processors than a cpu_set_t has.
   if (search != Search::kDepthFirst && runs > 1 &&
       sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
     for (int i = 0; i < CPU_SETSIZE; ++i) {
