@@ -16,9 +16,11 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -152,6 +154,10 @@ TEST_F(Misbehaving, DISABLED_ByAListener) {
   ASSERT_THAT(environment().Listen({}), IsOk());
 }
 
+TEST_F(Misbehaving, DISABLED_ByRemovingItsFolder) {
+  std::filesystem::remove_all(directory());
+}
+
 TEST_F(Misbehaving, DISABLED_ByAFile) {
   std::ofstream(absl::StrCat(directory(), "/file")) << "text";
 }
@@ -256,6 +262,19 @@ TEST(Fixture, PassesATestThatComesAfterOneThatMisbehaves) {
   EXPECT_FALSE(outcome.passed);
   EXPECT_THAT(outcome.text, HasSubstr("[  PASSED  ] 2 tests."));
   EXPECT_THAT(outcome.text, HasSubstr(" 2 FAILED TESTS"));
+}
+
+TEST(Fixture, HasAnEmptyFolderForEachTestAndRemovesIt) {
+  const Outcome outcome = OutcomeOf(
+      "Misbehaving.DISABLED_ByRemovingItsFolder:Misbehaving.DISABLED_ByAFile:"
+      "Misbehaving.DISABLED_ByASignal");
+  EXPECT_THAT(outcome.text, HasSubstr(" 3 FAILED TESTS"));
+  const std::vector<std::string_view> parts =
+      absl::StrSplit(outcome.text, "a file is left: ");
+  ASSERT_EQ(parts.size(), 2u) << outcome.text;
+  const std::filesystem::path file(parts[1].substr(0, parts[1].find('\n')));
+  EXPECT_EQ(file.filename(), "file");
+  EXPECT_FALSE(std::filesystem::exists(file.parent_path())) << file;
 }
 
 TEST(Fixture, ShowsWhatWasSaidAndNotThePassword) {

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -31,6 +33,38 @@ namespace ward::testing {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Of this process, for one test after the other: to make one for each, and to
+// remove it, would be a third of what a simulated test takes.
+class Folder {
+ public:
+  static const std::string& OfThisProcess() {
+    static std::optional<Folder> folder;
+    if (!folder.has_value() || !folder->IsUsable()) folder.emplace();
+    return folder->path_;
+  }
+
+  Folder() {
+    if (mkdtemp(path_.data()) == nullptr) std::abort();
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  ~Folder() {
+    std::error_code ignored;
+    if (IsOwn()) fs::remove_all(path_, ignored);
+  }
+
+ private:
+  // Not that of the process which this one was forked from.
+  bool IsOwn() const { return process_ == getpid(); }
+  // Nor one that a test has removed.
+  bool IsUsable() const {
+    return IsOwn() && access(path_.c_str(), R_OK | W_OK | X_OK) == 0;
+  }
+
+  std::string path_ = "/tmp/ward-test-XXXXXX";
+  const pid_t process_ = getpid();
+};
 
 // Names and numbers.
 std::vector<std::string> Threads() {
@@ -100,9 +134,7 @@ void PrepareProcess() {
 
 }  // namespace
 
-LeakCheck::LeakCheck() {
-  directory_ = "/tmp/ward-test-XXXXXX";
-  if (mkdtemp(directory_.data()) == nullptr) std::abort();
+LeakCheck::LeakCheck() : directory_(Folder::OfThisProcess()) {
   // Tests have no other thread at this point.
   // NOLINTBEGIN(concurrency-mt-unsafe)
   for (auto& [name, found] : variables_) {
@@ -129,7 +161,10 @@ LeakCheck::~LeakCheck() {
   // NOLINTEND(concurrency-mt-unsafe)
   KillChildren();
   std::error_code ignored;
-  fs::remove_all(directory_, ignored);
+  for (const fs::directory_entry& entry :
+       fs::directory_iterator(directory_, ignored)) {
+    fs::remove_all(entry, ignored);
+  }
 }
 
 std::vector<std::string> LeakCheck::FindAllButThreads(

@@ -14,18 +14,18 @@ namespace ward::testing {
 
 // From its construction on, private directories of servers appear in
 // directory(), and orphans come to this process. The first one stays so until
-// the process ends (prctl(2), PR_SET_CHILD_SUBREAPER).
+// the process ends (prctl(2), PR_SET_CHILD_SUBREAPER). One at a time.
 class LeakCheck {
  public:
   LeakCheck();
   LeakCheck(const LeakCheck&) = delete;
   LeakCheck& operator=(const LeakCheck&) = delete;
 
-  // Removes directory() with all that is in it, and kills the children that are
-  // left: what the next test finds is its own.
+  // Removes all that is in directory(), and kills the children that are left:
+  // what the next test finds is its own.
   ~LeakCheck();
 
-  // Empty at first; for the test's files, too.
+  // Empty at first; for the test's files, too. Removed when the process ends.
   const std::string& directory() const { return directory_; }
 
   // A line for each descriptor (with what it refers to), child process, file in
@@ -42,7 +42,7 @@ class LeakCheck {
  private:
   static std::string NoOrigin(int /*descriptor*/) { return ""; }
 
-  std::string directory_;
+  const std::string directory_;
   // What says where private directories appear, as it was before.
   std::map<const char*, std::optional<std::string>> variables_ = {
       {"TMPDIR", std::nullopt}, {"XDG_RUNTIME_DIR", std::nullopt}};
