@@ -17,7 +17,7 @@
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
 #include "ward/server/exec_entry.h"
-#include "ward/server/posix_process.h"
+#include "ward/server/posix/process.h"
 
 namespace ward {
 namespace {

@@ -38,7 +38,8 @@ namespace {
 // Numbers that no real descriptor has.
 constexpr int kFirstNumber = 1 << 24;
 
-// As of the real listener, see posix_listener.cc; the kernel lets one more in.
+// As of the real listener, see server/posix/listener.cc; the kernel lets one
+// more in.
 constexpr size_t kQueueLength = 128 + 1;
 
 // As of the real one: what is left of sun_path for a name in a directory that

@@ -1,4 +1,4 @@
-#include "ward/server/posix_process.h"
+#include "ward/server/posix/process.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -338,34 +338,6 @@ void ReseedRandom() {
   srandom(whole);
   seed48(&seed[3]);
   // NOLINTEND(concurrency-mt-unsafe)
-}
-
-absl::Status ForkWithThreadsError(int others) {
-  return MakeError(
-      reason::kForkWithThreads,
-      absl::StrCat(
-          "this process has ", others,
-          others == 1 ? " other thread" : " other threads",
-          "; a fork would copy its locks but not the threads, and the server "
-          "could hang at the first lock it takes (fork(2)). Start the server "
-          "before the threads, or start it by exec of the same binary"));
-}
-
-std::string ProcessExit::ToString() const {
-  switch (kind) {
-    case Kind::kExited:
-      return absl::StrCat("exited with code ", value);
-    case Kind::kSignaled: {
-      const char* const description = sigdescr_np(value);  // No real-time ones.
-      return absl::StrCat("was killed by signal ", value, " (",
-                          description != nullptr ? description : "real-time",
-                          ")");
-    }
-    case Kind::kUnknown:
-      break;
-  }
-  return "ended; how is not known, because this process is not its parent or "
-         "ignores SIGCHLD";
 }
 
 }  // namespace ward

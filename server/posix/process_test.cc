@@ -1,4 +1,4 @@
-#include "ward/server/posix_process.h"
+#include "ward/server/posix/process.h"
 
 #include <fcntl.h>
 #include <signal.h>

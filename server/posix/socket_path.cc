@@ -1,4 +1,4 @@
-#include "ward/server/posix_socket_path.h"
+#include "ward/server/posix/socket_path.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>

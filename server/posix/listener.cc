@@ -1,4 +1,4 @@
-#include "ward/server/posix_listener.h"
+#include "ward/server/posix/listener.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -30,7 +30,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/listener.h"
-#include "ward/server/posix_socket_path.h"
+#include "ward/server/posix/socket_path.h"
 
 namespace ward {
 namespace {

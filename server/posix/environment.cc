@@ -1,3 +1,5 @@
+#include "ward/server/environment.h"
+
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -30,10 +32,9 @@
 #include "ward/channel/socket_transport.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
-#include "ward/server/environment.h"
-#include "ward/server/posix_holders.h"
-#include "ward/server/posix_listener.h"
-#include "ward/server/posix_process.h"
+#include "ward/server/posix/holders.h"
+#include "ward/server/posix/listener.h"
+#include "ward/server/posix/process.h"
 #include "ward/server/signals.h"
 
 namespace ward {

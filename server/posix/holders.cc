@@ -1,4 +1,4 @@
-#include "ward/server/posix_holders.h"
+#include "ward/server/posix/holders.h"
 
 #include <sys/types.h>
 

@@ -1,4 +1,4 @@
-#include "ward/server/posix_listener.h"
+#include "ward/server/posix/listener.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
