@@ -189,17 +189,12 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
   }
   WARD_RETURN_IF_ERROR(CheckName(path));
   const auto taken = names_.find(path);
-  if (taken != names_.end() && !taken->second->shut) {
-    // Whoever asks whether somebody listens there is a client that has gone.
-    if (taken->second->queue.size() < kQueueLength) {
-      const PeerCredentials self{ProcessId(), UserId(), UserId()};
-      auto ends = SimulatedSocket::CreatePair(self, self);
-      ends.first->Close();
-      taken->second->queue.push_back(std::move(ends.second));
-    }
+  // Not even one that has been shut down makes way while a process has it open.
+  if (taken != names_.end() &&
+      !(taken->second->shut && taken->second->holders.empty())) {
     return MakeError(reason::kPathTaken,
                      absl::StrCat("the socket's path \"", path,
-                                  "\" is taken: a server answers there"));
+                                  "\" is taken: a server has it"));
   }
   auto socket = std::make_shared<ListenSocket>();
   socket->path = path;

@@ -39,6 +39,8 @@ namespace {
 // (4096): an honest client would stand behind as many of a flood's silent ones.
 constexpr int kQueueLength = 128;
 
+constexpr mode_t kAllModeBits = 07777;
+
 FileDescriptor OpenReserve() {
   return FileDescriptor(open("/dev/null", O_RDONLY | O_CLOEXEC));
 }
@@ -63,6 +65,19 @@ absl::StatusOr<std::string> MakePrivateDirectory() {
   return absl::UnavailableError(
       absl::StrCat("make a private directory for the server's socket: ", tried,
                    "; set TMPDIR to a directory that this user can write"));
+}
+
+// `path` without links in its directories: under what name else should somebody
+// find it who comes from the root? `path` itself where that cannot be told, or
+// is too long for an address.
+std::string RealName(const std::string& path) {
+  const std::filesystem::path whole(path);
+  std::error_code error;
+  const std::filesystem::path directory =
+      std::filesystem::canonical(whole.parent_path(), error);
+  if (error) return path;
+  std::string name = (directory / whole.filename()).string();
+  return SocketAddress::Fits(name) ? name : path;
 }
 
 class PosixListener final : public Listener {
@@ -91,7 +106,6 @@ class PosixListener final : public Listener {
           absl::StrCat("the name that came for \"", path_,
                        "\" is not that of a socket of user ", user));
     }
-    identity_ = {found.st_dev, found.st_ino};
     name_ = std::move(name);
     socket_ = std::move(socket);
     if (!socket_.is_open()) return absl::OkStatus();
@@ -147,7 +161,7 @@ class PosixListener final : public Listener {
     if (!name_.is_open()) return;
     // Nobody is there to hear of a failure; the directory is private, or the
     // user's own affair.
-    (void)RemoveIfSame(path_, identity_);
+    (void)RemoveIfSame(path_, name_);
     RemoveDirectory();
     name_.Reset();
   }
@@ -177,50 +191,67 @@ class PosixListener final : public Listener {
     return std::make_unique<SocketTransport>(std::move(client));
   }
 
-  // Binds and listens under a name of its own, then links it to the real one:
-  // what appears there listens already, so that nobody takes it for stale, and
-  // link(2) replaces nothing.
+  // The socket is bound to the very name by which it is found, and to no other
+  // before: in /proc/net/unix it has the name that it was bound to for ever,
+  // and what cleans up (systemd-tmpfiles(8), ss(8), lsof(8)) goes by that; on
+  // FUSE a second name of the file would be another file; and some sandboxes
+  // forbid link(2).
   absl::Status Publish(mode_t mode) {
-    WARD_RETURN_IF_ERROR(ClearStaleSocket(path_));
     const std::string attempt = absl::StrCat("listen at \"", path_, "\"");
-    // So that a name that is too long is reported as the user's, not as ours.
+    // So that a name that is too long is reported as the user's.
     WARD_RETURN_IF_ERROR(SocketAddress::Of(path_).status());
-    const std::string first_name = absl::StrCat(path_, ".", getpid());
-    WARD_ASSIGN_OR_RETURN(const SocketAddress address,
-                          SocketAddress::Of(first_name));
+    const std::string name = RealName(path_);
+    // It cannot be in /proc/net/unix: this bit tells those who clean up that
+    // the file is in use (XDG Base Directory Specification, tmpfiles.d(5)).
+    if (!SocketAddress::Fits(name)) mode |= S_ISVTX;
+    WARD_ASSIGN_OR_RETURN(const SocketAddress address, SocketAddress::Of(name));
     socket_.Reset(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (!socket_.is_open()) return SystemError(errno, "create a socket");
     // bind(2) gives the name the socket's own mode, less the umask.
-    if (fchmod(socket_.get(), mode) != 0 ||
-        bind(socket_.get(), address.get(), address.size()) != 0) {
+    if (fchmod(socket_.get(), mode) != 0) return SystemError(errno, attempt);
+    WARD_RETURN_IF_ERROR(Bind(address, attempt));
+    absl::Status status = FinishListening(mode, attempt);
+    // Nobody replaces a socket that is bound.
+    if (!status.ok()) unlink(path_.c_str());
+    return status;
+  }
+
+  absl::Status Bind(const SocketAddress& address, const std::string& attempt) {
+    if (bind(socket_.get(), address.get(), address.size()) == 0) {
+      return absl::OkStatus();
+    }
+    if (errno != EADDRINUSE) return SystemError(errno, attempt);
+    WARD_RETURN_IF_ERROR(ClearStaleSocket(path_));
+    if (bind(socket_.get(), address.get(), address.size()) == 0) {
+      return absl::OkStatus();
+    }
+    if (errno != EADDRINUSE) return SystemError(errno, attempt);
+    return MakeError(reason::kPathTaken,
+                     absl::StrCat("the socket's path \"", path_,
+                                  "\" was taken just now by another server; "
+                                  "choose another path"));
+  }
+
+  // Nobody can connect before listen(2): the mode is right by then.
+  absl::Status FinishListening(mode_t mode, const std::string& attempt) {
+    // For RemovePath, which must not mistake a successor for this socket.
+    name_.Reset(open(path_.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    struct stat found;
+    if (!name_.is_open() || fstat(name_.get(), &found) != 0) {
       return SystemError(errno, attempt);
     }
-    absl::Status status;
-    struct stat bound;
-    if (chmod(first_name.c_str(), mode) != 0 ||
-        listen(socket_.get(), kQueueLength) != 0 ||
-        stat(first_name.c_str(), &bound) != 0 ||
-        link(first_name.c_str(), path_.c_str()) != 0) {
-      status = errno == EEXIST
-                   ? MakeError(reason::kPathTaken,
-                               absl::StrCat("the socket's path \"", path_,
-                                            "\" was taken just now by another "
-                                            "server; choose another path"))
-                   : SystemError(errno, attempt);
+    // By the descriptor: a path could lead to another file by now.
+    const std::string file = absl::StrCat("/proc/self/fd/", name_.get());
+    if ((found.st_mode & kAllModeBits) != mode &&
+        chmod(file.c_str(), mode) != 0) {
+      return SystemError(errno, attempt);
     }
-    unlink(first_name.c_str());
-    WARD_RETURN_IF_ERROR(status);
-    identity_ = {bound.st_dev, bound.st_ino};
-    // Keeps the inode's number from being reused after the socket is closed,
-    // so that RemovePath cannot mistake a successor for this socket.
-    name_.Reset(open(path_.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    if (listen(socket_.get(), kQueueLength) != 0) {
+      return SystemError(errno, attempt);
+    }
     absl::MutexLock lock(&mutex_);
     reserve_ = OpenReserve();
-    if (!name_.is_open() || !reserve_.is_open()) {
-      status = SystemError(errno, attempt);
-      unlink(path_.c_str());
-    }
-    return status;
+    return reserve_.is_open() ? absl::OkStatus() : SystemError(errno, attempt);
   }
 
   // With a full table accept4(2) fails while the client stays in the queue: an
@@ -256,7 +287,6 @@ class PosixListener final : public Listener {
   const std::string private_directory_;  // Empty if the user chose the path.
   FileDescriptor socket_;
   FileDescriptor name_;
-  FileIdentity identity_;
   mutable absl::Mutex mutex_;
   FileDescriptor reserve_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> reserve_used_{false};

@@ -3,19 +3,29 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
+#include <cerrno>
+#include <cstddef>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
@@ -24,6 +34,7 @@
 #include "ward/channel/posix_wait.h"
 #include "ward/channel/transport.h"
 #include "ward/server/listener.h"
+#include "ward/server/posix/deny_for_test.h"
 
 namespace ward {
 namespace {
@@ -113,6 +124,168 @@ TEST(PosixListener, GivesTheNameTheModeAskedForWhateverTheUmask) {
   umask(umask_before);
   EXPECT_EQ(ModeOf(wide->path()), 0666);
   EXPECT_EQ(ModeOf(narrow->path()), 0600);
+}
+
+// The name that /proc/net/unix has for the socket that is the file `path`; the
+// kernel tells of its number on other occasions.
+std::string KernelsNameFor(const Listener& listener) {
+  struct stat found;
+  EXPECT_EQ(fstat(listener.descriptor(), &found), 0);
+  std::ifstream sockets("/proc/net/unix");
+  std::string line;
+  std::getline(sockets, line);
+  // Num RefCount Protocol Flags Type St Inode Path
+  while (std::getline(sockets, line)) {
+    const std::vector<std::string> parts =
+        absl::StrSplit(line, absl::MaxSplits(' ', 7), absl::SkipEmpty());
+    if (parts.size() == 8 && parts[6] == std::to_string(found.st_ino)) {
+      return parts[7];
+    }
+  }
+  return "no line";
+}
+
+TEST(PosixListener, IsKnownToTheKernelByItsPath) {
+  const TemporaryDirectory directory;
+  std::string longest = directory.Path("");
+  longest += std::string(107 - longest.size(), 'l');
+  for (const std::string& path : {directory.Path("socket"), longest}) {
+    const auto listener = Listen({path});
+    EXPECT_EQ(KernelsNameFor(*listener), path);
+    EXPECT_EQ(ModeOf(path), 0600);
+    listener->RemovePath();
+  }
+  const auto own = Listen({});
+  EXPECT_EQ(KernelsNameFor(*own), own->path());
+  own->RemovePath();
+}
+
+TEST(PosixListener, IsKnownToTheKernelByThePathThatWhoCleansUpTakes) {
+  const TemporaryDirectory directory;
+  std::filesystem::create_directory(directory.Path("real"));
+  std::filesystem::create_symlink(directory.Path("real"),
+                                  directory.Path("link"));
+  const auto listener = Listen({directory.Path("link/.//../real/./socket")});
+  EXPECT_EQ(KernelsNameFor(*listener), directory.Path("real/socket"));
+  listener->RemovePath();
+  EXPECT_TRUE(std::filesystem::is_empty(directory.Path("real")));
+}
+
+// tmpfiles.d(5) and the XDG Base Directory Specification: the sticky bit.
+TEST(PosixListener, SaysThatItIsInUseWhereTheKernelHasNoRoomForItsPath) {
+  const TemporaryDirectory directory;
+  const std::string deep = directory.Path(std::string(100, 'd'));
+  std::filesystem::create_directory(deep);
+  const mode_t umask_before = umask(0077);
+  const auto listener = Listen({deep + "/socket", 0660});
+  umask(umask_before);
+  EXPECT_EQ(ModeOf(deep + "/socket"), 01660);
+  EXPECT_TRUE(PosixConnect(deep + "/socket", absl::InfiniteFuture()).ok());
+  listener->RemovePath();
+  EXPECT_TRUE(std::filesystem::is_empty(deep));
+}
+
+// What `body` returns in a process of its own.
+int InChild(absl::FunctionRef<int()> body) {
+  const pid_t child = fork();
+  if (child == 0) _exit(body());
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+TEST(PosixListener, NeedsNoOtherNameThanItsOwn) {
+  const TemporaryDirectory directory;
+  const std::string path = directory.Path("socket");
+  { const auto dead = Listen({path}); }
+  EXPECT_EQ(
+      InChild([&] {
+        // Left by a process of the same number, as in a container.
+        std::filesystem::create_directory(absl::StrCat(path, ".", getpid()));
+        DenyCalls(
+            {SYS_link, SYS_linkat, SYS_rename, SYS_renameat, SYS_renameat2},
+            EPERM);
+        const auto listener = PosixListen({path});
+        if (!listener.ok()) return 1;
+        if (!PosixConnect(path, absl::InfiniteFuture()).ok()) return 2;
+        if (!(*listener)->Accept().ok()) return 3;
+        (*listener)->RemovePath();
+        return std::filesystem::exists(path) ? 4 : 0;
+      }),
+      0);
+}
+
+// What became of a start.
+enum Outcome { kOther, kWon, kTaken };
+
+// Starts in four processes at the same moment, at `path`, where `names` of this
+// process's own, dead all, are removed meanwhile; returns how many were which.
+// A winner lives until all have tried, and tells whether it is reached.
+std::map<Outcome, int> FourAtOnce(const std::string& path, Listener* dead) {
+  std::array<int, 2> go;
+  std::array<int, 2> end;
+  EXPECT_EQ(pipe(go.data()), 0);
+  EXPECT_EQ(pipe(end.data()), 0);
+  std::array<FileDescriptor, 4> results;
+  std::array<pid_t, 4> children;
+  for (size_t i = 0; i < children.size(); ++i) {
+    std::array<int, 2> result;
+    EXPECT_EQ(pipe(result.data()), 0);
+    children[i] = fork();
+    if (children[i] == 0) {
+      close(go[1]);
+      close(end[1]);
+      char byte;
+      (void)!read(go[0], &byte, 1);
+      const auto listener = PosixListen({path});
+      byte = static_cast<char>(
+          listener.ok()                                      ? kWon
+          : HasReason(listener.status(), reason::kPathTaken) ? kTaken
+                                                             : kOther);
+      (void)!write(result[1], &byte, 1);
+      (void)!read(end[0], &byte, 1);
+      _exit(0);
+    }
+    close(result[1]);
+    results[i].Reset(result[0]);
+  }
+  close(go[1]);
+  if (dead != nullptr) dead->RemovePath();
+  std::map<Outcome, int> outcomes;
+  for (const FileDescriptor& result : results) {
+    char byte = kOther;
+    EXPECT_EQ(read(result.get(), &byte, 1), 1);
+    ++outcomes[static_cast<Outcome>(byte)];
+  }
+  EXPECT_TRUE(PosixConnect(path, absl::InfiniteFuture()).ok())
+      << "the one that has won is not reached";
+  close(end[1]);
+  for (const pid_t child : children) waitpid(child, nullptr, 0);
+  close(go[0]);
+  close(end[0]);
+  return outcomes;
+}
+
+TEST(PosixListener, OfFourThatStartAtOnceOneWins) {
+  const TemporaryDirectory directory;
+  const std::string path = directory.Path("socket");
+  const std::map<Outcome, int> expected = {{kWon, 1}, {kTaken, 3}};
+  for (int round = 0; round < 60; ++round) {
+    SCOPED_TRACE(round);
+    std::unique_ptr<Listener> dead;
+    switch (round % 3) {
+      case 0:  // Nothing is there.
+        unlink(path.c_str());
+        break;
+      case 1:  // A dead server's socket: the last round's.
+        break;
+      case 2:  // The same, whose owner is about to clean up after it.
+        unlink(path.c_str());
+        dead = Listen({path});
+        dead->Close();
+    }
+    ASSERT_EQ(FourAtOnce(path, dead.get()), expected);
+  }
 }
 
 TEST(PosixListener, LeavesNoSecondNameBehind) {

@@ -8,20 +8,26 @@
 #include <sys/un.h>
 
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "ward/channel/file_descriptor.h"
 
 namespace ward {
 
 // The address of a path of any length. sun_path holds 107 bytes (unix(7));
 // longer paths go through /proc/self/fd/<directory>, which stays open as long
-// as this object.
+// as this object; /proc/net/unix then shows "/proc/self/fd/7/name", which says
+// nothing to anybody.
 class SocketAddress {
  public:
   // kPathTooLong if even the file name does not fit.
   static absl::StatusOr<SocketAddress> Of(const std::string& path);
+
+  // Whether the address is `path` itself.
+  static bool Fits(const std::string& path);
 
   const sockaddr* get() const {
     return reinterpret_cast<const sockaddr*>(&address_);
@@ -33,22 +39,46 @@ class SocketAddress {
   sockaddr_un address_{};
 };
 
-// Which file a name stood for, to tell it from a successor of the same name.
-struct FileIdentity {
-  dev_t device = 0;
-  ino_t inode = 0;
+// Whether `path` leads to the very file that `file` is open for (O_PATH). Open,
+// it keeps its inode's number from a successor; on FUSE it does not, but has no
+// name any more there when a successor has its.
+bool LeadsTo(const std::string& path, const FileDescriptor& file);
+
+// Keeps others of ward's processes from removing names in one directory, by
+// flock(2) on the directory itself; dropped when destroyed. A process that
+// holds it between its look at a name and its unlink(2) removes what it has
+// seen. systemd-tmpfiles(8) takes the same lock.
+class DirectoryLock {
+ public:
+  // Of the directory of `path`. Waits for `limit`, then kTimedOut: whoever may
+  // read a directory may lock it for ever. A lock of nothing where nobody can
+  // have one: the directory cannot be read, or its file system locks no
+  // directories (NFS).
+  static absl::StatusOr<DirectoryLock> Take(const std::string& path,
+                                            absl::Duration limit);
+
+  DirectoryLock(DirectoryLock&&) = default;
+  DirectoryLock& operator=(DirectoryLock&&) = delete;
+  ~DirectoryLock();
+
+ private:
+  explicit DirectoryLock(FileDescriptor directory)
+      : directory_(std::move(directory)) {}
+
+  FileDescriptor directory_;
 };
 
-// Unlinks `path` if it still is the file `identity`, and leaves it alone
-// otherwise. The file is moved aside and looked at before it is removed:
-// between a look and an unlink(2) at the same name, another server could have
-// put its own socket there. The caller holds the file open or bound, so that
-// its inode cannot be reused.
-absl::Status RemoveIfSame(const std::string& path, FileIdentity identity);
+// Unlinks `path` if it leads to `file`, and leaves it alone otherwise. Waits a
+// second at most for the DirectoryLock, and goes on without: what has taken the
+// name of a server that lives knows nothing of that lock.
+absl::Status RemoveIfSame(const std::string& path, const FileDescriptor& file);
 
-// Makes way at `path`: nothing there, or a socket that refuses connections,
-// which is removed. kPathTaken otherwise.
-absl::Status ClearStaleSocket(const std::string& path);
+// Makes way at `path`: nothing there, or a socket that no process has open any
+// more, which is removed. kPathTaken otherwise, for a socket that is bound and
+// does not listen yet, too. kTimedOut when there is a dead socket, and another
+// process holds the DirectoryLock for as long as `limit`.
+absl::Status ClearStaleSocket(const std::string& path,
+                              absl::Duration limit = absl::Seconds(10));
 
 }  // namespace ward
 

@@ -1,8 +1,12 @@
 #include "ward/server/posix/socket_path.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
@@ -48,10 +53,10 @@ class SocketPathTest : public ::testing::Test {
     return bound;
   }
 
-  static FileIdentity IdentityOf(const std::string& path) {
-    struct stat found;
-    EXPECT_EQ(lstat(path.c_str(), &found), 0);
-    return {found.st_dev, found.st_ino};
+  static FileDescriptor NameOf(const std::string& path) {
+    FileDescriptor name(open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    EXPECT_TRUE(name.is_open());
+    return name;
   }
 
   std::string directory_;
@@ -93,19 +98,21 @@ TEST_F(SocketPathTest, EmptyAndNulPathsAreRefused) {
 
 TEST_F(SocketPathTest, RemovesTheFileItWasToldOf) {
   const FileDescriptor server = Bind(Path("s"), true);
-  EXPECT_TRUE(RemoveIfSame(Path("s"), IdentityOf(Path("s"))).ok());
+  const FileDescriptor name = NameOf(Path("s"));
+  EXPECT_TRUE(RemoveIfSame(Path("s"), name).ok());
   EXPECT_TRUE(std::filesystem::is_empty(directory_));
-  EXPECT_TRUE(RemoveIfSame(Path("s"), {1, 1}).ok()) << "nothing there is fine";
+  EXPECT_TRUE(RemoveIfSame(Path("s"), name).ok()) << "nothing there is fine";
 }
 
 TEST_F(SocketPathTest, LeavesASuccessorAlone) {
   const FileDescriptor old = Bind(Path("s"), true);
-  const FileIdentity identity = IdentityOf(Path("s"));
+  const FileDescriptor name = NameOf(Path("s"));
   ASSERT_EQ(unlink(Path("s").c_str()), 0);
   const FileDescriptor successor = Bind(Path("s"), true);
-  const FileIdentity after = IdentityOf(Path("s"));
-  EXPECT_TRUE(RemoveIfSame(Path("s"), identity).ok());
-  EXPECT_EQ(IdentityOf(Path("s")).inode, after.inode);
+  const FileDescriptor after = NameOf(Path("s"));
+  EXPECT_TRUE(RemoveIfSame(Path("s"), name).ok());
+  EXPECT_TRUE(LeadsTo(Path("s"), after));
+  EXPECT_FALSE(LeadsTo(Path("s"), name));
 }
 
 TEST_F(SocketPathTest, AStaleSocketMakesWay) {
@@ -132,6 +139,60 @@ TEST_F(SocketPathTest, ADatagramSocketStays) {
   ASSERT_EQ(bind(bound.get(), address->get(), address->size()), 0);
   EXPECT_TRUE(HasReason(ClearStaleSocket(Path("s")), reason::kPathTaken));
   EXPECT_TRUE(std::filesystem::exists(Path("s")));
+}
+
+TEST_F(SocketPathTest, ASocketThatDoesNotListenYetStays) {
+  const FileDescriptor bound = Bind(Path("s"), false);
+  const absl::Status status = ClearStaleSocket(Path("s"));
+  EXPECT_TRUE(HasReason(status, reason::kPathTaken)) << status;
+  EXPECT_TRUE(std::filesystem::exists(Path("s")));
+}
+
+TEST_F(SocketPathTest, AskingTakesNoPlaceInALiveSocketsQueue) {
+  const FileDescriptor live = Bind(Path("s"), true);
+  EXPECT_TRUE(HasReason(ClearStaleSocket(Path("s")), reason::kPathTaken));
+  pollfd queue{live.get(), POLLIN, 0};
+  EXPECT_EQ(poll(&queue, 1, 0), 0);
+}
+
+TEST_F(SocketPathTest, ADirectoryThatSomebodyKeepsLockedHangsNobody) {
+  FileDescriptor hostile(
+      open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  ASSERT_EQ(flock(hostile.get(), LOCK_EX), 0);
+  const FileDescriptor live = Bind(Path("live"), true);
+  Bind(Path("dead"), true).Reset();
+  // What lives is seen without the lock.
+  EXPECT_TRUE(HasReason(ClearStaleSocket(Path("live")), reason::kPathTaken));
+  const absl::Status status =
+      ClearStaleSocket(Path("dead"), absl::Milliseconds(50));
+  EXPECT_TRUE(HasReason(status, reason::kTimedOut)) << status;
+  EXPECT_TRUE(absl::StrContains(status.message(), Path("dead"))) << status;
+  EXPECT_TRUE(absl::StrContains(status.message(), "lslocks")) << status;
+  EXPECT_TRUE(std::filesystem::exists(Path("dead")));
+  // A server that quits takes its own name with it all the same.
+  EXPECT_TRUE(RemoveIfSame(Path("live"), NameOf(Path("live"))).ok());
+  EXPECT_FALSE(std::filesystem::exists(Path("live")));
+  hostile.Reset();
+  EXPECT_TRUE(ClearStaleSocket(Path("dead")).ok());
+  EXPECT_FALSE(std::filesystem::exists(Path("dead")));
+}
+
+TEST_F(SocketPathTest, ALockEndsThoughAForkedProcessHasItsDescriptor) {
+  pid_t child;
+  {
+    const auto lock = DirectoryLock::Take(Path("s"), absl::ZeroDuration());
+    ASSERT_TRUE(lock.ok()) << lock.status();
+    const auto second = DirectoryLock::Take(Path("s"), absl::ZeroDuration());
+    EXPECT_TRUE(HasReason(second.status(), reason::kTimedOut));
+    child = fork();
+    if (child == 0) {
+      pause();
+      _exit(0);
+    }
+  }
+  EXPECT_TRUE(DirectoryLock::Take(Path("s"), absl::ZeroDuration()).ok());
+  kill(child, SIGKILL);
+  EXPECT_EQ(waitpid(child, nullptr, 0), child);
 }
 
 TEST_F(SocketPathTest, FilesDirectoriesAndLinksStay) {
