@@ -4,8 +4,6 @@
 #define WARD_CHANNEL_FRAME_READER_H_
 
 #include <cstddef>
-#include <memory>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -13,32 +11,28 @@
 #include "absl/time/time.h"
 #include "ward/channel/channel_limits.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/channel/frame.h"
+#include "ward/channel/receive_buffer.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/transport.h"
 
 namespace ward {
 
-namespace proto {
-class Frame;
-}  // namespace proto
-
-// Believes nothing: a frame's size is checked before it is buffered, its number
-// of parts before it is parsed, its descriptors against what came. Not
+// Believes nothing: a frame's size is checked before it is buffered, its form
+// before anything of it is stored, its descriptors against what came. Not
 // thread-safe.
 class FrameReader {
  public:
-  FrameReader();
-  FrameReader(FrameReader&&) noexcept;
-  FrameReader& operator=(FrameReader&&) noexcept;
-  ~FrameReader();
-
   // Receives the next frame into frame(), and its descriptors.
   //
   // kEndOfStream between two frames; kDescriptorsTruncated, kTooManyDescriptors
   // (the frame is lost, the stream is in step); kTimedOut (what has come is
   // kept, and the next call goes on with it). After kConnectionLost,
-  // kMalformedFrame, kFrameTooLarge and kInvalidPassword the same is returned
-  // for ever.
+  // kMalformedFrame, kFrameTooLarge, kInvalidPassword and a first frame that is
+  // an error (kUnexpectedFrame) the same is returned for ever.
+  //
+  // `limits` are this frame's alone. What comes in with it of the next one is
+  // kept for that one's, descriptors included.
   absl::Status Read(Transport& transport, size_t max_bytes,
                     const ChannelLimits& limits, absl::Time deadline,
                     std::vector<FileDescriptor>& descriptors);
@@ -48,10 +42,20 @@ class FrameReader {
   // password is expected.
   bool ReadError(Transport& transport, const ChannelLimits& limits);
 
-  proto::Frame& frame() { return *frame_; }
+  // Borrows this reader's buffer, until the next call of a member.
+  const Frame& frame() const { return frame_; }
+
+  // frame() is not needed any more: the memory of a large one is given back.
+  void Release() { buffer_.Release(); }
+
+  // Whether the peer's end has been reached, between two frames or inside one.
+  bool ended() const { return ended_; }
 
   // Refuses the first frame unless it carries `password` (borrowed until then).
-  void ExpectPassword(const Secret& password) { expected_ = &password; }
+  void ExpectPassword(const Secret& password) {
+    expected_ = &password;
+    buffer_.set_secret(true);
+  }
   const Secret* expected_password() const { return expected_; }
 
  private:
@@ -66,30 +70,26 @@ class FrameReader {
                                     absl::Time deadline);
   absl::StatusOr<Extent> ReadHeader(size_t max_bytes);
   absl::Status ReceiveMore(Transport& transport, size_t frame_bytes,
-                           const ChannelLimits& limits, absl::Time deadline);
-  // Makes room for at least one more byte of a frame of `frame_bytes`.
-  void Reserve(size_t frame_bytes);
+                           absl::Time deadline);
+  // For a frame that is not whole, or has nothing after it: what came belongs
+  // to it. Keeps no more of that than it may have.
+  absl::Status BoundArrivals(const ChannelLimits& limits);
   absl::Status Parse(Extent extent, const ChannelLimits& limits);
-  void Consume(Extent extent);
   absl::Status CheckPassword();
   absl::Status ClaimDescriptors(const ChannelLimits& limits,
                                 std::vector<FileDescriptor>& descriptors);
   absl::Status Failed(const absl::Status& status);
 
-  // Kept, so that a long conversation does not allocate.
-  std::unique_ptr<proto::Frame> frame_;
+  Frame frame_;
 
-  // Bytes received and not yet read: buffer_[begin_, end_).
-  std::unique_ptr<char[]> buffer_;
-  size_t capacity_ = 0;
-  size_t begin_ = 0;
-  size_t end_ = 0;
-  size_t last_frame_bytes_ = 0;
+  ReceiveBuffer buffer_;
 
   // The descriptors of one sendmsg(2), which the kernel never mixes with those
   // of another (unix(7)). Kept apart, so that of two frames in the buffer
   // neither is given the other's when some were lost.
   struct Arrival {
+    // How many came, and those of them that are kept.
+    size_t count = 0;
     std::vector<FileDescriptor> descriptors;
     bool truncated = false;
   };
@@ -97,6 +97,7 @@ class FrameReader {
   std::vector<Arrival> arrivals_;
 
   const Secret* expected_ = nullptr;
+  bool ended_ = false;
   absl::Status status_;
 };
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 
@@ -12,76 +11,64 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "ward/channel/channel_limits.h"
 #include "ward/channel/error.h"
+#include "ward/channel/frame.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
-#include "ward/proto/frame.pb.h"
 
 namespace ward {
 namespace {
 
-using ::google::protobuf::io::CodedOutputStream;
-using ::google::protobuf::io::StringOutputStream;
-
 // Scratch space over this is given back after use.
 constexpr size_t kKeptBytes = size_t{64} << 10;
 
-}  // namespace
+// Smaller pieces are copied together, for one system call; larger ones are sent
+// alone, and as they are. A socket holds less, so that they wait anyway.
+constexpr size_t kLargePiece = size_t{256} << 10;
 
-FrameWriter::FrameWriter() = default;
-FrameWriter::FrameWriter(FrameWriter&&) noexcept = default;
-FrameWriter& FrameWriter::operator=(FrameWriter&&) noexcept = default;
-FrameWriter::~FrameWriter() = default;
-
-proto::Frame& FrameWriter::NewFrame() {
-  // None at first, after a move, and after a large one.
-  if (frame_ == nullptr) frame_ = std::make_unique<proto::Frame>();
-  frame_->Clear();
-  return *frame_;
+size_t VarintSize(uint64_t value) {
+  size_t size = 1;
+  for (; value >= 0x80; value >>= 7) ++size;
+  return size;
 }
 
-absl::Status FrameWriter::Send(Transport& transport,
-                               absl::Span<const int> descriptors,
-                               const ChannelLimits& limits,
-                               absl::Time deadline) {
-  WARD_RETURN_IF_ERROR(status_);
-  frame_->set_descriptors(static_cast<uint32_t>(descriptors.size()));
-  const bool has_password = to_present_ != nullptr;
-  if (has_password) {
-    // set_password() would copy it once more, and free that unwiped.
-    frame_->mutable_password()->assign(to_present_->Expose());
+// What a field of `size` bytes takes; all tags of ours have one byte.
+size_t FieldSize(size_t size) { return 1 + VarintSize(size) + size; }
+
+size_t ArraySize(const Frame& frame) {
+  size_t size = 0;
+  for (const std::string_view part : frame.parts) {
+    size += FieldSize(part.size());
   }
-  const size_t size = frame_->ByteSizeLong();
-  absl::Status status = Check(size, descriptors, limits);
-  if (status.ok()) {
-    bytes_.clear();
-    // Reserved at once: a string that grows would leave unwiped copies behind.
-    bytes_.reserve(size + CodedOutputStream::VarintSize64(size));
-    {
-      StringOutputStream stream(&bytes_);
-      CodedOutputStream coded(&stream);
-      coded.WriteVarint64(size);
-      frame_->SerializeWithCachedSizes(&coded);
-    }
-    status = SendBytes(transport, bytes_, descriptors, deadline);
-  }
-  if (has_password) {
-    Wipe(frame_->mutable_password()->data(), frame_->password().size());
-    Wipe(bytes_.data(), bytes_.size());
-  }
-  if (bytes_.capacity() > kKeptBytes) {
-    bytes_ = std::string();
-    frame_.reset();
-  }
-  return status;
+  return size;
 }
 
-absl::Status FrameWriter::Check(size_t size, absl::Span<const int> descriptors,
-                                const ChannelLimits& limits) const {
+// Fields of an error that are zero or empty are left out.
+size_t ErrorSize(const Frame::Error& error) {
+  size_t size = 0;
+  if (error.code != 0) size += 1 + VarintSize(error.code);
+  if (!error.reason.empty()) size += FieldSize(error.reason.size());
+  if (!error.text.empty()) size += FieldSize(error.text.size());
+  return size;
+}
+
+size_t ContentSize(const Frame& frame) {
+  switch (frame.content) {
+    case Frame::Content::kArray:
+      return ArraySize(frame);
+    case Frame::Content::kScalar:
+      return frame.scalar.size();
+    case Frame::Content::kError:
+      return ErrorSize(frame.error);
+  }
+  return 0;
+}
+
+absl::Status Check(const Frame& frame, size_t size,
+                   absl::Span<const int> descriptors,
+                   const ChannelLimits& limits) {
   if (descriptors.size() > limits.max_descriptors) {
     return MakeError(
         reason::kTooManyDescriptors,
@@ -94,11 +81,10 @@ absl::Status FrameWriter::Check(size_t size, absl::Span<const int> descriptors,
     return MakeError(reason::kInvalidArguments,
                      "a descriptor to send is closed already");
   }
-  const auto parts = static_cast<size_t>(frame_->array().part_size());
-  if (parts > limits.max_parts) {
+  if (frame.parts.size() > limits.max_parts) {
     return MakeError(reason::kFrameTooLarge,
                      absl::StrCat("a message has at most ", limits.max_parts,
-                                  " parts, not ", parts));
+                                  " parts, not ", frame.parts.size()));
   }
   if (size > limits.max_frame_bytes) {
     return MakeError(
@@ -111,29 +97,148 @@ absl::Status FrameWriter::Check(size_t size, absl::Span<const int> descriptors,
   return absl::OkStatus();
 }
 
-absl::Status FrameWriter::SendBytes(Transport& transport,
-                                    std::string_view bytes,
-                                    absl::Span<const int> descriptors,
-                                    absl::Time deadline) {
-  bool begun = false;
-  while (true) {
-    const absl::StatusOr<size_t> sent =
-        transport.Send(bytes, descriptors, deadline);
-    absl::Status status = sent.status();
-    if (sent.ok() && *sent > 0) {
-      begun = true;
-      bytes.remove_prefix(*sent);
-      descriptors = {};
-      to_present_ = nullptr;
-    }
-    if (bytes.empty()) return absl::OkStatus();
-    // A peer that always makes room for one byte more gets no more time.
-    if (sent.ok() && *sent > 0) status = transport.CheckTime(deadline);
-    if (status.ok()) continue;
-    // With nothing sent yet the stream is in step, and may be used again.
-    if (begun || HasReason(status, reason::kConnectionLost)) status_ = status;
-    return status;
+// One frame on its way out, piece by piece; the first error is kept.
+class Sending {
+ public:
+  // `size`: of all pieces. `secret`: of `pending`, which is scratch space,
+  // nothing may be left behind. So it does not grow beyond what is reserved:
+  // almost a large piece, a tag and a length, and almost another one.
+  Sending(Transport& transport, absl::Span<const int> descriptors,
+          absl::Time deadline, size_t size, bool secret, std::string& pending)
+      : transport_(transport),
+        descriptors_(descriptors),
+        deadline_(deadline),
+        size_(size),
+        secret_(secret),
+        pending_(pending) {
+    pending_.reserve(std::min(size, 2 * kLargePiece + 1 + kMaxVarintBytes));
   }
+
+  void AddVarint(uint64_t value) {
+    for (; value >= 0x80; value >>= 7) {
+      pending_.push_back(static_cast<char>(value | 0x80));
+    }
+    pending_.push_back(static_cast<char>(value));
+  }
+
+  void AddTag(uint32_t field, WireType type) {
+    pending_.push_back(static_cast<char>(field << 3 | type));
+  }
+
+  void AddField(uint32_t field, std::string_view bytes) {
+    AddTag(field, kBytesType);
+    AddVarint(bytes.size());
+    if (bytes.size() >= kLargePiece) {
+      Flush();
+      Send(bytes);
+    } else {
+      pending_.append(bytes);
+      if (pending_.size() >= kLargePiece) Flush();
+    }
+  }
+
+  void Flush() {
+    Send(pending_);
+    if (secret_) Wipe(pending_.data(), pending_.size());
+    pending_.clear();
+  }
+
+  // Whether anything has left.
+  bool begun() const { return sent_ > 0; }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  void Send(std::string_view bytes) {
+    while (status_.ok() && !bytes.empty()) {
+      const absl::StatusOr<size_t> sent =
+          transport_.Send(bytes, descriptors_, deadline_);
+      status_ = sent.status();
+      if (sent.ok() && *sent > 0) {
+        sent_ += *sent;
+        bytes.remove_prefix(*sent);
+        descriptors_ = {};
+        if (sent_ == size_) return;
+        // A peer that always makes room for one byte more gets no more time.
+        status_ = transport_.CheckTime(deadline_);
+      }
+      if (begun() && HasReason(status_, reason::kTimedOut)) {
+        status_ = MakeError(
+            reason::kTimedOut,
+            absl::StrCat("in time the peer made room for only ", sent_,
+                         " of the ", size_, " bytes of a message"));
+      }
+    }
+  }
+
+  Transport& transport_;
+  absl::Span<const int> descriptors_;
+  const absl::Time deadline_;
+  const size_t size_;
+  const bool secret_;
+  std::string& pending_;
+  size_t sent_ = 0;
+  absl::Status status_;
+};
+
+void AddContent(const Frame& frame, size_t content, Sending& out) {
+  switch (frame.content) {
+    case Frame::Content::kArray:
+      out.AddTag(kArrayField, kBytesType);
+      out.AddVarint(content);
+      for (const std::string_view part : frame.parts) {
+        out.AddField(kPartField, part);
+      }
+      break;
+    case Frame::Content::kScalar:
+      out.AddField(kScalarField, frame.scalar);
+      break;
+    case Frame::Content::kError: {
+      const Frame::Error& error = frame.error;
+      out.AddTag(kErrorField, kBytesType);
+      out.AddVarint(content);
+      if (error.code != 0) {
+        out.AddTag(kCodeField, kVarintType);
+        out.AddVarint(error.code);
+      }
+      if (!error.reason.empty()) out.AddField(kReasonField, error.reason);
+      if (!error.text.empty()) out.AddField(kTextField, error.text);
+      break;
+    }
+  }
+}
+
+}  // namespace
+
+absl::Status FrameWriter::Send(Transport& transport, const Frame& frame,
+                               absl::Span<const int> descriptors,
+                               const ChannelLimits& limits,
+                               absl::Time deadline) {
+  WARD_RETURN_IF_ERROR(status_);
+  const size_t content = ContentSize(frame);
+  size_t size = FieldSize(content);
+  if (!descriptors.empty()) size += 1 + VarintSize(descriptors.size());
+  const bool has_password = to_present_ != nullptr;
+  if (has_password) size += FieldSize(to_present_->Expose().size());
+  WARD_RETURN_IF_ERROR(Check(frame, size, descriptors, limits));
+
+  Sending out(transport, descriptors, deadline, VarintSize(size) + size,
+              has_password, bytes_);
+  out.AddVarint(size);
+  if (!descriptors.empty()) {
+    out.AddTag(kDescriptorsField, kVarintType);
+    out.AddVarint(descriptors.size());
+  }
+  if (has_password) out.AddField(kPasswordField, to_present_->Expose());
+  AddContent(frame, content, out);
+  out.Flush();
+
+  if (out.begun()) to_present_ = nullptr;
+  // With nothing sent yet the stream is in step, and may be used again.
+  if (out.begun() || HasReason(out.status(), reason::kConnectionLost)) {
+    status_ = out.status();
+  }
+  if (bytes_.capacity() > kKeptBytes) bytes_ = std::string();
+  return out.status();
 }
 
 }  // namespace ward

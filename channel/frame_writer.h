@@ -4,40 +4,30 @@
 #define WARD_CHANNEL_FRAME_WRITER_H_
 
 #include <cstddef>
-#include <memory>
 #include <string>
-#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/channel_limits.h"
+#include "ward/channel/frame.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/transport.h"
 
 namespace ward {
 
-namespace proto {
-class Frame;
-}  // namespace proto
-
-// Not thread-safe.
+// Large parts are sent from where they are: a writer that waits for its peer
+// has no copy of them. Not thread-safe.
 class FrameWriter {
  public:
-  FrameWriter();
-  FrameWriter(FrameWriter&&) noexcept;
-  FrameWriter& operator=(FrameWriter&&) noexcept;
-  ~FrameWriter();
-
-  // An empty frame, to be filled in and sent. One at a time.
-  proto::Frame& NewFrame();
-
-  // Sends the frame, with `descriptors` attached.
+  // Sends the content of `frame`, with `descriptors` attached and the password
+  // that is due.
   //
   // kFrameTooLarge, kTooManyDescriptors, kInvalidArguments, before anything was
   // sent; kConnectionLost; kTimedOut. When an error has left a frame half sent,
   // the same is returned for ever.
-  absl::Status Send(Transport& transport, absl::Span<const int> descriptors,
+  absl::Status Send(Transport& transport, const Frame& frame,
+                    absl::Span<const int> descriptors,
                     const ChannelLimits& limits, absl::Time deadline);
 
   // Refuses to send from now on.
@@ -48,15 +38,7 @@ class FrameWriter {
   void PresentPassword(const Secret& password) { to_present_ = &password; }
 
  private:
-  // Whether the frame, of `size` bytes, may be sent.
-  absl::Status Check(size_t size, absl::Span<const int> descriptors,
-                     const ChannelLimits& limits) const;
-  absl::Status SendBytes(Transport& transport, std::string_view bytes,
-                         absl::Span<const int> descriptors,
-                         absl::Time deadline);
-
   // Kept, so that a long conversation does not allocate.
-  std::unique_ptr<proto::Frame> frame_;
   std::string bytes_;
 
   const Secret* to_present_ = nullptr;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -9,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/container/btree_map.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
@@ -20,6 +22,7 @@
 #include "ward/channel/channel_limits.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/channel/frame.h"
 #include "ward/channel/frame_reader.h"
 #include "ward/channel/frame_writer.h"
 #include "ward/channel/message.h"
@@ -27,7 +30,6 @@
 #include "ward/channel/socket_transport.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
-#include "ward/proto/frame.pb.h"
 
 namespace ward {
 namespace {
@@ -38,21 +40,17 @@ constexpr size_t kFrameOverhead = 64;
 constexpr size_t kMaxErrorText = size_t{4} << 10;
 constexpr size_t kMaxErrorReason = 128;
 
-absl::Status FromWire(const proto::Error& error) {
+absl::Status FromWire(const Frame::Error& error) {
   // The peer's word: a code that is none becomes kUnknown, OK would be a lie.
-  const int code = error.code();
-  const bool known =
-      code >= static_cast<int>(absl::StatusCode::kCancelled) &&
-      code <= static_cast<int>(absl::StatusCode::kUnauthenticated);
-  return MakeError(
-      known ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kUnknown,
-      error.reason(), error.text());
+  constexpr auto kLast =
+      static_cast<uint64_t>(absl::StatusCode::kUnauthenticated);
+  const bool known = error.code > 0 && error.code <= kLast;
+  return MakeError(known ? static_cast<absl::StatusCode>(error.code)
+                         : absl::StatusCode::kUnknown,
+                   error.reason, error.text);
 }
 
-absl::Status Unexpected(std::string_view wanted, const proto::Frame& frame) {
-  std::string_view got = "an empty frame";
-  if (frame.has_array()) got = "an array message";
-  if (frame.has_scalar()) got = "a scalar message";
+absl::Status Unexpected(std::string_view wanted, std::string_view got) {
   return MakeError(reason::kUnexpectedFrame,
                    absl::StrCat("expected ", wanted, ", got ", got));
 }
@@ -81,42 +79,52 @@ MessageChannel::CreatePair() {
 
 absl::Status MessageChannel::WriteArguments(
     std::initializer_list<Argument> arguments) {
+  absl::InlinedVector<std::string_view, 8> parts;
   absl::InlinedVector<int, 8> descriptors;
-  proto::Array& array = *writer_.NewFrame().mutable_array();
   for (const Argument& argument : arguments) {
     if (argument.descriptor() != nullptr) {
       descriptors.push_back(argument.descriptor()->get());
     } else {
-      array.add_part()->assign(argument.view());
+      parts.push_back(argument.view());
     }
   }
-  return SendFrame(descriptors);
+  return WriteParts(parts, descriptors);
 }
 
 absl::Status MessageChannel::Write(const Message& message) {
+  const absl::InlinedVector<std::string_view, 8> parts(message.parts().begin(),
+                                                       message.parts().end());
   absl::InlinedVector<int, 8> descriptors;
-  proto::Array& array = *writer_.NewFrame().mutable_array();
-  for (const std::string& part : message.parts()) array.add_part(part);
   for (const FileDescriptor& descriptor : message.descriptors()) {
     descriptors.push_back(descriptor.get());
   }
-  return SendFrame(descriptors);
+  return WriteParts(parts, descriptors);
 }
 
 absl::Status MessageChannel::WriteMap(
     const absl::btree_map<std::string, std::string>& entries) {
-  proto::Array& array = *writer_.NewFrame().mutable_array();
+  absl::InlinedVector<std::string_view, 8> parts;
   for (const auto& [key, value] : entries) {
-    array.add_part(key);
-    array.add_part(value);
+    parts.push_back(key);
+    parts.push_back(value);
   }
-  return SendFrame({});
+  return WriteParts(parts, {});
+}
+
+absl::Status MessageChannel::WriteParts(
+    absl::Span<const std::string_view> parts,
+    absl::Span<const int> descriptors) {
+  Frame frame;
+  frame.content = Frame::Content::kArray;
+  frame.parts = parts;
+  return SendFrame(frame, descriptors);
 }
 
 absl::Status MessageChannel::WriteScalar(std::string_view bytes) {
-  // set_scalar() would copy them twice.
-  writer_.NewFrame().mutable_scalar()->assign(bytes);
-  return SendFrame({});
+  Frame frame;
+  frame.content = Frame::Content::kScalar;
+  frame.scalar = bytes;
+  return SendFrame(frame, {});
 }
 
 absl::Status MessageChannel::WriteDescriptor(const FileDescriptor& descriptor) {
@@ -124,22 +132,33 @@ absl::Status MessageChannel::WriteDescriptor(const FileDescriptor& descriptor) {
 }
 
 absl::Status MessageChannel::WriteError(const absl::Status& error) {
-  proto::Error& out = *writer_.NewFrame().mutable_error();
-  out.set_code(static_cast<int>(error.code()));
-  out.set_reason(ReasonOf(error).substr(0, kMaxErrorReason));
-  out.set_text(std::string(error.message().substr(0, kMaxErrorText)));
-  return SendFrame({});
+  // What the peer has done is told in other words than this side's Read has.
+  absl::Status told = error;
+  if (reader_.ended() && HasReason(error, reason::kEndOfStream)) {
+    told = MakeError(reason::kUnexpectedFrame,
+                     absl::StrCat("a message was due: ", error.message()));
+  } else if (reader_.ended() && HasReason(error, reason::kConnectionLost)) {
+    told = MakeError(reason::kMalformedFrame, error.message());
+  }
+  const std::string reason = ReasonOf(told);
+  Frame frame;
+  frame.content = Frame::Content::kError;
+  frame.error.code = static_cast<uint64_t>(told.code());
+  frame.error.reason = std::string_view(reason).substr(0, kMaxErrorReason);
+  frame.error.text = told.message().substr(0, kMaxErrorText);
+  return SendFrame(frame, {});
 }
 
-absl::Status MessageChannel::SendFrame(absl::Span<const int> descriptors) {
+absl::Status MessageChannel::SendFrame(const Frame& frame,
+                                       absl::Span<const int> descriptors) {
   if (!is_open()) return Closed();
   absl::Status status =
-      writer_.Send(*transport_, descriptors, limits_, Deadline());
+      writer_.Send(*transport_, frame, descriptors, limits_, Deadline());
   // A server that refuses a client says why, and closes. What it said is in
   // this socket still.
   if (HasReason(status, reason::kConnectionLost) &&
       reader_.ReadError(*transport_, limits_)) {
-    status = FromWire(reader_.frame().error());
+    status = FromWire(reader_.frame().error);
     writer_.Fail(status);
   }
   return status;
@@ -150,16 +169,12 @@ absl::Status MessageChannel::SendFrame(absl::Span<const int> descriptors) {
 absl::StatusOr<Message> MessageChannel::Read() {
   std::vector<FileDescriptor> descriptors;
   WARD_RETURN_IF_ERROR(ReceiveFrame(limits_.max_frame_bytes, descriptors));
-  proto::Frame& frame = reader_.frame();
-  if (frame.has_error()) return FromWire(frame.error());
-  if (!frame.has_array()) return Unexpected("an array message", frame);
-  proto::Array& array = *frame.mutable_array();
-  std::vector<std::string> parts;
-  parts.reserve(static_cast<size_t>(array.part_size()));
-  for (std::string& part : *array.mutable_part()) {
-    parts.push_back(std::move(part));
+  const absl::Cleanup release = [this] { reader_.Release(); };
+  const Frame& frame = reader_.frame();
+  if (frame.content != Frame::Content::kArray) {
+    return Unexpected("an array message", "a scalar message");
   }
-  return Message(std::move(parts), std::move(descriptors));
+  return Message(CopyParts(frame), std::move(descriptors));
 }
 
 absl::StatusOr<absl::btree_map<std::string, std::string>>
@@ -189,16 +204,18 @@ absl::Status MessageChannel::ReadScalar(std::string& bytes, size_t max_size) {
   }
   std::vector<FileDescriptor> descriptors;
   WARD_RETURN_IF_ERROR(ReceiveFrame(max_bytes, descriptors));
-  const proto::Frame& frame = reader_.frame();
-  if (frame.has_error()) return FromWire(frame.error());
-  if (!frame.has_scalar()) return Unexpected("a scalar message", frame);
-  if (frame.scalar().size() > max_size) {
+  const absl::Cleanup release = [this] { reader_.Release(); };
+  const Frame& frame = reader_.frame();
+  if (frame.content != Frame::Content::kScalar) {
+    return Unexpected("a scalar message", "an array message");
+  }
+  if (frame.scalar.size() > max_size) {
     return MakeError(
         reason::kFrameTooLarge,
-        absl::StrCat("the scalar has ", frame.scalar().size(),
+        absl::StrCat("the scalar has ", frame.scalar.size(),
                      " bytes, over the ", max_size, " that are accepted here"));
   }
-  bytes.assign(frame.scalar());
+  bytes.assign(frame.scalar);
   return absl::OkStatus();
 }
 
@@ -217,7 +234,13 @@ absl::StatusOr<FileDescriptor> MessageChannel::ReadDescriptor() {
 absl::Status MessageChannel::ReceiveFrame(
     size_t max_bytes, std::vector<FileDescriptor>& descriptors) {
   if (!is_open()) return Closed();
-  return reader_.Read(*transport_, max_bytes, limits_, Deadline(), descriptors);
+  WARD_RETURN_IF_ERROR(
+      reader_.Read(*transport_, max_bytes, limits_, Deadline(), descriptors));
+  const Frame& frame = reader_.frame();
+  if (frame.content != Frame::Content::kError) return absl::OkStatus();
+  const absl::Status error = FromWire(frame.error);
+  reader_.Release();
+  return error;
 }
 
 // --- both ---
@@ -228,9 +251,9 @@ void MessageChannel::ShutDown() {
 
 void MessageChannel::Close() {
   transport_.reset();
-  // With it go descriptors that have come and were not read. Destroyed, not
-  // assigned to: only that wipes a password that came in part.
-  const FrameReader ended = std::move(reader_);
+  // With it go descriptors that have come and were not read, and a password
+  // that came in part.
+  reader_ = FrameReader();
 }
 
 void MessageChannel::set_limits(const ChannelLimits& limits) {

@@ -39,6 +39,7 @@
 #include "ward/channel/argument.h"
 #include "ward/channel/channel_limits.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/channel/frame.h"
 #include "ward/channel/frame_reader.h"
 #include "ward/channel/frame_writer.h"
 #include "ward/channel/message.h"
@@ -123,6 +124,11 @@ class MessageChannel {
 
   // Tells the peer that what it asked for failed: its Read returns `error`
   // (not OK). A text over 4 KiB is cut, as is a reason over 128 bytes.
+  //
+  // That this channel has ended, which Read returned here, is not told to a
+  // peer that still reads as kEndOfStream or kConnectionLost: it would take it
+  // for its own. It reads kUnexpectedFrame, for the message that was due, or
+  // kMalformedFrame, for the one that it broke off.
   absl::Status WriteError(const absl::Status& error);
 
   // --- settings ---
@@ -165,9 +171,13 @@ class MessageChannel {
  private:
   absl::Status WriteArguments(std::initializer_list<Argument> arguments);
 
-  // Sends writer_'s frame; if the peer is gone, returns the error it left.
-  absl::Status SendFrame(absl::Span<const int> descriptors);
-  // Receives one frame into reader_, and its descriptors.
+  absl::Status WriteParts(absl::Span<const std::string_view> parts,
+                          absl::Span<const int> descriptors);
+
+  // Sends `frame`; if the peer is gone, returns the error it left.
+  absl::Status SendFrame(const Frame& frame, absl::Span<const int> descriptors);
+  // Receives one frame into reader_, and its descriptors. An error that the
+  // peer wrote is returned.
   absl::Status ReceiveFrame(size_t max_bytes,
                             std::vector<FileDescriptor>& descriptors);
   absl::Time Deadline() const;

@@ -46,6 +46,7 @@ using testing::FailsWith;
 using testing::IsOk;
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
@@ -558,6 +559,35 @@ TEST_F(MessageChannelTest, AnErrorComesThroughWhereATinyScalarIsDue) {
             absl::InternalError(std::string(4096, 'x')));
 }
 
+TEST_F(MessageChannelTest, TellsNoPeerItsOwnEndAsAnError) {
+  // A peer that has ended its side still reads. That it has is no news to it;
+  // that more was due is.
+  ASSERT_EQ(shutdown(here_.transport()->descriptor(), SHUT_WR), 0);
+  const absl::Status end = there_.Read().status();
+  ASSERT_THAT(end, FailsWith(reason::kEndOfStream));
+  ASSERT_THAT(there_.WriteError(Annotate(end, "message \"x\"")), IsOk());
+  const absl::Status told = here_.Read().status();
+  EXPECT_THAT(told, FailsWith(reason::kUnexpectedFrame));
+  EXPECT_THAT(std::string(told.message()), HasSubstr("message \"x\""));
+}
+
+TEST_F(MessageChannelTest, TellsNoPeerThatItWasLostHalfWay) {
+  ASSERT_EQ(send(here_.transport()->descriptor(), "\x05\x22", 2, 0), 2);
+  ASSERT_EQ(shutdown(here_.transport()->descriptor(), SHUT_WR), 0);
+  const absl::Status lost = there_.Read().status();
+  ASSERT_THAT(lost, FailsWith(reason::kConnectionLost));
+  ASSERT_THAT(there_.WriteError(lost), IsOk());
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kMalformedFrame));
+}
+
+TEST_F(MessageChannelTest, TellsAPeerTheEndOfAnotherChannel) {
+  ASSERT_OK_AND_ASSIGN(auto other, MessageChannel::CreatePair());
+  other.first.Close();
+  const absl::Status end = other.second.Read().status();
+  ASSERT_THAT(there_.WriteError(end), IsOk());
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kEndOfStream));
+}
+
 TEST_F(MessageChannelTest, CutsLongErrors) {
   ASSERT_THAT(here_.WriteError(MakeError(absl::StatusCode::kInternal,
                                          std::string(129, 'r'),
@@ -809,6 +839,35 @@ TEST_F(MessageChannelTest, RefusesMoreDescriptorsThanItsLimitAndStaysInStep) {
     ASSERT_THAT(here_.Write("none"), IsOk());
     EXPECT_THAT(there_.Read(), FailsWith(reason::kTooManyDescriptors));
     EXPECT_THAT(ReadThere(), ElementsAre("none"));
+  }
+}
+
+TEST_F(MessageChannelTest, LosesNoDescriptorsRightBehindAFirstFrame) {
+  // The first is read under tighter limits than what comes in with it.
+  const Secret password("open sesame");
+  const Pipe pipe;
+  ChannelLimits tight;
+  tight.max_descriptors = 16;
+  for (size_t count = 17; count <= 100; ++count) {
+    std::vector<FileDescriptor> copies;
+    while (copies.size() < count) {
+      ASSERT_OK_AND_ASSIGN(copies.emplace_back(),
+                           FileDescriptor::DuplicateOf(pipe.read.get()));
+    }
+    const Message many({"many"}, std::move(copies));
+    for (int i = 0; i < 24; ++i) {
+      ASSERT_OK_AND_ASSIGN(auto ends, MessageChannel::CreatePair());
+      auto& [here, there] = ends;
+      here.PresentPassword(password);
+      there.ExpectPassword(password);
+      there.set_limits(tight);
+      ASSERT_THAT(here.Write("hello"), IsOk());
+      ASSERT_THAT(here.Write(many), IsOk());
+      ASSERT_THAT(there.Read(), IsOk());
+      there.set_limits({});
+      ASSERT_OK_AND_ASSIGN(const Message got, there.Read());
+      ASSERT_THAT(got.descriptors(), SizeIs(count));
+    }
   }
 }
 

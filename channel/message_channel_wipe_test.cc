@@ -184,6 +184,45 @@ TEST_F(WipeTest, ClosingWipesAPasswordThatNeverCameWhole) {
   EXPECT_EQ(CountAtTheEnd(freed), 0);
 }
 
+TEST_F(WipeTest, APasswordInALaterFrameIsWiped) {
+  const FreedPasswords freed;
+  ASSERT_THAT(here_.Write("hello"), IsOk());
+  here_.PresentPassword(password_);
+  ASSERT_THAT(here_.Write("late"), IsOk());
+  ASSERT_THAT(there_.Read(), IsOk());
+  EXPECT_THAT(there_.Read(), FailsWith(reason::kMalformedFrame));
+  EXPECT_EQ(CountAtTheEnd(freed), 0);
+}
+
+TEST_F(WipeTest, APasswordInALaterFrameThatIsCutOffIsWiped) {
+  const std::string start =
+      absl::StrCat("\x02\x22", std::string(1, '\0'), "\x64\x12\x31", kPassword);
+  for (const bool timed_out : {false, true}) {
+    SetUp();
+    const FreedPasswords freed;
+    there_.set_timeout(absl::ZeroDuration());
+    ASSERT_EQ(send(here_.transport()->descriptor(), start.data(), start.size(),
+                   MSG_NOSIGNAL),
+              static_cast<ssize_t>(start.size()));
+    if (!timed_out) here_.Close();
+    std::string scalar;
+    ASSERT_THAT(there_.ReadScalar(scalar), IsOk());
+    EXPECT_THAT(there_.Read(), FailsWith(timed_out ? reason::kTimedOut
+                                                   : reason::kConnectionLost));
+    EXPECT_EQ(CountAtTheEnd(freed), 0);
+  }
+}
+
+TEST_F(WipeTest, APasswordInALargeLaterFrameIsWiped) {
+  const FreedPasswords freed;
+  ASSERT_THAT(here_.Write("hello"), IsOk());
+  here_.PresentPassword(password_);
+  ASSERT_THAT(here_.WriteScalar(std::string(100'000, 'x')), IsOk());
+  ASSERT_THAT(there_.Read(), IsOk());
+  EXPECT_THAT(there_.Read(), FailsWith(reason::kMalformedFrame));
+  EXPECT_EQ(CountAtTheEnd(freed), 0);
+}
+
 TEST_F(WipeTest, APasswordInAMalformedFrameIsWiped) {
   const std::string frame =
       absl::StrCat("\x34\x12\x31", kPassword, "\x2a");  // A tag, no error.

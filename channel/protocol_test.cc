@@ -37,6 +37,7 @@ using testing::FailsWith;
 using testing::IsOk;
 
 using ::testing::IsEmpty;
+using ::testing::SizeIs;
 
 constexpr Reason kNoSuchDevice{"NoSuchDevice", absl::StatusCode::kNotFound};
 
@@ -57,14 +58,14 @@ std::string FromHex(const std::string& digits) {
   return bytes;
 }
 
-// The bytes of each block that is fenced as "golden <name>".
-std::map<std::string, std::string> ReadGolden() {
-  constexpr std::string_view kFence = "```golden ";
-  std::map<std::string, std::string> golden;
+// The bytes of each block that is fenced as "<kind> <name>".
+std::map<std::string, std::string> ReadBlocks(std::string_view kind) {
+  const std::string fence = absl::StrCat("```", kind, " ");
+  std::map<std::string, std::string> blocks;
   std::string* block = nullptr;
   for (const std::string_view line : absl::StrSplit(ReadPage(), '\n')) {
-    if (absl::StartsWith(line, kFence)) {
-      block = &golden[std::string(line.substr(kFence.size()))];
+    if (absl::StartsWith(line, fence)) {
+      block = &blocks[std::string(line.substr(fence.size()))];
     } else if (absl::StartsWith(line, "```")) {
       block = nullptr;
     } else if (block != nullptr) {
@@ -73,9 +74,11 @@ std::map<std::string, std::string> ReadGolden() {
       }
     }
   }
-  for (auto& [name, bytes] : golden) bytes = FromHex(bytes);
-  return golden;
+  for (auto& [name, bytes] : blocks) bytes = FromHex(bytes);
+  return blocks;
 }
+
+std::map<std::string, std::string> ReadGolden() { return ReadBlocks("golden"); }
 
 // A channel over what the page says comes, and what it writes.
 struct Side {
@@ -197,6 +200,36 @@ TEST(ProtocolTest, WardReadsThePagesBytes) {
     }
     side.script->incoming.push_back(std::move(piece));
     frame.read(side.channel);
+    EXPECT_THAT(side.channel.Read(), FailsWith(reason::kEndOfStream));
+  }
+}
+
+TEST(ProtocolTest, WardRefusesThePagesBytesForThePagesReasons) {
+  const Secret password("open sesame");
+  const std::map<std::string, std::string> refused = ReadBlocks("refused");
+  EXPECT_THAT(refused, SizeIs(11));
+  for (const auto& [title, bytes] : refused) {
+    SCOPED_TRACE(title);
+    const std::pair<std::string, std::string> reason_and_name =
+        absl::StrSplit(title, ' ');
+    Side side;
+    if (absl::EndsWith(title, "-first")) side.channel.ExpectPassword(password);
+    side.script->incoming.push_back({bytes, {}, false, 0});
+    const absl::Status status = side.channel.Read().status();
+    EXPECT_EQ(ReasonOf(status), reason_and_name.first) << status;
+    // For the bytes, not for their end.
+    EXPECT_EQ(side.script->receives, 1u);
+  }
+}
+
+TEST(ProtocolTest, WardTakesThePagesOddBytes) {
+  const std::map<std::string, std::string> accepted = ReadBlocks("accepted");
+  EXPECT_THAT(accepted, SizeIs(2));
+  for (const auto& [name, bytes] : accepted) {
+    SCOPED_TRACE(name);
+    Side side;
+    side.script->incoming.push_back({bytes, {}, false, 0});
+    ExpectArray(side.channel, {});
     EXPECT_THAT(side.channel.Read(), FailsWith(reason::kEndOfStream));
   }
 }

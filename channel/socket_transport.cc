@@ -4,7 +4,6 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
@@ -29,12 +28,19 @@
 namespace ward {
 namespace {
 
-// Room for the control message with the most descriptors. A union, since
-// cmsghdr must be aligned (cmsg(3)).
+// Room for the control message with the most descriptors, and for others that
+// come before and after it on a socket whose listener somebody else has set up
+// (SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD): they must not take its place. A
+// union, since cmsghdr must be aligned (cmsg(3)).
 union ControlBuffer {
   cmsghdr header;
-  char bytes[CMSG_SPACE(kMaxDescriptorsPerMessage * sizeof(int))];
+  char bytes[CMSG_SPACE(kMaxDescriptorsPerMessage * sizeof(int)) +
+             CMSG_SPACE(sizeof(ucred)) + CMSG_SPACE(512) +
+             CMSG_SPACE(sizeof(int))];
 };
+
+// SCM_PIDFD (Linux 6.5), which older headers lack.
+constexpr int kScmPidfd = 4;
 
 // MSG_DONTWAIT keeps a call with a deadline from blocking past it: even after
 // poll(2) said ready, another holder of the socket may have been faster.
@@ -47,14 +53,19 @@ void TakeDescriptors(msghdr& message,
                      std::vector<FileDescriptor>& descriptors) {
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
        header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
+    if (header->cmsg_level != SOL_SOCKET) continue;
+    // A pidfd of the peer is a descriptor too, which nobody has asked for.
+    std::vector<FileDescriptor> dropped;
+    if (header->cmsg_type != SCM_RIGHTS && header->cmsg_type != kScmPidfd) {
       continue;
     }
+    std::vector<FileDescriptor>& kept =
+        header->cmsg_type == SCM_RIGHTS ? descriptors : dropped;
     const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     for (size_t i = 0; i < count; ++i) {
       int fd;
       std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
-      descriptors.emplace_back(fd);
+      kept.emplace_back(fd);
     }
   }
 }
@@ -115,10 +126,7 @@ absl::StatusOr<Transport::Received> SocketTransport::Receive(
   message.msg_iov = &piece;
   message.msg_iovlen = 1;
   message.msg_control = &control;
-  // CMSG_LEN, not CMSG_SPACE: the padding after the last descriptor has room
-  // for one more, which the kernel would fill in.
-  message.msg_controllen = CMSG_LEN(
-      std::min(max_descriptors, kMaxDescriptorsPerMessage) * sizeof(int));
+  message.msg_controllen = sizeof(control);
   const ssize_t got =
       recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | WaitFlag(deadline));
   if (got < 0) {
@@ -127,11 +135,15 @@ absl::StatusOr<Transport::Received> SocketTransport::Receive(
     WARD_RETURN_IF_ERROR(Await(POLLIN, deadline));
     return Received{};
   }
+  const size_t had = descriptors.size();
   TakeDescriptors(message, descriptors);
+  const bool too_many = descriptors.size() - had > max_descriptors;
+  if (too_many) descriptors.resize(had + max_descriptors);
   Received received;
   received.bytes = static_cast<size_t>(got);
   received.end_of_stream = got == 0;
-  received.descriptors_truncated = (message.msg_flags & MSG_CTRUNC) != 0;
+  received.descriptors_truncated =
+      too_many || (message.msg_flags & MSG_CTRUNC) != 0;
   return received;
 }
 

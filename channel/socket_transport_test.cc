@@ -68,8 +68,6 @@ class SocketTransportTest : public ::testing::Test {
   std::unique_ptr<Transport> there_;
   std::vector<char> bytes_;
   std::vector<FileDescriptor> descriptors_;
-
- private:
   const std::map<int, std::string> open_before_;
 };
 
@@ -107,6 +105,24 @@ TEST_F(SocketTransportTest, TakesNoDescriptorMoreThanItWasAskedTo) {
     EXPECT_EQ(received.descriptors_truncated, max < 4);
     EXPECT_EQ(received.bytes, 1u);
   }
+}
+
+TEST_F(SocketTransportTest, WhatElseASocketTellsTakesNoDescriptorsPlace) {
+  // A listener of systemd's may have set these (PassCredentials=, ...), and a
+  // socket gets them from its listener. Not every kernel has all.
+  constexpr int kPassPidfd = 76;
+  for (const int option : {SO_PASSCRED, SO_PASSSEC, kPassPidfd}) {
+    const int on = 1;
+    (void)setsockopt(there_->descriptor(), SOL_SOCKET, option, &on, sizeof(on));
+  }
+  const std::vector<int> fds(253, 0);
+  ASSERT_THAT(here_->Send("x", fds, absl::InfinitePast()), IsOk());
+  ASSERT_OK_AND_ASSIGN(const Transport::Received received, Receive(1));
+  EXPECT_THAT(descriptors_, SizeIs(253));
+  EXPECT_FALSE(received.descriptors_truncated);
+  // Not even the peer's pidfd stays open.
+  descriptors_.clear();
+  EXPECT_EQ(OpenDescriptors().size(), open_before_.size() + 2);
 }
 
 TEST_F(SocketTransportTest, RefusesMoreDescriptorsThanOneMessageCarries) {

@@ -320,6 +320,34 @@ TEST_F(AbstractServerTest, WrongPasswordsAreLoggedSparserAndSparserOrNotAtAll) {
   }
 }
 
+TEST_F(AbstractServerTest, AnErrorThatAClientSendsFirstIsNoWrongPassword) {
+  // It came with the right one, whatever reason it gives.
+  TestServer server(Shared());
+  const StderrCapture log;
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(server.Connect([](MessageChannel& channel) -> absl::Status {
+    WARD_RETURN_IF_ERROR(
+        channel.WriteError(MakeError(reason::kInvalidPassword, "it is not")));
+    return channel.Read().status();
+  }),
+              FailsWith(reason::kUnexpectedFrame));
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_THAT(log.Text(), Not(HasSubstr("wrong password")));
+}
+
+TEST_F(AbstractServerTest, AClientThatHasEndedItsSideIsToldWhatWasDue) {
+  TestServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(server.Connect([](MessageChannel& channel) -> absl::Status {
+    WARD_RETURN_IF_ERROR(channel.Write("hold"));
+    EXPECT_EQ(shutdown(channel.transport()->descriptor(), SHUT_WR), 0);
+    WARD_RETURN_IF_ERROR(channel.Read().status());
+    return channel.Read().status();
+  }),
+              FailsWith(reason::kUnexpectedFrame));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 TEST_F(AbstractServerTest, NoLogAndNoErrorTextHasThePassword) {
   const StderrCapture log;
   std::string texts;

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -366,6 +367,41 @@ TEST_F(ModesTest, OneConnectionServesOneHandlersCall) {
     return channel.Read().status();
   }),
               FailsWith(reason::kEndOfStream));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, DescriptorsRightBehindTheFirstMessageAllArrive) {
+  // More than the first itself may have: often one receive brings both.
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(std::move(options)) {
+      DefineMessageHandler(
+          "count", [](MessageChannel& channel) -> absl::Status {
+            WARD_ASSIGN_OR_RETURN(const Message message, channel.Read());
+            return channel.Write(message.descriptors().size());
+          });
+    }
+  };
+  Server server;
+  ASSERT_THAT(server.Start(), IsOk());
+  const Pipe pipe = MakePipe();
+  for (size_t count = 17; count <= 100; ++count) {
+    std::vector<FileDescriptor> copies;
+    while (copies.size() < count) {
+      auto copy = FileDescriptor::DuplicateOf(pipe.read.get());
+      ASSERT_THAT(copy, IsOk());
+      copies.push_back(*std::move(copy));
+    }
+    const Message many({}, std::move(copies));
+    EXPECT_THAT(server.Connect([&](MessageChannel& channel) -> absl::Status {
+      WARD_RETURN_IF_ERROR(channel.Write("count"));
+      WARD_RETURN_IF_ERROR(channel.Write(many));
+      WARD_ASSIGN_OR_RETURN(const Message reply, channel.Read());
+      EXPECT_THAT(reply.parts(), ElementsAre(absl::StrCat(count)));
+      return absl::OkStatus();
+    }),
+                IsOk());
+  }
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

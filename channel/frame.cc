@@ -1,0 +1,207 @@
+#include "ward/channel/frame.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "ward/channel/error.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+
+namespace ward {
+namespace {
+
+absl::Status Malformed(std::string_view why) {
+  return MakeError(
+      reason::kMalformedFrame,
+      absl::StrCat("the peer sent what is no frame of ward's protocol: ", why));
+}
+
+// One field of a protobuf message.
+struct Field {
+  uint32_t number = 0;
+  uint32_t type = 0;
+  uint64_t varint = 0;
+  std::string_view bytes;
+};
+
+absl::Status TakeVarint(std::string_view& in, uint64_t& value) {
+  const Varint varint = ReadVarint(in);
+  if (varint.size == 0) {
+    return Malformed("a varint that does not end, or is over 64 bits");
+  }
+  value = varint.value;
+  in.remove_prefix(varint.size);
+  return absl::OkStatus();
+}
+
+absl::Status TakeBytes(std::string_view& in, uint64_t size,
+                       std::string_view& bytes) {
+  if (size > in.size()) return Malformed("a field longer than what holds it");
+  bytes = in.substr(0, static_cast<size_t>(size));
+  in.remove_prefix(bytes.size());
+  return absl::OkStatus();
+}
+
+absl::Status TakeField(std::string_view& in, Field& field) {
+  uint64_t tag;
+  WARD_RETURN_IF_ERROR(TakeVarint(in, tag));
+  if (tag > std::numeric_limits<uint32_t>::max() || tag >> 3 == 0) {
+    return Malformed("a field's number that is out of range");
+  }
+  field.number = static_cast<uint32_t>(tag >> 3);
+  field.type = static_cast<uint32_t>(tag & 7);
+  uint64_t size;
+  switch (field.type) {
+    case kVarintType:
+      return TakeVarint(in, field.varint);
+    case kFixed64Type:
+      return TakeBytes(in, sizeof(uint64_t), field.bytes);
+    case kFixed32Type:
+      return TakeBytes(in, sizeof(uint32_t), field.bytes);
+    case kBytesType:
+      WARD_RETURN_IF_ERROR(TakeVarint(in, size));
+      return TakeBytes(in, size, field.bytes);
+    default:
+      return Malformed("a group, or a wire type that does not exist");
+  }
+}
+
+// A field that is known: it has its own wire type, and comes once.
+absl::Status CheckKnown(const Field& field, WireType type, uint32_t& seen) {
+  if (field.type != type) {
+    return Malformed(
+        absl::StrCat("field ", field.number, " with another wire type"));
+  }
+  const uint32_t bit = 1U << field.number;
+  if ((seen & bit) != 0) {
+    return Malformed(absl::StrCat("field ", field.number, " twice"));
+  }
+  seen |= bit;
+  return absl::OkStatus();
+}
+
+absl::Status CountParts(std::string_view array, size_t& count) {
+  while (!array.empty()) {
+    Field field;
+    WARD_RETURN_IF_ERROR(TakeField(array, field));
+    if (field.number != kPartField) continue;
+    uint32_t repeated = 0;
+    WARD_RETURN_IF_ERROR(CheckKnown(field, kBytesType, repeated));
+    ++count;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ParseError(std::string_view in, Frame::Error& error) {
+  uint32_t seen = 0;
+  while (!in.empty()) {
+    Field field;
+    WARD_RETURN_IF_ERROR(TakeField(in, field));
+    switch (field.number) {
+      case kCodeField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kVarintType, seen));
+        error.code = field.varint;
+        break;
+      case kReasonField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kBytesType, seen));
+        error.reason = field.bytes;
+        break;
+      case kTextField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kBytesType, seen));
+        error.text = field.bytes;
+        break;
+      default:
+        break;
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Varint ReadVarint(std::string_view bytes) {
+  Varint varint;
+  const size_t most = std::min(bytes.size(), kMaxVarintBytes);
+  for (size_t i = 0; i < most; ++i) {
+    const auto byte = static_cast<uint8_t>(bytes[i]);
+    // Of 64 bits one is left for the tenth byte.
+    if (i == kMaxVarintBytes - 1 && byte > 1) break;
+    varint.value |= static_cast<uint64_t>(byte & 0x7f) << (7 * i);
+    if ((byte & 0x80) == 0) {
+      varint.size = i + 1;
+      break;
+    }
+  }
+  return varint;
+}
+
+absl::StatusOr<Frame> ParseFrame(std::string_view body) {
+  Frame frame;
+  size_t contents = 0;
+  uint32_t seen = 0;
+  while (!body.empty()) {
+    Field field;
+    WARD_RETURN_IF_ERROR(TakeField(body, field));
+    switch (field.number) {
+      case kDescriptorsField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kVarintType, seen));
+        if (field.varint > kMaxDescriptorsPerMessage) {
+          return Malformed(absl::StrCat(
+              "more descriptors (", field.varint, ") than travel together"));
+        }
+        frame.descriptors = static_cast<uint32_t>(field.varint);
+        break;
+      case kPasswordField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kBytesType, seen));
+        frame.password = field.bytes;
+        break;
+      case kArrayField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kBytesType, seen));
+        WARD_RETURN_IF_ERROR(
+            CountParts(field.bytes, frame.encoded_part_count));
+        frame.content = Frame::Content::kArray;
+        frame.encoded_parts = field.bytes;
+        ++contents;
+        break;
+      case kScalarField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kBytesType, seen));
+        frame.content = Frame::Content::kScalar;
+        frame.scalar = field.bytes;
+        ++contents;
+        break;
+      case kErrorField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kBytesType, seen));
+        WARD_RETURN_IF_ERROR(ParseError(field.bytes, frame.error));
+        frame.content = Frame::Content::kError;
+        ++contents;
+        break;
+      default:
+        // A later version's.
+        break;
+    }
+  }
+  if (contents == 1) return frame;
+  return Malformed(contents == 0 ? "no content" : "more than one content");
+}
+
+std::vector<std::string> CopyParts(const Frame& frame) {
+  std::vector<std::string> parts;
+  parts.reserve(frame.encoded_part_count);
+  std::string_view in = frame.encoded_parts;
+  Field field;
+  // ParseFrame has been through here.
+  while (!in.empty() && TakeField(in, field).ok()) {
+    if (field.number == kPartField) parts.emplace_back(field.bytes);
+  }
+  return parts;
+}
+
+}  // namespace ward

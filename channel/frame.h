@@ -1,0 +1,87 @@
+// Frames as they lie in memory: docs/protocol.md, to the byte.
+//
+// Read and written here and not by protobuf's parser, although they are
+// protobuf messages: that one takes what the protocol forbids (a field twice,
+// the later of two contents, surplus bits), stores before it can be told not
+// to, and copies.
+
+#ifndef WARD_CHANNEL_FRAME_H_
+#define WARD_CHANNEL_FRAME_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace ward {
+
+// Field numbers, as in proto/frame.proto.
+enum FrameField : uint32_t {
+  kDescriptorsField = 1,
+  kPasswordField = 2,
+  kArrayField = 3,
+  kScalarField = 4,
+  kErrorField = 5
+};
+enum ArrayField : uint32_t { kPartField = 1 };
+enum ErrorField : uint32_t { kCodeField = 1, kReasonField = 2, kTextField = 3 };
+
+// protobuf's wire types (protobuf.dev/programming-guides/encoding). Groups,
+// which have two more, are refused: nobody writes them.
+enum WireType : uint32_t {
+  kVarintType = 0,
+  kFixed64Type = 1,
+  kBytesType = 2,
+  kFixed32Type = 5
+};
+
+// A frame with one of its contents. Borrows all bytes.
+struct Frame {
+  enum class Content { kArray, kScalar, kError };
+
+  struct Error {
+    uint64_t code = 0;
+    std::string_view reason;
+    std::string_view text;
+  };
+
+  uint32_t descriptors = 0;
+  std::optional<std::string_view> password;
+  Content content = Content::kArray;
+
+  // An array that is sent; one that was received has them still encoded.
+  absl::Span<const std::string_view> parts;
+  std::string_view encoded_parts;
+  size_t encoded_part_count = 0;
+
+  std::string_view scalar;
+  Error error;
+};
+
+// What `body`, which is a frame without its length, says. kMalformedFrame says
+// what is wrong with it. Stores nothing.
+absl::StatusOr<Frame> ParseFrame(std::string_view body);
+
+// The parts of an array that ParseFrame has found.
+std::vector<std::string> CopyParts(const Frame& frame);
+
+// The longest varint of 64 bits: seven to a byte, and one in the last.
+inline constexpr size_t kMaxVarintBytes = 10;
+
+struct Varint {
+  uint64_t value = 0;
+  // How many it takes; 0: `bytes` end before it does, or, with kMaxVarintBytes
+  // of them, it is over 64 bits. More than it needs are none of these.
+  size_t size = 0;
+};
+// The one that `bytes` begin with.
+Varint ReadVarint(std::string_view bytes);
+
+}  // namespace ward
+
+#endif  // WARD_CHANNEL_FRAME_H_

@@ -1,0 +1,175 @@
+// Ward's frames against protobuf's: what one writes the other reads.
+
+#include "ward/channel/frame.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/scripted_transport_for_test.h"
+#include "ward/channel/secret.h"
+#include "ward/proto/frame.pb.h"
+#include "ward/testing/matchers.h"
+
+namespace ward {
+namespace {
+
+using testing::IsOk;
+
+using ::testing::ElementsAreArray;
+
+constexpr uint64_t kFrames = 2'000;
+
+class Random {
+ public:
+  explicit Random(uint64_t seed) : engine_(seed) {}
+
+  size_t Below(size_t bound) { return engine_() % bound; }
+
+  // Mostly short; lengths around those that take another byte, too.
+  std::string Bytes() {
+    const size_t edges[] = {0, 1, 127, 128, 16'383, 16'384};
+    std::string bytes(Below(8) == 0 ? edges[Below(6)] : Below(20), '\0');
+    for (char& byte : bytes) byte = static_cast<char>(Below(256));
+    return bytes;
+  }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+proto::Frame MakeFrame(Random& random) {
+  proto::Frame frame;
+  switch (random.Below(3)) {
+    case 0: {
+      proto::Array& array = *frame.mutable_array();
+      for (size_t i = random.Below(6); i > 0; --i) {
+        array.add_part(random.Bytes());
+      }
+      break;
+    }
+    case 1:
+      frame.set_scalar(random.Bytes());
+      break;
+    default: {
+      proto::Error& error = *frame.mutable_error();
+      error.set_code(1 + static_cast<int>(random.Below(16)));
+      error.set_reason(random.Bytes().substr(0, 128));
+      error.set_text(random.Bytes().substr(0, 4096));
+    }
+  }
+  if (random.Below(3) == 0) frame.set_password(random.Bytes());
+  return frame;
+}
+
+TEST(FrameTest, ReadsWhatProtobufWrites) {
+  for (uint64_t seed = 0; seed < kFrames; ++seed) {
+    SCOPED_TRACE(seed);
+    Random random(seed);
+    proto::Frame expected = MakeFrame(random);
+    expected.set_descriptors(static_cast<uint32_t>(random.Below(254)));
+    const std::string body = expected.SerializeAsString();
+    ASSERT_OK_AND_ASSIGN(const Frame frame, ParseFrame(body));
+    EXPECT_EQ(frame.descriptors, expected.descriptors());
+    EXPECT_EQ(frame.password.value_or(""), expected.password());
+    if (frame.content == Frame::Content::kArray) {
+      ASSERT_TRUE(expected.has_array());
+      EXPECT_THAT(CopyParts(frame), ElementsAreArray(expected.array().part()));
+    } else if (frame.content == Frame::Content::kScalar) {
+      ASSERT_TRUE(expected.has_scalar());
+      EXPECT_EQ(frame.scalar, expected.scalar());
+    } else {
+      ASSERT_TRUE(expected.has_error());
+      EXPECT_EQ(frame.error.code, expected.error().code());
+      EXPECT_EQ(frame.error.reason, expected.error().reason());
+      EXPECT_EQ(frame.error.text, expected.error().text());
+    }
+  }
+}
+
+TEST(FrameTest, WritesWhatProtobufWrites) {
+  for (uint64_t seed = 0; seed < kFrames; ++seed) {
+    SCOPED_TRACE(seed);
+    Random random(seed);
+    const proto::Frame expected = MakeFrame(random);
+    const auto script = std::make_shared<Script>();
+    MessageChannel channel(std::make_unique<ScriptedTransport>(script));
+    const Secret password(expected.password());
+    if (!expected.password().empty()) channel.PresentPassword(password);
+    if (expected.has_array()) {
+      const Message message(std::vector<std::string>(
+          expected.array().part().begin(), expected.array().part().end()));
+      ASSERT_THAT(channel.Write(message), IsOk());
+    } else if (expected.has_scalar()) {
+      ASSERT_THAT(channel.WriteScalar(expected.scalar()), IsOk());
+    } else {
+      const proto::Error& error = expected.error();
+      ASSERT_THAT(channel.WriteError(
+                      MakeError(static_cast<absl::StatusCode>(error.code()),
+                                error.reason(), error.text())),
+                  IsOk());
+    }
+    const Varint length = ReadVarint(script->sent);
+    ASSERT_GT(length.size, 0u);
+    EXPECT_EQ(script->sent.substr(length.size), expected.SerializeAsString());
+    EXPECT_EQ(script->sent.size() - length.size, length.value);
+  }
+}
+
+// Larger than what is copied together, in all places where that may end.
+TEST(FrameTest, WritesLargePartsAmongSmallOnes) {
+  const Secret password(std::string(300'000, 'p'));
+  for (const size_t large : {262'143, 262'144, 1'000'000}) {
+    const std::vector<std::vector<std::string>> messages = {
+        {std::string(large, 'a')},
+        {"small", std::string(large, 'a'), "small"},
+        {std::string(large, 'a'), std::string(large, 'b'), ""},
+        std::vector<std::string>(7, std::string(100'000, 'c')),
+    };
+    for (const std::vector<std::string>& parts : messages) {
+      proto::Frame expected;
+      expected.set_password(std::string(password.Expose()));
+      for (const std::string& part : parts) {
+        expected.mutable_array()->add_part(part);
+      }
+      const auto script = std::make_shared<Script>();
+      script->most_sent = 100'000;
+      MessageChannel channel(std::make_unique<ScriptedTransport>(script));
+      channel.PresentPassword(password);
+      ASSERT_THAT(channel.Write(Message(parts)), IsOk());
+      const Varint length = ReadVarint(script->sent);
+      EXPECT_TRUE(script->sent.substr(length.size) ==
+                  expected.SerializeAsString());
+      EXPECT_EQ(script->sent.size() - length.size, length.value);
+    }
+  }
+}
+
+TEST(FrameTest, AVarintEndsWith64Bits) {
+  EXPECT_EQ(ReadVarint("").size, 0u);
+  EXPECT_EQ(ReadVarint("\x80").size, 0u);
+  const std::string most = std::string(9, '\xff') + "\x01";
+  EXPECT_EQ(ReadVarint(most).size, 10u);
+  EXPECT_EQ(ReadVarint(most).value, UINT64_MAX);
+  EXPECT_EQ(ReadVarint(std::string(9, '\xff') + "\x02").size, 0u);
+  EXPECT_EQ(ReadVarint(std::string(10, '\x80')).size, 0u);
+  // Longer than it needs to be.
+  const std::string five = "\x85" + std::string(8, '\x80') + '\0' + "next";
+  EXPECT_EQ(ReadVarint(five).size, 10u);
+  EXPECT_EQ(ReadVarint(five).value, 5u);
+}
+
+}  // namespace
+}  // namespace ward

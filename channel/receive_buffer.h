@@ -1,0 +1,72 @@
+// The bytes that a channel has received and not yet read.
+
+#ifndef WARD_CHANNEL_RECEIVE_BUFFER_H_
+#define WARD_CHANNEL_RECEIVE_BUFFER_H_
+
+#include <cstddef>
+#include <memory>
+#include <string_view>
+#include <utility>
+
+#include "absl/types/span.h"
+
+namespace ward {
+
+// Wipes what it drops unread: a peer may have sent a password in it, if only
+// by mistake. Move-only; empty after it was moved from. Not thread-safe.
+class ReceiveBuffer {
+ public:
+  ReceiveBuffer() = default;
+  ReceiveBuffer(ReceiveBuffer&& other) noexcept { Swap(other); }
+  ReceiveBuffer& operator=(ReceiveBuffer&& other) noexcept {
+    ReceiveBuffer taken(std::move(other));
+    Swap(taken);
+    return *this;
+  }
+  ~ReceiveBuffer() { WipeUnread(); }
+
+  std::string_view unread() const { return {bytes_.get() + begin_, size()}; }
+  size_t size() const { return end_ - begin_; }
+
+  // Makes room for at least one more byte of a frame of `frame_bytes`, which
+  // begins with the first unread one; 0 if its size is not known yet.
+  // Invalidates what unread() returned.
+  void Reserve(size_t frame_bytes);
+
+  // Where the next bytes go.
+  absl::Span<char> room() { return {bytes_.get() + end_, capacity_ - end_}; }
+
+  // That many of room() have come.
+  void Received(size_t size) { end_ += size; }
+
+  // The first unread ones, a frame, have been read. They stay where they are
+  // until Reserve.
+  void Consume(size_t frame_bytes);
+
+  // Gives back the memory of a large frame, unless there is more to read.
+  void Release();
+
+  // Overwrites `part` of unread().
+  void Wipe(std::string_view part);
+
+  // All of unread() may be secret, and not only its beginning.
+  void set_secret(bool secret) { secret_ = secret; }
+
+  void WipeUnread();
+
+ private:
+  void Swap(ReceiveBuffer& other);
+  void Resize(size_t capacity);
+
+  // Unread: bytes_[begin_, end_).
+  std::unique_ptr<char[]> bytes_;
+  size_t capacity_ = 0;
+  size_t begin_ = 0;
+  size_t end_ = 0;
+  size_t last_frame_bytes_ = 0;
+  bool secret_ = false;
+};
+
+}  // namespace ward
+
+#endif  // WARD_CHANNEL_RECEIVE_BUFFER_H_
