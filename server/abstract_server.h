@@ -128,7 +128,9 @@ class AbstractServer {
   // Runs the server in this process and on this thread, until `owner` is
   // readable or closed, or SIGINT or SIGTERM comes. All hooks are called but
   // BeforeFork. Takes over the process's signals, and puts them back exactly
-  // as found. A handler that does not return is waited for.
+  // as found. A handler that does not return is waited for. Where others serve
+  // at the same socket, or will, the listener must be without its name (see
+  // ListenerParts): clients then wait in the queue for who serves them next.
   //
   // kServerAlreadyStarted, kSignalsTaken, and what the hooks return; what went
   // wrong before clients were served is also told to the owner.

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -16,6 +17,7 @@
 #include <atomic>
 #include <climits>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <set>
 #include <string>
@@ -26,6 +28,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -98,6 +101,59 @@ TEST_F(AbstractServerTest, TellsWhetherWhereAndAsWhatItIsStarted) {
     EXPECT_TRUE(Exists(server.socket_filename()));
     ASSERT_THAT(server.Stop(), IsOk());
   }
+}
+
+// A fault raises its signal in the thread that made it; where that blocks it,
+// the kernel kills the process without asking.
+TEST_F(AbstractServerTest, ACrashHandlerRunsInAClientsThread) {
+  for (const int signal : {SIGSEGV, SIGILL}) {
+    TestServer server;
+    server.initialize = [signal] {
+      struct sigaction action {};
+      action.sa_handler = [](int caught) { _exit(caught + 100); };
+      return sigaction(signal, &action, nullptr) == 0
+                 ? absl::OkStatus()
+                 : absl::InternalError("sigaction");
+    };
+    server.DefineMessageHandler("crash", [signal](MessageChannel&) {
+      // NOLINTNEXTLINE: the fault is the purpose.
+      if (signal == SIGILL) __builtin_trap();
+      void* const page =
+          mmap(nullptr, 1, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      *static_cast<volatile char*>(page) = 1;
+      return absl::OkStatus();
+    });
+    ASSERT_THAT(server.Start(), IsOk());
+    const std::string end = absl::StrCat("exited with code ", signal + 100);
+    EXPECT_THAT(Call(server, "crash"), FailsWith(reason::kServerDied, end));
+    EXPECT_THAT(server.Stop(), FailsWith(reason::kServerDied, end));
+  }
+}
+
+TEST_F(AbstractServerTest, AClientsThreadBlocksAllSignalsButThoseOfFaults) {
+  TestServer server;
+  server.DefineMessageHandler("unblocked", [](MessageChannel& channel) {
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+    std::vector<std::string> unblocked;
+    // The C library keeps two to itself, before SIGRTMIN; nobody can block
+    // SIGKILL and SIGSTOP.
+    for (int signal = 1; signal < 32; ++signal) {
+      if (sigismember(&mask, signal) != 0 || signal == SIGKILL ||
+          signal == SIGSTOP) {
+        continue;
+      }
+      unblocked.emplace_back(strsignal(signal));
+    }
+    return channel.Write(absl::StrJoin(unblocked, ", "));
+  });
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(Call(server, "unblocked"),
+              IsOkAndHolds("Illegal instruction, Trace/breakpoint trap, "
+                           "Aborted, Bus error, Floating point exception, "
+                           "Segmentation fault, Urgent I/O condition, "
+                           "Bad system call"));
+  EXPECT_THAT(server.Stop(), IsOk());
 }
 
 TEST_F(AbstractServerTest, TheDestructorStopsTheServer) {

@@ -166,9 +166,12 @@ void ClientPool::Remove(Client& client) {
 }
 
 void ClientPool::Stop(absl::Duration drain_time) {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  listener_.StopAccepting();
   absl::MutexLock lock(&mutex_);
-  stopping_ = true;
-  listener_.ShutDown();
   for (Client* client : clients_) {
     if (client->state_ == Client::kUnauthenticated) Cut(*client);
   }

@@ -60,7 +60,9 @@ class Environment {
 
   // --- threads ---
 
-  // Runs `body` on a new thread that has all signals blocked.
+  // Runs `body` on a new thread that has all signals blocked but those that a
+  // fault raises (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT),
+  // and SIGURG, with which Listener::StopAccepting wakes it.
   virtual absl::StatusOr<std::unique_ptr<Thread>> StartThread(
       absl::AnyInvocable<void()> body) = 0;
 
@@ -93,8 +95,9 @@ class Environment {
 
   // Runs `child`, which owns all it needs, in a new process, which ends with
   // the code that it returns (without atexit handlers; stdio is flushed on both
-  // sides). The child starts with all signals blocked, only the named
-  // descriptors open, and rand, random and drand48 freshly seeded.
+  // sides). The child starts with all signals blocked but those that a fault
+  // raises, only the named descriptors open, and rand, random and drand48
+  // freshly seeded.
   //
   // kForkWithThreads if this process has other threads.
   virtual absl::StatusOr<std::unique_ptr<Process>> Fork(

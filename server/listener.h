@@ -40,7 +40,12 @@ struct ListenerParts {
 };
 
 // A listening socket with a name in the file system. The destructor closes it
-// and leaves the name. Accept and ShutDown may be called from any thread.
+// and leaves the name. Accept and StopAccepting may be called from any thread.
+//
+// The socket may be shared: by a service manager, which has it before and after
+// this process, or by siblings that accept at it, too. Whoever serves at one
+// that is not its own has a listener without the name (see ListenerParts): the
+// first that stops would take it from all.
 class Listener : public Pollable {
  public:
   struct Accepted {
@@ -51,15 +56,20 @@ class Listener : public Pollable {
     bool on_reserve = false;
   };
 
-  // Waits for a client. kServerStopping after ShutDown; kDescriptorTableFull
-  // when not even the reserve is left: wait until something was closed.
+  // Waits for a client. kServerStopping after StopAccepting;
+  // kDescriptorTableFull when not even the reserve is left: wait until
+  // something was closed. On a thread that does not block SIGURG, as those of
+  // Environment::StartThread do not.
   virtual absl::StatusOr<Accepted> Accept() = 0;
 
-  // Refuses clients from now on, those in the queue too, and ends every Accept
-  // under way. For all processes that share the socket.
-  virtual void ShutDown() = 0;
+  // Ends every Accept of this process, and returns when none is left; then
+  // closes the socket, as Close() does. Clients in its queue wait for whoever
+  // else accepts at it; when nobody else has it open, they lose their
+  // connections, and those that come are refused.
+  virtual void StopAccepting() = 0;
 
   // Closes the socket in this process; path() and RemovePath() go on working.
+  // Not while an Accept is under way.
   virtual void Close() = 0;
 
   // Absolute.

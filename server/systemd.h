@@ -32,7 +32,8 @@ namespace ward {
 // Runs the server in this process, on this thread, at the socket that systemd
 // has passed, until SIGTERM or SIGINT: see AbstractServer::StartSynchronously.
 // Notifies READY=1 when clients are served, and STOPPING=1 when they no more
-// are. The socket's name is systemd's, and stays.
+// are. The socket and its name are systemd's, and stay: clients that connect
+// when this has stopped wait in the socket's queue for the next service.
 //
 // A thread runs meanwhile: InitializeServer cannot fork. What the service
 // manager could not be told is logged. Errors: those of SystemdListener and

@@ -190,7 +190,7 @@ enum class Kind {
   kFlood,
   kAccept,
   kRemovePath,
-  kShutDownListener,
+  kStopAccepting,
   kCloseListener,
   kDestroyListener,
   kFork,
@@ -269,8 +269,8 @@ std::string Step::ToString() const {
       return absl::StrCat("t", other, " = ", listener, ".Accept()");
     case Kind::kRemovePath:
       return absl::StrCat(listener, ".RemovePath()");
-    case Kind::kShutDownListener:
-      return absl::StrCat(listener, ".ShutDown()");
+    case Kind::kStopAccepting:
+      return absl::StrCat(listener, ".StopAccepting()");
     case Kind::kCloseListener:
       return absl::StrCat(listener, ".Close()");
     case Kind::kDestroyListener:
@@ -415,7 +415,7 @@ class Interpreter {
         return EndShare();
       case Kind::kAccept:
       case Kind::kRemovePath:
-      case Kind::kShutDownListener:
+      case Kind::kStopAccepting:
       case Kind::kCloseListener:
       case Kind::kDestroyListener:
       case Kind::kShare:
@@ -570,8 +570,8 @@ class Interpreter {
       case Kind::kRemovePath:
         listener.RemovePath();
         return "done";
-      case Kind::kShutDownListener:
-        listener.ShutDown();
+      case Kind::kStopAccepting:
+        listener.StopAccepting();
         return "done";
       case Kind::kCloseListener:
         listener.Close();
@@ -895,7 +895,7 @@ class Generator {
     }
     if (choice < 75) return Listen();
     if (choice < 80) return {Kind::kRemovePath, slot};
-    if (choice < 84) return {Kind::kShutDownListener, slot};
+    if (choice < 84) return {Kind::kStopAccepting, slot};
     if (choice < 88) return {Kind::kCloseListener, slot};
     if (choice < 93) {
       listeners_[slot] = false;

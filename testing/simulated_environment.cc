@@ -206,7 +206,8 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
   names_[path] = socket;
   const int number = next_number_++;
   listeners_.emplace(number, socket);
-  return std::make_unique<SimulatedListener>(*this, number, std::move(socket));
+  return std::make_unique<SimulatedListener>(*this, number, std::move(socket),
+                                             /*has_name=*/true);
 }
 
 // As the file system has it, in which nobody is in another's group.

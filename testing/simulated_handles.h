@@ -184,10 +184,12 @@ class SimulatedTransport final : public Transport, public Readiness {
 class SimulatedListener final : public Listener, public Readiness {
  public:
   SimulatedListener(SimulatedEnvironment& environment, int number,
-                    std::shared_ptr<SimulatedEnvironment::ListenSocket> socket)
+                    std::shared_ptr<SimulatedEnvironment::ListenSocket> socket,
+                    bool has_name)
       : environment_(environment),
         number_(number),
         socket_(std::move(socket)),
+        has_name_(has_name),
         path_(socket_->path) {}
 
   ~SimulatedListener() override {
@@ -197,9 +199,7 @@ class SimulatedListener final : public Listener, public Readiness {
   }
 
   int descriptor() const override { return number_; }
-  bool Readable() const override {
-    return !socket_->queue.empty() || socket_->shut;
-  }
+  bool Readable() const override { return !socket_->queue.empty(); }
   bool IsOpen() const override {
     return socket_->holders.contains(environment_.ProcessId());
   }
@@ -207,10 +207,13 @@ class SimulatedListener final : public Listener, public Readiness {
   absl::StatusOr<Accepted> Accept() override {
     const NoBranchPoints quiet;
     environment_.Step("accepting");
+    const auto stopped = [this, self = environment_.ProcessId()] {
+      return !socket_->holders.contains(self);
+    };
     environment_.scheduler_.BlockUntil(
-        "waiting for a client", [this] { return Readable(); },
+        "waiting for a client", [&] { return stopped() || Readable(); },
         absl::InfiniteFuture());
-    if (socket_->queue.empty()) {
+    if (stopped()) {
       return MakeError(reason::kServerStopping,
                        "the server accepts no more clients");
     }
@@ -223,10 +226,10 @@ class SimulatedListener final : public Listener, public Readiness {
                     fault == EMFILE};
   }
 
-  void ShutDown() override {
+  void StopAccepting() override {
     const NoBranchPoints quiet;
-    environment_.Step("shutting the listener down");
-    if (IsOpen()) socket_->shut = true;
+    environment_.Step("accepting no more");
+    Close();
   }
 
   void Close() override {
@@ -239,6 +242,7 @@ class SimulatedListener final : public Listener, public Readiness {
   void RemovePath() override {
     const NoBranchPoints quiet;
     environment_.Step("removing the socket's name");
+    if (!has_name_) return;
     const auto named = environment_.names_.find(path_);
     if (named != environment_.names_.end() && named->second == socket_) {
       environment_.names_.erase(named);
@@ -257,7 +261,9 @@ class SimulatedListener final : public Listener, public Readiness {
       token.holds_listener = holds;
       return environment_.MakeToken(std::move(token));
     };
-    WARD_ASSIGN_OR_RETURN(parts.name, token(false));
+    if (has_name_) {
+      WARD_ASSIGN_OR_RETURN(parts.name, token(false));
+    }
     if (IsOpen()) {
       WARD_ASSIGN_OR_RETURN(parts.socket, token(true));
     }
@@ -268,6 +274,7 @@ class SimulatedListener final : public Listener, public Readiness {
   SimulatedEnvironment& environment_;
   const int number_;
   const std::shared_ptr<SimulatedEnvironment::ListenSocket> socket_;
+  const bool has_name_;
   const std::string path_;
 };
 

@@ -289,7 +289,8 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::AdoptListener(
   socket->users.insert(ProcessId());
   const int number = next_number_++;
   listeners_.emplace(number, socket);
-  return std::make_unique<SimulatedListener>(*this, number, std::move(socket));
+  return std::make_unique<SimulatedListener>(*this, number, std::move(socket),
+                                             parts.name.is_open());
 }
 
 absl::StatusOr<uint64_t> SimulatedEnvironment::SocketId(

@@ -64,7 +64,7 @@ class SharedListener final : public Listener {
 
   int descriptor() const override { return listener_->descriptor(); }
   absl::StatusOr<Accepted> Accept() override { return listener_->Accept(); }
-  void ShutDown() override { listener_->ShutDown(); }
+  void StopAccepting() override { listener_->StopAccepting(); }
   void Close() override {}
   const std::string& path() const override { return listener_->path(); }
   void RemovePath() override {

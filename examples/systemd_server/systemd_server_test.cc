@@ -1,6 +1,7 @@
 // Plays systemd: passes a socket, hears of readiness, and ends the service.
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -109,8 +110,19 @@ TEST_F(SystemdServerTest, ServesAtASocketThatSystemdHasMade) {
     EXPECT_EQ(kill(server, SIGTERM), 0);
     EXPECT_EQ(NextNotification(notifications), "STOPPING=1");
     EXPECT_EQ(ExitCode(server), 0);
-    // Another one can be started there: the name is systemd's.
-    EXPECT_TRUE(std::filesystem::exists(path));
+
+    // The socket is systemd's, as is its name: who comes now waits in its
+    // queue, and is served by the next.
+    std::thread between([&] { greeting = client.Hello("Jack", "Dalton"); });
+    pollfd waits{listener.get(), POLLIN, 0};
+    EXPECT_EQ(poll(&waits, 1, -1), 1);
+    const pid_t next = Start(listener.get(), notify);
+    EXPECT_EQ(NextNotification(notifications), "READY=1");
+    between.join();
+    ASSERT_TRUE(greeting.ok()) << greeting.status();
+    EXPECT_EQ(greeting->text, "Hello Jack Dalton, how are you?");
+    EXPECT_EQ(kill(next, SIGTERM), 0);
+    EXPECT_EQ(ExitCode(next), 0);
   }
   for (const std::string& file : {path, notify, password}) {
     std::filesystem::remove(file);

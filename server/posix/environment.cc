@@ -33,8 +33,10 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/posix/holders.h"
+#include "ward/server/posix/interruption.h"
 #include "ward/server/posix/listener.h"
 #include "ward/server/posix/process.h"
+#include "ward/server/posix/signal_mask.h"
 #include "ward/server/signals.h"
 
 namespace ward {
@@ -46,10 +48,10 @@ class PosixThread final : public Thread {
   absl::Status Start(absl::AnyInvocable<void()> body) {
     body_ = std::move(body);
     // A new thread has its creator's mask from its first instruction on.
-    sigset_t all;
+    sigset_t blocked = AllSignalsButFaults();
+    sigdelset(&blocked, Interruption::kSignal);
     sigset_t mask;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &mask);
+    pthread_sigmask(SIG_SETMASK, &blocked, &mask);
     const int error = pthread_create(&thread_, nullptr, &Run, this);
     pthread_sigmask(SIG_SETMASK, &mask, nullptr);
     started_ = error == 0;

@@ -30,6 +30,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/listener.h"
+#include "ward/server/posix/interruption.h"
 #include "ward/server/posix/socket_path.h"
 
 namespace ward {
@@ -126,8 +127,9 @@ class PosixListener final : public Listener {
   int descriptor() const override { return socket_.get(); }
 
   absl::StatusOr<Accepted> Accept() override {
+    const Interruption::Section section(stop_);
     if (reserve_used_) RestoreReserve();
-    while (true) {
+    while (!stop_.requested()) {
       FileDescriptor client(
           accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
       if (client.is_open()) return Accepted{Wrap(std::move(client)), false};
@@ -135,9 +137,6 @@ class PosixListener final : public Listener {
         case EINTR:
         case ECONNABORTED:
           continue;
-        case EINVAL:  // Listening has been shut down.
-          return MakeError(reason::kServerStopping,
-                           "the server accepts no more clients");
         case EMFILE:
         case ENFILE:
           return AcceptOnReserve();
@@ -145,9 +144,15 @@ class PosixListener final : public Listener {
           return SystemError(errno, "accept a client");
       }
     }
+    return MakeError(reason::kServerStopping,
+                     "the server accepts no more clients");
   }
 
-  void ShutDown() override { shutdown(socket_.get(), SHUT_RDWR); }
+  // Not by shutdown(2), which reaches everyone who has the socket.
+  void StopAccepting() override {
+    stop_.Request();
+    Close();
+  }
 
   void Close() override {
     socket_.Reset();
@@ -287,6 +292,7 @@ class PosixListener final : public Listener {
   const std::string private_directory_;  // Empty if the user chose the path.
   FileDescriptor socket_;
   FileDescriptor name_;
+  Interruption stop_;
   mutable absl::Mutex mutex_;
   FileDescriptor reserve_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> reserve_used_{false};

@@ -1,6 +1,8 @@
 #include "ward/server/posix/listener.h"
 
 #include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -337,20 +339,90 @@ TEST(PosixListener, MakesARelativePathAbsolute) {
   EXPECT_FALSE(std::filesystem::exists(directory.Path("relative")));
 }
 
-TEST(PosixListener, ShuttingDownEndsEveryAcceptAndRefusesClients) {
-  const auto listener = Listen({});
+// The socket of `listener`, whose name stays `listener`'s.
+std::unique_ptr<Listener> Sibling(const Listener& listener) {
+  auto parts = listener.Share();
+  EXPECT_TRUE(parts.ok()) << parts.status();
+  parts->name.Reset();
+  auto sibling = PosixAdoptListener(*std::move(parts), geteuid());
+  EXPECT_TRUE(sibling.ok()) << sibling.status();
+  return *std::move(sibling);
+}
+
+std::vector<std::thread> StartAccepting(Listener& listener, int threads) {
   std::vector<std::thread> acceptors;
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < threads; ++i) {
     acceptors.emplace_back([&listener] {
       EXPECT_TRUE(
-          HasReason(listener->Accept().status(), reason::kServerStopping));
+          HasReason(listener.Accept().status(), reason::kServerStopping));
     });
   }
-  listener->ShutDown();
+  return acceptors;
+}
+
+TEST(PosixListener, StoppingEndsEveryAcceptAndRefusesClients) {
+  const auto listener = Listen({});
+  std::vector<std::thread> acceptors = StartAccepting(*listener, 3);
+  listener->StopAccepting();
+  EXPECT_TRUE(HasReason(listener->Accept().status(), reason::kServerStopping));
   for (std::thread& acceptor : acceptors) acceptor.join();
   const auto client = PosixConnect(listener->path(), absl::InfiniteFuture());
   EXPECT_TRUE(HasReason(client.status(), reason::kServerUnreachable))
       << client.status();
+  listener->RemovePath();
+}
+
+TEST(PosixListener, StoppingIsThatOfOneListenerAlone) {
+  const auto listener = Listen({});
+  const auto sibling = Sibling(*listener);
+  std::vector<std::thread> acceptors = StartAccepting(*sibling, 3);
+  std::thread other([&listener] {
+    const auto accepted = listener->Accept();
+    EXPECT_TRUE(accepted.ok()) << accepted.status();
+  });
+  sibling->StopAccepting();
+  for (std::thread& acceptor : acceptors) acceptor.join();
+  sibling->RemovePath();
+  EXPECT_TRUE(PosixConnect(listener->path(), absl::InfiniteFuture()).ok());
+  other.join();
+  EXPECT_TRUE(PosixConnect(listener->path(), absl::InfiniteFuture()).ok());
+  EXPECT_TRUE(listener->Accept().ok()) << "it waits in the queue";
+  listener->RemovePath();
+}
+
+TEST(PosixListener, NoAcceptIsMissedWhereverItIsWhenStoppingBegins) {
+  const auto listener = Listen({});
+  for (int i = 0; i < 200; ++i) {
+    const auto sibling = Sibling(*listener);
+    std::vector<std::thread> acceptors = StartAccepting(*sibling, 4);
+    // Another moment each time: it finds them before, and in, accept4.
+    for (int pause = 0; pause < i % 50; ++pause) sched_yield();
+    sibling->StopAccepting();
+    for (std::thread& acceptor : acceptors) acceptor.join();
+  }
+  listener->RemovePath();
+}
+
+TEST(PosixListener, StoppingLeavesSigurgToTheUser) {
+  struct sigaction own {};
+  own.sa_handler = [](int) {};
+  own.sa_flags = SA_RESTART | SA_NODEFER;
+  ASSERT_EQ(sigaction(SIGURG, &own, nullptr), 0);
+  // Several at a time.
+  const auto listener = Listen({});
+  const auto sibling = Sibling(*listener);
+  std::vector<std::thread> acceptors = StartAccepting(*sibling, 2);
+  std::vector<std::thread> others = StartAccepting(*listener, 2);
+  std::thread stopping([&sibling] { sibling->StopAccepting(); });
+  listener->StopAccepting();
+  stopping.join();
+  for (std::thread& acceptor : acceptors) acceptor.join();
+  for (std::thread& other : others) other.join();
+  struct sigaction found {};
+  ASSERT_EQ(sigaction(SIGURG, nullptr, &found), 0);
+  EXPECT_EQ(found.sa_handler, own.sa_handler);
+  EXPECT_EQ(found.sa_flags & (SA_RESTART | SA_NODEFER), own.sa_flags);
+  signal(SIGURG, SIG_DFL);
   listener->RemovePath();
 }
 

@@ -42,6 +42,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/posix_wait.h"
 #include "ward/channel/status_macros.h"
+#include "ward/server/posix/signal_mask.h"
 #include "ward/server/process.h"
 
 #ifdef __has_feature
@@ -222,10 +223,9 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
   std::fflush(nullptr);
 
   // No handler of this process's may run in the child.
-  sigset_t all;
+  const sigset_t blocked = AllSignalsButFaults();
   sigset_t mask;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &mask);
+  pthread_sigmask(SIG_SETMASK, &blocked, &mask);
   const pid_t pid = fork();
   if (pid == 0) {
     if (!options.keep_all_open) CloseAllBut(keep);
@@ -263,6 +263,7 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
   // in the child, in which a lock may be held for ever, and copies no pages.
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
+  const sigset_t blocked = AllSignalsButFaults();
   sigset_t all;
   sigfillset(&all);
   int error = posix_spawn_file_actions_init(&actions);
@@ -280,7 +281,7 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
   for (const int result :
        {posix_spawn_file_actions_adddup2(&actions, link.get(), kExecLink),
         posix_spawn_file_actions_addclosefrom_np(&actions, kExecLink + 1),
-        posix_spawnattr_setsigmask(&attributes, &all),
+        posix_spawnattr_setsigmask(&attributes, &blocked),
         posix_spawnattr_setsigdefault(&attributes, &all),
         posix_spawnattr_setflags(
             &attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF)}) {
