@@ -154,8 +154,8 @@ absl::StatusOr<Frame> ParseFrame(std::string_view body) {
       case kDescriptorsField:
         WARD_RETURN_IF_ERROR(CheckKnown(field, kVarintType, seen));
         if (field.varint > kMaxDescriptorsPerMessage) {
-          return Malformed(absl::StrCat(
-              "more descriptors (", field.varint, ") than travel together"));
+          return Malformed(absl::StrCat("more descriptors (", field.varint,
+                                        ") than travel together"));
         }
         frame.descriptors = static_cast<uint32_t>(field.varint);
         break;
@@ -165,8 +165,7 @@ absl::StatusOr<Frame> ParseFrame(std::string_view body) {
         break;
       case kArrayField:
         WARD_RETURN_IF_ERROR(CheckKnown(field, kBytesType, seen));
-        WARD_RETURN_IF_ERROR(
-            CountParts(field.bytes, frame.encoded_part_count));
+        WARD_RETURN_IF_ERROR(CountParts(field.bytes, frame.encoded_part_count));
         frame.content = Frame::Content::kArray;
         frame.encoded_parts = field.bytes;
         ++contents;

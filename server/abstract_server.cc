@@ -168,12 +168,12 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> AbstractServer::Exec(
   WARD_ASSIGN_OR_RETURN(const std::string_view entry,
                         ExecEntryName(typeid(*this)));
   WARD_ASSIGN_OR_RETURN(const ListenerParts parts, listener.Share());
-  return ServerProcess::Exec(
-      environment(), options_.launch, std::string(entry),
-      [&](MessageChannel& channel, const ServerProcess::ServersEnd& end) {
-        return WriteHandOver(channel, options_, ignore_password_errors_, parts,
-                             end);
-      });
+  return ServerProcess::Exec(environment(), options_.launch, std::string(entry),
+                             [&](MessageChannel& channel, uint64_t owners_end) {
+                               return WriteHandOver(channel, options_,
+                                                    ignore_password_errors_,
+                                                    parts, owners_end);
+                             });
 }
 
 absl::Status AbstractServer::WaitUntilReady() {
@@ -319,28 +319,24 @@ absl::Status AbstractServer::StartSynchronously(
   return status;
 }
 
-int AbstractServer::ServeExeced(Environment& environment,
-                                std::unique_ptr<Transport> link, Maker maker) {
-  absl::StatusOr<HandOver> given = [&] {
-    MessageChannel channel(std::move(link));
-    channel.set_timeout(kHandOverTimeout);
-    return ReadHandOver(channel);
-  }();
-  absl::StatusOr<std::unique_ptr<Transport>> servers_end =
-      given.ok() ? environment.AdoptTransport(std::move(given->end.link))
-                 : given.status();
-  if (!servers_end.ok()) {
-    environment.Log(
-        absl::StrCat("the server's owner has not said what to serve: ",
-                     servers_end.status().ToString()));
-    return 1;
-  }
-  ServerOptions& options = given->options;
-  options.environment = &environment;
-  OwnerLink owner(environment, *std::move(servers_end),
-                  options.launch.start_timeout, given->end.owners_end);
-  const Secret password = options.password.Copy();
+int AbstractServer::ServeExeced(Environment& environment, ExecLinks links,
+                                Maker maker) {
+  OwnerLink owner(environment, std::move(links.owner), kHandOverTimeout);
   return owner.Serve([&](OwnerLink& link_to_owner) -> absl::Status {
+    absl::StatusOr<HandOver> given = [&] {
+      MessageChannel channel(std::move(links.hand_over));
+      channel.set_timeout(kHandOverTimeout);
+      return ReadHandOver(channel);
+    }();
+    if (!given.ok()) {
+      return Annotate(given.status(),
+                      "start by exec: what the owner has to hand over");
+    }
+    link_to_owner.set_owners_end(given->owners_end);
+    ServerOptions& options = given->options;
+    options.environment = &environment;
+    link_to_owner.QuitWithin(options.launch.start_timeout);
+    const Secret password = options.password.Copy();
     WARD_ASSIGN_OR_RETURN(const std::unique_ptr<Listener> listener,
                           environment.AdoptListener(std::move(given->listener),
                                                     environment.UserId()));
@@ -383,6 +379,7 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
   }
   WARD_ASSIGN_OR_RETURN(const std::unique_ptr<Signals> signals,
                         environment().TakeSignals(plan));
+  owner.LeaveNoName(listener);
   WARD_RETURN_IF_ERROR(
       CallUserCode("InitializeServer", [this] { return InitializeServer(); }));
   absl::Status status = ServeUntilTold(listener, owner, *signals);

@@ -144,10 +144,9 @@ class AbstractServer {
                   "a server that is started by exec needs a constructor from "
                   "ServerOptions");
     RegisterExecEntry(
-        name, typeid(Server),
-        [](Environment& environment, std::unique_ptr<Transport> link) {
+        name, typeid(Server), [](Environment& environment, ExecLinks links) {
           return ServeExeced(
-              environment, std::move(link),
+              environment, std::move(links),
               [](ServerOptions options) -> std::unique_ptr<AbstractServer> {
                 return std::make_unique<Server>(std::move(options));
               });
@@ -298,8 +297,8 @@ class AbstractServer {
 
   // What a registered class's process does.
   using Maker = std::unique_ptr<AbstractServer> (*)(ServerOptions options);
-  static int ServeExeced(Environment& environment,
-                         std::unique_ptr<Transport> link, Maker maker);
+  static int ServeExeced(Environment& environment, ExecLinks links,
+                         Maker maker);
 
   // The server's life.
   absl::Status Run(Listener& listener, OwnerLink& owner);

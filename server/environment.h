@@ -104,14 +104,27 @@ class Environment {
       const ForkOptions& options, absl::AnyInvocable<int()> child) = 0;
 
   // Runs this process's own program anew, in a new process that has no
-  // descriptors but 0, 1, 2 and `link`'s, and calls the function that is
-  // registered there as `entry` (exec_entry.h). From any thread, however many
-  // there are: nothing of this process is copied.
+  // descriptors but 0, 1, 2 and those of `links`, and calls the function that
+  // is registered there as `entry` (exec_entry.h). It is tied to `links.owner`
+  // before its first instruction. From any thread, however many there are:
+  // nothing of this process is copied.
   //
   // FailedPrecondition if the program's main() is not made for it
   // (exec_main.h).
   virtual absl::StatusOr<std::unique_ptr<Process>> Exec(
-      const std::string& entry, std::unique_ptr<Transport> link) = 0;
+      const std::string& entry, ExecLinks links, ProcessGroup group) = 0;
+
+  // Ties this process to `end`, whose other end others have: it ends by
+  // SIGKILL, whatever its threads are doing then, when `end` becomes readable
+  // or reaches its end of the stream; at once if it is or has. It holds for
+  // this process alone, not for its children, and outlives an exec.
+  //
+  // With a `listener` its name is removed first. For that the process must let
+  // SIGIO come: it is caught, and may be blocked on all threads but one.
+  // Without one, nothing of the process can hinder it.
+  virtual absl::Status TieProcess(const Transport& end,
+                                  const Listener* listener) = 0;
+  virtual absl::Status UntieProcess(const Transport& end) = 0;
 
   // Ends this process with SIGKILL when `left` has passed, whatever its threads
   // are doing then; InfiniteDuration() takes that back. It holds for this

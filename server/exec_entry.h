@@ -12,15 +12,14 @@
 #include <typeindex>
 
 #include "absl/status/statusor.h"
-#include "ward/channel/transport.h"
+#include "ward/server/process.h"
 
 namespace ward {
 
 class Environment;
 
-// Returns the process's exit code. `link` leads to the process that started it.
-using ExecEntry = int (*)(Environment& environment,
-                          std::unique_ptr<Transport> link);
+// Returns the process's exit code.
+using ExecEntry = int (*)(Environment& environment, ExecLinks links);
 
 // `name` is a literal. Ends the program if it is registered for another type.
 void RegisterExecEntry(std::string_view name, std::type_index type,

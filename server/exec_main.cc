@@ -18,27 +18,34 @@
 #include "ward/server/environment.h"
 #include "ward/server/exec_entry.h"
 #include "ward/server/posix/process.h"
+#include "ward/server/process.h"
 
 namespace ward {
 namespace {
 
+// A connection that was inherited as descriptor `fd`, or null.
+std::unique_ptr<Transport> Inherited(int fd) {
+  int domain = 0;
+  socklen_t size = sizeof(domain);
+  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 ||
+      domain != AF_UNIX || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+    return nullptr;
+  }
+  return std::make_unique<SocketTransport>(FileDescriptor(fd));
+}
+
 int Serve(std::string_view name) {
   Environment& environment = Environment::Posix();
   const absl::StatusOr<ExecEntry> entry = FindExecEntry(name);
-  int domain = 0;
-  socklen_t size = sizeof(domain);
-  const bool linked =
-      getsockopt(kExecLink, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
-      domain == AF_UNIX && fcntl(kExecLink, F_SETFD, FD_CLOEXEC) == 0;
-  if (!entry.ok() || !linked) {
+  ExecLinks links = {Inherited(kExecHandOver), Inherited(kExecOwner)};
+  if (!entry.ok() || links.hand_over == nullptr || links.owner == nullptr) {
     environment.Log(absl::StrCat(
         kExecArgument, name,
         " is how ward starts a server's process. It does not work by hand."));
     return 2;
   }
   ReseedRandom();
-  return (*entry)(environment,
-                  std::make_unique<SocketTransport>(FileDescriptor(kExecLink)));
+  return (*entry)(environment, std::move(links));
 }
 
 }  // namespace

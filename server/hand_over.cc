@@ -46,12 +46,11 @@ ChannelLimits Get(const proto::Limits& limits) {
 absl::Status WriteHandOver(MessageChannel& channel,
                            const ServerOptions& options,
                            bool ignore_password_errors,
-                           const ListenerParts& listener,
-                           const ServerProcess::ServersEnd& end) {
+                           const ListenerParts& listener, uint64_t owners_end) {
   proto::HandOver out;
   out.set_path(listener.path);
   out.set_private_directory(listener.private_directory);
-  out.set_owners_end(end.owners_end);
+  out.set_owners_end(owners_end);
   out.set_max_clients(options.max_clients);
   out.set_max_unauthenticated_clients(options.max_unauthenticated_clients);
   out.set_authentication_timeout(
@@ -68,20 +67,19 @@ absl::Status WriteHandOver(MessageChannel& channel,
   out.set_ignore_password_errors(ignore_password_errors);
   WARD_ASSIGN_OR_RETURN(const FileDescriptor password,
                         options.password.Share());
-  return channel.Write(kHandOverName, out, end.link, listener.name,
-                       listener.socket, password);
+  return channel.Write(kHandOverName, out, listener.name, listener.socket,
+                       password);
 }
 
 absl::StatusOr<HandOver> ReadHandOver(MessageChannel& channel) {
   WARD_ASSIGN_OR_RETURN(Message message, channel.Read());
   WARD_ASSIGN_OR_RETURN(
-      auto parts,
-      (message.UnpackArguments<proto::HandOver, FileDescriptor, FileDescriptor,
-                               FileDescriptor, FileDescriptor>()));
-  auto& [in, link, name, socket, password] = parts;
+      auto parts, (message.UnpackArguments<proto::HandOver, FileDescriptor,
+                                           FileDescriptor, FileDescriptor>()));
+  auto& [in, name, socket, password] = parts;
   HandOver given;
   WARD_ASSIGN_OR_RETURN(given.options.password, Secret::Adopt(password));
-  given.end = {std::move(link), in.owners_end()};
+  given.owners_end = in.owners_end();
   given.listener = {in.path(), in.private_directory(), std::move(name),
                     std::move(socket)};
   given.admits_peers = in.admits_peers();

@@ -22,14 +22,14 @@ struct HandOver {
   bool admits_peers = false;
   bool ignore_password_errors = false;
   ListenerParts listener;
-  ServerProcess::ServersEnd end;
+  // Environment::SocketId of the owner's end.
+  uint64_t owners_end = 0;
 };
 
 absl::Status WriteHandOver(MessageChannel& channel,
                            const ServerOptions& options,
                            bool ignore_password_errors,
-                           const ListenerParts& listener,
-                           const ServerProcess::ServersEnd& end);
+                           const ListenerParts& listener, uint64_t owners_end);
 
 absl::StatusOr<HandOver> ReadHandOver(MessageChannel& channel);
 

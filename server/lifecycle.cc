@@ -45,6 +45,7 @@ OwnerLink::OwnerLink(Environment& environment,
     : environment_(&environment),
       channel_(std::move(transport)),
       owners_end_(owners_end) {
+  Tie(nullptr);
   QuitWithin(start_timeout);
 }
 
@@ -68,6 +69,22 @@ absl::StatusOr<std::vector<ProcessInfo>> OwnerLink::Owners() const {
   return environment_->Holders(owners_end_);
 }
 
+void OwnerLink::Tie(const Listener* listener) {
+  if (environment_ == nullptr) return;
+  // Untied it still ends: at its deadline, or when it is ready.
+  const absl::Status status =
+      environment_->TieProcess(*channel_.transport(), listener);
+  if (!status.ok()) environment_->Log(status.message());
+}
+
+void OwnerLink::Untie() {
+  if (environment_ == nullptr) return;
+  const absl::Status status = environment_->UntieProcess(*channel_.transport());
+  if (!status.ok()) environment_->Log(status.message());
+}
+
+void OwnerLink::LeaveNoName(const Listener& listener) { Tie(&listener); }
+
 void OwnerLink::SetDeadline(absl::Duration left) {
   if (environment_ == nullptr) return;
   // Without its deadline the process still ends when its owner sees to it.
@@ -81,12 +98,15 @@ void OwnerLink::QuitWithin(absl::Duration limit) {
 
 absl::Status OwnerLink::ReportReady() {
   ready_ = true;
+  Untie();
   SetDeadline(absl::InfiniteDuration());
   return channel_.Write(kReady);
 }
 
 void OwnerLink::ReportFailure(const absl::Status& status) {
   if (ready_) return;
+  // An owner that has read it says the word: the end is this process's own.
+  Untie();
   // An owner that is gone needs no answer.
   (void)channel_.WriteError(status);
 }
@@ -101,6 +121,7 @@ ServerProcess::ServerProcess(Environment& environment,
 void ServerProcess::Launched(absl::Duration start_timeout) {
   launcher_ = environment_.ProcessId();
   start_timeout_ = start_timeout;
+  waited_ = false;
   start_deadline_ = environment_.TimeNow() + start_timeout;
 }
 
@@ -111,6 +132,7 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Fork(
   WARD_ASSIGN_OR_RETURN(const uint64_t owners_end,
                         environment.SocketId(*ends.first));
   options.fork.keep_open.push_back(ends.second->descriptor());
+  options.fork.process_group = options.process_group;
   // The server's end lives in the child's function alone: were it to stay open
   // here, the end of the stream would never come.
   auto child = [&environment, transport = std::move(ends.second),
@@ -130,20 +152,22 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Fork(
 absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Exec(
     Environment& environment, const LaunchOptions& options,
     const std::string& entry,
-    absl::FunctionRef<absl::Status(MessageChannel&, ServersEnd)> hand_over) {
+    absl::FunctionRef<absl::Status(MessageChannel&, uint64_t owners_end)>
+        hand_over) {
   WARD_ASSIGN_OR_RETURN(auto ends, environment.CreateTransportPair());
   WARD_ASSIGN_OR_RETURN(auto link, environment.CreateTransportPair());
-  ServersEnd given;
-  WARD_ASSIGN_OR_RETURN(given.owners_end, environment.SocketId(*ends.first));
-  WARD_ASSIGN_OR_RETURN(given.link, environment.Share(*ends.second));
-  WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
-                        environment.Exec(entry, std::move(link.second)));
+  WARD_ASSIGN_OR_RETURN(const uint64_t owners_end,
+                        environment.SocketId(*ends.first));
+  WARD_ASSIGN_OR_RETURN(
+      std::unique_ptr<Process> process,
+      environment.Exec(entry, {std::move(link.second), std::move(ends.second)},
+                       options.process_group));
   auto server = std::make_unique<ServerProcess>(environment, std::move(process),
                                                 std::move(ends.first));
   server->Launched(options.start_timeout);
   MessageChannel out(std::move(link.first));
   out.set_timeout(options.start_timeout);
-  const absl::Status status = hand_over(out, std::move(given));
+  const absl::Status status = hand_over(out, owners_end);
   // That the child is gone is better told by WaitUntilReady: it knows how.
   if (status.ok() || HasReason(status, reason::kConnectionLost)) return server;
   (void)server->process_->Kill(SIGKILL);
@@ -152,6 +176,7 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Exec(
 }
 
 absl::Status ServerProcess::WaitUntilReady() {
+  waited_ = true;
   owner_.set_timeout(start_deadline_ - environment_.TimeNow());
   const absl::StatusOr<Message> word = owner_.Read();
   owner_.set_timeout(kLastMoment);
@@ -166,7 +191,9 @@ absl::Status ServerProcess::WaitUntilReady() {
     // One that exits cleanly before it has said anything has failed, too.
     const absl::Status how =
         end.ok() ? Died({ProcessExit::Kind::kExited, 0}) : end;
-    return Annotate(how, "the server was not ready yet");
+    return Annotate(how,
+                    "the server was not ready yet (another owner that stops it "
+                    "then kills it)");
   }
   if (late) {
     return Annotate(
@@ -189,8 +216,13 @@ absl::Status ServerProcess::Stop(const StopOptions& options) {
       process_->Wait(environment_.TimeNow() + options.kill_after);
   if (exit.ok()) {
     const bool unknown = exit->kind == ProcessExit::Kind::kUnknown;
-    return exit->clean() || (unknown && asked.ok()) ? absl::OkStatus()
-                                                    : Died(*exit);
+    // It was tied to its end still; see OwnerLink.
+    const bool starting = !waited_ &&
+                          exit->kind == ProcessExit::Kind::kSignaled &&
+                          exit->value == SIGKILL;
+    return exit->clean() || ((unknown || starting) && asked.ok())
+               ? absl::OkStatus()
+               : Died(*exit);
   }
   WARD_RETURN_IF_ERROR(process_->Kill(SIGKILL));
   WARD_RETURN_IF_ERROR(

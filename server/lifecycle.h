@@ -6,6 +6,11 @@
 // process that holds it has closed it, or died however it died, the server
 // reads the end of the stream. No pid is polled, and none can be mistaken.
 //
+// Until it is ready, the server is tied to its end (Environment::TieProcess):
+// whether it is still in the program's main(), or hangs in InitializeServer, it
+// is killed when its last owner is gone, or any owner wants it to quit. From
+// then on it reads its end, and quits in its own time: see QuitWithin.
+//
 // What a fork shares and an exec does not: the owner's end is close-on-exec,
 // so a child that was forked owns the server too, and a program that was
 // started does not.
@@ -45,8 +50,8 @@ class OwnerLink {
   explicit OwnerLink(std::unique_ptr<Transport> transport)
       : channel_(std::move(transport)) {}
 
-  // For a process that was made for the server. From now on it has
-  // `start_timeout` to get ready; see QuitWithin.
+  // For a process that was made for the server. Ties it to `transport` until
+  // it reports, and gives it `start_timeout` to do so; see QuitWithin.
   // `owners_end` is the SocketId of the other end.
   OwnerLink(Environment& environment, std::unique_ptr<Transport> transport,
             absl::Duration start_timeout, uint64_t owners_end = 0);
@@ -56,7 +61,12 @@ class OwnerLink {
   // owner; after ReportReady, to Environment::Log.
   int Serve(absl::AnyInvocable<absl::Status(OwnerLink&)> serve);
 
-  // Tells the owner that clients are served from now on.
+  // What it leaves behind when its owners end it before it is ready: not the
+  // name of `listener` (borrowed until then). See Environment::TieProcess.
+  void LeaveNoName(const Listener& listener);
+
+  // Tells the owner that clients are served from now on. Poll pollable() from
+  // now on: owners that are gone end the process no more.
   absl::Status ReportReady();
 
   // An owner kills a server that has not quit within `limit` from now. If there
@@ -70,12 +80,15 @@ class OwnerLink {
   // The processes that own the server; see Environment::Holders.
   // FailedPrecondition for a server in a process that is not its own.
   absl::StatusOr<std::vector<ProcessInfo>> Owners() const;
+  void set_owners_end(uint64_t owners_end) { owners_end_ = owners_end; }
 
   bool ready() const { return ready_; }
 
   const Pollable& pollable() const { return *channel_.transport(); }
 
  private:
+  void Tie(const Listener* listener);
+  void Untie();
   void SetDeadline(absl::Duration left);
 
   Environment* environment_ = nullptr;
@@ -86,6 +99,14 @@ class OwnerLink {
 
 struct LaunchOptions {
   ForkOptions fork;
+
+  // By default what is typed at the owner's terminal is for the owner alone.
+  // Ctrl-C would otherwise end a server whose owner may have use for it while
+  // it quits; the server still goes with its last owner, at once. With kParents
+  // they are one to the terminal and to kill(-pgid), and the server may read
+  // from the terminal, at which one with a group of its own is stopped
+  // (SIGTTIN; writing is stopped by `stty tostop` alone).
+  ProcessGroup process_group = ProcessGroup::kOwn;
 
   // How long the server may take to be ready; then it is killed.
   absl::Duration start_timeout = absl::Seconds(60);
@@ -109,20 +130,14 @@ class ServerProcess {
       Environment& environment, LaunchOptions options,
       absl::AnyInvocable<absl::Status(OwnerLink&)> serve);
 
-  // The server's end of the owner's socket pair, for an OwnerLink.
-  struct ServersEnd {
-    FileDescriptor link;
-    uint64_t owners_end = 0;
-  };
-
   // Starts this program anew, at `entry` (see Environment::Exec), and calls
-  // `hand_over` to write to it what it needs, with its end of the socket pair:
-  // on a channel of its own, so that none of the owner's later words can be
-  // read along with it.
+  // `hand_over` to write to it what it needs, with the SocketId of the owner's
+  // end: on a channel of its own, since a word on the socket pair would end it.
   static absl::StatusOr<std::unique_ptr<ServerProcess>> Exec(
       Environment& environment, const LaunchOptions& options,
       const std::string& entry,
-      absl::FunctionRef<absl::Status(MessageChannel&, ServersEnd)> hand_over);
+      absl::FunctionRef<absl::Status(MessageChannel&, uint64_t owners_end)>
+          hand_over);
 
   // One that runs already: `owner` is an owner's end.
   ServerProcess(Environment& environment, std::unique_ptr<Process> process,
@@ -163,7 +178,9 @@ class ServerProcess {
   // Asks the server to quit and waits until it has, with SIGKILL at the end.
   // The server is gone afterwards, whatever is returned: OK if it quit by
   // itself with code 0, however long ago, kServerDied if it ended otherwise,
-  // kServerKilled if it took SIGKILL.
+  // kServerKilled if it took SIGKILL. One that was not ready yet does not
+  // finish what it is doing: it is killed at once, which is OK, too, before
+  // WaitUntilReady.
   absl::Status Stop(const StopOptions& options);
 
   // OK while the server runs. When its end of the socket pair is closed, or it
@@ -184,6 +201,8 @@ class ServerProcess {
   pid_t launcher_ = 0;
   absl::Duration start_timeout_ = absl::ZeroDuration();
   absl::Time start_deadline_ = absl::InfiniteFuture();
+  // The server's start was waited for, or it runs already.
+  bool waited_ = true;
 };
 
 }  // namespace ward

@@ -113,17 +113,71 @@ TEST_F(LifecycleTest, KillsAChildThatIsNotReadyInTime) {
               FailsWith(reason::kTimedOut));
 }
 
-// A server whose owner has died cannot count on being killed by it.
-TEST_F(LifecycleTest, EndsByItselfWhenItIsNotReadyInTimeAndHasNoOwner) {
-  auto child = environment().Fork({}, [this] {
-    const OwnerLink owner(environment(), nullptr, absl::Milliseconds(20));
-    (void)Hang();
-    return 0;
+// An owner that did not launch the server may not care how long it takes.
+TEST_F(LifecycleTest, EndsByItselfWhenItIsNotReadyInTimeAndNobodyKillsIt) {
+  auto server = ServerProcess::Fork(environment(), {}, [](OwnerLink& owner) {
+    owner.QuitWithin(absl::Milliseconds(20));
+    return Hang();
   });
-  ASSERT_THAT(child, IsOk());
-  const auto exit = (*child)->Wait(absl::InfiniteFuture());
+  ASSERT_THAT(server, IsOk());
+  EXPECT_THAT(AwaitEnd(**server),
+              FailsWith(reason::kServerDied, "killed by signal 9"));
+}
+
+TEST_F(LifecycleTest, IsKilledWhenItsLastOwnerIsGoneBeforeItIsReady) {
+  auto server =
+      ServerProcess::Fork(environment(), {}, [](OwnerLink&) { return Hang(); });
+  ASSERT_THAT(server, IsOk());
+  Owner other = AddOwner();
+  const std::unique_ptr<Process> process =
+      ServerProcess::Disown(*std::move(server));
+  EXPECT_THAT(process->Wait(environment().TimeNow() + absl::Milliseconds(100)),
+              FailsWith(reason::kTimedOut));
+  other.Kill();
+  const absl::Time gone = environment().TimeNow();
+  const auto exit = process->Wait(absl::InfiniteFuture());
   ASSERT_THAT(exit, IsOk());
   EXPECT_THAT(exit->ToString(), HasSubstr("killed by signal 9"));
+  if (MovesClock()) {
+    EXPECT_EQ(environment().TimeNow(), gone);
+  }
+}
+
+TEST_F(LifecycleTest, IsKilledWhenAnOwnerStopsItBeforeItIsReady) {
+  auto server =
+      ServerProcess::Fork(environment(), {}, [](OwnerLink&) { return Hang(); });
+  ASSERT_THAT(server, IsOk());
+  EXPECT_THAT((*server)->Stop({absl::InfiniteDuration()}), IsOk());
+}
+
+// Who waits for the server is told what has become of it.
+TEST_F(LifecycleTest, TellsThatAnotherOwnerStoppedItBeforeItWasReady) {
+  if (MovesClock()) GTEST_SKIP() << "simulated forks share their memory";
+  auto server =
+      ServerProcess::Fork(environment(), {}, [](OwnerLink&) { return Hang(); });
+  ASSERT_THAT(server, IsOk());
+  auto other = environment().Fork({{}, /*keep_all_open=*/true}, [&server] {
+    return (*server)->Stop({absl::InfiniteDuration()}).ok() ? 0 : 1;
+  });
+  ASSERT_THAT(other, IsOk());
+  EXPECT_THAT((*server)->WaitUntilReady(),
+              FailsWith(reason::kServerDied, "another owner that stops it"));
+  const auto exit = (*other)->Wait(absl::InfiniteFuture());
+  ASSERT_THAT(exit, IsOk());
+  EXPECT_TRUE(exit->clean()) << exit->ToString();
+}
+
+// It may take its time, and is no longer killed by a word.
+TEST_F(LifecycleTest, QuitsByItselfOnceItIsReady) {
+  const auto server = Launch({}, [this](OwnerLink& owner) -> absl::Status {
+    EXPECT_THAT(owner.ReportReady(), IsOk());
+    const Pollable* const polled[] = {&owner.pollable()};
+    EXPECT_THAT(environment().Poll(polled, absl::InfiniteFuture()), IsOk());
+    absl::SleepFor(absl::Milliseconds(20));
+    return absl::OkStatus();
+  });
+  ASSERT_THAT(server, IsOk());
+  EXPECT_THAT((*server)->Stop({}), IsOk());
 }
 
 TEST_F(LifecycleTest, EndsByItselfWhenItQuitsTooSlowlyAndHasNoOwner) {

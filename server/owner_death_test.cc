@@ -3,14 +3,21 @@
 
 #include <signal.h>
 #include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
 #include <iostream>
+#include <random>
 #include <string>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -18,6 +25,8 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/server_for_test.h"
+#include "ward/server/server_options.h"
+#include "ward/testing/environment_variable.h"
 #include "ward/testing/matchers.h"
 
 namespace ward {
@@ -108,6 +117,114 @@ TEST_F(OwnerDeathTest, WithTwoOwnersItLivesUntilTheSecondIsKilled) {
   EXPECT_EQ(Reap(second), -SIGKILL);
   EXPECT_EQ(Reap(pid), 0);
   EXPECT_FALSE(Exists(path()));
+}
+
+// --- at every moment of a server's life ---
+
+enum class Life { kHangsWhenLoaded, kHangsWhenInitialized, kServes };
+
+// Set in the environment: a program that hangs before its main().
+constexpr char kHangsWhenLoaded[] = "WARD_TEST_HANGS_WHEN_LOADED";
+
+[[noreturn]] void Hang() {
+  while (true) pause();
+}
+
+[[maybe_unused]] const bool kLoaded = [] {
+  if (!testing::EnvironmentVariable(kHangsWhenLoaded).empty()) Hang();
+  return true;
+}();
+
+struct Hanging : Registered<Hanging> {
+  using Registered::Registered;
+  absl::Status InitializeServer() override { Hang(); }
+};
+
+class OwnerDeathAtAnyMomentTest : public OwnerDeathTest {
+ protected:
+  // In the owner, until it is killed.
+  [[noreturn]] void LiveThrough(StartMode mode, Life life) const {
+    if (life == Life::kHangsWhenLoaded) setenv(kHangsWhenLoaded, "1", 1);
+    const auto options = [&] {
+      ServerOptions made = Shared();
+      made.start_mode = mode;
+      return made;
+    };
+    while (true) {
+      if (life == Life::kHangsWhenInitialized) {
+        Hanging server(options());
+        (void)server.Start();
+      } else {
+        TestServer server(options());
+        (void)server.Start();
+        (void)Call(server, "echo", "x");
+      }
+    }
+  }
+
+  // Kills an owner `age` after it has begun, and returns for how long anything
+  // of it was left.
+  absl::Duration OutlivesItsOwner(StartMode mode, Life life,
+                                  absl::Duration age) {
+    Pipe begun = MakePipe();
+    // The servers have the owner's standard input, and it is open as long as
+    // any of them lives.
+    Pipe lives = MakePipe();
+    Child owner([&]() -> int {
+      dup2(lives.write.get(), STDIN_FILENO);
+      lives.write.Reset();
+      WriteAll(begun.write.get(), "x");
+      LiveThrough(mode, life);
+    });
+    lives.write.Reset();
+    EXPECT_EQ(ReadSome(begun.read.get()), "x");
+    absl::SleepFor(age);
+    const Stopwatch watch;
+    owner.Kill();
+    EXPECT_TRUE(BecomesReadable(lives.read.get(), kOrphan));
+    const absl::Duration lived = watch.Elapsed();
+    EXPECT_EQ(owner.Wait(), -SIGKILL);
+    if (!HasFailure()) {
+      // Those that were its have come to this process.
+      while (waitpid(-1, nullptr, 0) > 0 || errno == EINTR) {
+      }
+    }
+    // Those that were killed have left what they had made of the name.
+    for (const std::string& name : NamesIn(directory())) {
+      unlink(absl::StrCat(directory(), "/", name).c_str());
+    }
+    return lived;
+  }
+
+  void KillOwnersOf(StartMode mode, const std::vector<Life>& lives) {
+    const uint64_t runs = testing::EnvironmentNumber("WARD_RUNS", 60);
+    std::mt19937 random(static_cast<unsigned>(testing::RunNumber()));
+    std::uniform_int_distribution<int> microseconds(0, 12000);
+    std::vector<absl::Duration> times;
+    for (uint64_t i = 0; i < runs && !HasFailure(); ++i) {
+      times.push_back(
+          OutlivesItsOwner(mode, lives[i % lives.size()],
+                           absl::Microseconds(microseconds(random))));
+    }
+    std::cout << times.size() << " owners killed; gone after (median) "
+              << Median(times) << ", (longest) "
+              << *std::max_element(times.begin(), times.end()) << "\n";
+    EXPECT_LT(Median(times), kGoneWithin);
+  }
+
+ private:
+  // What lives as long has not noticed.
+  static constexpr absl::Duration kOrphan = absl::Seconds(10);
+};
+
+// With --test_env=WARD_RUNS=1000 a thousand of each.
+TEST_F(OwnerDeathAtAnyMomentTest, EndsAForkedServer) {
+  KillOwnersOf(StartMode::kFork, {Life::kHangsWhenInitialized, Life::kServes});
+}
+
+TEST_F(OwnerDeathAtAnyMomentTest, EndsAServerStartedByExec) {
+  KillOwnersOf(StartMode::kExec, {Life::kHangsWhenLoaded,
+                                  Life::kHangsWhenInitialized, Life::kServes});
 }
 
 TEST_F(OwnerDeathTest, AProgramThatTheOwnerStartedIsNoOwner) {

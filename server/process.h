@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,16 @@ struct ProcessInfo {
   std::string command;
 };
 
+// Which process group a new process is in (setpgid(2)): what is typed at a
+// terminal (Ctrl-C, Ctrl-\\, Ctrl-Z) and kill(2) with a negative pid reach all
+// processes of one.
+enum class ProcessGroup {
+  // That of the process that makes it.
+  kParents,
+  // A new one, in which it is alone.
+  kOwn,
+};
+
 struct ForkOptions {
   // Stay open in the child, beside 0, 1 and 2; all others are closed.
   std::vector<int> keep_open;
@@ -70,6 +81,18 @@ struct ForkOptions {
   // ever, the allocator's among them where the C library does not care for it
   // (fork(2)).
   bool allow_threads = false;
+
+  // For a server, LaunchOptions::process_group is what counts.
+  ProcessGroup process_group = ProcessGroup::kParents;
+};
+
+// What a process has that was started by exec.
+struct ExecLinks {
+  // It is told there what it is to do.
+  std::unique_ptr<Transport> hand_over;
+  // Its end of its owner's socket pair, to which it is tied; see
+  // Environment::TieProcess.
+  std::unique_ptr<Transport> owner;
 };
 
 // Why a process with `others` threads beside the calling one is not forked.

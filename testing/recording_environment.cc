@@ -187,9 +187,9 @@ absl::StatusOr<std::unique_ptr<Process>> RecordingEnvironment::Fork(
 }
 
 absl::StatusOr<std::unique_ptr<Process>> RecordingEnvironment::Exec(
-    const std::string& entry, std::unique_ptr<Transport> link) {
+    const std::string& entry, ExecLinks links, ProcessGroup group) {
   WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
-                        real_.Exec(entry, std::move(link)));
+                        real_.Exec(entry, std::move(links), group));
   if (!records()) return process;
   return Started(std::move(process), "server");
 }

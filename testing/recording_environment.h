@@ -60,8 +60,16 @@ class RecordingEnvironment final : public Environment {
   }
   absl::StatusOr<std::unique_ptr<Process>> Fork(
       const ForkOptions& options, absl::AnyInvocable<int()> child) override;
-  absl::StatusOr<std::unique_ptr<Process>> Exec(
-      const std::string& entry, std::unique_ptr<Transport> link) override;
+  absl::StatusOr<std::unique_ptr<Process>> Exec(const std::string& entry,
+                                                ExecLinks links,
+                                                ProcessGroup group) override;
+  absl::Status TieProcess(const Transport& end,
+                          const Listener* listener) override {
+    return real_.TieProcess(end, listener);
+  }
+  absl::Status UntieProcess(const Transport& end) override {
+    return real_.UntieProcess(end);
+  }
   absl::Status SetProcessDeadline(absl::Duration left) override {
     return real_.SetProcessDeadline(left);
   }

@@ -71,6 +71,7 @@ SimulatedEnvironment::SimulatedEnvironment(Scheduler& scheduler,
       transcript_(transcript),
       next_number_(kFirstNumber) {
   ProcessState test{kTestProcess, 0, "test", 1000};
+  test.group = kTestProcess;
   processes_.emplace(kTestProcess, std::move(test));
   transcript_.Name(kTestProcess, "test");
   EnlargeDescriptorTable();
@@ -156,7 +157,9 @@ void SimulatedEnvironment::CloseIfUnheld(SimulatedSocket& socket) {
   const bool on_its_way = std::any_of(
       tokens_.begin(), tokens_.end(),
       [&](const auto& entry) { return entry.second.socket.get() == &socket; });
-  if (socket.holders.empty() && !on_its_way) socket.Close();
+  if (!socket.holders.empty() || on_its_way) return;
+  socket.Close();
+  EndTied();
 }
 
 void SimulatedEnvironment::CloseIfUnheld(ListenSocket& socket) {
@@ -174,6 +177,12 @@ void SimulatedEnvironment::CloseIfUnheld(ListenSocket& socket) {
     client->Close();
   }
   socket.queue.clear();
+}
+
+void SimulatedEnvironment::RemoveName(
+    const std::shared_ptr<ListenSocket>& socket) {
+  const auto named = names_.find(socket->path);
+  if (named != names_.end() && named->second == socket) names_.erase(named);
 }
 
 absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(

@@ -78,8 +78,12 @@ class SimulatedEnvironment final : public Environment {
                               absl::Time deadline) override;
   absl::StatusOr<std::unique_ptr<Process>> Fork(
       const ForkOptions& options, absl::AnyInvocable<int()> child) override;
-  absl::StatusOr<std::unique_ptr<Process>> Exec(
-      const std::string& entry, std::unique_ptr<Transport> link) override;
+  absl::StatusOr<std::unique_ptr<Process>> Exec(const std::string& entry,
+                                                ExecLinks links,
+                                                ProcessGroup group) override;
+  absl::Status TieProcess(const Transport& end,
+                          const Listener* listener) override;
+  absl::Status UntieProcess(const Transport& end) override;
   absl::Status SetProcessDeadline(absl::Duration left) override;
   absl::StatusOr<FileDescriptor> Share(const Pollable& shared) override;
   absl::StatusOr<std::unique_ptr<Transport>> AdoptTransport(
@@ -100,6 +104,10 @@ class SimulatedEnvironment final : public Environment {
 
   // As kill(2), but for SIGSTOP: a simulated process cannot be stopped.
   void Raise(pid_t pid, int signal);
+
+  // The same for all processes of the process group that `pid` is in, as the
+  // terminal does.
+  void RaiseInGroupOf(pid_t pid, int signal);
 
   // Waits until all children of `process`, theirs, and so on, have ended.
   void AwaitDescendants(pid_t process);
@@ -150,6 +158,11 @@ class SimulatedEnvironment final : public Environment {
     absl::btree_set<int> pending = {};
     bool blocked = false;
     std::optional<SignalPlan> plan = std::nullopt;
+    // See TieProcess; null if it is not tied, or leaves no name.
+    std::shared_ptr<SimulatedSocket> tied_to = nullptr;
+    std::shared_ptr<ListenSocket> tied_name = nullptr;
+    // The number of its process group.
+    pid_t group = 0;
     // Was started by exec: its memory is its own. When it is killed, the real
     // descriptors that it was given, and has open, are closed: their numbers,
     // and what they are.
@@ -195,8 +208,11 @@ class SimulatedEnvironment final : public Environment {
   void Release(SimulatedSocket& socket, pid_t holder);
   void Release(ListenSocket& socket, pid_t holder);
   void CloseIfUnheld(SimulatedSocket& socket);
+  // Ends the processes that are tied to a socket which is readable by now.
+  void EndTied();
   void CloseIfUnheld(ListenSocket& socket);
-  pid_t NewProcess(std::string name);
+  void RemoveName(const std::shared_ptr<ListenSocket>& socket);
+  pid_t NewProcess(std::string name, ProcessGroup group);
   void StartMain(pid_t pid, absl::AnyInvocable<int()> child);
   void End(pid_t pid, ProcessExit exit);
   void Deliver(ProcessState& process, int signal);

@@ -115,7 +115,8 @@ absl::StatusOr<std::string> ReceiveSome(Transport& transport) {
 // the first one, and keeps the others.
 constexpr std::string_view kTakesDescriptors = "takes descriptors";
 
-int TakeDescriptors(Environment&, std::unique_ptr<Transport> link) {
+int TakeDescriptors(Environment&, ExecLinks links) {
+  const std::unique_ptr<Transport> link = std::move(links.hand_over);
   std::vector<FileDescriptor> kept;
   while (true) {
     std::array<char, 1> byte;
@@ -312,6 +313,92 @@ TEST(SimulatedProcess, EndsAtItsDeadlineWhateverItDoes) {
   });
 }
 
+// As parity with the kernel has it: see PosixTieProcess.
+TEST(SimulatedProcess, EndsWithWhatItIsTiedTo) {
+  Simulate([](SimulatedEnvironment& environment) {
+    const auto tied = [&environment](bool in_time) {
+      auto ends = environment.CreateTransportPair();
+      EXPECT_THAT(ends, IsOk());
+      ForkOptions keep;
+      keep.keep_open = {ends->second->descriptor()};
+      auto process = environment.Fork(
+          keep, [&environment, in_time, end = std::move(ends->second)] {
+            if (!in_time) absl::SleepFor(absl::Seconds(1));
+            EXPECT_THAT(environment.TieProcess(*end, nullptr), IsOk());
+            Sleep();
+            return 0;
+          });
+      EXPECT_THAT(process, IsOk());
+      absl::SleepFor(absl::Milliseconds(1));
+      return std::make_pair(*std::move(process), std::move(ends->first));
+    };
+    for (const bool in_time : {true, false}) {
+      auto [closed, end] = tied(in_time);
+      EXPECT_FALSE(closed->Ending());
+      end.reset();
+      EXPECT_EQ(closed->Ending(), in_time);
+      EXPECT_THAT(ExitOf(*closed), KilledBy(SIGKILL));
+
+      auto [told, tells] = tied(in_time);
+      EXPECT_THAT(tells->Send("x", {}, kNever), IsOk());
+      EXPECT_EQ(told->Ending(), in_time);
+      EXPECT_THAT(ExitOf(*told), KilledBy(SIGKILL));
+    }
+  });
+}
+
+TEST(SimulatedProcess, OutlivesWhatItIsNoLongerTiedTo) {
+  Simulate([](SimulatedEnvironment& environment) {
+    ASSERT_OK_AND_ASSIGN(auto ends, environment.CreateTransportPair());
+    ForkOptions keep;
+    keep.keep_open = {ends.second->descriptor()};
+    ASSERT_OK_AND_ASSIGN(
+        const auto process,
+        environment.Fork(keep, [&environment, end = std::move(ends.second)] {
+          EXPECT_THAT(environment.TieProcess(*end, nullptr), IsOk());
+          EXPECT_THAT(environment.UntieProcess(*end), IsOk());
+          absl::SleepFor(absl::Seconds(1));
+          return 4;
+        }));
+    absl::SleepFor(absl::Milliseconds(1));
+    ends.first.reset();
+    EXPECT_THAT(ExitOf(*process), ExitedWith(4));
+  });
+}
+
+TEST(SimulatedProcess, IsInAGroupThatSignalsReach) {
+  Simulate([](SimulatedEnvironment& environment) {
+    const auto sleeper = [&](ProcessGroup group) {
+      ForkOptions options;
+      options.process_group = group;
+      auto process = environment.Fork(options, [&environment] {
+        const auto signals = environment.TakeSignals({});
+        Sleep();
+        return 0;
+      });
+      EXPECT_THAT(process, IsOk());
+      absl::SleepFor(absl::Milliseconds(1));
+      return *std::move(process);
+    };
+    ForkOptions own;
+    own.process_group = ProcessGroup::kOwn;
+    ASSERT_OK_AND_ASSIGN(
+        const auto leader, environment.Fork(own, [&environment, &sleeper] {
+          const auto signals = environment.TakeSignals({{SIGINT}, {}});
+          const auto beside = sleeper(ProcessGroup::kParents);
+          const auto apart = sleeper(ProcessGroup::kOwn);
+          environment.RaiseInGroupOf(environment.ProcessId(), SIGINT);
+          EXPECT_EQ((*signals)->Next(), SIGINT);
+          EXPECT_THAT(ExitOf(*beside), KilledBy(SIGINT));
+          EXPECT_FALSE(apart->Ending());
+          EXPECT_THAT(apart->Kill(SIGKILL), IsOk());
+          EXPECT_THAT(ExitOf(*apart), KilledBy(SIGKILL));
+          return 0;
+        }));
+    EXPECT_THAT(ExitOf(*leader), ExitedWith(0));
+  });
+}
+
 TEST(SimulatedProcess, TakesSignalsAsKillDoes) {
   Simulate([](SimulatedEnvironment& environment) {
     ASSERT_OK_AND_ASSIGN(const auto child, ForkSleeper(environment));
@@ -420,9 +507,12 @@ TEST(SimulatedProcess, CannotBeStopped) {
 TEST(SimulatedProcess, LosesItsRealDescriptorsWhenItIsKilled) {
   Simulate([](SimulatedEnvironment& environment) {
     ASSERT_OK_AND_ASSIGN(auto link, environment.CreateTransportPair());
-    ASSERT_OK_AND_ASSIGN(const auto server,
-                         environment.Exec(std::string(kTakesDescriptors),
-                                          std::move(link.second)));
+    ASSERT_OK_AND_ASSIGN(auto owner, environment.CreateTransportPair());
+    ASSERT_OK_AND_ASSIGN(
+        const auto server,
+        environment.Exec(std::string(kTakesDescriptors),
+                         {std::move(link.second), std::move(owner.second)},
+                         ProcessGroup::kParents));
     std::array<int, 2> ends;
     ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK), 0);
     const FileDescriptor reader(ends[0]);

@@ -95,7 +95,7 @@ class SimulatedTransport final : public Transport, public Readiness {
         bytes = bytes.substr(0, (bytes.size() + 1) / 2);
         break;
       case ECONNRESET:
-        socket_->Reset();
+        Reset();
         return TransferError(fault, kAttempt);
     }
     const SimulatedSocket::Result result = socket_->Send(bytes, descriptors);
@@ -107,6 +107,7 @@ class SimulatedTransport final : public Transport, public Readiness {
           receivers.empty() ? socket_->other()->acceptor
                             : receivers.rbegin()->first,
           bytes.substr(0, result.bytes), descriptors.size());
+      environment_.EndTied();
       return result.bytes;
     }
     if (result.error != EAGAIN) return TransferError(result.error, kAttempt);
@@ -138,7 +139,7 @@ class SimulatedTransport final : public Transport, public Readiness {
         buffer = buffer.subspan(0, (buffer.size() + 3) / 4);
         break;
       case ECONNRESET:
-        socket_->Reset();
+        Reset();
         return TransferError(fault, kAttempt);
       case EMFILE:  // Bites only if descriptors come.
         max_descriptors = 0;
@@ -167,6 +168,7 @@ class SimulatedTransport final : public Transport, public Readiness {
     const NoBranchPoints quiet;
     environment_.Step("shutting a connection down");
     socket_->ShutDown();
+    environment_.EndTied();
   }
 
   absl::StatusOr<PeerCredentials> Peer() const override {
@@ -176,6 +178,12 @@ class SimulatedTransport final : public Transport, public Readiness {
   absl::Time TimeNow() const override { return environment_.scheduler_.now(); }
 
  private:
+  void Reset() {
+    socket_->Reset();
+    environment_.EndTied();
+    environment_.scheduler_.LeaveIfKilled();
+  }
+
   SimulatedEnvironment& environment_;
   const int number_;
   const std::shared_ptr<SimulatedSocket> socket_;
@@ -242,11 +250,11 @@ class SimulatedListener final : public Listener, public Readiness {
   void RemovePath() override {
     const NoBranchPoints quiet;
     environment_.Step("removing the socket's name");
-    if (!has_name_) return;
-    const auto named = environment_.names_.find(path_);
-    if (named != environment_.names_.end() && named->second == socket_) {
-      environment_.names_.erase(named);
-    }
+    if (has_name_) environment_.RemoveName(socket_);
+  }
+  // Null if the name is somebody else's.
+  std::shared_ptr<SimulatedEnvironment::ListenSocket> named() const {
+    return has_name_ ? socket_ : nullptr;
   }
 
   std::vector<int> descriptors() const override { return {number_}; }

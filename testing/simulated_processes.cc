@@ -66,12 +66,16 @@ void MoveHold(SimulatedSocket& socket, pid_t from, pid_t to) {
 
 // --- processes ---
 
-pid_t SimulatedEnvironment::NewProcess(std::string name) {
+pid_t SimulatedEnvironment::NewProcess(std::string name, ProcessGroup group) {
   const pid_t pid = processes_.rbegin()->first + 1;
   transcript_.Name(pid, name);
   transcript_.Arrow(scheduler_.now(), ProcessId(), pid, "forks");
-  processes_.emplace(pid,
-                     ProcessState{pid, ProcessId(), std::move(name), UserId()});
+  ProcessState& made =
+      processes_
+          .emplace(pid,
+                   ProcessState{pid, ProcessId(), std::move(name), UserId()})
+          .first->second;
+  made.group = group == ProcessGroup::kOwn ? pid : Self().group;
   return pid;
 }
 
@@ -96,7 +100,8 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
     return SystemError(fault, "fork");
   }
   const pid_t parent = ProcessId();
-  const pid_t pid = NewProcess(options.keep_all_open ? "fork" : "server");
+  const pid_t pid = NewProcess(options.keep_all_open ? "fork" : "server",
+                               options.process_group);
   const auto keeps = [&](int number) {
     return std::find(options.keep_open.begin(), options.keep_open.end(),
                      number) != options.keep_open.end();
@@ -127,6 +132,8 @@ void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
   ProcessState& process = processes_.at(pid);
   if (process.exit.has_value()) return;
   process.exit = exit;
+  process.tied_to = nullptr;
+  process.tied_name = nullptr;
   if (process.execed && exit.kind == ProcessExit::Kind::kSignaled) {
     for (const auto& [descriptor, inode] : process.descriptors) {
       if (InodeOf(descriptor) == inode) close(descriptor);
@@ -139,26 +146,65 @@ void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
     CloseIfUnheld(*socket);
   }
   for (const auto& [number, socket] : listeners_) Release(*socket, pid);
+  SweepTokens();
 }
 
 absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Exec(
-    const std::string& entry, std::unique_ptr<Transport> link) {
+    const std::string& entry, ExecLinks links, ProcessGroup group) {
   const NoBranchPoints quiet;
   Step("starting a program");
   if (const int fault = Fault({EAGAIN, ENOMEM})) {
     return SystemError(fault, "start the server's program");
   }
   WARD_ASSIGN_OR_RETURN(const ExecEntry main, FindExecEntry(entry));
-  const pid_t pid = NewProcess("server");
-  MoveHold(*dynamic_cast<SimulatedTransport&>(*link).socket(), ProcessId(),
-           pid);
-  processes_.at(pid).blocked = true;
-  processes_.at(pid).execed = true;
+  const pid_t pid = NewProcess("server", group);
+  const auto inherit = [&](Transport& link) {
+    const auto& socket = dynamic_cast<SimulatedTransport&>(link).socket();
+    MoveHold(*socket, ProcessId(), pid);
+    return socket;
+  };
+  inherit(*links.hand_over);
+  ProcessState& state = processes_.at(pid);
+  state.tied_to = inherit(*links.owner);
+  state.blocked = true;
+  state.execed = true;
   auto process = std::make_unique<SimulatedProcess>(*this, pid);
-  StartMain(pid, [this, main, link = std::move(link)]() mutable {
-    return main(*this, std::move(link));
+  StartMain(pid, [this, main, links = std::move(links)]() mutable {
+    return main(*this, std::move(links));
   });
   return process;
+}
+
+absl::Status SimulatedEnvironment::TieProcess(const Transport& end,
+                                              const Listener* listener) {
+  const NoBranchPoints quiet;
+  ProcessState& self = Self();
+  self.tied_to = dynamic_cast<const SimulatedTransport&>(end).socket();
+  if (listener != nullptr) {
+    self.tied_name = dynamic_cast<const SimulatedListener&>(*listener).named();
+  }
+  EndTied();
+  scheduler_.LeaveIfKilled();
+  return absl::OkStatus();
+}
+
+absl::Status SimulatedEnvironment::UntieProcess(const Transport& /*end*/) {
+  ProcessState& self = Self();
+  self.tied_to = nullptr;
+  self.tied_name = nullptr;
+  return absl::OkStatus();
+}
+
+void SimulatedEnvironment::EndTied() {
+  for (auto& [pid, process] : processes_) {
+    if (process.tied_to == nullptr || !process.tied_to->Readable()) continue;
+    // Nobody hears of what comes to an end that is closed itself.
+    const bool hears = !process.tied_to->closed();
+    process.tied_to = nullptr;
+    if (!hears) continue;
+    if (process.tied_name != nullptr) RemoveName(process.tied_name);
+    End(pid, {ProcessExit::Kind::kSignaled, SIGKILL});
+  }
 }
 
 // --- from process to process ---
@@ -376,6 +422,13 @@ void SimulatedEnvironment::Raise(pid_t pid, int signal) {
     Deliver(process, signal);
   }
   scheduler_.LeaveIfKilled();
+}
+
+void SimulatedEnvironment::RaiseInGroupOf(pid_t pid, int signal) {
+  const pid_t group = processes_.at(pid).group;
+  for (const auto& [member, process] : processes_) {
+    if (process.group == group) Raise(member, signal);
+  }
 }
 
 void SimulatedEnvironment::Deliver(ProcessState& process, int signal) {

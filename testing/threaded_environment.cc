@@ -193,10 +193,10 @@ absl::StatusOr<std::unique_ptr<Process>> ThreadedEnvironment::Fork(
 }
 
 absl::StatusOr<std::unique_ptr<Process>> ThreadedEnvironment::Exec(
-    const std::string& entry, std::unique_ptr<Transport> link) {
+    const std::string& entry, ExecLinks links, ProcessGroup /*group*/) {
   WARD_ASSIGN_OR_RETURN(const ExecEntry main, FindExecEntry(entry));
-  return Fork({}, [this, main, link = std::move(link)]() mutable {
-    return main(*this, std::move(link));
+  return Fork({}, [this, main, links = std::move(links)]() mutable {
+    return main(*this, std::move(links));
   });
 }
 

@@ -55,8 +55,9 @@ class ThreadedEnvironment final : public Environment {
   }
   absl::StatusOr<std::unique_ptr<Process>> Fork(
       const ForkOptions& options, absl::AnyInvocable<int()> child) override;
-  absl::StatusOr<std::unique_ptr<Process>> Exec(
-      const std::string& entry, std::unique_ptr<Transport> link) override;
+  absl::StatusOr<std::unique_ptr<Process>> Exec(const std::string& entry,
+                                                ExecLinks links,
+                                                ProcessGroup group) override;
   absl::StatusOr<FileDescriptor> Share(const Pollable& shared) override {
     return posix_.Share(shared);
   }
@@ -77,6 +78,12 @@ class ThreadedEnvironment final : public Environment {
   }
   // A thread cannot be ended from outside: tests have Bazel's time limit.
   absl::Status SetProcessDeadline(absl::Duration) override {
+    return absl::OkStatus();
+  }
+  absl::Status TieProcess(const Transport&, const Listener*) override {
+    return absl::OkStatus();
+  }
+  absl::Status UntieProcess(const Transport&) override {
     return absl::OkStatus();
   }
   pid_t ProcessId() override { return posix_.ProcessId(); }

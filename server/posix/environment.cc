@@ -37,6 +37,7 @@
 #include "ward/server/posix/listener.h"
 #include "ward/server/posix/process.h"
 #include "ward/server/posix/signal_mask.h"
+#include "ward/server/posix/tie.h"
 #include "ward/server/signals.h"
 
 namespace ward {
@@ -119,10 +120,18 @@ class PosixEnvironment final : public Environment {
     return PosixFork(options, std::move(child));
   }
 
-  absl::StatusOr<std::unique_ptr<Process>> Exec(
-      const std::string& entry, std::unique_ptr<Transport> link) override {
-    WARD_ASSIGN_OR_RETURN(const FileDescriptor end, Share(*link));
-    return PosixExec(entry, end);
+  absl::StatusOr<std::unique_ptr<Process>> Exec(const std::string& entry,
+                                                ExecLinks links,
+                                                ProcessGroup group) override {
+    return PosixExec(entry, links, group);
+  }
+
+  absl::Status TieProcess(const Transport& end,
+                          const Listener* listener) override {
+    return PosixTieProcess(end.descriptor(), listener);
+  }
+  absl::Status UntieProcess(const Transport& end) override {
+    return PosixUntieProcess(end.descriptor());
   }
 
   absl::StatusOr<FileDescriptor> Share(const Pollable& shared) override {

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -28,7 +27,6 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/cleanup/cleanup.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -42,7 +40,9 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/posix_wait.h"
 #include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
 #include "ward/server/posix/signal_mask.h"
+#include "ward/server/posix/tie.h"
 #include "ward/server/process.h"
 
 #ifdef __has_feature
@@ -195,6 +195,53 @@ class PosixProcess final : public Process {
 
 std::atomic<bool> exec_allowed{false};
 
+struct Program {
+  const char* path;
+  char* const* arguments;
+  int hand_over;
+  int owner;
+  ProcessGroup group;
+};
+
+// In a child that has no program of its own yet: system calls alone. Returns
+// what errno is.
+int Become(const Program& program) {
+  if (program.group == ProcessGroup::kOwn) setpgid(0, 0);
+  if (const int error = TieByKill(program.owner)) return error;
+  // An exec keeps what is ignored.
+  for (int signal = 1; signal <= SIGRTMAX; ++signal) {
+    struct sigaction action;
+    if (sigaction(signal, nullptr, &action) != 0) continue;
+    if ((action.sa_flags & SA_SIGINFO) == 0 && action.sa_handler == SIG_DFL) {
+      continue;
+    }
+    action = {};
+    action.sa_handler = SIG_DFL;
+    sigaction(signal, &action, nullptr);
+  }
+  if (dup2(program.hand_over, kExecHandOver) < 0 ||
+      dup2(program.owner, kExecOwner) < 0) {
+    return errno;
+  }
+  // What is not close-on-exec is not for the server either.
+  closefrom(kExecOwner + 1);
+  execve(program.path, program.arguments, environ);
+  return errno;
+}
+
+// The child has this process's memory, and its thread waits, until it has
+// become the program (vfork(2)): no page is copied, and none of the locks that
+// other threads hold is taken. So does posix_spawn(3), but it cannot tie.
+// `error` is what went wrong.
+pid_t Start(const Program& program, volatile int& error) {
+  const pid_t pid = vfork();  // NOLINT(clang-analyzer-*)
+  if (pid == 0) {
+    error = Become(program);  // NOLINT(clang-analyzer-*)
+    _exit(127);
+  }
+  return pid;
+}
+
 // Of a child that was just made. It cannot be another one's pid: nobody has
 // waited for the child yet.
 absl::StatusOr<std::unique_ptr<Process>> WatchChild(pid_t pid) {
@@ -228,6 +275,7 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
   pthread_sigmask(SIG_SETMASK, &blocked, &mask);
   const pid_t pid = fork();
   if (pid == 0) {
+    if (options.process_group == ProcessGroup::kOwn) setpgid(0, 0);
     if (!options.keep_all_open) CloseAllBut(keep);
     ReseedRandom();
     // An exception must not unwind into the copy of the parent's stack.
@@ -246,55 +294,42 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
 void AllowExec() { exec_allowed = true; }
 
 absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
-                                                   const FileDescriptor& link) {
+                                                   const ExecLinks& links,
+                                                   ProcessGroup group) {
   if (!exec_allowed) {
     return absl::FailedPreconditionError(
         "start by exec: this program's main() does not begin with "
         "ward::ServeIfExeced(argc, argv) (ward/server/exec_main.h), so that a "
         "new process of it would not become a server");
   }
-  // The program that runs, whatever stands at its path by now (proc(5)).
-  constexpr const char* kProgram = "/proc/self/exe";
   std::string name = program_invocation_name;
   std::string argument = absl::StrCat(kExecArgument, entry);
   const std::array<char*, 3> arguments = {name.data(), argument.data(),
                                           nullptr};
-  // posix_spawn(3) and not fork(2): the C library runs nothing of this process
-  // in the child, in which a lock may be held for ever, and copies no pages.
-  posix_spawn_file_actions_t actions;
-  posix_spawnattr_t attributes;
+  // Where neither takes the other's place in the child.
+  const auto duplicate = [](const Transport& link) {
+    return FileDescriptor(
+        fcntl(link.descriptor(), F_DUPFD_CLOEXEC, kExecOwner + 1));
+  };
+  const FileDescriptor hand_over = duplicate(*links.hand_over);
+  const FileDescriptor owner = duplicate(*links.owner);
+  if (!hand_over.is_open() || !owner.is_open()) {
+    return SystemError(errno, "start the server's program: duplicate a socket");
+  }
+  // The program that runs, whatever stands at its path by now (proc(5)).
+  const Program program = {"/proc/self/exe", arguments.data(), hand_over.get(),
+                           owner.get(), group};
+  // No handler of this process's may run in the child.
   const sigset_t blocked = AllSignalsButFaults();
-  sigset_t all;
-  sigfillset(&all);
-  int error = posix_spawn_file_actions_init(&actions);
-  if (error != 0) return SystemError(error, "start the server's program");
-  const absl::Cleanup destroy_actions = [&] {
-    posix_spawn_file_actions_destroy(&actions);
-  };
-  error = posix_spawnattr_init(&attributes);
-  if (error != 0) return SystemError(error, "start the server's program");
-  const absl::Cleanup destroy_attributes = [&] {
-    posix_spawnattr_destroy(&attributes);
-  };
-  pid_t pid = 0;
-  // What is not close-on-exec is not for the server either.
-  for (const int result :
-       {posix_spawn_file_actions_adddup2(&actions, link.get(), kExecLink),
-        posix_spawn_file_actions_addclosefrom_np(&actions, kExecLink + 1),
-        posix_spawnattr_setsigmask(&attributes, &blocked),
-        posix_spawnattr_setsigdefault(&attributes, &all),
-        posix_spawnattr_setflags(
-            &attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF)}) {
-    if (error == 0) error = result;
-  }
-  if (error == 0) {
-    error = posix_spawn(&pid, kProgram, &actions, &attributes, arguments.data(),
-                        environ);
-  }
-  if (error != 0) {
-    return SystemError(error, "start the server's program (/proc/self/exe)");
-  }
-  return WatchChild(pid);
+  sigset_t mask;
+  pthread_sigmask(SIG_SETMASK, &blocked, &mask);
+  volatile int error = 0;
+  const pid_t pid = Start(program, error);
+  if (pid < 0) error = errno;
+  pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+  if (error == 0) return WatchChild(pid);
+  if (pid > 0) waitpid(pid, nullptr, 0);
+  return SystemError(error, "start the server's program (/proc/self/exe)");
 }
 
 absl::StatusOr<std::unique_ptr<Process>> PosixAdoptProcess(FileDescriptor pidfd,

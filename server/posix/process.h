@@ -20,15 +20,17 @@ namespace ward {
 absl::StatusOr<std::unique_ptr<Process>> PosixFork(
     const ForkOptions& options, absl::AnyInvocable<int()> child);
 absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
-                                                   const FileDescriptor& link);
+                                                   const ExecLinks& links,
+                                                   ProcessGroup group);
 absl::StatusOr<std::unique_ptr<Process>> PosixAdoptProcess(FileDescriptor pidfd,
                                                            uid_t user);
 
 // Lets PosixExec start this program: its main() knows of kExecArgument.
 void AllowExec();
 
-// Where the program that was started by PosixExec finds `link`.
-inline constexpr int kExecLink = 3;
+// Where the program that was started by PosixExec finds its ExecLinks.
+inline constexpr int kExecHandOver = 3;
+inline constexpr int kExecOwner = 4;
 
 // What its second argument begins with; the entry's name follows.
 inline constexpr std::string_view kExecArgument = "--ward-serve=";

@@ -229,8 +229,7 @@ TEST(PosixFork, WaitsForAChildOfAnotherProcessWithoutReaping) {
 
 // This program's main() is GoogleTest's.
 TEST(PosixExec, RefusesAProgramThatWouldRunItsMainAgain) {
-  const Pipe pipe;
-  const auto process = PosixExec("entry", pipe.read_end);
+  const auto process = PosixExec("entry", {}, ProcessGroup::kParents);
   EXPECT_EQ(process.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(absl::StrContains(process.status().message(), "ServeIfExeced"))
       << process.status();

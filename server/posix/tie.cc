@@ -1,0 +1,124 @@
+#include "ward/server/posix/tie.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/status_macros.h"
+#include "ward/server/listener.h"
+
+namespace ward {
+namespace {
+
+// What the handler of SIGIO reads. It may be about to run on another thread
+// when the process is untied, so there is one for the life of the process.
+struct Tie {
+  std::atomic<pid_t> process{0};  // 0: untied. A fork has its parent's.
+  int end = -1;
+  FileDescriptor name;
+  std::string path;
+  std::string directory;  // Empty: not the server's own.
+  struct sigaction found {};
+};
+Tie& tie = *new Tie();
+
+bool HasWord(int end) {
+  pollfd polled{end, POLLIN, 0};
+  return poll(&polled, 1, 0) > 0;
+}
+
+// In signal context, and on any thread: system calls alone.
+void RemoveNameAndDie(int /*signal*/) {
+  const int saved_errno = errno;
+  if (tie.process == getpid() && HasWord(tie.end)) {
+    struct stat own;
+    struct stat found;
+    // A socket that is alive is replaced by nobody: no lock is needed.
+    if (fstat(tie.name.get(), &own) == 0 &&
+        lstat(tie.path.c_str(), &found) == 0 && own.st_dev == found.st_dev &&
+        own.st_ino == found.st_ino) {
+      unlink(tie.path.c_str());
+    }
+    if (!tie.directory.empty()) rmdir(tie.directory.c_str());
+    kill(getpid(), SIGKILL);
+  }
+  errno = saved_errno;
+}
+
+// Has the kernel send this process `signal` for what comes to `end` (fcntl(2),
+// F_SETOWN): for bytes and for the other end's close (unix_stream_sendmsg,
+// unix_release_sock). It holds on to the process, not to its number. All of it
+// belongs to the open file description.
+int SendForWords(int end, int signal) {
+  const int flags = fcntl(end, F_GETFL);
+  if (flags < 0 || fcntl(end, F_SETSIG, signal) != 0 ||
+      fcntl(end, F_SETOWN, getpid()) != 0 ||
+      fcntl(end, F_SETFL, flags | O_ASYNC) != 0) {
+    return errno;
+  }
+  // For what came before it sends nothing.
+  if (HasWord(end)) kill(getpid(), signal);
+  return 0;
+}
+
+absl::Status TieError(int error) {
+  return SystemError(error,
+                     "tie the server's process to its owner (fcntl, O_ASYNC)");
+}
+
+}  // namespace
+
+// SIGKILL can be neither blocked nor caught (signal(7)).
+int TieByKill(int end) { return SendForWords(end, SIGKILL); }
+
+absl::Status PosixTieProcess(int end, const Listener* listener) {
+  if (listener == nullptr) {
+    const int error = TieByKill(end);
+    return error == 0 ? absl::OkStatus() : TieError(error);
+  }
+  WARD_ASSIGN_OR_RETURN(ListenerParts parts, listener->Share());
+  tie.end = end;
+  tie.name = std::move(parts.name);
+  tie.path = std::move(parts.path);
+  tie.directory =
+      parts.private_directory ? tie.path.substr(0, tie.path.rfind('/')) : "";
+  tie.process = getpid();
+  struct sigaction action {};
+  action.sa_handler = RemoveNameAndDie;
+  sigfillset(&action.sa_mask);
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGIO, &action, &tie.found);
+  sigset_t word;
+  sigemptyset(&word);
+  sigaddset(&word, SIGIO);
+  pthread_sigmask(SIG_UNBLOCK, &word, nullptr);
+  const int error = SendForWords(end, SIGIO);
+  return error == 0 ? absl::OkStatus() : TieError(error);
+}
+
+absl::Status PosixUntieProcess(int end) {
+  const int flags = fcntl(end, F_GETFL);
+  if (flags < 0 || fcntl(end, F_SETFL, flags & ~O_ASYNC) != 0) {
+    return TieError(errno);
+  }
+  if (tie.process.exchange(0) == getpid()) {
+    sigaction(SIGIO, &tie.found, nullptr);
+    tie.name.Reset();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ward
