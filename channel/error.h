@@ -88,6 +88,10 @@ inline constexpr Reason kPeerNotAllowed{"PeerNotAllowed",
 // The server is on its way out.
 inline constexpr Reason kServerStopping{"ServerStopping",
                                         absl::StatusCode::kUnavailable};
+// The server has no room for this client, or for one more of its process or
+// user; later it may.
+inline constexpr Reason kServerFull{"ServerFull",
+                                    absl::StatusCode::kResourceExhausted};
 // The server's process has ended; the text names its exit code or signal.
 inline constexpr Reason kServerDied{"ServerDied", absl::StatusCode::kAborted};
 // The server did not stop in time and was ended with SIGKILL.

@@ -51,6 +51,9 @@ class FrameReader {
   // Whether the peer's end has been reached, between two frames or inside one.
   bool ended() const { return ended_; }
 
+  // Whether a part of the next frame, or all of it, has come already.
+  bool has_begun() const { return buffer_.size() > 0; }
+
   // Refuses the first frame unless it carries `password` (borrowed until then).
   void ExpectPassword(const Secret& password) {
     expected_ = &password;

@@ -266,8 +266,8 @@ void MessageChannel::set_limits(const ChannelLimits& limits) {
 
 absl::Time MessageChannel::Deadline() const {
   return timeout_ == absl::InfiniteDuration()
-             ? absl::InfiniteFuture()
-             : transport_->TimeNow() + timeout_;
+             ? deadline_
+             : std::min(deadline_, transport_->TimeNow() + timeout_);
 }
 
 }  // namespace ward

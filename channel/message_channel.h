@@ -154,6 +154,14 @@ class MessageChannel {
     reader_.ExpectPassword(password);
   }
 
+  // Once it has passed, all operations end with kTimedOut, whatever
+  // set_timeout() says. On the transport's clock. Default: never.
+  void set_deadline(absl::Time deadline) { deadline_ = deadline; }
+
+  // Whether a part of the next message was received, as by a Read that timed
+  // out.
+  bool partly_read() const { return reader_.has_begun(); }
+
   // --- ending ---
 
   // Ends both directions, from any thread: operations under way return, the
@@ -185,6 +193,7 @@ class MessageChannel {
   std::unique_ptr<Transport> transport_;
   ChannelLimits limits_;
   absl::Duration timeout_ = absl::InfiniteDuration();
+  absl::Time deadline_ = absl::InfiniteFuture();
   FrameReader reader_;
   FrameWriter writer_;
 };

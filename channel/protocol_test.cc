@@ -247,7 +247,7 @@ TEST(ProtocolTest, ThePageListsReasonsWithTheirCodes) {
   for (const Reason& reason :
        {reason::kInvalidPassword, reason::kPeerNotAllowed,
         reason::kUnknownMessage, reason::kInvalidArguments,
-        reason::kUserCodeThrew, reason::kServerStopping,
+        reason::kUserCodeThrew, reason::kServerStopping, reason::kServerFull,
         reason::kMalformedFrame, reason::kFrameTooLarge,
         reason::kUnexpectedFrame, reason::kTooManyDescriptors,
         reason::kDescriptorsTruncated, reason::kDescriptorTableFull,

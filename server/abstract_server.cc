@@ -17,7 +17,6 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
-#include "absl/numeric/bits.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/escaping.h"
@@ -44,9 +43,6 @@
 
 namespace ward {
 namespace {
-
-// How long a client may take to read why it was refused.
-constexpr absl::Duration kErrorTimeout = absl::Seconds(1);
 
 constexpr std::string_view kOwnersMessage = "ward.owners";
 
@@ -368,10 +364,12 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
     owner_ = nullptr;
     running_in_ = 0;
   };
-  if (options_.max_clients < 1 || options_.max_unauthenticated_clients < 1) {
+  if (std::min({options_.max_clients, options_.max_waiting_clients,
+                options_.max_clients_per_process,
+                options_.max_clients_per_user}) < 1) {
     return absl::InvalidArgumentError(
-        "max_clients and max_unauthenticated_clients must be 1 or more: nobody "
-        "would ever be served");
+        "max_clients, max_waiting_clients, max_clients_per_process and "
+        "max_clients_per_user must be 1 or more: nobody would ever be served");
   }
   SignalPlan plan{{SIGINT, SIGTERM}, {SIGHUP, SIGPIPE}};
   for (const auto& [signal, handler] : signal_handlers_) {
@@ -391,9 +389,17 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
 absl::Status AbstractServer::ServeUntilTold(Listener& listener,
                                             OwnerLink& owner,
                                             Signals& signals) {
-  ClientPool pool(environment(), listener,
-                  {options_.max_clients, options_.max_unauthenticated_clients},
-                  [this](ClientPool::Client& client) { ServeClient(client); });
+  using Client = ClientPool::Client;
+  ClientPool pool(
+      environment(), listener,
+      {options_.max_clients, options_.max_waiting_clients,
+       options_.max_clients_per_process, options_.max_clients_per_user,
+       options_.authentication_timeout, options_.queue_timeout},
+      {[this](Client& client) { return GreetClient(client); },
+       [this](Client& client, absl::Duration time) {
+         return ReceiveRequest(client, time);
+       },
+       [this](Client& client) { return ServeRequest(client); }});
   absl::Status status = pool.Start();
   // An owner that is gone already is noticed below.
   if (status.ok()) (void)owner.ReportReady();
@@ -430,44 +436,43 @@ void AbstractServer::RunSignalHandlers(Signals& signals, bool& quit) {
   }
 }
 
-void AbstractServer::ServeClient(ClientPool::Client& client) {
-  MessageChannel channel(std::move(client.transport));
-  const absl::Status status = ServeRequest(client, channel);
-  if (!status.ok()) {
-    channel.set_timeout(kErrorTimeout);
-    // A client that does not want to hear it, or has left, has its answer.
-    (void)channel.WriteError(status);
-  }
-  client.Leave();
-}
-
-absl::Status AbstractServer::ServeRequest(ClientPool::Client& client,
-                                          MessageChannel& channel) {
+absl::Status AbstractServer::GreetClient(ClientPool::Client& client) const {
   if (client.on_reserve) {
     return MakeError(reason::kDescriptorTableFull,
                      "the server's descriptor table is full; close other "
                      "clients, or raise its limit (ulimit -n)");
   }
   WARD_RETURN_IF_ERROR(client.peer.status());
-  const PeerCredentials& peer = *client.peer;
-  WARD_RETURN_IF_ERROR(CheckPeer(peer));
+  WARD_RETURN_IF_ERROR(CheckPeer(*client.peer));
+  client.channel.set_limits(options_.first_message_limits);
+  client.channel.ExpectPassword(options_.password);
+  return absl::OkStatus();
+}
 
-  channel.set_limits(options_.first_message_limits);
-  channel.set_timeout(options_.authentication_timeout);
-  channel.ExpectPassword(options_.password);
-  absl::StatusOr<Message> request = channel.Read();
-  if (HasReason(request.status(), reason::kInvalidPassword)) {
-    NoteWrongPassword(peer);
-  }
+absl::Status AbstractServer::ReceiveRequest(ClientPool::Client& client,
+                                            absl::Duration time) {
+  client.channel.set_timeout(time);
+  absl::StatusOr<Message> request = client.channel.Read();
   if (!request.ok()) {
+    if (HasReason(request.status(), reason::kInvalidPassword) &&
+        !ignore_password_errors_) {
+      wrong_passwords_.Log(environment(), "wrong password from process ",
+                           client.peer->pid, " of user ", client.peer->uid);
+    }
     return Annotate(request.status(), "the client's first message");
   }
-  if (!client.Authenticated()) {
-    return MakeError(reason::kServerStopping, "the server is about to quit");
+  client.request = *std::move(request);
+  return absl::OkStatus();
+}
+
+absl::Status AbstractServer::ServeRequest(ClientPool::Client& client) const {
+  client.channel.set_limits(options_.limits);
+  client.channel.set_timeout(options_.idle_timeout);
+  if (options_.call_timeout != absl::InfiniteDuration()) {
+    client.channel.set_deadline(environment().TimeNow() +
+                                options_.call_timeout);
   }
-  channel.set_limits(options_.limits);
-  channel.set_timeout(absl::InfiniteDuration());
-  return Dispatch(channel, *request);
+  return Dispatch(client.channel, client.request);
 }
 
 absl::Status AbstractServer::Dispatch(MessageChannel& channel,
@@ -502,15 +507,6 @@ absl::Status AbstractServer::CheckPeer(const PeerCredentials& peer) const {
       reason::kPeerNotAllowed,
       absl::StrCat("the server does not serve user ", peer.uid,
                    "; ServerOptions::admit_peer decides who may connect"));
-}
-
-void AbstractServer::NoteWrongPassword(const PeerCredentials& peer) {
-  const unsigned count = ++wrong_passwords_;
-  // Sparser and sparser: a peer that tries for ever must not fill the log.
-  if (ignore_password_errors_ || !absl::has_single_bit(count)) return;
-  environment().Log(absl::StrCat("wrong password from process ", peer.pid,
-                                 " of user ", peer.uid, " (number ", count,
-                                 ")"));
 }
 
 }  // namespace ward

@@ -80,6 +80,7 @@
 #include "ward/server/message_handler.h"
 #include "ward/server/owner_handle.h"
 #include "ward/server/server_options.h"
+#include "ward/server/sparse_log.h"
 
 namespace ward {
 
@@ -307,13 +308,12 @@ class AbstractServer {
   void RunSignalHandlers(Signals& signals, bool& quit);
 
   // One client, on its own thread.
-  void ServeClient(ClientPool::Client& client);
-  absl::Status ServeRequest(ClientPool::Client& client,
-                            MessageChannel& channel);
+  absl::Status GreetClient(ClientPool::Client& client) const;
+  absl::Status ReceiveRequest(ClientPool::Client& client, absl::Duration time);
+  absl::Status ServeRequest(ClientPool::Client& client) const;
   absl::Status TellOwners(MessageChannel& channel);
   absl::Status Dispatch(MessageChannel& channel, Message& request) const;
   absl::Status CheckPeer(const PeerCredentials& peer) const;
-  void NoteWrongPassword(const PeerCredentials& peer);
 
   absl::StatusOr<std::unique_ptr<ServerProcess>> Fork(
       const std::shared_ptr<Listener>& listener);
@@ -341,7 +341,7 @@ class AbstractServer {
   // The process that runs it, or 0. In a simulation, owner and server share
   // this object, and a server that was killed leaves it as it is.
   std::atomic<pid_t> running_in_{0};
-  std::atomic<unsigned> wrong_passwords_{0};
+  SparseLog wrong_passwords_;
   // While it runs.
   std::atomic<const OwnerLink*> owner_{nullptr};
 };

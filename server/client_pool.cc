@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <functional>
+#include <cstdint>
+#include <limits>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -16,8 +19,12 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "ward/channel/error.h"
+#include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
 #include "ward/server/environment.h"
+#include "ward/server/listener.h"
+#include "ward/server/poll_set.h"
 
 namespace ward {
 namespace {
@@ -26,144 +33,412 @@ namespace {
 // no room for another client.
 constexpr absl::Duration kBackOff = absl::Milliseconds(50);
 
+// How long a thread waits for the first message of a client that it has just
+// accepted: an honest one's is on its way. It saves the wake-ups that watching
+// costs. Of those threads there are only so many at a time.
+constexpr absl::Duration kSoon = absl::Milliseconds(5);
+constexpr int kMaxReceiving = 16;
+
+// As many wait in Accept at a time. Those for whom nothing else is left to do
+// end after a while.
+constexpr int kMaxAccepting = 4;
+constexpr absl::Duration kMaxIdleTime = absl::Seconds(10);
+
+// How long a client may take to read why it was refused. One that was never
+// served has all the socket's room for that: it is told at once.
+constexpr absl::Duration kErrorTimeout = absl::Seconds(1);
+
+absl::Status StoppingError() {
+  return MakeError(reason::kServerStopping, "the server is about to quit");
+}
+
+pid_t PidOf(const absl::StatusOr<PeerCredentials>& peer) {
+  return peer.ok() ? peer->pid : 0;
+}
+
 }  // namespace
 
 ClientPool::ClientPool(Environment& environment, Listener& listener,
-                       Limits limits, std::function<void(Client&)> serve)
+                       Limits limits, Service service)
     : environment_(environment),
       listener_(listener),
       limits_(limits),
-      serve_(std::move(serve)) {}
+      service_(std::move(service)) {}
 
 ClientPool::~ClientPool() {
   std::vector<std::unique_ptr<Thread>> threads;
-  {
-    absl::MutexLock lock(&mutex_);
-    threads = std::move(threads_);
+  absl::MutexLock lock(&mutex_);
+  while (!threads_.empty() || ended_ != nullptr) {
+    threads.push_back(std::move(ended_));
+    for (auto& [number, thread] : threads_) {
+      threads.push_back(std::move(thread));
+    }
+    threads_.clear();
+    mutex_.Unlock();
+    threads.clear();
+    mutex_.Lock();
   }
 }
 
 absl::Status ClientPool::Start() {
+  WARD_ASSIGN_OR_RETURN(watched_, environment_.CreatePollSet());
   absl::MutexLock lock(&mutex_);
   return StartThread();
 }
 
+// --- threads ---
+
+void ClientPool::Run(int thread) {
+  absl::MutexLock lock(&mutex_);
+  --called_;
+  while (true) {
+    if (!ready_.empty()) {
+      std::unique_ptr<Client> client = std::move(ready_.front());
+      ready_.pop_front();
+      Serve(std::move(client));
+    } else if (stopping_) {
+      break;
+    } else if (!watching_ && !deadlines_.empty()) {
+      Watch();
+    } else if (accepting_ < kMaxAccepting) {
+      Accept();
+    } else if (!AwaitCall()) {
+      break;
+    }
+  }
+  End(thread);
+}
+
 absl::Status ClientPool::StartThread() {
-  WARD_ASSIGN_OR_RETURN(std::unique_ptr<Thread> thread,
-                        environment_.StartThread([this] { Run(); }));
-  threads_.push_back(std::move(thread));
-  ++idle_;
+  const int number = ++last_thread_;
+  WARD_ASSIGN_OR_RETURN(
+      std::unique_ptr<Thread> thread,
+      environment_.StartThread([this, number] { Run(number); }));
+  threads_.emplace(number, std::move(thread));
+  ++called_;
   return absl::OkStatus();
 }
 
-void ClientPool::Run() {
-  while (true) {
-    Client client(*this);
-    if (!AcceptOne(client)) return;
-    serve_(client);
-    absl::MutexLock lock(&mutex_);
-    ++idle_;
+bool ClientPool::Call() {
+  if (!idle_.empty()) {
+    Idle& idle = *idle_.back();
+    idle_.pop_back();
+    idle.called = true;
+    ++called_;
+    idle.changed.Signal();
+    return true;
   }
+  // All that can be busy with a client, one that watches, and some to accept.
+  const size_t max_threads = static_cast<size_t>(limits_.max_clients) +
+                             kMaxReceiving + 1 + kMaxAccepting;
+  if (threads_.size() >= max_threads) return false;
+  const absl::Status status = StartThread();
+  if (status.ok()) return true;
+  // Nobody's fault: who is here is served, the others wait.
+  no_threads_.Log(environment_, "clients are served by ", threads_.size(),
+                  " threads, not by more, because: ", status.ToString());
+  return false;
 }
 
-// Comes and leaves with this thread counted as idle, or as serving `client`.
-bool ClientPool::AcceptOne(Client& client) {
+bool ClientPool::AwaitCall() {
+  Idle idle;
+  idle_.push_back(&idle);
+  const absl::Time end = environment_.TimeNow() + kMaxIdleTime;
+  while (!idle.called && !stopping_) {
+    const absl::Duration left = end - environment_.TimeNow();
+    if (left <= absl::ZeroDuration()) break;
+    idle.changed.WaitWithTimeout(&mutex_, left);
+  }
+  if (idle.called) {
+    --called_;
+    return true;
+  }
+  idle_.erase(std::find(idle_.begin(), idle_.end(), &idle));
+  return false;
+}
+
+// A thread cannot join itself: it leaves that to the next one that ends, or to
+// the destructor.
+void ClientPool::End(int thread) {
+  std::unique_ptr<Thread> earlier = std::move(ended_);
+  const auto self = threads_.find(thread);
+  if (self != threads_.end()) {  // Or the destructor has it.
+    ended_ = std::move(self->second);
+    threads_.erase(self);
+  }
+  mutex_.Unlock();
+  earlier.reset();
+  mutex_.Lock();
+}
+
+void ClientPool::LeaveAccepting() {
+  if (accepting_ + called_ == 0 && !stopping_) Call();
+}
+
+// --- coming in ---
+
+void ClientPool::Accept() {
+  ++accepting_;
+  AwaitRoom();
+  mutex_.Unlock();
   absl::StatusOr<Listener::Accepted> accepted = listener_.Accept();
-  while (!accepted.ok()) {
-    {
-      absl::MutexLock lock(&mutex_);
-      if (mutex_.AwaitWithTimeout(
-              absl::Condition(this, &ClientPool::IsStopping), kBackOff)) {
-        --idle_;
-        return false;
-      }
-    }
-    accepted = listener_.Accept();
+  mutex_.Lock();
+  if (!accepted.ok()) {
+    mutex_.AwaitWithTimeout(absl::Condition(this, &ClientPool::IsStopping),
+                            kBackOff);
+    --accepting_;
+    return;
   }
-  client.transport = std::move(accepted->transport);
-  client.on_reserve = accepted->on_reserve;
-  client.connection_ = client.transport.get();
-  client.peer = client.transport->Peer();
+  --accepting_;
+  ++receiving_;
+  const bool may_wait = receiving_ <= kMaxReceiving;
+  LeaveAccepting();
+  mutex_.Unlock();
 
-  absl::MutexLock lock(&mutex_);
-  --idle_;
-  clients_.push_back(&client);
-  // Enough for all clients with a place, all without one, and one to come.
-  const size_t max_threads = size_t{1} +
-                             static_cast<size_t>(limits_.max_clients) +
-                             static_cast<size_t>(limits_.max_unauthenticated);
-  if (idle_ == 0 && threads_.size() < max_threads && !stopping_) {
-    const absl::Status status = StartThread();
-    if (!status.ok()) {
-      // Not this client's fault: it is served, the next one waits for it.
-      environment_.Log(
-          absl::StrCat("clients are served by ", threads_.size(),
-                       " threads, not by more, because: ", status.ToString()));
-    }
+  auto client = std::make_unique<Client>();
+  client->connection = accepted->transport.get();
+  client->peer = client->connection->Peer();
+  client->on_reserve = accepted->on_reserve;
+  client->channel = MessageChannel(std::move(accepted->transport));
+  client->deadline = environment_.TimeNow() + limits_.authentication_timeout;
+  absl::Status status = service_.greet(*client);
+  if (status.ok()) {
+    const absl::Duration soon = std::min(kSoon, limits_.authentication_timeout);
+    status = service_.receive(*client, may_wait ? soon : absl::ZeroDuration());
   }
-  if (stopping_) Cut(client);
-  CutExcess();
-  return true;
+
+  mutex_.Lock();
+  --receiving_;
+  client = Settle(std::move(client), std::move(status));
+  if (client != nullptr) Serve(std::move(client));
 }
 
-void ClientPool::CutExcess() {
-  const auto unauthenticated = [](const Client* client) {
-    return client->state_ == Client::kUnauthenticated;
+void ClientPool::AwaitRoom() {
+  while (!HasRoom()) {
+    std::unique_ptr<Client> greedy = TakeFromGreediest();
+    if (greedy != nullptr) {
+      const pid_t process = PidOf(greedy->peer);
+      Refuse(std::move(greedy),
+             MakeError(
+                 reason::kServerFull,
+                 absl::StrCat("the server has ", limits_.max_waiting_clients,
+                              " clients that wait, most of them of "
+                              "process ",
+                              process, ", and this one has sent nothing yet")));
+    } else {
+      mutex_.Await(absl::Condition(this, &ClientPool::HasRoom));
+    }
+  }
+}
+
+bool ClientPool::HasRoom() const {
+  const size_t waiting =
+      silent_.size() + queued_.size() + static_cast<size_t>(receiving_);
+  return stopping_ ||
+         waiting < static_cast<size_t>(limits_.max_waiting_clients);
+}
+
+std::unique_ptr<ClientPool::Client> ClientPool::TakeFromGreediest() {
+  absl::flat_hash_map<pid_t, int> counts;
+  pid_t greediest = 0;
+  int most = 0;
+  for (const auto& [id, client] : silent_) {
+    const int count = ++counts[PidOf(client->peer)];
+    if (count <= most) continue;
+    most = count;
+    greediest = PidOf(client->peer);
+  }
+  // Only a process that fills the room by itself: not one that has more than
+  // others, as an honest one with many threads does.
+  if (most < 2 || most <= limits_.max_waiting_clients / 2) return nullptr;
+  for (auto it = silent_.begin(); it != silent_.end(); ++it) {
+    Client& client = *it->second;
+    if (PidOf(client.peer) != greediest || client.channel.partly_read()) {
+      continue;
+    }
+    const Pollable* const polled[] = {client.connection};
+    if (environment_.Poll(polled, environment_.TimeNow()).ok()) continue;
+    return Take(silent_, it);
+  }
+  return nullptr;
+}
+
+std::unique_ptr<ClientPool::Client> ClientPool::Settle(
+    std::unique_ptr<Client> client, absl::Status received) {
+  const bool unfinished = HasReason(received, reason::kTimedOut);
+  if (stopping_ && (received.ok() || unfinished)) {
+    received = StoppingError();
+  } else if (unfinished && environment_.TimeNow() < client->deadline) {
+    Wait(silent_, std::move(client), PollSet::Event::kReadable);
+    return nullptr;
+  }
+  if (received.ok()) received = CheckShare(*client);
+  if (!received.ok()) {
+    Refuse(std::move(client), received);
+    return nullptr;
+  }
+  if (served_.size() < static_cast<size_t>(limits_.max_clients)) {
+    served_.push_back(client.get());
+    return client;
+  }
+  client->deadline = environment_.TimeNow() + limits_.queue_timeout;
+  Wait(queued_, std::move(client), PollSet::Event::kHangUp);
+  return nullptr;
+}
+
+absl::Status ClientPool::CheckShare(const Client& client) const {
+  const auto check = [&](int limit, std::string_view option,
+                         std::string_view whose, auto is_same) -> absl::Status {
+    if (limit == std::numeric_limits<int>::max()) return absl::OkStatus();
+    const auto served = std::count_if(
+        served_.begin(), served_.end(),
+        [&](const Client* other) { return is_same(*other->peer); });
+    const auto queued = std::count_if(
+        queued_.begin(), queued_.end(),
+        [&](const auto& other) { return is_same(*other.second->peer); });
+    if (served + queued < limit) return absl::OkStatus();
+    return MakeError(reason::kServerFull,
+                     absl::StrCat("the server takes at most ", limit,
+                                  " clients at a time of one ", whose, " (",
+                                  option, "); close one, or try again later"));
   };
-  const auto over =
-      std::count_if(clients_.begin(), clients_.end(), unauthenticated) -
-      limits_.max_unauthenticated;
-  for (auto i = over; i > 0; --i) {
-    absl::flat_hash_map<pid_t, int> counts;
-    pid_t busiest = 0;
-    int most = 0;
-    for (const Client* client : clients_) {
-      if (!unauthenticated(client)) continue;
-      const int count = ++counts[client->peer_pid()];
-      if (count <= most) continue;
-      most = count;
-      busiest = client->peer_pid();
-    }
-    // What one has sent may be a password that its thread had no time yet to
-    // read; if all have sent something, none stays for long.
-    const auto victim = std::find_if(
-        clients_.begin(), clients_.end(), [&](const Client* client) {
-          return unauthenticated(client) && client->peer_pid() == busiest &&
-                 !HasSent(*client);
-        });
-    if (victim == clients_.end()) return;
-    Cut(**victim);
+  const PeerCredentials& peer = *client.peer;
+  WARD_RETURN_IF_ERROR(check(
+      limits_.max_clients_per_process, "ServerOptions::max_clients_per_process",
+      "process",
+      [&](const PeerCredentials& other) { return other.pid == peer.pid; }));
+  return check(
+      limits_.max_clients_per_user, "ServerOptions::max_clients_per_user",
+      "user",
+      [&](const PeerCredentials& other) { return other.uid == peer.uid; });
+}
+
+// --- being served ---
+
+void ClientPool::Serve(std::unique_ptr<Client> client) {
+  LeaveAccepting();
+  while (client != nullptr) {
+    mutex_.Unlock();
+    const absl::Status status = service_.serve(*client);
+    if (!status.ok()) Tell(*client, status);
+    mutex_.Lock();
+    // Before its connection is closed: it must not be shut down any more.
+    served_.erase(std::find(served_.begin(), served_.end(), client.get()));
+    std::unique_ptr<Client> next = NextToServe();
+    mutex_.Unlock();
+    client = std::move(next);
+    mutex_.Lock();
   }
 }
 
-bool ClientPool::HasSent(const Client& client) const {
-  const Pollable* const polled[] = {client.connection_};
-  return environment_.Poll(polled, environment_.TimeNow()).ok();
+std::unique_ptr<ClientPool::Client> ClientPool::NextToServe() {
+  std::unique_ptr<Client> next;
+  if (!ready_.empty()) {
+    next = std::move(ready_.front());
+    ready_.pop_front();
+  } else if (!queued_.empty()) {
+    next = Take(queued_, queued_.begin());
+    served_.push_back(next.get());
+  }
+  return next;
 }
 
-void ClientPool::Cut(Client& client) {
-  client.state_ = Client::kCut;
-  client.connection_->ShutDown();
+void ClientPool::Refuse(std::unique_ptr<Client> client,
+                        const absl::Status& why) {
+  mutex_.Unlock();
+  Tell(*client, why);
+  client.reset();
+  mutex_.Lock();
 }
 
-bool ClientPool::Admit(Client& client) {
-  absl::MutexLock lock(&mutex_);
-  if (client.state_ == Client::kCut) return false;
-  client.state_ = Client::kWaiting;
-  mutex_.Await(absl::Condition(this, &ClientPool::HasPlace));
-  if (stopping_) return false;
-  client.state_ = Client::kServed;
-  ++served_;
-  return true;
+void ClientPool::Tell(Client& client, const absl::Status& error) {
+  client.channel.set_timeout(kErrorTimeout);
+  client.channel.set_deadline(absl::InfiniteFuture());
+  // A client that does not want to hear it, or has left, has its answer.
+  (void)client.channel.WriteError(error);
 }
 
-void ClientPool::Remove(Client& client) {
-  absl::MutexLock lock(&mutex_);
-  const auto place = std::find(clients_.begin(), clients_.end(), &client);
-  if (place == clients_.end()) return;
-  clients_.erase(place);
-  if (client.state_ == Client::kServed) --served_;
+// --- waiting ---
+
+void ClientPool::Wait(Waiting& waiting, std::unique_ptr<Client> client,
+                      PollSet::Event event) {
+  const uint64_t id = ++last_id_;
+  const absl::Status status = watched_->Add(id, *client->connection, event);
+  if (!status.ok()) {
+    Refuse(std::move(client), Annotate(status, "wait for the client"));
+    return;
+  }
+  const absl::Time deadline = client->deadline;
+  deadlines_.emplace(deadline, id);
+  waiting.emplace(id, std::move(client));
+  if (watching_ && deadline < watching_until_) watched_->Wake();
 }
+
+std::unique_ptr<ClientPool::Client> ClientPool::Take(Waiting& waiting,
+                                                     Waiting::iterator client) {
+  std::unique_ptr<Client> taken = std::move(client->second);
+  watched_->Remove(*taken->connection);
+  deadlines_.erase({taken->deadline, client->first});
+  waiting.erase(client);
+  return taken;
+}
+
+void ClientPool::Watch() {
+  watching_ = true;
+  LeaveAccepting();
+  std::unique_ptr<Client> client;
+  while (client == nullptr && !stopping_ && !deadlines_.empty()) {
+    watching_until_ = deadlines_.begin()->first;
+    const absl::Time until = watching_until_;
+    mutex_.Unlock();
+    const absl::StatusOr<uint64_t> heard_of = watched_->Wait(until);
+    mutex_.Lock();
+    if (heard_of.ok()) {
+      client = Attend(*heard_of);
+    } else if (!deadlines_.empty() &&
+               deadlines_.begin()->first <= environment_.TimeNow()) {
+      client = Attend(deadlines_.begin()->second);
+    }
+    if (client == nullptr) continue;
+    ready_.push_back(std::move(client));
+    // With no other thread to be had, it waits for one that serves; if there
+    // is none either, this one does.
+    if (Call() || served_.size() > ready_.size()) continue;
+    client = std::move(ready_.back());
+    ready_.pop_back();
+  }
+  watching_ = false;
+  if (client != nullptr) Serve(std::move(client));
+}
+
+std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
+  const auto silent = silent_.find(id);
+  if (silent != silent_.end()) {
+    std::unique_ptr<Client> client = Take(silent_, silent);
+    ++receiving_;
+    mutex_.Unlock();
+    // At its deadline, too: what came in time is read.
+    absl::Status status = service_.receive(*client, absl::ZeroDuration());
+    mutex_.Lock();
+    --receiving_;
+    return Settle(std::move(client), std::move(status));
+  }
+  const auto queued = queued_.find(id);
+  if (queued == queued_.end()) return nullptr;
+  // It has left, or its time is up.
+  Refuse(Take(queued_, queued),
+         MakeError(reason::kServerFull,
+                   absl::StrCat("all ", limits_.max_clients,
+                                " places of the server "
+                                "(ServerOptions::max_clients) stayed taken "
+                                "for ",
+                                absl::FormatDuration(limits_.queue_timeout),
+                                " (ServerOptions::queue_timeout); try again "
+                                "later")));
+  return nullptr;
+}
+
+// --- the end ---
 
 void ClientPool::Stop(absl::Duration drain_time) {
   {
@@ -172,21 +447,27 @@ void ClientPool::Stop(absl::Duration drain_time) {
   }
   listener_.StopAccepting();
   absl::MutexLock lock(&mutex_);
-  for (Client* client : clients_) {
-    if (client->state_ == Client::kUnauthenticated) Cut(*client);
+  if (watched_ != nullptr) watched_->Wake();
+  for (Idle* const idle : idle_) idle->changed.Signal();
+  while (!ready_.empty()) {
+    std::unique_ptr<Client> client = std::move(ready_.front());
+    ready_.pop_front();
+    served_.erase(std::find(served_.begin(), served_.end(), client.get()));
+    Refuse(std::move(client), StoppingError());
+  }
+  for (Waiting* const waiting : {&silent_, &queued_}) {
+    while (!waiting->empty()) {
+      Refuse(Take(*waiting, waiting->begin()), StoppingError());
+    }
   }
   const absl::Condition empty(this, &ClientPool::IsEmpty);
   if (mutex_.AwaitWithTimeout(empty, drain_time)) return;
-  for (const Client* client : clients_) client->connection_->ShutDown();
+  for (const Client* client : served_) client->connection->ShutDown();
   mutex_.Await(empty);
-}
-
-bool ClientPool::HasPlace() const {
-  return stopping_ || served_ < limits_.max_clients;
 }
 
 bool ClientPool::IsStopping() const { return stopping_; }
 
-bool ClientPool::IsEmpty() const { return clients_.empty(); }
+bool ClientPool::IsEmpty() const { return served_.empty() && receiving_ == 0; }
 
 }  // namespace ward

@@ -1,122 +1,199 @@
-// The threads that accept clients and serve them, one client each.
+// Who is a client now, and the threads that serve them, one each.
 //
 // Idle threads wait in Accept themselves, and the one that gets a client serves
-// it: no hand-over, one wake-up. The last idle thread that gets a client first
-// starts another one, up to the limits. Threads are kept until the end.
+// it: no hand-over, one wake-up. A client whose first message does not come
+// soon, and one that has to wait for one of `max_clients` places, costs a
+// descriptor and no thread: all of them are watched, in a PollSet, by one
+// thread, while there are any. So no silent peer has to be cut to make room for
+// another client: each has its time, and leaves when that is over. Where there
+// is room for no more of them (`max_waiting_clients`), the listen queue waits.
 //
-// Two kinds of place. A client that has not shown the password yet holds one of
-// `max_unauthenticated`. When one more comes, one that is silent is cut: the
-// oldest of those of the process that has the most. An honest client's password
-// comes right behind its connection, but a flood of others may come in between.
-// So silent peers can neither fill the pool nor keep others from getting in. A
-// client that has shown it holds one of `max_clients`, or waits for one.
+// Threads are started when all are busy, and end when they are idle for long;
+// a few are kept.
 
 #ifndef WARD_SERVER_CLIENT_POOL_H_
 #define WARD_SERVER_CLIENT_POOL_H_
 
 #include <sys/types.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/btree_map.h"
+#include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
+#include "ward/server/listener.h"
+#include "ward/server/poll_set.h"
+#include "ward/server/sparse_log.h"
 
 namespace ward {
 
 class ClientPool {
  public:
+  // As of ServerOptions.
   struct Limits {
     int max_clients;
-    int max_unauthenticated;
+    int max_waiting_clients;
+    int max_clients_per_process;
+    int max_clients_per_user;
+    absl::Duration authentication_timeout;
+    absl::Duration queue_timeout;
   };
 
-  // A client's place in the pool, on its thread's stack while it is served.
-  class Client {
-   public:
-    // The connection; whoever serves the client takes it. It must live as long
-    // as this Client is served, or be released by Leave().
-    std::unique_ptr<Transport> transport;
-
-    // Who it is.
+  struct Client {
+    MessageChannel channel;
     absl::StatusOr<PeerCredentials> peer = PeerCredentials();
 
     // See Listener::Accepted.
     bool on_reserve = false;
 
-    // The client has shown the password. Waits for one of `max_clients` places;
-    // false when the client was cut, or the server stops, meanwhile: it is to
-    // be refused.
-    bool Authenticated() { return pool_.Admit(*this); }
-
-    // The connection is about to be closed: it must not be cut any more.
-    void Leave() { pool_.Remove(*this); }
+    // The first message, once it was received.
+    Message request;
 
    private:
     friend class ClientPool;
-    explicit Client(ClientPool& pool) : pool_(pool) {}
 
-    pid_t peer_pid() const { return peer.ok() ? peer->pid : 0; }
-
-    ClientPool& pool_;
-    Transport* connection_ = nullptr;
-    enum {
-      kUnauthenticated,
-      kCut,
-      kWaiting,
-      kServed
-    } state_ = kUnauthenticated;
+    // For ShutDown.
+    Transport* connection = nullptr;
+    // When its wait ends: for its first message, or for a place.
+    absl::Time deadline;
   };
 
-  // `serve` is called on the pool's threads, must not throw, and must call
-  // Leave() before it closes the connection. All three are borrowed.
+  // What is to be done with a client, on the pool's threads. An error is for
+  // the client: the pool tells it, and closes the connection. None may throw.
+  struct Service {
+    // Whether it may be one. Before a byte of it is read.
+    std::function<absl::Status(Client&)> greet;
+
+    // Receives client.request as far as it comes within `time`, and goes on
+    // where the last call stopped. kTimedOut when it is not whole yet.
+    std::function<absl::Status(Client&, absl::Duration time)> receive;
+
+    // Serves the request.
+    std::function<absl::Status(Client&)> serve;
+  };
+
+  // All are borrowed.
   ClientPool(Environment& environment, Listener& listener, Limits limits,
-             std::function<void(Client&)> serve);
+             Service service);
 
   // Joins all threads: Stop must have been called, or Start never.
   ~ClientPool();
 
   absl::Status Start();
 
-  // Refuses new clients, and those who have not shown the password. Lets those
-  // that are served finish for `drain_time`, then cuts their channels. Returns
-  // when none is served any more.
+  // Refuses new clients, and those that wait. Lets those that are served finish
+  // for `drain_time`, then cuts their channels. Returns when none is served any
+  // more.
   void Stop(absl::Duration drain_time);
 
  private:
-  void Run();
-  bool AcceptOne(Client& client);
-  bool Admit(Client& client);
-  void Remove(Client& client);
-  void Cut(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CutExcess() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Whether there is something of the client's that was not read yet.
-  bool HasSent(const Client& client) const;
-  absl::Status StartThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  using Waiting = absl::btree_map<uint64_t, std::unique_ptr<Client>>;
 
-  // Conditions to wait for.
-  bool HasPlace() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // A thread that has nothing to do.
+  struct Idle {
+    absl::CondVar changed;
+    bool called = false;
+  };
+
+  // A thread's life. All that follows, but for what says otherwise, is called
+  // and left with mutex_ locked, and unlocks it for whatever takes time.
+  void Run(int thread) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Accept() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AwaitRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Watch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False when none came for long: this thread is to end.
+  bool AwaitCall() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void End(int thread) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Has another thread come, to do what is to be done. False if there is none.
+  bool Call() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status StartThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // This thread will be busy: another one accepts.
+  void LeaveAccepting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Says what becomes of a client whose request was received, or was not.
+  // Returns one that this thread is to serve.
+  std::unique_ptr<Client> Settle(std::unique_ptr<Client> client,
+                                 absl::Status received)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether it may have a place, now or later.
+  absl::Status CheckShare(const Client& client) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Serves it, and whoever waits for its place then.
+  void Serve(std::unique_ptr<Client> client)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::unique_ptr<Client> NextToServe() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Wait(Waiting& waiting, std::unique_ptr<Client> client,
+            PollSet::Event event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::unique_ptr<Client> Take(Waiting& waiting, Waiting::iterator client)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The one that `id` stands for has been heard of, or its time is up.
+  std::unique_ptr<Client> Attend(uint64_t id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of a process that has the most of the room, the oldest that is silent; null
+  // if there is none.
+  std::unique_ptr<Client> TakeFromGreediest()
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Refuse(std::unique_ptr<Client> client, const absl::Status& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void Tell(Client& client, const absl::Status& error);
+
+  // Conditions.
+  bool HasRoom() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool IsStopping() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool IsEmpty() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   Environment& environment_;
   Listener& listener_;
   const Limits limits_;
-  const std::function<void(Client&)> serve_;
+  const Service service_;
+  std::unique_ptr<PollSet> watched_;
+  SparseLog no_threads_;
 
   absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  int idle_ ABSL_GUARDED_BY(mutex_) = 0;
-  int served_ ABSL_GUARDED_BY(mutex_) = 0;
-  // All clients, the oldest first.
-  std::vector<Client*> clients_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::unique_ptr<Thread>> threads_ ABSL_GUARDED_BY(mutex_);
+
+  absl::btree_map<int, std::unique_ptr<Thread>> threads_
+      ABSL_GUARDED_BY(mutex_);
+  int last_thread_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Has ended, or is about to: to be joined.
+  std::unique_ptr<Thread> ended_ ABSL_GUARDED_BY(mutex_);
+  // The last one is the first to be called: the others come to their end.
+  std::vector<Idle*> idle_ ABSL_GUARDED_BY(mutex_);
+  // How many are on their way to what is to be done; wait in Accept; receive
+  // from a client that they have just accepted.
+  int called_ ABSL_GUARDED_BY(mutex_) = 0;
+  int accepting_ ABSL_GUARDED_BY(mutex_) = 0;
+  int receiving_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool watching_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time watching_until_ ABSL_GUARDED_BY(mutex_);
+
+  // Those that have a place, and of them those that have no thread yet.
+  std::vector<const Client*> served_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::unique_ptr<Client>> ready_ ABSL_GUARDED_BY(mutex_);
+  // Those whose first message has not come, or not all of it; and those that
+  // wait for a place. By when they came, which is their id in watched_.
+  Waiting silent_ ABSL_GUARDED_BY(mutex_);
+  Waiting queued_ ABSL_GUARDED_BY(mutex_);
+  uint64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Of both.
+  absl::btree_set<std::pair<absl::Time, uint64_t>> deadlines_
+      ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ward

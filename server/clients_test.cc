@@ -1,6 +1,9 @@
 // Who is served, and how many at a time, in every mode.
 
+#include <sys/types.h>
+
 #include <atomic>
+#include <cstddef>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -12,12 +15,14 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
+#include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
@@ -25,9 +30,14 @@
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/server_test.h"
+#include "ward/testing/simulation.h"
 
 namespace ward {
 namespace {
+
+using testing::HasProcesses;
+using testing::MovesClock;
+using testing::RepliesWith;
 
 TEST_F(ModesTest, APasswordThatIsMissingIsAWrongOne) {
   TestServer server(Shared());
@@ -166,31 +176,278 @@ TEST_F(ModesTest, AClientThatWaitsForAPlaceIsToldThatTheServerStops) {
   TestServer stranger(std::move(other));
   ASSERT_THAT(Call(stranger, "echo"), FailsWith(reason::kInvalidPassword));
   EXPECT_THAT(server.Stop(), IsOk());
-  const absl::Status status = waiting.Read().status();
-  // If its thread had not come to read yet, the end of the stream tells it.
-  EXPECT_TRUE(HasReason(status, reason::kServerStopping) ||
-              HasReason(status, reason::kEndOfStream))
-      << status;
+  EXPECT_THAT(waiting.Read(), FailsWith(reason::kServerStopping));
 }
 
-TEST_F(ModesTest, OfTooManyPeersWithoutAPasswordTheOldestIsCut) {
+TEST_F(ModesTest, SilentPeersKeepTheirTimeHoweverManyCome) {
   ServerOptions options = Shared();
-  options.max_unauthenticated_clients = 2;
   options.authentication_timeout = kSurely;
   TestServer server(std::move(options));
   ASSERT_THAT(server.Start(), IsOk());
-  const Stopwatch watch;
-  const MessageChannel first = RawPeer(path());
-  const MessageChannel second = RawPeer(path());
-  EXPECT_FALSE(Readable(first, absl::Milliseconds(20)));
-  const MessageChannel third = RawPeer(path());
-  EXPECT_TRUE(Readable(first, kSurely));
-  EXPECT_FALSE(Readable(second, absl::ZeroDuration()));
-  // One that shows the password in time is never the oldest for long.
+  std::vector<MessageChannel> silent;
+  for (int i = 0; i < 100; ++i) silent.push_back(RawPeer(path()));
   EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  EXPECT_TRUE(Readable(second, kSurely));
-  EXPECT_FALSE(Readable(third, absl::ZeroDuration()));
-  EXPECT_LT(watch.Elapsed(), kSurely);
+  for (const MessageChannel& peer : silent) {
+    EXPECT_FALSE(Readable(peer, absl::ZeroDuration()));
+  }
+  // The first one has its word.
+  silent[0].PresentPassword(server.password());
+  ASSERT_THAT(silent[0].Write("echo", "y"), IsOk());
+  EXPECT_THAT(silent[0].Read(), RepliesWith("y"));
+  silent.erase(silent.begin());
+  EXPECT_THAT(server.Stop(), IsOk());
+  for (MessageChannel& peer : silent) {
+    EXPECT_THAT(peer.Read(), FailsWith(reason::kServerStopping));
+  }
+}
+
+TEST_F(ModesTest, OnlyASilentPeerOfAProcessThatTakesAllTheRoomIsRefused) {
+  ServerOptions options = Shared();
+  options.max_waiting_clients = 4;
+  options.authentication_timeout = kSurely;
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  // The oldest of all, but what it has to say has begun.
+  const auto slow = environment().Connect(path(), absl::InfiniteFuture());
+  ASSERT_THAT(slow, IsOk());
+  ASSERT_THAT((*slow)->Send("\x20", {}, absl::InfiniteFuture()), IsOk());
+  MessageChannel first = RawPeer(path());
+  std::vector<MessageChannel> silent;
+  for (int i = 0; i < 20; ++i) silent.push_back(RawPeer(path()));
+  EXPECT_THAT(first.Read(), FailsWith(reason::kServerFull, "most of them"));
+  // One that comes now is served all the same.
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  const Pollable* const polled[] = {slow->get()};
+  EXPECT_THAT(environment().Poll(polled, environment().TimeNow()),
+              FailsWith(reason::kTimedOut));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, AClientThatHasLeftIsNotServedAndKeepsNobodyFromAnAnswer) {
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineMessageHandler("note",
+                           [this](MessageChannel&) { return Note("served"); });
+    }
+  };
+  ServerOptions options = Shared();
+  options.max_clients = 1;
+  Server server(std::move(options));
+  server.set_ignore_password_errors(true);
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel holder = Open(server);
+  ASSERT_THAT(holder.Write("hold"), IsOk());
+  ASSERT_THAT(holder.Read(), IsOk());
+  const size_t before = DescriptorsOf(server.server_pid()).size();
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_THAT(Open(server).Write("note"), IsOk());
+  }
+  // All places are taken, and 30 clients have come before this one.
+  MessageChannel stranger = RawPeer(path());
+  ASSERT_THAT(stranger.Write("note"), IsOk());
+  EXPECT_THAT(stranger.Read(), FailsWith(reason::kInvalidPassword));
+  stranger.Close();
+  // Until the server has heard of it that they have left.
+  if (MovesClock()) {
+    Advance(absl::Milliseconds(1));
+  } else {
+    const Stopwatch watch;
+    while (DescriptorsOf(server.server_pid()).size() > before &&
+           watch.Elapsed() < kSurely) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+  }
+  ASSERT_THAT(holder.Write("go"), IsOk());
+  EXPECT_THAT(holder.Read(), IsOk());
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  holder.Close();
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_EQ(TakeNotes(), "");
+}
+
+TEST_F(ModesTest, AWaitForAPlaceEndsAfterTheQueueTimeout) {
+  constexpr absl::Duration kTimeout = absl::Milliseconds(100);
+  ServerOptions options;
+  options.max_clients = 1;
+  options.queue_timeout = kTimeout;
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel holder = Open(server);
+  ASSERT_THAT(holder.Write("hold"), IsOk());
+  ASSERT_THAT(holder.Read(), IsOk());
+  const Stopwatch watch;
+  EXPECT_THAT(Call(server, "echo", "x"),
+              FailsWith(reason::kServerFull, "queue_timeout"));
+  EXPECT_GE(watch.Elapsed(), kTimeout);
+  if (MovesClock()) {
+    EXPECT_EQ(watch.Elapsed(), kTimeout);
+  }
+  ASSERT_THAT(holder.Write("go"), IsOk());
+  EXPECT_THAT(holder.Read(), IsOk());
+  holder.Close();
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, OneProcessTakesNoMorePlacesThanItMay) {
+  ServerOptions options = Shared();
+  options.max_clients_per_process = 2;
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  std::vector<MessageChannel> held;
+  for (int i = 0; i < 2; ++i) {
+    held.push_back(Open(server));
+    ASSERT_THAT(held[i].Write("hold"), IsOk());
+    ASSERT_THAT(held[i].Read(), IsOk());
+  }
+  EXPECT_THAT(Call(server, "echo", "x"),
+              FailsWith(reason::kServerFull, "max_clients_per_process"));
+  if (HasProcesses()) {
+    const auto other = environment().Fork(
+        ForkOptions(), [&] { return Call(server, "echo", "x").ok() ? 0 : 1; });
+    ASSERT_THAT(other, IsOk());
+    const auto exit = (*other)->Wait(absl::InfiniteFuture());
+    ASSERT_THAT(exit, IsOk());
+    EXPECT_TRUE(exit->clean()) << exit->ToString();
+  }
+  held.clear();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, OneUserTakesNoMorePlacesThanItMay) {
+  ServerOptions options;
+  options.max_clients = 1;
+  options.max_clients_per_user = 2;
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel held = Open(server);
+  ASSERT_THAT(held.Write("hold"), IsOk());
+  ASSERT_THAT(held.Read(), IsOk());
+  // Who waits counts, too.
+  MessageChannel waiting = Open(server);
+  ASSERT_THAT(waiting.Write("hold"), IsOk());
+  MessageChannel refused = Open(server);
+  ASSERT_THAT(refused.Write("hold"), IsOk());
+  EXPECT_THAT(refused.Read(),
+              FailsWith(reason::kServerFull, "max_clients_per_user"));
+  held.Close();
+  EXPECT_THAT(waiting.Read(), RepliesWith("held"));
+  waiting.Close();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, ACallEndsAfterTheCallTimeout) {
+  constexpr absl::Duration kTimeout = absl::Milliseconds(200);
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineMessageHandler("talk", [](MessageChannel& channel) -> absl::Status {
+        // What a handler sets is no way around it.
+        channel.set_timeout(absl::InfiniteDuration());
+        while (true) {
+          WARD_RETURN_IF_ERROR(channel.Write("more?"));
+          WARD_RETURN_IF_ERROR(channel.Read().status());
+        }
+      });
+    }
+  };
+  ServerOptions options;
+  options.call_timeout = kTimeout;
+  Server server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  const Stopwatch watch;
+  MessageChannel channel = Open(server);
+  ASSERT_THAT(channel.Write("talk"), IsOk());
+  absl::Status status = channel.Read().status();
+  while (status.ok()) {
+    absl::SleepFor(absl::Milliseconds(10));
+    status = channel.Write("more");
+    if (status.ok()) status = channel.Read().status();
+  }
+  EXPECT_THAT(status, FailsWith(reason::kTimedOut));
+  EXPECT_GE(watch.Elapsed(), kTimeout);
+  channel.Close();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, ASilentClientsCallEndsAfterTheIdleTimeout) {
+  constexpr absl::Duration kTimeout = absl::Milliseconds(200);
+  ServerOptions options;
+  options.idle_timeout = kTimeout;
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  const Stopwatch watch;
+  MessageChannel channel = Open(server);
+  ASSERT_THAT(channel.Write("hold"), IsOk());
+  ASSERT_THAT(channel.Read(), RepliesWith("held"));
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kTimedOut));
+  EXPECT_GE(watch.Elapsed(), kTimeout);
+  if (MovesClock()) {
+    EXPECT_EQ(watch.Elapsed(), kTimeout);
+  }
+  channel.Close();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// How many threads the server has, beside its main one.
+size_t ThreadsOfPool(const AbstractServer& server) {
+  auto* const simulation = testing::Simulation::Current();
+  const pid_t pid = server.server_pid();
+  return (simulation == nullptr
+              ? ThreadsOf(pid)
+              : simulation->scheduler().LiveThreads(pid).size()) -
+         1;
+}
+
+TEST_F(ModesTest, ThreadsComeWithABurstAndGoAfterIt) {
+  if (!HasProcesses()) GTEST_SKIP() << "the threads are the test's own, too";
+  if (kUnderThreadSanitizer) GTEST_SKIP() << "it has threads of its own";
+  constexpr size_t kBurst = 40;
+  TestServer server;
+  ASSERT_THAT(server.Start(), IsOk());
+  std::vector<MessageChannel> held;
+  for (size_t i = 0; i < kBurst; ++i) {
+    held.push_back(Open(server));
+    ASSERT_THAT(held[i].Write("hold"), IsOk());
+    ASSERT_THAT(held[i].Read(), IsOk());
+  }
+  EXPECT_GE(ThreadsOfPool(server), kBurst);
+  held.clear();
+  // Those that wait in Accept, and perhaps one on its way.
+  constexpr size_t kFew = 5;
+  if (MovesClock()) {
+    Advance(absl::Seconds(11));
+  } else {
+    const Stopwatch watch;
+    while (ThreadsOfPool(server) > kFew && watch.Elapsed() < kSurely) {
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+  }
+  EXPECT_LE(ThreadsOfPool(server), kFew);
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, WhoWaitsCostsNoThread) {
+  if (!HasProcesses()) GTEST_SKIP() << "the threads are the test's own, too";
+  constexpr size_t kMany = 60;
+  ServerOptions options;
+  options.max_clients = 1;
+  options.authentication_timeout = kSurely;
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  std::vector<MessageChannel> peers;
+  for (size_t i = 0; i < kMany; ++i) {
+    peers.push_back(RawPeer(server.socket_filename()));
+    peers.push_back(Open(server));
+    ASSERT_THAT(peers.back().Write("hold"), IsOk());
+  }
+  ASSERT_THAT(peers[1].Read(), RepliesWith("held"));
+  // The last of them all has been received, if this one was.
+  MessageChannel stranger = RawPeer(server.socket_filename());
+  ASSERT_THAT(stranger.Write("hold"), IsOk());
+  EXPECT_THAT(stranger.Read(), FailsWith(reason::kInvalidPassword));
+  EXPECT_LT(ThreadsOfPool(server), kMany / 2);
+  peers.clear();
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

@@ -28,6 +28,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
 #include "ward/server/listener.h"
+#include "ward/server/poll_set.h"
 #include "ward/server/process.h"
 #include "ward/server/signals.h"
 
@@ -90,6 +91,9 @@ class Environment {
   // of the first that is. kTimedOut at `deadline`.
   virtual absl::StatusOr<size_t> Poll(absl::Span<const Pollable* const> polled,
                                       absl::Time deadline) = 0;
+
+  // Empty. What is put into it is of this environment.
+  virtual absl::StatusOr<std::unique_ptr<PollSet>> CreatePollSet() = 0;
 
   // --- processes ---
 

@@ -385,7 +385,7 @@ class OneClientTest : public EveryModeTest {
   std::unique_ptr<Server> MakeServer() override {
     ServerOptions options = Options();
     options.max_clients = 1;
-    options.max_unauthenticated_clients = 1;
+    options.max_waiting_clients = 1;
     return std::make_unique<Server>(std::move(options));
   }
 };

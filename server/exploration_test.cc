@@ -209,7 +209,7 @@ TEST_P(ExplorationTest, SucceedsInEveryOrder) {
 void StopUnderLoad(bool timed) {
   ServerOptions options;
   options.max_clients = 1;
-  options.max_unauthenticated_clients = 1;
+  options.max_waiting_clients = 1;
   options.drain_time = absl::Milliseconds(500);
   EchoServer server(std::move(options));
   Bounds bounds(server.environment(), timed);

@@ -52,7 +52,12 @@ absl::Status WriteHandOver(MessageChannel& channel,
   out.set_private_directory(listener.private_directory);
   out.set_owners_end(owners_end);
   out.set_max_clients(options.max_clients);
-  out.set_max_unauthenticated_clients(options.max_unauthenticated_clients);
+  out.set_max_waiting_clients(options.max_waiting_clients);
+  out.set_queue_timeout(absl::ToInt64Nanoseconds(options.queue_timeout));
+  out.set_max_clients_per_process(options.max_clients_per_process);
+  out.set_max_clients_per_user(options.max_clients_per_user);
+  out.set_call_timeout(absl::ToInt64Nanoseconds(options.call_timeout));
+  out.set_idle_timeout(absl::ToInt64Nanoseconds(options.idle_timeout));
   out.set_authentication_timeout(
       absl::ToInt64Nanoseconds(options.authentication_timeout));
   out.set_drain_time(absl::ToInt64Nanoseconds(options.drain_time));
@@ -87,7 +92,12 @@ absl::StatusOr<HandOver> ReadHandOver(MessageChannel& channel) {
   ServerOptions& options = given.options;
   options.socket_filename = in.path();
   options.max_clients = in.max_clients();
-  options.max_unauthenticated_clients = in.max_unauthenticated_clients();
+  options.max_waiting_clients = in.max_waiting_clients();
+  options.queue_timeout = FromNumber(in.queue_timeout());
+  options.max_clients_per_process = in.max_clients_per_process();
+  options.max_clients_per_user = in.max_clients_per_user();
+  options.call_timeout = FromNumber(in.call_timeout());
+  options.idle_timeout = FromNumber(in.idle_timeout());
   options.authentication_timeout = FromNumber(in.authentication_timeout());
   options.drain_time = FromNumber(in.drain_time());
   options.launch.start_timeout = FromNumber(in.start_timeout());

@@ -31,6 +31,7 @@
 #include "ward/server/modes_for_test.h"
 #include "ward/server/process.h"
 #include "ward/server/server_for_test.h"
+#include "ward/testing/environment_variable.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/server_test.h"
 
@@ -41,7 +42,7 @@ using testing::MovesClock;
 using testing::SharesMemory;
 
 constexpr int kMaxClients = 8;
-constexpr int kMaxUnauthenticated = 4;
+constexpr int kMaxWaiting = 4;
 constexpr absl::Duration kAuthenticationTimeout = absl::Milliseconds(300);
 
 // --- the hostile side: bytes and descriptors only ---
@@ -137,7 +138,7 @@ void HalfFrames(const std::string& path) {
 
 void AFloodOfSilentPeers(const std::string& path) {
   std::vector<std::unique_ptr<Transport>> peers;
-  for (int i = 0; i < 10 * (kMaxClients + kMaxUnauthenticated); ++i) {
+  for (int i = 0; i < 10 * (kMaxClients + kMaxWaiting); ++i) {
     peers.push_back(Connect(path));
   }
 }
@@ -187,7 +188,7 @@ class HostilePeerTest : public ModesTest {
   void SetUp() override {
     ServerOptions options = Shared();
     options.max_clients = kMaxClients;
-    options.max_unauthenticated_clients = kMaxUnauthenticated;
+    options.max_waiting_clients = kMaxWaiting;
     options.authentication_timeout = kAuthenticationTimeout;
     server_ = std::make_unique<TestServer>(std::move(options));
     server_->set_ignore_password_errors(true);
@@ -287,11 +288,12 @@ TEST_P(AttackTest, HonestClientsAreServedAndNothingStaysBehind) {
     ASSERT_THAT(CallToTheEnd(), IsOk());
   }
   EXPECT_EQ(DescriptorsOfServer(), descriptors_before);
-  // Threads are kept, but only so many: the main thread, the pool's, and those
-  // that ThreadSanitizer has in a forked process.
-  EXPECT_LE(ThreadsOf(server_->server_pid()),
-            size_t{1 + kMaxClients + kMaxUnauthenticated + 1 +
-                   (kUnderThreadSanitizer ? 2 : 0)});
+  // Threads, too, are only so many: the main thread, the pool's for its
+  // clients, for those that it has just accepted, to watch and to accept; and
+  // those that ThreadSanitizer has in a forked process.
+  EXPECT_LE(
+      ThreadsOf(server_->server_pid()),
+      size_t{1 + kMaxClients + 16 + 1 + 4 + (kUnderThreadSanitizer ? 2 : 0)});
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -309,6 +311,51 @@ INSTANTIATE_TEST_SUITE_P(
                       Attack{"WrongPasswords", WrongPasswords},
                       Attack{"PartsWithoutEnd", PartsWithoutEnd}),
     [](const auto& info) { return std::string(info.param.name); });
+
+// --- silent crowds ---
+
+// As many processes, each of which has one silent connection, and another at
+// once when it is cut. The limits are the defaults.
+class SilentCrowdTest : public ModesTest,
+                        public ::testing::WithParamInterface<int> {};
+
+TEST_P(SilentCrowdTest, NoHonestCallFails) {
+  if (MovesClock() && GetParam() > 64) {
+    GTEST_SKIP() << "takes long; the real modes have it";
+  }
+  TestServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  std::vector<std::unique_ptr<Process>> crowd;
+  for (int i = 0; i < GetParam(); ++i) {
+    auto silent = environment().Fork(ForkOptions(), [this]() -> int {
+      while (true) Silence(path());
+    });
+    ASSERT_THAT(silent, IsOk());
+    crowd.push_back(*std::move(silent));
+  }
+  const uint64_t calls =
+      testing::EnvironmentNumber("WARD_RUNS", MovesClock() ? 100 : 1000);
+  uint64_t failed = 0;
+  const Stopwatch watch;
+  for (uint64_t i = 0; i < calls; ++i) {
+    const auto reply = Call(server, "echo", "x");
+    if (reply.ok()) continue;
+    if (++failed == 1) std::cout << reply.status() << "\n";
+  }
+  std::cout << failed << " of " << calls << " honest calls failed beside "
+            << GetParam() << " silent processes, in " << watch.Elapsed()
+            << "\n";
+  EXPECT_EQ(failed, 0u);
+  for (const auto& silent : crowd) {
+    ASSERT_THAT(silent->Kill(SIGKILL), IsOk());
+    ASSERT_THAT(silent->Wait(absl::InfiniteFuture()), IsOk());
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+INSTANTIATE_TEST_SUITE_P(Crowds, SilentCrowdTest,
+                         ::testing::Values(2, 17, 32, 64, 500),
+                         ::testing::PrintToStringParamName());
 
 // --- its deadline ---
 

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -52,16 +53,41 @@ struct ServerOptions {
   std::function<bool(const PeerCredentials&)> admit_peer;
   mode_t socket_mode = 0600;
 
-  // Clients served at the same time, a thread each. More of them wait in the
-  // listen queue.
+  // Clients served at the same time, a thread each. More of them, once they
+  // have shown the password, wait for a place; a refused password is answered
+  // at once.
   int max_clients = 64;
 
-  // Clients that have not shown the password yet. When one more comes, one that
-  // has sent nothing is cut: the oldest of the process that has the most.
-  int max_unauthenticated_clients = 16;
+  // Connections that are not served yet: their first message has not come, or
+  // they wait for a place. Each takes a descriptor (see ulimit -n) and what has
+  // come of its first message. More of them wait in the listen queue; only if
+  // one process has over half of these, its oldest that has sent nothing is
+  // refused with kServerFull. So whoever may connect can slow the others down,
+  // to max_waiting_clients new ones in an authentication_timeout, and never
+  // have them refused.
+  int max_waiting_clients = 512;
+
+  // How long a client waits for a place before it is refused with kServerFull.
+  // Its wait also ends when it leaves. Default: for ever.
+  absl::Duration queue_timeout = absl::InfiniteDuration();
+
+  // Clients of one process, and of one user, that are served or wait for a
+  // place. One more is refused with kServerFull. Default: no limit.
+  int max_clients_per_process = std::numeric_limits<int>::max();
+  int max_clients_per_user = std::numeric_limits<int>::max();
 
   // From the connection to the last byte of the client's first message.
   absl::Duration authentication_timeout = absl::Seconds(2);
+
+  // How long a call may take: when it is over, whatever a handler does with its
+  // channel fails with kTimedOut. One that does not use it is not interrupted.
+  // Default: for ever.
+  absl::Duration call_timeout = absl::InfiniteDuration();
+
+  // How long a handler waits for its client, each time that it reads or writes;
+  // then that fails with kTimedOut. A handler may set another time on its
+  // channel (MessageChannel::set_timeout). Default: for ever.
+  absl::Duration idle_timeout = absl::InfiniteDuration();
 
   // What a client's first message may have: it is buffered before its password
   // can be checked.

@@ -58,6 +58,9 @@ class RecordingEnvironment final : public Environment {
                               absl::Time deadline) override {
     return real_.Poll(polled, deadline);
   }
+  absl::StatusOr<std::unique_ptr<PollSet>> CreatePollSet() override {
+    return real_.CreatePollSet();
+  }
   absl::StatusOr<std::unique_ptr<Process>> Fork(
       const ForkOptions& options, absl::AnyInvocable<int()> child) override;
   absl::StatusOr<std::unique_ptr<Process>> Exec(const std::string& entry,

@@ -310,4 +310,13 @@ absl::StatusOr<size_t> SimulatedEnvironment::Poll(
   return MakeError(reason::kTimedOut, "nothing happened in time");
 }
 
+absl::StatusOr<std::unique_ptr<PollSet>> SimulatedEnvironment::CreatePollSet() {
+  const NoBranchPoints quiet;
+  Step("creating a poll set");
+  if (const int fault = Fault({EMFILE, ENOMEM})) {
+    return SystemError(fault, "create an epoll");
+  }
+  return std::make_unique<SimulatedPollSet>(*this);
+}
+
 }  // namespace ward::testing

@@ -76,6 +76,7 @@ class SimulatedEnvironment final : public Environment {
   CreateTransportPair() override;
   absl::StatusOr<size_t> Poll(absl::Span<const Pollable* const> polled,
                               absl::Time deadline) override;
+  absl::StatusOr<std::unique_ptr<PollSet>> CreatePollSet() override;
   absl::StatusOr<std::unique_ptr<Process>> Fork(
       const ForkOptions& options, absl::AnyInvocable<int()> child) override;
   absl::StatusOr<std::unique_ptr<Process>> Exec(const std::string& entry,
@@ -127,6 +128,7 @@ class SimulatedEnvironment final : public Environment {
  private:
   friend class SimulatedTransport;
   friend class SimulatedListener;
+  friend class SimulatedPollSet;
   friend class SimulatedProcess;
   friend class SimulatedSignals;
   friend class SimulatedThread;

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -28,6 +29,7 @@
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
+#include "ward/server/poll_set.h"
 #include "ward/server/process.h"
 #include "ward/server/signals.h"
 #include "ward/testing/scheduler.h"
@@ -42,6 +44,8 @@ class Readiness {
  public:
   virtual ~Readiness() = default;
   virtual bool Readable() const = 0;
+  // The peer has closed its end (POLLHUP).
+  virtual bool HungUp() const { return false; }
   // Otherwise its descriptor is -1, which poll(2) ignores.
   virtual bool IsOpen() const { return true; }
 };
@@ -75,6 +79,10 @@ class SimulatedTransport final : public Transport, public Readiness {
   bool Readable() const override {
     environment_.SweepTokens();
     return socket_->Readable();
+  }
+  bool HungUp() const override {
+    environment_.SweepTokens();
+    return socket_->HungUp();
   }
   const std::shared_ptr<SimulatedSocket>& socket() const { return socket_; }
 
@@ -187,6 +195,87 @@ class SimulatedTransport final : public Transport, public Readiness {
   SimulatedEnvironment& environment_;
   const int number_;
   const std::shared_ptr<SimulatedSocket> socket_;
+};
+
+class SimulatedPollSet final : public PollSet {
+ public:
+  explicit SimulatedPollSet(SimulatedEnvironment& environment)
+      : environment_(environment) {}
+
+  absl::Status Add(uint64_t id, const Pollable& pollable,
+                   Event event) override {
+    const NoBranchPoints quiet;
+    environment_.Step("adding to a poll set");
+    constexpr std::string_view kAttempt = "watch a descriptor (epoll_ctl)";
+    if (const int fault = environment_.Fault({ENOMEM, ENOSPC})) {
+      return SystemError(fault, kAttempt);
+    }
+    const auto* const readiness = dynamic_cast<const Readiness*>(&pollable);
+    if (readiness == nullptr) {
+      return absl::FailedPreconditionError(
+          "a simulated PollSet cannot watch what is not simulated: make it "
+          "with the same Environment");
+    }
+    for (const auto& [other, entry] : entries_) {
+      if (entry.pollable == &pollable) return SystemError(EEXIST, kAttempt);
+    }
+    entries_[id] = {&pollable, readiness, event};
+    return absl::OkStatus();
+  }
+
+  void Remove(const Pollable& pollable) override {
+    const NoBranchPoints quiet;
+    environment_.Step("removing from a poll set");
+    for (auto it = entries_.begin(); it != entries_.end(); ++it) {
+      if (it->second.pollable != &pollable) continue;
+      entries_.erase(it);
+      return;
+    }
+  }
+
+  absl::StatusOr<uint64_t> Wait(absl::Time deadline) override {
+    const NoBranchPoints quiet;
+    environment_.Step("waiting for one of many");
+    if (!environment_.scheduler_.BlockUntil(
+            "waiting for one of many",
+            [this] { return woken_ || NextReady() != 0; }, deadline)) {
+      return MakeError(reason::kTimedOut, "nothing happened in time");
+    }
+    if (std::exchange(woken_, false)) return 0;
+    return last_ = NextReady();
+  }
+
+  void Wake() override {
+    const NoBranchPoints quiet;
+    environment_.Step("waking who waits for one of many");
+    woken_ = true;
+  }
+
+ private:
+  struct Entry {
+    const Pollable* pollable;
+    const Readiness* readiness;
+    Event event;
+  };
+
+  // The first one after the last, and around: as the kernel, which puts what it
+  // has reported at the end of its list. 0 if there is none.
+  uint64_t NextReady() const {
+    uint64_t first = 0;
+    for (const auto& [id, entry] : entries_) {
+      const bool ready = entry.event == Event::kReadable
+                             ? entry.readiness->Readable()
+                             : entry.readiness->HungUp();
+      if (ready && id > last_) return id;
+      if (ready && first == 0) first = id;
+    }
+    return first;
+  }
+
+  SimulatedEnvironment& environment_;
+  absl::btree_map<uint64_t, Entry> entries_;
+  uint64_t last_ = 0;
+  bool woken_ = false;
 };
 
 class SimulatedListener final : public Listener, public Readiness {

@@ -64,6 +64,8 @@ class SimulatedSocket {
   // quarters are free (unix_writable), or sending fails.
   bool Writable() const;
   bool Readable() const;
+  // Both directions have ended.
+  bool HungUp() const { return receive_shut_ && send_shut_; }
   bool closed() const { return closed_; }
   const PeerCredentials& peer() const { return peer_credentials_; }
   const std::shared_ptr<SimulatedSocket>& other() const { return other_; }

@@ -53,6 +53,9 @@ class ThreadedEnvironment final : public Environment {
                               absl::Time deadline) override {
     return posix_.Poll(polled, deadline);
   }
+  absl::StatusOr<std::unique_ptr<PollSet>> CreatePollSet() override {
+    return posix_.CreatePollSet();
+  }
   absl::StatusOr<std::unique_ptr<Process>> Fork(
       const ForkOptions& options, absl::AnyInvocable<int()> child) override;
   absl::StatusOr<std::unique_ptr<Process>> Exec(const std::string& entry,

@@ -35,6 +35,7 @@
 #include "ward/server/posix/holders.h"
 #include "ward/server/posix/interruption.h"
 #include "ward/server/posix/listener.h"
+#include "ward/server/posix/poll_set.h"
 #include "ward/server/posix/process.h"
 #include "ward/server/posix/signal_mask.h"
 #include "ward/server/posix/tie.h"
@@ -113,6 +114,10 @@ class PosixEnvironment final : public Environment {
       if (entries[i].revents != 0) return i;
     }
     return MakeError(reason::kTimedOut, "nothing happened in time");
+  }
+
+  absl::StatusOr<std::unique_ptr<PollSet>> CreatePollSet() override {
+    return CreatePosixPollSet();
   }
 
   absl::StatusOr<std::unique_ptr<Process>> Fork(

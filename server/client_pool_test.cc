@@ -1,0 +1,86 @@
+#include "ward/server/client_pool.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <fstream>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/message_channel.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/environment.h"
+#include "ward/server/server_for_test.h"
+#include "ward/testing/matchers.h"
+
+namespace ward {
+namespace {
+
+using testing::RepliesWith;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kUnderSanitizer = true;
+#else
+constexpr bool kUnderSanitizer = false;
+#endif
+
+class ClientPoolTest : public NothingLeftTest {
+ protected:
+  static MessageChannel Open(const AbstractServer& server) {
+    auto transport = Environment::Posix().Connect(server.socket_filename(),
+                                                  absl::InfiniteFuture());
+    EXPECT_THAT(transport, IsOk());
+    MessageChannel channel(*std::move(transport));
+    channel.PresentPassword(server.password());
+    return channel;
+  }
+};
+
+// Root has no RLIMIT_NPROC; without room for a stack pthread_create(3) fails in
+// the same way.
+TEST_F(ClientPoolTest, WithoutMoreThreadsAllAreServedAndTheLogStaysShort) {
+  if (kUnderSanitizer) GTEST_SKIP() << "a sanitizer needs the address space";
+  constexpr int kCalls = 50;
+  const StderrCapture log;
+  TestServer server;
+  server.DefineMessageHandler("limit", [](MessageChannel& channel) {
+    // The mapped pages (proc(5), statm), and a few more.
+    size_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const rlim_t bytes =
+        pages * static_cast<size_t>(getpagesize()) + (size_t{4} << 20);
+    const rlimit limit{bytes, bytes};
+    return channel.Write(setrlimit(RLIMIT_AS, &limit) == 0);
+  });
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_THAT(Call(server, "limit"), IsOkAndHolds("true"));
+  MessageChannel holder = Open(server);
+  ASSERT_THAT(holder.Write("hold"), IsOk());
+  ASSERT_THAT(holder.Read(), RepliesWith("held"));
+  // One that says nothing, and has to be watched.
+  const MessageChannel silent = Open(server);
+  for (int i = 0; i < kCalls; ++i) {
+    ASSERT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  }
+  ASSERT_THAT(holder.Write("go"), IsOk());
+  EXPECT_THAT(holder.Read(), RepliesWith("released"));
+  holder.Close();
+  EXPECT_THAT(server.Stop(), IsOk());
+  int lines = 0;
+  for (const std::string_view line : absl::StrSplit(log.Text(), '\n')) {
+    if (absl::StrContains(line, "not by more")) ++lines;
+  }
+  // 1, 2, 4, ..., as often as the pool has tried: a few times for each call.
+  EXPECT_GE(lines, 4);
+  EXPECT_LE(lines, 9);
+}
+
+}  // namespace
+}  // namespace ward

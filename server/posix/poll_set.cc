@@ -1,0 +1,105 @@
+#include "ward/server/posix/poll_set.h"
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/posix_wait.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/server/poll_set.h"
+
+namespace ward {
+namespace {
+
+class PosixPollSet final : public PollSet {
+ public:
+  PosixPollSet(FileDescriptor epoll, FileDescriptor wake)
+      : epoll_(std::move(epoll)), wake_(std::move(wake)) {}
+
+  absl::Status Watch(uint64_t id, int descriptor, uint32_t events) {
+    epoll_event event{};
+    event.events = events;
+    event.data.u64 = id;
+    if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, descriptor, &event) == 0) {
+      return absl::OkStatus();
+    }
+    return SystemError(errno, "watch a descriptor (epoll_ctl)");
+  }
+
+  absl::Status Add(uint64_t id, const Pollable& pollable,
+                   Event event) override {
+    // A hang-up is reported whether it was asked for or not.
+    const uint32_t events = event == Event::kReadable ? uint32_t{EPOLLIN} : 0;
+    return Watch(id, pollable.descriptor(), events);
+  }
+
+  void Remove(const Pollable& pollable) override {
+    epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, pollable.descriptor(), nullptr);
+  }
+
+  absl::StatusOr<uint64_t> Wait(absl::Time deadline) override {
+    while (true) {
+      epoll_event event;
+      const int ready = epoll_wait(epoll_.get(), &event, 1, 0);
+      if (ready < 0 && errno != EINTR) {
+        return SystemError(errno, "wait for one of many (epoll_wait)");
+      }
+      if (ready > 0) {
+        const uint64_t id = event.data.u64;  // A packed field.
+        if (id == 0) ClearWake();
+        return id;
+      }
+      // epoll_wait counts in milliseconds; an epoll can itself be polled.
+      pollfd polled{epoll_.get(), POLLIN, 0};
+      WARD_ASSIGN_OR_RETURN(const int any,
+                            PollUntil(absl::MakeSpan(&polled, 1), deadline));
+      if (any == 0) {
+        return MakeError(reason::kTimedOut, "nothing happened in time");
+      }
+    }
+  }
+
+  void Wake() override {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t ignored =
+        write(wake_.get(), &one, sizeof(one));
+  }
+
+ private:
+  void ClearWake() {
+    uint64_t count;
+    [[maybe_unused]] const ssize_t ignored =
+        read(wake_.get(), &count, sizeof(count));
+  }
+
+  const FileDescriptor epoll_;
+  const FileDescriptor wake_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PollSet>> CreatePosixPollSet() {
+  FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll.is_open()) return SystemError(errno, "create an epoll");
+  FileDescriptor wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake.is_open()) return SystemError(errno, "create an event");
+  const int event = wake.get();
+  auto set = std::make_unique<PosixPollSet>(std::move(epoll), std::move(wake));
+  WARD_RETURN_IF_ERROR(set->Watch(0, event, EPOLLIN));
+  return set;
+}
+
+}  // namespace ward
