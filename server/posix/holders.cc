@@ -1,14 +1,17 @@
 #include "ward/server/posix/holders.h"
 
+#include <fcntl.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -17,6 +20,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/status_macros.h"
 #include "ward/server/process.h"
 
 namespace ward {
@@ -25,31 +30,58 @@ namespace {
 namespace fs = std::filesystem;
 
 // Processes and descriptors come and go while they are looked at, and others
-// are not for this user to see: whatever cannot be read is passed over.
-bool Holds(const fs::path& process, const std::string& target) {
+// are not for this user to see: these are passed over. Whatever else cannot be
+// read, as with a full table of descriptors, would make the answer wrong.
+bool IsPassedOver(const std::error_code& error) {
+  return error == std::errc::no_such_file_or_directory ||
+         error == std::errc::no_such_process ||
+         error == std::errc::permission_denied ||
+         error == std::errc::operation_not_permitted;
+}
+
+absl::StatusOr<bool> Holds(const fs::path& process, const std::string& target) {
   std::error_code error;
   for (fs::directory_iterator entry(process / "fd", error), end;
        !error && entry != end; entry.increment(error)) {
     std::error_code gone;
     if (fs::read_symlink(entry->path(), gone) == target && !gone) return true;
   }
-  return false;
+  if (!error || IsPassedOver(error)) return false;
+  return SystemError(error.value(), absl::StrCat("list the descriptors in ",
+                                                 process.string(), "/fd"));
 }
 
-std::string CommandOf(const fs::path& process) {
+absl::StatusOr<std::string> ReadSome(const fs::path& file) {
   constexpr size_t kLongest = 256;
-  std::string command(kLongest, '\0');
-  std::ifstream line(process / "cmdline", std::ios::binary);
-  line.read(command.data(), kLongest);
-  command.resize(static_cast<size_t>(line.gcount()));
+  std::string text(kLongest, '\0');
+  const FileDescriptor opened(open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  const ssize_t got =
+      opened.is_open() ? read(opened.get(), text.data(), text.size()) : -1;
+  if (got < 0) {
+    const std::error_code error(errno, std::system_category());
+    if (!IsPassedOver(error)) {
+      return SystemError(error.value(), absl::StrCat("read ", file.string()));
+    }
+  }
+  text.resize(got < 0 ? 0 : static_cast<size_t>(got));
+  return text;
+}
+
+absl::StatusOr<std::string> CommandOf(const fs::path& process) {
+  WARD_ASSIGN_OR_RETURN(std::string command, ReadSome(process / "cmdline"));
+  // Kernel threads, and those that have cleared their arguments, have none.
+  if (command.find_first_not_of('\0') == std::string::npos) {
+    WARD_ASSIGN_OR_RETURN(command, ReadSome(process / "comm"));
+  }
   // Each argument ends with a NUL; whatever else is no text must not reach a
   // terminal.
-  while (!command.empty() && command.back() == '\0') command.pop_back();
+  while (!command.empty() &&
+         (command.back() == '\0' || command.back() == '\n')) {
+    command.pop_back();
+  }
   for (char& c : command) {
     if (!absl::ascii_isprint(static_cast<unsigned char>(c))) c = ' ';
   }
-  // Kernel threads, and those that have cleared their arguments, have none.
-  if (command.empty()) std::getline(std::ifstream(process / "comm"), command);
   return command;
 }
 
@@ -63,8 +95,10 @@ absl::StatusOr<std::vector<ProcessInfo>> PosixHolders(uint64_t inode) {
        !error && process != end; process.increment(error)) {
     pid_t pid;
     if (!absl::SimpleAtoi(process->path().filename().string(), &pid)) continue;
-    if (!Holds(process->path(), target)) continue;
-    holders.push_back({pid, CommandOf(process->path())});
+    WARD_ASSIGN_OR_RETURN(const bool holds, Holds(process->path(), target));
+    if (!holds) continue;
+    WARD_ASSIGN_OR_RETURN(std::string command, CommandOf(process->path()));
+    holders.push_back({pid, std::move(command)});
   }
   if (error) return SystemError(error.value(), "list the processes in /proc");
   std::sort(
