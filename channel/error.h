@@ -85,6 +85,9 @@ inline constexpr Reason kUserCodeThrew{"UserCodeThrew",
 // The server does not serve this user (SO_PEERCRED).
 inline constexpr Reason kPeerNotAllowed{"PeerNotAllowed",
                                         absl::StatusCode::kPermissionDenied};
+// The server is another user's, and was not told the password (SO_PEERCRED).
+inline constexpr Reason kServerNotTrusted{"ServerNotTrusted",
+                                          absl::StatusCode::kPermissionDenied};
 // The server is on its way out.
 inline constexpr Reason kServerStopping{"ServerStopping",
                                         absl::StatusCode::kUnavailable};
@@ -97,7 +100,7 @@ inline constexpr Reason kServerDied{"ServerDied", absl::StatusCode::kAborted};
 // The server did not stop in time and was ended with SIGKILL.
 inline constexpr Reason kServerKilled{"ServerKilled",
                                       absl::StatusCode::kAborted};
-// Nobody listens at the socket's path.
+// Nobody listens at the socket's path; or it is not the server's any more.
 inline constexpr Reason kServerUnreachable{"ServerUnreachable",
                                            absl::StatusCode::kUnavailable};
 // Something lives at the socket's path: a file, or a server that answers.

@@ -123,6 +123,7 @@ absl::Status AbstractServer::Start() {
 
 absl::Status AbstractServer::BeginStart() {
   WARD_RETURN_IF_ERROR(CheckNotStarted());
+  server_user_ = environment().UserId();
   WARD_ASSIGN_OR_RETURN(
       std::shared_ptr<Listener> listener,
       environment().Listen({options_.socket_filename, options_.socket_mode}));
@@ -184,6 +185,13 @@ absl::Status AbstractServer::CheckAlive() {
   return process_->CheckAlive();
 }
 
+absl::Status AbstractServer::CheckReachable() {
+  WARD_RETURN_IF_ERROR(CheckAlive());
+  return Annotate(listener_->CheckPath(),
+                  absl::StrCat("the server, process ", server_pid(),
+                               ", lives, but is not reached"));
+}
+
 // The server is gone. One that was killed could not remove its name.
 void AbstractServer::Forget() {
   listener_->RemovePath();
@@ -225,6 +233,7 @@ absl::Status AbstractServer::Adopt(OwnerHandle handle) {
                                        std::move(handle.listener_), maker.uid));
   process_ = std::make_unique<ServerProcess>(environment(), std::move(process),
                                              std::move(owners_end));
+  server_user_ = maker.uid;
   options_.password = std::move(handle.password_);
   return absl::OkStatus();
 }
@@ -288,20 +297,48 @@ absl::Status AbstractServer::Connect(
   absl::StatusOr<std::unique_ptr<Transport>> transport = environment().Connect(
       path, environment().TimeNow() + options_.connect_timeout);
   if (!transport.ok()) return Explain(transport.status());
+  WARD_RETURN_IF_ERROR(Annotate(CheckServer(**transport),
+                                absl::StrCat("connect to \"", path, "\"")));
   MessageChannel channel(*std::move(transport));
   channel.set_limits(options_.limits);
   channel.PresentPassword(options_.password);
   return Explain(use(channel));
 }
 
-// A connection that broke may mean that the server is dead: that says more.
+// A connection that broke may mean that the server is dead, and one that came
+// about with nobody, or with somebody else, that its name is: that says more.
 absl::Status AbstractServer::Explain(const absl::Status& status) {
-  const bool broken = HasReason(status, reason::kServerUnreachable) ||
-                      HasReason(status, reason::kConnectionLost) ||
+  if (process_ == nullptr) return status;
+  const bool elsewhere = HasReason(status, reason::kServerUnreachable) ||
+                         HasReason(status, reason::kInvalidPassword);
+  const bool broken = HasReason(status, reason::kConnectionLost) ||
                       HasReason(status, reason::kEndOfStream);
-  if (!broken || process_ == nullptr) return status;
-  const absl::Status alive = process_->CheckAlive();
-  return alive.ok() ? status : alive;
+  if (!elsewhere && !broken) return status;
+  WARD_RETURN_IF_ERROR(elsewhere ? CheckReachable() : CheckAlive());
+  return status;
+}
+
+// Before a byte of the password is said. What is trusted by default is what
+// could read the password anyway, from this process's memory or the server's.
+absl::Status AbstractServer::CheckServer(const Transport& transport) const {
+  WARD_ASSIGN_OR_RETURN(const PeerCredentials server, transport.Peer());
+  // The user is asked for last: it takes a system call.
+  bool trusted = server.uid == server_user_ || server.uid == 0 ||
+                 server.uid == environment().UserId();
+  if (options_.trust_server != nullptr) {
+    WARD_RETURN_IF_ERROR(CallUserCode("trust_server", [&] {
+      trusted = options_.trust_server(server);
+      return absl::OkStatus();
+    }));
+  }
+  if (trusted) return absl::OkStatus();
+  return MakeError(
+      reason::kServerNotTrusted,
+      absl::StrCat("the server there is process ", server.pid, " of user ",
+                   server.uid, ", which this client, of user ",
+                   environment().UserId(),
+                   ", does not trust: it was not told the password; if it is "
+                   "the right one, say so in ServerOptions::trust_server"));
 }
 
 // --- the server's side ---

@@ -43,6 +43,9 @@
 //   started before: its descriptors were closed with the others. Connect works
 //   (it opens its own), Stop would write to whatever has the number now.
 // - Programs that a handler starts inherit its signal mask, which blocks all.
+// - A server that changes its root directory or its user (chroot(2), setuid(2))
+//   leaves its private directory behind when its owner is killed:
+//   docs/names.md.
 // - absl::BitGen draws from a pool that a fork duplicates; rand, random and
 //   drand48 are seeded afresh, and std::random_device needs nothing.
 
@@ -55,6 +58,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -125,6 +129,12 @@ class AbstractServer {
   // OK while the server runs; kServerDied, which says how it ended;
   // kServerNotStarted.
   absl::Status CheckAlive();
+
+  // The same, and whether the server's socket can be found: kServerUnreachable
+  // when it lives, but its name was removed or leads to another file, or this
+  // process has changed its root directory or user. No client reaches it then:
+  // stop it, and start it again.
+  absl::Status CheckReachable();
 
   // Runs the server in this process and on this thread, until `owner` is
   // readable or closed, or SIGINT or SIGTERM comes. All hooks are called but
@@ -207,7 +217,9 @@ class AbstractServer {
   // like. The password travels with the first message.
   //
   // Returns what `use` returns; kServerNotStarted; kServerDied, saying how,
-  // when the server turns out to be dead; kServerUnreachable, kTimedOut.
+  // when the server turns out to be dead; kServerUnreachable, and in an owner
+  // why, as of CheckReachable; kServerNotTrusted when what listens there is not
+  // to be told the password (ServerOptions::trust_server); kTimedOut.
   absl::Status Connect(absl::FunctionRef<absl::Status(MessageChannel&)> use);
 
   const Secret& password() const { return options_.password; }
@@ -314,6 +326,7 @@ class AbstractServer {
   absl::Status TellOwners(MessageChannel& channel);
   absl::Status Dispatch(MessageChannel& channel, Message& request) const;
   absl::Status CheckPeer(const PeerCredentials& peer) const;
+  absl::Status CheckServer(const Transport& transport) const;
 
   absl::StatusOr<std::unique_ptr<ServerProcess>> Fork(
       const std::shared_ptr<Listener>& listener);
@@ -336,6 +349,8 @@ class AbstractServer {
   // In the owner, while the server is started.
   std::shared_ptr<Listener> listener_;
   std::unique_ptr<ServerProcess> process_;
+  // Who has started it.
+  std::optional<uid_t> server_user_;
 
   // In the server.
   // The process that runs it, or 0. In a simulation, owner and server share

@@ -450,6 +450,50 @@ TEST_F(AbstractServerTest, OtherUsersAreRefusedWhateverTheSocketsMode) {
   EXPECT_EQ(code, 0);
 }
 
+// --- owners that have changed ---
+
+constexpr int kOneUserOnly = 2;
+
+TEST_F(AbstractServerTest, AnOwnerWithAnotherRootHearsWhyItReachesNobody) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to change it";
+  const std::string jail = directory() + "/jail";
+  ASSERT_EQ(mkdir(jail.c_str(), 0700), 0);
+  Child owner([&] {
+    TestServer server;
+    if (!server.Start().ok()) return 1;
+    if (chroot(jail.c_str()) != 0 || chdir("/") != 0) return kOneUserOnly;
+    const absl::Status status = Call(server, "echo", "x").status();
+    if (!HasReason(status, reason::kServerUnreachable)) return 3;
+    if (!absl::StrContains(status.message(), "root directory")) return 4;
+    if (!server.CheckAlive().ok()) return 5;
+    return server.Stop().ok() ? 0 : 6;
+  });
+  const int code = owner.Wait();
+  EXPECT_EQ(rmdir(jail.c_str()), 0);
+  if (code == kOneUserOnly) GTEST_SKIP() << "this sandbox changes no root";
+  EXPECT_EQ(code, 0);
+}
+
+TEST_F(AbstractServerTest, AnOwnerThatIsAnotherUserHearsWhyItReachesNobody) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to become someone else";
+  Child owner([&] {
+    constexpr uid_t kNobody = 65534;
+    TestServer server;
+    if (!server.Start().ok()) return 1;
+    if (setresuid(kNobody, kNobody, kNobody) != 0) return kOneUserOnly;
+    const absl::Status status = Call(server, "echo", "x").status();
+    if (!absl::IsPermissionDenied(status)) return 3;
+    if (!absl::StrContains(status.message(), "as user 65534")) return 4;
+    const absl::Status reachable = server.CheckReachable();
+    if (!HasReason(reachable, reason::kServerUnreachable)) return 5;
+    if (!absl::StrContains(reachable.message(), "user")) return 6;
+    return server.Stop().ok() ? 0 : 7;
+  });
+  const int code = owner.Wait();
+  if (code == kOneUserOnly) GTEST_SKIP() << "this sandbox knows one user only";
+  EXPECT_EQ(code, 0);
+}
+
 // --- the socket's place ---
 
 mode_t ModeOf(const std::string& path) {

@@ -73,6 +73,37 @@ TEST_F(ModesTest, AdmitPeerDecidesOnTheKernelsWord) {
                                       environment().UserId(), "\n"));
 }
 
+TEST_F(ModesTest, TrustServerDecidesOnTheKernelsWord) {
+  TestServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  PeerCredentials seen;
+  ServerOptions options = Shared();
+  options.trust_server = [&seen](const PeerCredentials& who) {
+    seen = who;
+    return false;
+  };
+  TestServer client(std::move(options));
+  EXPECT_THAT(Call(client, "echo", "x"),
+              FailsWith(reason::kServerNotTrusted, path()));
+  // Of who listens: in a fork of which the server is.
+  EXPECT_EQ(seen.pid, environment().ProcessId());
+  EXPECT_EQ(seen.uid, environment().UserId());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, ATrustServerThatThrowsTrustsNobody) {
+  TestServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  ServerOptions options = Shared();
+  options.trust_server = [](const PeerCredentials&) -> bool {
+    throw std::runtime_error("paper jam");
+  };
+  TestServer client(std::move(options));
+  EXPECT_THAT(Call(client, "echo", "x"),
+              FailsWith(reason::kUserCodeThrew, "paper jam"));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 TEST_F(ModesTest, AnAdmitPeerThatThrowsAdmitsNobodyAndEndsNothing) {
   struct Server : Registered<Server> {
     explicit Server(ServerOptions options = {})

@@ -69,10 +69,12 @@ class Environment {
 
   // --- sockets ---
 
-  // Binds and listens; see ListenOptions. The name appears when the socket
-  // already listens. A socket there to which nobody listens any more is
-  // replaced; kPathTaken for anything else. kPathTooLong when the file name
-  // itself (not the path) is too long: over about 80 bytes.
+  // Binds and listens; see ListenOptions. The socket is bound to that name and
+  // to no other. One there that no process has open any more is replaced;
+  // kPathTaken for anything else. Of those that start at the same time one wins
+  // (where their directory can be read and locked by flock(2): not on NFS);
+  // kTimedOut if another process keeps it locked. kPathTooLong when the file
+  // name itself (not the path) is too long: over about 80 bytes.
   virtual absl::StatusOr<std::unique_ptr<Listener>> Listen(
       const ListenOptions& options) = 0;
 

@@ -342,6 +342,42 @@ TEST_F(ModesTest, APathOfALiveServerIsTaken) {
   EXPECT_THAT(second.Stop(), IsOk());
 }
 
+TEST_F(ModesTest, AServerWhoseNameWasRemovedIsKnownToLive) {
+  TestServer server;
+  EXPECT_THAT(server.CheckReachable(), FailsWith(reason::kServerNotStarted));
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(server.CheckReachable(), IsOk());
+  RemoveName(server);
+  EXPECT_THAT(Call(server, "echo", "x"),
+              FailsWith(reason::kServerUnreachable,
+                        absl::StrCat(server.server_pid(), ", lives")));
+  EXPECT_THAT(server.CheckReachable(),
+              FailsWith(reason::kServerUnreachable, "file was removed"));
+  EXPECT_THAT(server.CheckAlive(), IsOk());
+  EXPECT_THAT(server.Stop(), IsOk());
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, AServerWhoseNameAnotherHasTakenIsKnownToLive) {
+  TestServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  RemoveName(server);
+  ServerOptions options = Shared();
+  options.password = Secret("another password");
+  TestServer other(std::move(options));
+  other.set_ignore_password_errors(true);
+  ASSERT_THAT(other.Start(), IsOk());
+  // And not only that the password is wrong.
+  EXPECT_THAT(Call(server, "echo", "x"),
+              FailsWith(reason::kServerUnreachable, "another file is there"));
+  EXPECT_THAT(server.CheckAlive(), IsOk());
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_THAT(Call(other, "echo", "x"), IsOkAndHolds("x"));
+  EXPECT_THAT(other.Stop(), IsOk());
+}
+
 TEST_F(ModesTest, AStaleSocketIsReplaced) {
   if (!HasProcesses()) GTEST_SKIP() << "a thread cannot be killed";
   TestServer dead(Shared());

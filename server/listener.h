@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
@@ -23,7 +24,8 @@ struct ListenOptions {
   std::string path;
 
   // Who may connect (unix(7): write permission). The name never appears with
-  // more than this.
+  // more than this. Where the path, without links, is longer than 107 bytes the
+  // file gets the sticky bit, too: see docs/names.md.
   mode_t mode = 0600;
 };
 
@@ -40,7 +42,8 @@ struct ListenerParts {
 };
 
 // A listening socket with a name in the file system. The destructor closes it
-// and leaves the name. Accept and StopAccepting may be called from any thread.
+// and leaves the name. Accept, StopAccepting, CheckPath, RemovePath and Share
+// may be called from any thread.
 //
 // The socket may be shared: by a service manager, which has it before and after
 // this process, or by siblings that accept at it, too. Whoever serves at one
@@ -74,6 +77,10 @@ class Listener : public Pollable {
 
   // Absolute.
   virtual const std::string& path() const = 0;
+
+  // OK while path() leads to this socket. Otherwise kServerUnreachable, and
+  // what has become of the name.
+  virtual absl::Status CheckPath() const = 0;
 
   // Removes the socket's name, and the directory that was made for it. A name
   // that is not this socket's any more, since another server has replaced it,

@@ -53,6 +53,16 @@ struct ServerOptions {
   std::function<bool(const PeerCredentials&)> admit_peer;
   mode_t socket_mode = 0600;
 
+  // For clients: who may be told the password; asked before a byte is sent, on
+  // the kernel's word (SO_PEERCRED: who called listen(2), as what he was then;
+  // for a socket of systemd's that is systemd), and on many threads at once. In
+  // a directory where others may write, another user's socket can be at the
+  // path. Default: processes of this process's own user and of root, and of the
+  // user that started the server, if this object has started or adopted it.
+  // Never trust 65534: it stands for every user that this one's namespace does
+  // not know (user_namespaces(7)).
+  std::function<bool(const PeerCredentials&)> trust_server;
+
   // Clients served at the same time, a thread each. More of them, once they
   // have shown the password, wait for a place; a refused password is answered
   // at once.

@@ -200,6 +200,15 @@ void ServerTestBase::Raise(const AbstractServer& server, int signal) {
   }
 }
 
+void ServerTestBase::RemoveName(const AbstractServer& server) {
+  const std::string path = server.socket_filename();
+  if (simulation_ != nullptr) {
+    simulation_->environment().Unlink(path);
+  } else {
+    EXPECT_EQ(unlink(path.c_str()), 0) << path;
+  }
+}
+
 ServerTestBase::Owner ServerTestBase::AddOwner() {
   Owner owner;
   if (!HasProcesses()) {

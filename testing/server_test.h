@@ -112,6 +112,10 @@ class ServerTestBase : public ::testing::Test {
   // run.
   void Raise(const AbstractServer& server, int signal);
 
+  // Removes the name of `server`'s socket while it runs, as who cleans up /tmp
+  // may.
+  void RemoveName(const AbstractServer& server);
+
   // A process that owns the servers that this one owns, and does nothing else
   // (HasProcesses()). End it with one of the two.
   class Owner {

@@ -105,6 +105,10 @@ uid_t SimulatedEnvironment::UserId() { return Self().user; }
 
 void SimulatedEnvironment::SetUser(uid_t user) { Self().user = user; }
 
+void SimulatedEnvironment::Unlink(const std::string& path) {
+  names_.erase(Absolute(path));
+}
+
 void SimulatedEnvironment::Log(std::string_view line) {
   const NoBranchPoints quiet;
   log_.emplace_back(line);
@@ -198,9 +202,7 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
   }
   WARD_RETURN_IF_ERROR(CheckName(path));
   const auto taken = names_.find(path);
-  // Not even one that has been shut down makes way while a process has it open.
-  if (taken != names_.end() &&
-      !(taken->second->shut && taken->second->holders.empty())) {
+  if (taken != names_.end() && !taken->second->shut) {
     return MakeError(reason::kPathTaken,
                      absl::StrCat("the socket's path \"", path,
                                   "\" is taken: a server has it"));

@@ -116,6 +116,9 @@ class SimulatedEnvironment final : public Environment {
   // Sets the calling process's user, as setuid(2).
   void SetUser(uid_t user);
 
+  // Removes a socket's name, as unlink(2).
+  void Unlink(const std::string& path);
+
   bool IsAlive(pid_t process) const;
 
   // What the test process has open, who else runs, and which sockets' names are

@@ -336,6 +336,20 @@ class SimulatedListener final : public Listener, public Readiness {
 
   const std::string& path() const override { return path_; }
 
+  absl::Status CheckPath() const override {
+    const NoBranchPoints quiet;
+    environment_.Step("looking at the socket's name");
+    const auto named = environment_.names_.find(path_);
+    const bool there = named != environment_.names_.end();
+    if (there && named->second == socket_) return absl::OkStatus();
+    return MakeError(
+        reason::kServerUnreachable,
+        absl::StrCat("\"", path_, "\" does not lead to its socket: ",
+                     there ? "another file is there" : "nothing is there",
+                     ", and the socket's file was removed, which no server "
+                     "recovers from: stop it, and start it again"));
+  }
+
   void RemovePath() override {
     const NoBranchPoints quiet;
     environment_.Step("removing the socket's name");

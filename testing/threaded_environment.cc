@@ -67,20 +67,16 @@ class SharedListener final : public Listener {
   void StopAccepting() override { listener_->StopAccepting(); }
   void Close() override {}
   const std::string& path() const override { return listener_->path(); }
-  void RemovePath() override {
-    absl::MutexLock lock(&mutex_);
-    listener_->RemovePath();
-  }
+  absl::Status CheckPath() const override { return listener_->CheckPath(); }
+  void RemovePath() override { listener_->RemovePath(); }
   std::vector<int> descriptors() const override {
     return listener_->descriptors();
   }
   absl::StatusOr<ListenerParts> Share() const override {
-    absl::MutexLock lock(&mutex_);
     return listener_->Share();
   }
 
  private:
-  mutable absl::Mutex mutex_;  // Two processes would each call it.
   const std::unique_ptr<Listener> listener_;
 };
 

@@ -68,17 +68,14 @@ absl::StatusOr<std::string> MakePrivateDirectory() {
                    "; set TMPDIR to a directory that this user can write"));
 }
 
-// `path` without links in its directories: under what name else should somebody
-// find it who comes from the root? `path` itself where that cannot be told, or
-// is too long for an address.
+// `path` without links in its directories, as who comes from the root finds it;
+// `path` itself where that cannot be told.
 std::string RealName(const std::string& path) {
   const std::filesystem::path whole(path);
   std::error_code error;
   const std::filesystem::path directory =
       std::filesystem::canonical(whole.parent_path(), error);
-  if (error) return path;
-  std::string name = (directory / whole.filename()).string();
-  return SocketAddress::Fits(name) ? name : path;
+  return error ? path : (directory / whole.filename()).string();
 }
 
 class PosixListener final : public Listener {
@@ -107,7 +104,10 @@ class PosixListener final : public Listener {
           absl::StrCat("the name that came for \"", path_,
                        "\" is not that of a socket of user ", user));
     }
-    name_ = std::move(name);
+    {
+      absl::MutexLock lock(&name_mutex_);
+      name_ = std::move(name);
+    }
     socket_ = std::move(socket);
     if (!socket_.is_open()) return absl::OkStatus();
     int listens = 0;
@@ -162,7 +162,29 @@ class PosixListener final : public Listener {
 
   const std::string& path() const override { return path_; }
 
+  absl::Status CheckPath() const override {
+    absl::MutexLock lock(&name_mutex_);
+    // A name that is somebody else's is his to look after.
+    if (!name_.is_open() || LeadsTo(path_, name_)) return absl::OkStatus();
+    struct stat found;
+    const std::string there =
+        lstat(path_.c_str(), &found) == 0
+            ? "another file is there"
+            : absl::StrCat(absl::ErrnoToStatus(errno, "look there").message());
+    const bool exists = fstat(name_.get(), &found) == 0 && found.st_nlink > 0;
+    return MakeError(
+        reason::kServerUnreachable,
+        absl::StrCat(
+            "\"", path_, "\" does not lead to its socket: ", there, ", and ",
+            exists ? "the socket's file is elsewhere: it was renamed, or this "
+                     "process has changed its root directory, mounts or user "
+                     "since"
+                   : "the socket's file was removed, which no server recovers "
+                     "from: stop it, and start it again"));
+  }
+
   void RemovePath() override {
+    absl::MutexLock lock(&name_mutex_);
     if (!name_.is_open()) return;
     // Nobody is there to hear of a failure; the directory is private, or the
     // user's own affair.
@@ -172,6 +194,7 @@ class PosixListener final : public Listener {
   }
 
   std::vector<int> descriptors() const override {
+    absl::MutexLock name_lock(&name_mutex_);
     absl::MutexLock lock(&mutex_);
     return {socket_.get(), name_.get(), reserve_.get()};
   }
@@ -180,6 +203,7 @@ class PosixListener final : public Listener {
     ListenerParts parts;
     parts.path = path_;
     parts.private_directory = !private_directory_.empty();
+    absl::MutexLock lock(&name_mutex_);
     if (name_.is_open()) {
       WARD_ASSIGN_OR_RETURN(parts.name,
                             FileDescriptor::DuplicateOf(name_.get()));
@@ -205,11 +229,13 @@ class PosixListener final : public Listener {
     const std::string attempt = absl::StrCat("listen at \"", path_, "\"");
     // So that a name that is too long is reported as the user's.
     WARD_RETURN_IF_ERROR(SocketAddress::Of(path_).status());
-    const std::string name = RealName(path_);
-    // It cannot be in /proc/net/unix: this bit tells those who clean up that
-    // the file is in use (XDG Base Directory Specification, tmpfiles.d(5)).
-    if (!SocketAddress::Fits(name)) mode |= S_ISVTX;
-    WARD_ASSIGN_OR_RETURN(const SocketAddress address, SocketAddress::Of(name));
+    const std::string real = RealName(path_);
+    const bool fits = SocketAddress::Fits(real);
+    WARD_ASSIGN_OR_RETURN(const SocketAddress address,
+                          SocketAddress::Of(fits ? real : path_));
+    // What /proc/net/unix cannot say, this bit tells those who clean up: the
+    // file is in use (XDG Base Directory Specification, tmpfiles.d(5)).
+    if (!fits) mode |= S_ISVTX;
     socket_.Reset(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (!socket_.is_open()) return SystemError(errno, "create a socket");
     // bind(2) gives the name the socket's own mode, less the umask.
@@ -239,6 +265,7 @@ class PosixListener final : public Listener {
 
   // Nobody can connect before listen(2): the mode is right by then.
   absl::Status FinishListening(mode_t mode, const std::string& attempt) {
+    absl::MutexLock name_lock(&name_mutex_);
     // For RemovePath, which must not mistake a successor for this socket.
     name_.Reset(open(path_.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     struct stat found;
@@ -291,7 +318,10 @@ class PosixListener final : public Listener {
   const std::string path_;
   const std::string private_directory_;  // Empty if the user chose the path.
   FileDescriptor socket_;
-  FileDescriptor name_;
+  // Its own: whoever accepts on the reserve holds the other one for as long as
+  // no client comes.
+  mutable absl::Mutex name_mutex_;
+  FileDescriptor name_ ABSL_GUARDED_BY(name_mutex_);
   Interruption stop_;
   mutable absl::Mutex mutex_;
   FileDescriptor reserve_ ABSL_GUARDED_BY(mutex_);
@@ -342,6 +372,13 @@ absl::StatusOr<std::unique_ptr<Transport>> PosixConnect(const std::string& path,
             absl::StrCat(absl::ErrnoToStatus(error_number, attempt).message(),
                          "; no server listens there: it was not started, or "
                          "has stopped"));
+      case EACCES:
+        return SystemError(
+            error_number,
+            absl::StrCat(attempt, " as user ", geteuid(),
+                         ", whom the socket's mode (see "
+                         "ServerOptions::socket_mode) or a directory on its "
+                         "path keeps out"));
       case EAGAIN:
         return MakeError(reason::kTimedOut,
                          absl::StrCat(attempt,

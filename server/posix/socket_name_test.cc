@@ -130,6 +130,29 @@ TEST_F(SocketNameTest, AServerOnFuseIsReachedStoppedAndReplaced) {
   EXPECT_TRUE(std::filesystem::is_empty(Path("below")));
 }
 
+// --- directories ---
+
+TEST_F(SocketNameTest, ADirectoryThatCannotBeReadWillDo) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to become someone else";
+  constexpr uid_t kNobody = 65534;
+  ASSERT_EQ(chmod(directory().c_str(), 0733), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    if (setresuid(kNobody, kNobody, kNobody) != 0) _exit(1);
+    {
+      const auto dead = PosixListen({Path("socket")});
+      if (!dead.ok()) _exit(2);
+    }
+    const auto listener = PosixListen({Path("socket")});
+    if (!listener.ok()) _exit(3);
+    if (!PosixConnect(Path("socket"), absl::InfiniteFuture()).ok()) _exit(4);
+    (*listener)->RemovePath();
+    _exit(0);
+  }
+  EXPECT_EQ(ExitCode(child), 0);
+  EXPECT_TRUE(std::filesystem::is_empty(directory()));
+}
+
 // --- systemd-tmpfiles ---
 
 FileDescriptor Bind(const std::string& path) {
