@@ -1,5 +1,6 @@
 #include "ward/server/client_pool.h"
 
+#include <malloc.h>
 #include <sys/types.h>
 
 #include <algorithm>
@@ -52,6 +53,14 @@ absl::Status StoppingError() {
   return MakeError(reason::kServerStopping, "the server is about to quit");
 }
 
+// The C library keeps what was freed, in an arena for each few threads, until
+// it is told that it will not be needed soon.
+void ReleaseMemory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
 pid_t PidOf(const absl::StatusOr<PeerCredentials>& peer) {
   return peer.ok() ? peer->pid : 0;
 }
@@ -89,7 +98,7 @@ absl::Status ClientPool::Start() {
 // --- threads ---
 
 void ClientPool::Run(int thread) {
-  absl::MutexLock lock(&mutex_);
+  mutex_.Lock();
   --called_;
   while (true) {
     if (!ready_.empty()) {
@@ -106,7 +115,10 @@ void ClientPool::Run(int thread) {
       break;
     }
   }
+  const bool burst_is_over = !stopping_ && idle_.empty();
   End(thread);
+  mutex_.Unlock();
+  if (burst_is_over) ReleaseMemory();
 }
 
 absl::Status ClientPool::StartThread() {

@@ -1,16 +1,21 @@
 #include "ward/server/client_pool.h"
 
 #include <sys/resource.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #include <cstddef>
 #include <fstream>
+#include <iostream>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -80,6 +85,50 @@ TEST_F(ClientPoolTest, WithoutMoreThreadsAllAreServedAndTheLogStaysShort) {
   // 1, 2, 4, ..., as often as the pool has tried: a few times for each call.
   EXPECT_GE(lines, 4);
   EXPECT_LE(lines, 9);
+}
+
+size_t ResidentBytes(pid_t process) {
+  std::ifstream statm(absl::StrCat("/proc/", process, "/statm"));
+  size_t mapped = 0;
+  size_t resident = 0;
+  statm >> mapped >> resident;
+  return resident * static_cast<size_t>(getpagesize());
+}
+
+TEST_F(ClientPoolTest, MemoryComesBackAfterABurst) {
+  if (kUnderSanitizer) GTEST_SKIP() << "a sanitizer keeps memory on purpose";
+  constexpr int kClients = 24;
+  const std::string large(size_t{4} << 20, 'x');
+  TestServer server;
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  const size_t before = ResidentBytes(server.server_pid());
+  // All at the same time, each on a thread of its own.
+  std::vector<MessageChannel> clients;
+  for (int i = 0; i < kClients; ++i) {
+    clients.push_back(Open(server));
+    ASSERT_THAT(clients.back().Write("hold"), IsOk());
+    ASSERT_THAT(clients.back().Read(), RepliesWith("held"));
+  }
+  for (MessageChannel& client : clients) {
+    ASSERT_THAT(client.Write(large), IsOk());
+  }
+  for (MessageChannel& client : clients) {
+    ASSERT_THAT(client.Read(), RepliesWith("released"));
+  }
+  clients.clear();
+  const size_t most = ResidentBytes(server.server_pid());
+  const Stopwatch watch;
+  size_t after = most;
+  while ((after = ResidentBytes(server.server_pid())) > 2 * before &&
+         watch.Elapsed() < kSurely) {
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  std::cout << "resident: " << before << " bytes before the burst, " << most
+            << " right after it, " << after << " in the end, after "
+            << watch.Elapsed() << "\n";
+  EXPECT_LE(after, 2 * before);
+  EXPECT_THAT(server.Stop(), IsOk());
 }
 
 }  // namespace
