@@ -48,10 +48,10 @@ absl::StatusOr<Policy> Policy::Parse(std::string_view text) {
 
 bool Policy::Allows(Access access, const std::string& path) const {
   for (const Rule& rule : rules_) {
-    if (fnmatch(rule.pattern.c_str(), path.c_str(), FNM_NOESCAPE) != 0) {
-      continue;
-    }
-    if (rule.access == Access::kDeny) return false;
+    const int found = fnmatch(rule.pattern.c_str(), path.c_str(), FNM_NOESCAPE);
+    if (found == FNM_NOMATCH) continue;
+    // What could not be matched, for want of memory, may be what is denied.
+    if (found != 0 || rule.access == Access::kDeny) return false;
     if (rule.access == access) return true;
   }
   return false;
