@@ -92,8 +92,17 @@ AbstractServer::~AbstractServer() {
 }
 
 void AbstractServer::AddMessageHandler(std::string_view name,
-                                       MessageHandler handler) {
+                                       NamedHandler handler) {
   message_handlers_.insert_or_assign(name, std::move(handler));
+}
+
+absl::btree_map<std::string, absl::Span<const ParameterKind>>
+AbstractServer::handled_messages() const {
+  absl::btree_map<std::string, absl::Span<const ParameterKind>> handled;
+  for (const auto& [name, handler] : message_handlers_) {
+    handled[name] = handler.parameters;
+  }
+  return handled;
 }
 
 void AbstractServer::DefineSignalHandler(int signal,
@@ -527,7 +536,7 @@ absl::Status AbstractServer::Dispatch(MessageChannel& channel,
   }
   const std::string& name = handler->first;
   const absl::Status status = CallUserCode(
-      "the handler", [&] { return handler->second(channel, request); });
+      "the handler", [&] { return handler->second.call(channel, request); });
   return Annotate(status, absl::StrCat("message ", Quoted(name)));
 }
 

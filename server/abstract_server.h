@@ -66,12 +66,14 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
@@ -254,6 +256,11 @@ class AbstractServer {
     next_cleaning_time_ = absl::ToUnixNanos(time);
   }
 
+  // The messages that it has handlers for, by name, and what each of them has
+  // beside its name. Before the server is started, or in any thread after.
+  absl::btree_map<std::string, absl::Span<const ParameterKind>>
+  handled_messages() const;
+
  protected:
   // Handles messages named `name` from now on with a member function of the
   // derived class, or with any callable; message_handler.h says what it may
@@ -265,9 +272,10 @@ class AbstractServer {
   template <typename Handler>
   void DefineMessageHandler(std::string_view name, Handler handler) {
     if constexpr (std::is_member_function_pointer_v<Handler>) {
-      AddMessageHandler(name, BindMethod(handler));
+      AddMessageHandler(name, {BindMethod(handler), ParametersOf<Handler>()});
     } else {
-      AddMessageHandler(name, MakeMessageHandler(std::move(handler)));
+      AddMessageHandler(name, {MakeMessageHandler(std::move(handler)),
+                               ParametersOf<Handler>()});
     }
   }
 
@@ -306,7 +314,11 @@ class AbstractServer {
   MessageHandler BindMethod(Result (Server::*method)(Parameters...) const) {
     return MakeMessageHandler(static_cast<Server*>(this), method);
   }
-  void AddMessageHandler(std::string_view name, MessageHandler handler);
+  struct NamedHandler {
+    MessageHandler call;
+    absl::Span<const ParameterKind> parameters;
+  };
+  void AddMessageHandler(std::string_view name, NamedHandler handler);
 
   // What a registered class's process does.
   using Maker = std::unique_ptr<AbstractServer> (*)(ServerOptions options);
@@ -338,7 +350,7 @@ class AbstractServer {
   absl::Status Explain(const absl::Status& status);
 
   ServerOptions options_;
-  absl::flat_hash_map<std::string, MessageHandler> message_handlers_;
+  absl::flat_hash_map<std::string, NamedHandler> message_handlers_;
   absl::flat_hash_map<int, absl::AnyInvocable<void()>> signal_handlers_;
   bool ignore_password_errors_ = false;
   // Nanoseconds, which a collection's cleaner reads while they are set.

@@ -17,6 +17,7 @@
 #ifndef WARD_SERVER_MESSAGE_HANDLER_H_
 #define WARD_SERVER_MESSAGE_HANDLER_H_
 
+#include <array>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -24,6 +25,9 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "ward/channel/argument.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 
@@ -32,6 +36,16 @@ namespace ward {
 // Handles one message of one client. Called on many threads at once.
 using MessageHandler =
     absl::AnyInvocable<absl::Status(MessageChannel&, Message&) const>;
+
+// What a handler's parameter takes, see argument.h; kMessage: everything.
+enum class ParameterKind {
+  kString,
+  kNumber,
+  kBool,
+  kProto,
+  kDescriptor,
+  kMessage
+};
 
 namespace internal {
 
@@ -101,7 +115,45 @@ MessageHandler Bind(Function function, TypeList<Values...> values) {
   };
 }
 
+template <typename Value>
+constexpr ParameterKind KindOfParameter() {
+  if constexpr (std::is_same_v<Value, Message>) {
+    return ParameterKind::kMessage;
+  } else if constexpr (std::is_same_v<Value, FileDescriptor>) {
+    return ParameterKind::kDescriptor;
+  } else if constexpr (std::is_same_v<Value, bool>) {
+    return ParameterKind::kBool;
+  } else if constexpr (kIsNumber<Value>) {
+    return ParameterKind::kNumber;
+  } else if constexpr (kIsProto<Value>) {
+    return ParameterKind::kProto;
+  } else {
+    return ParameterKind::kString;
+  }
+}
+
+template <typename... Values>
+absl::Span<const ParameterKind> KindsOf(TypeList<Values...> /*parameters*/) {
+  static constexpr std::array<ParameterKind, sizeof...(Values)> kKinds = {
+      KindOfParameter<std::decay_t<Values>>()...};
+  return kKinds;
+}
+
+template <typename... Values>
+absl::Span<const ParameterKind> KindsOf(
+    TypeList<MessageChannel&, Values...> /*parameters*/) {
+  return KindsOf(TypeList<Values...>());
+}
+
 }  // namespace internal
+
+// What the message of such a handler, a callable or a member function, has
+// beside its name, in order.
+template <typename Function>
+absl::Span<const ParameterKind> ParametersOf() {
+  return internal::KindsOf(
+      typename internal::Signature<Function>::Parameters());
+}
 
 // A handler from any callable; its call operator must be const.
 template <typename Function>

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
@@ -115,6 +116,21 @@ TEST_F(MessageHandlerTest, GivesAMessageUnconvertedToWhoAsksForIt) {
       });
   EXPECT_TRUE(Call(handler, "x", "y").ok());
   EXPECT_EQ(Reply(), "name3");
+}
+
+TEST_F(MessageHandlerTest, TellsWhatTheHandlersMessagesHave) {
+  const auto handler = [](MessageChannel&, std::string_view, int, double, bool,
+                          const proto::Error&,
+                          FileDescriptor) { return absl::OkStatus(); };
+  EXPECT_THAT(ParametersOf<decltype(handler)>(),
+              ::testing::ElementsAre(
+                  ParameterKind::kString, ParameterKind::kNumber,
+                  ParameterKind::kNumber, ParameterKind::kBool,
+                  ParameterKind::kProto, ParameterKind::kDescriptor));
+  EXPECT_THAT(ParametersOf<absl::Status (*)(Message)>(),
+              ::testing::ElementsAre(ParameterKind::kMessage));
+  EXPECT_THAT(ParametersOf<absl::Status (*)(MessageChannel&)>(),
+              ::testing::IsEmpty());
 }
 
 TEST_F(MessageHandlerTest, IsNotCalledWithArgumentsThatDoNotFit) {

@@ -53,3 +53,68 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], 
         tags = tags,
         tests = ["%s_%s" % (name, mode) for mode in modes],
     )
+
+def ward_fuzz_test(name, srcs, corpus, deps = [], dictionary = None, max_len = 4096, tags = [], **kwargs):
+    """A fuzz target, see ward/testing/fuzz.h and docs/testing.md.
+
+    With --config=fuzz it is a program of libFuzzer's, which looks for inputs that
+    make it fail. Otherwise it is a test that runs over the inputs of its corpus,
+    and over some thousand variations of them.
+
+    Args:
+      name: of the cc_test.
+      srcs: with LLVMFuzzerTestOneInput().
+      corpus: the folder, in this package, of the inputs to begin with. A new
+        target has none yet.
+      deps: what the sources include; //testing:fuzz is added.
+      dictionary: a file of words for libFuzzer to write into inputs.
+      max_len: of an input, in bytes.
+      tags: of the target; "fuzz" is added.
+      **kwargs: given on to the cc_test.
+    """
+    args = [
+        "--corpus=%s/%s" % (native.package_name(), corpus),
+        "-max_len=%d" % max_len,
+        "-malloc_limit_mb=256",
+        "-timeout=30",
+    ]
+    data = native.glob([corpus + "/**"], allow_empty = True)
+    if dictionary:
+        args.append("--dictionary=$(rootpath %s)" % dictionary)
+        data = data + [dictionary]
+    cc_test(
+        name = name,
+        srcs = srcs,
+        args = args,
+        data = data,
+        linkopts = select({
+            str(Label("//testing:fuzzing")): ["-fsanitize=fuzzer"],
+            "//conditions:default": [],
+        }),
+        # A simulator, if it has one, takes the place of functions.
+        linkstatic = True,
+        tags = tags + ["fuzz"],
+        deps = deps + [
+            Label("//testing:fuzz"),
+            Label("//testing:fuzz_main"),
+        ],
+        **kwargs
+    )
+
+def ward_server_fuzz_test(name, srcs, corpus, deps = [], **kwargs):
+    """A ward_fuzz_test of a server's handlers, see ward/testing/server_fuzz.h.
+
+    Args:
+      name: of the cc_test.
+      srcs: one with WARD_FUZZ_SERVER(the server's class).
+      corpus: see ward_fuzz_test.
+      deps: what srcs include; //testing:server_fuzz is added.
+      **kwargs: given on to ward_fuzz_test.
+    """
+    ward_fuzz_test(
+        name = name,
+        srcs = srcs,
+        corpus = corpus,
+        deps = deps + [Label("//testing:server_fuzz")],
+        **kwargs
+    )

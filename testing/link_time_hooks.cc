@@ -25,6 +25,7 @@
 #include <ctime>
 #include <iostream>
 
+#include "absl/base/attributes.h"
 #include "absl/base/config.h"
 #include "absl/base/internal/scheduling_mode.h"
 #include "absl/base/internal/thread_identity.h"
@@ -263,9 +264,9 @@ WARD_WRAP_(bool, LockWhenCommon,
            (mutex, condition, limit, write))
 
 // Called at every branch of code that is compiled with
-// -fsanitize-coverage=trace-pc.
+// -fsanitize-coverage=trace-pc. Weak: libFuzzer brings one that does nothing.
 // NOLINTNEXTLINE(bugprone-reserved-identifier,readability-identifier-naming)
-void __sanitizer_cov_trace_pc() {
+ABSL_ATTRIBUTE_WEAK void __sanitizer_cov_trace_pc() {
   if (NoBranchPoints::Exist()) return;
   const NoBranchPoints quiet;
   if (Scheduler* const scheduler = Scheduler::Current()) {

@@ -1,0 +1,80 @@
+// ParseFrame against protobuf's parser, which is the reference: what the one
+// takes says the same to the other. The other way round it need not be: the
+// protocol is stricter.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "ward/channel/error.h"
+#include "ward/channel/frame.h"
+#include "ward/proto/frame.pb.h"
+#include "ward/testing/fuzz.h"
+
+namespace {
+
+ward::proto::Frame KnownFields(const ward::proto::Frame& frame) {
+  ward::proto::Frame known;
+  known.set_descriptors(frame.descriptors());
+  known.set_password(frame.password());
+  if (frame.has_array()) {
+    *known.mutable_array()->mutable_part() = frame.array().part();
+  }
+  if (frame.has_scalar()) known.set_scalar(frame.scalar());
+  if (frame.has_error()) {
+    known.mutable_error()->set_code(frame.error().code());
+    known.mutable_error()->set_reason(frame.error().reason());
+    known.mutable_error()->set_text(frame.error().text());
+  }
+  return known;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view body(reinterpret_cast<const char*>(data), size);
+  const absl::StatusOr<ward::Frame> frame = ward::ParseFrame(body);
+  ward::proto::Frame reference;
+  const bool taken = reference.ParseFromArray(data, static_cast<int>(size));
+  if (!frame.ok()) {
+    WARD_FUZZ_CHECK(
+        ward::HasReason(frame.status(), ward::reason::kMalformedFrame),
+        frame.status());
+    // What protobuf writes of fields that the protocol has, it takes.
+    const bool plain = taken && reference.descriptors() <= 253 &&
+                       reference.content_case() != reference.CONTENT_NOT_SET &&
+                       KnownFields(reference).SerializeAsString() == body;
+    WARD_FUZZ_CHECK(!plain, frame.status());
+    return 0;
+  }
+  WARD_FUZZ_CHECK(taken, "protobuf does not take it");
+  WARD_FUZZ_CHECK(reference.descriptors() == frame->descriptors,
+                  reference.descriptors());
+  WARD_FUZZ_CHECK(reference.password() == frame->password.value_or(""),
+                  "another password");
+  const std::vector<std::string> parts = ward::CopyParts(*frame);
+  WARD_FUZZ_CHECK(parts.size() == frame->encoded_part_count, parts.size());
+  switch (frame->content) {
+    case ward::Frame::Content::kArray:
+      WARD_FUZZ_CHECK(reference.has_array(), "no array");
+      WARD_FUZZ_CHECK(
+          parts == std::vector<std::string>(reference.array().part().begin(),
+                                            reference.array().part().end()),
+          "other parts");
+      break;
+    case ward::Frame::Content::kScalar:
+      WARD_FUZZ_CHECK(
+          reference.has_scalar() && reference.scalar() == frame->scalar,
+          "another scalar");
+      break;
+    case ward::Frame::Content::kError:
+      WARD_FUZZ_CHECK(reference.has_error() &&
+                          reference.error().reason() == frame->error.reason &&
+                          reference.error().text() == frame->error.text,
+                      "another error");
+  }
+  return 0;
+}

@@ -1,0 +1,148 @@
+// Message::Unpack and UnpackArguments, over all types that there are: what fits
+// comes out again as it was written, what does not leaves the message as it
+// was.
+
+#include <fcntl.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "ward/channel/argument.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/proto/frame.pb.h"
+#include "ward/testing/fuzz.h"
+
+namespace ward {
+namespace {
+
+// What was read from a part, written, reads the same.
+template <typename Value>
+void CheckWrittenAgain(const Value& value) {
+  if constexpr (std::is_same_v<Value, FileDescriptor>) {
+    WARD_FUZZ_CHECK(fcntl(value.get(), F_GETFD) >= 0, "it is not open");
+  } else {
+    const Argument written(value);
+    Value read;
+    WARD_FUZZ_CHECK(internal::FromPart(written.view(), read),
+                    "it is unfit: " << written.view());
+    const Argument again(read);
+    WARD_FUZZ_CHECK(again.view() == written.view(),
+                    written.view() << " became " << again.view());
+  }
+}
+
+template <bool kArguments, typename... Values>
+void Unpack(const std::vector<std::string>& parts, size_t descriptors) {
+  static const FileDescriptor* const file =
+      new FileDescriptor(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  std::vector<FileDescriptor> attached;
+  const testing::FuzzDescriptorCheck no_descriptor_left;
+  while (attached.size() < descriptors) {
+    attached.emplace_back(fcntl(file->get(), F_DUPFD_CLOEXEC, 0));
+  }
+  Message message(parts, std::move(attached));
+  auto values = [&] {
+    if constexpr (kArguments) {
+      return message.UnpackArguments<Values...>();
+    } else {
+      return message.Unpack<Values...>();
+    }
+  }();
+  WARD_FUZZ_CHECK(message.parts() == parts, "the parts have changed");
+  if (!values.ok()) {
+    WARD_FUZZ_CHECK(HasReason(values.status(), reason::kInvalidArguments),
+                    values.status());
+    WARD_FUZZ_CHECK(message.descriptors().size() == descriptors,
+                    message.descriptors().size() << " descriptors are left");
+    return;
+  }
+  constexpr size_t kDescriptors =
+      (size_t{0} + ... + size_t{std::is_same_v<Values, FileDescriptor>});
+  WARD_FUZZ_CHECK(descriptors == kDescriptors, "it had " << descriptors);
+  WARD_FUZZ_CHECK(
+      parts.size() == sizeof...(Values) - kDescriptors + (kArguments ? 1 : 0),
+      "it had " << parts.size());
+  WARD_FUZZ_CHECK(message.descriptors().empty(), "the message kept some");
+  std::apply([](const auto&... value) { (CheckWrittenAgain(value), ...); },
+             *values);
+}
+
+template <typename... Values>
+void UnpackBoth(const std::vector<std::string>& parts, size_t descriptors) {
+  Unpack<true, Values...>(parts, descriptors);
+  Unpack<false, Values...>(parts, descriptors);
+}
+
+}  // namespace
+}  // namespace ward
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using ward::FileDescriptor;
+  using ward::UnpackBoth;
+  ward::testing::FuzzInput in(data, size);
+  const uint8_t types = in.Byte();
+  const size_t descriptors = in.Byte() % 4;
+  std::vector<std::string> parts;
+  while (!in.empty()) parts.emplace_back(in.String());
+  switch (types % 16) {
+    case 0:
+      UnpackBoth<>(parts, descriptors);
+      break;
+    case 1:
+      UnpackBoth<std::string>(parts, descriptors);
+      break;
+    case 2:
+      UnpackBoth<std::string_view, std::string>(parts, descriptors);
+      break;
+    case 3:
+      UnpackBoth<int8_t>(parts, descriptors);
+      break;
+    case 4:
+      UnpackBoth<uint8_t>(parts, descriptors);
+      break;
+    case 5:
+      UnpackBoth<int16_t, uint16_t>(parts, descriptors);
+      break;
+    case 6:
+      UnpackBoth<int32_t>(parts, descriptors);
+      break;
+    case 7:
+      UnpackBoth<uint32_t>(parts, descriptors);
+      break;
+    case 8:
+      UnpackBoth<int64_t>(parts, descriptors);
+      break;
+    case 9:
+      UnpackBoth<uint64_t>(parts, descriptors);
+      break;
+    case 10:
+      UnpackBoth<float>(parts, descriptors);
+      break;
+    case 11:
+      UnpackBoth<double>(parts, descriptors);
+      break;
+    case 12:
+      UnpackBoth<bool, bool>(parts, descriptors);
+      break;
+    case 13:
+      UnpackBoth<ward::proto::Frame>(parts, descriptors);
+      break;
+    case 14:
+      UnpackBoth<FileDescriptor, std::string, FileDescriptor>(parts,
+                                                              descriptors);
+      break;
+    default:
+      UnpackBoth<std::string, int, FileDescriptor, bool, double,
+                 ward::proto::Array>(parts, descriptors);
+  }
+  return 0;
+}
