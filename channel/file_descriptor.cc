@@ -11,8 +11,22 @@
 
 namespace ward {
 
+namespace {
+
+constexpr int kFirstAboveStandard = STDERR_FILENO + 1;
+
+}  // namespace
+
+FileDescriptor FileDescriptor::Opened(int fd) {
+  FileDescriptor opened(fd);
+  if (fd >= 0 && fd < kFirstAboveStandard) {
+    opened.Reset(fcntl(fd, F_DUPFD_CLOEXEC, kFirstAboveStandard));
+  }
+  return opened;
+}
+
 absl::StatusOr<FileDescriptor> FileDescriptor::DuplicateOf(int fd) {
-  FileDescriptor copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  FileDescriptor copy(fcntl(fd, F_DUPFD_CLOEXEC, kFirstAboveStandard));
   if (!copy.is_open()) {
     return SystemError(errno, absl::StrCat("duplicate descriptor ", fd));
   }

@@ -1,9 +1,8 @@
 // An owned file descriptor.
 //
-//   absl::StatusOr<FileDescriptor> copy =
-//   FileDescriptor::DuplicateOf(STDIN_FILENO); FileDescriptor log(open("log",
-//   O_WRONLY | O_CLOEXEC));  // takes ownership write(log.get(), ...); // lends
-//   it
+//   FileDescriptor log(open("log", O_WRONLY | O_CLOEXEC));  // takes ownership
+//   write(log.get(), ...);                                  // lends it
+//   absl::StatusOr<FileDescriptor> copy = FileDescriptor::DuplicateOf(0);
 //
 // Misuse: wrapping a descriptor that something else closes too. The second
 // close hits whatever has got that number meanwhile.
@@ -33,8 +32,17 @@ class FileDescriptor {
   }
   ~FileDescriptor() { Reset(); }
 
-  // A new descriptor, close-on-exec, for what `fd` refers to (fcntl(2),
-  // F_DUPFD_CLOEXEC).
+  // Takes ownership of what a system call has just opened, or of nothing when
+  // it has failed. In a program that runs with 0, 1 or 2 closed the kernel
+  // gives these out first (open(2): the lowest that is free), and what the
+  // program writes to its standard output, or reads from its input, would go
+  // there: such a one is moved to 3 or higher, close-on-exec. If the table has
+  // no room for that, nothing is owned. errno tells of either failure. All that
+  // ward opens comes through here.
+  static FileDescriptor Opened(int fd);
+
+  // A new descriptor, close-on-exec and 3 or higher, for what `fd` refers to
+  // (fcntl(2), F_DUPFD_CLOEXEC).
   static absl::StatusOr<FileDescriptor> DuplicateOf(int fd);
 
   // The number, still owned by this object; -1 when there is none.

@@ -1,6 +1,8 @@
 #include "ward/channel/file_descriptor.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -43,6 +45,35 @@ TEST(FileDescriptorTest, OwnsNothingByDefaultOrFromAnyNegativeNumber) {
   none.Reset(-17);
   EXPECT_EQ(none.get(), -1);
   EXPECT_EQ(none.Release(), -1);
+}
+
+TEST(FileDescriptorTest, WhatWasOpenedIsNoStandardDescriptor) {
+  const pid_t child = fork();
+  if (child == 0) {
+    for (const int fd : {0, 1, 2}) close(fd);
+    const int low = OpenNull();
+    const FileDescriptor opened = FileDescriptor::Opened(low);
+    const bool moved = low == 0 && opened.get() > 2 && !IsOpen(0) &&
+                       fcntl(opened.get(), F_GETFD) == FD_CLOEXEC;
+    const auto copy = FileDescriptor::DuplicateOf(opened.get());
+    const bool high = copy.ok() && copy->get() > 2;
+    // With no room to move to there is nothing, and errno says so.
+    const rlimit none = {static_cast<rlim_t>(1), static_cast<rlim_t>(1)};
+    setrlimit(RLIMIT_NOFILE, &none);
+    const int last = OpenNull();
+    const bool lost = last == 0 && !FileDescriptor::Opened(last).is_open() &&
+                      (errno == EMFILE || errno == EINVAL) && !IsOpen(0);
+    _exit(moved && high && lost ? 0 : 1);
+  }
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  const int fd = OpenNull();
+  EXPECT_EQ(FileDescriptor::Opened(fd).get(), fd)
+      << "where it is, if it may be";
+  errno = ENOENT;
+  EXPECT_FALSE(FileDescriptor::Opened(-1).is_open());
+  EXPECT_EQ(errno, ENOENT);
 }
 
 TEST(FileDescriptorTest, AMoveLeavesOneOwner) {

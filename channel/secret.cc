@@ -2,29 +2,28 @@
 
 #include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
 #include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 
 namespace ward {
 namespace {
 
-constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
-constexpr off_t kMostShared = 4096;
+constexpr size_t kMostShared = 4096;
 
 }  // namespace
 
@@ -46,13 +45,14 @@ Secret& Secret::operator=(Secret&& other) noexcept {
 
 Secret::~Secret() { Wipe(bytes_.get(), size_); }
 
-Secret Secret::Generate() {
+absl::StatusOr<Secret> Secret::Generate() {
   constexpr std::string_view kDigits = "0123456789abcdef";
   std::array<unsigned char, 32> random;
-  // Up to 256 bytes never come short, nor fail once the kernel's generator is
-  // seeded (getrandom(2)).
-  const ssize_t got = getrandom(random.data(), random.size(), 0);
-  if (got != static_cast<ssize_t>(random.size())) abort();
+  if (!FillWithRandom(random.data(), random.size())) {
+    return SystemError(errno,
+                       "draw a password (getrandom(2), which failed, and "
+                       "/dev/urandom, which did not help)");
+  }
   Secret secret;
   secret.size_ = 2 * random.size();
   secret.bytes_.reset(new char[secret.size_]);
@@ -77,34 +77,67 @@ bool Secret::Matches(std::string_view attempt) const {
 }
 
 absl::StatusOr<FileDescriptor> Secret::Share() const {
-  FileDescriptor memory(
-      memfd_create("ward-secret", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  // A memfd takes all that is written at once, or has no memory for it.
-  if (!memory.is_open() ||
-      pwrite(memory.get(), bytes_.get(), size_, 0) !=
-          static_cast<ssize_t>(size_) ||
-      fcntl(memory.get(), F_ADD_SEALS, kSeals) != 0) {
-    return SystemError(errno, "put a password where another process reads it");
+  if (empty() || size_ > kMostShared) {
+    return MakeError(reason::kInvalidArguments,
+                     absl::StrCat("share a password of ", size_,
+                                  " bytes: it must have 1 to ", kMostShared));
   }
-  return memory;
+  constexpr std::string_view kAttempt =
+      "put a password where another process reads it";
+  std::array<int, 2> ends;
+  // One send is one packet, whole (unix(7)), and stays when the end that it was
+  // sent from is closed.
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return SystemError(errno, kAttempt);
+  }
+  const FileDescriptor writes = FileDescriptor::Opened(ends[0]);
+  FileDescriptor reads = FileDescriptor::Opened(ends[1]);
+  if (!writes.is_open() || !reads.is_open() ||
+      send(writes.get(), bytes_.get(), size_, MSG_NOSIGNAL | MSG_DONTWAIT) !=
+          static_cast<ssize_t>(size_)) {
+    return SystemError(errno, kAttempt);
+  }
+  return reads;
 }
 
 absl::StatusOr<Secret> Secret::Adopt(const FileDescriptor& shared) {
-  struct stat found {};
-  const bool sealed = fcntl(shared.get(), F_GET_SEALS) == kSeals;
-  if (!sealed || fstat(shared.get(), &found) != 0 || found.st_size < 1 ||
-      found.st_size > kMostShared) {
+  std::array<char, kMostShared + 1> bytes;
+  const ssize_t got =
+      recv(shared.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+  Secret secret;
+  if (got > 0 && static_cast<size_t>(got) <= kMostShared) {
+    secret = Secret(std::string_view(bytes.data(), static_cast<size_t>(got)));
+  }
+  Wipe(bytes.data(), bytes.size());
+  if (secret.empty()) {
     return MakeError(reason::kInvalidArguments,
                      "the descriptor that came holds no password");
   }
-  Secret secret;
-  secret.size_ = static_cast<size_t>(found.st_size);
-  secret.bytes_.reset(new char[secret.size_]);
-  if (pread(shared.get(), secret.bytes_.get(), secret.size_, 0) !=
-      found.st_size) {
-    return SystemError(errno, "read the password that came");
-  }
   return secret;
+}
+
+bool FillWithRandom(void* bytes, size_t size) {
+  ssize_t got;
+  // Up to 256 bytes never come short; only until the generator is seeded, at
+  // the machine's start, can a signal come in between (getrandom(2)).
+  do {
+    got = getrandom(bytes, size, 0);
+  } while (got < 0 && errno == EINTR);
+  if (got == static_cast<ssize_t>(size)) return true;
+  const int getrandom_error = errno;
+  const FileDescriptor device =
+      FileDescriptor::Opened(open("/dev/urandom", O_RDONLY | O_CLOEXEC));
+  struct stat found {};
+  // A jail may have anything there.
+  const bool is_device = device.is_open() && fstat(device.get(), &found) == 0 &&
+                         S_ISCHR(found.st_mode);
+  // It gives up to 256 bytes at once, too (random(4)).
+  if (is_device &&
+      read(device.get(), bytes, size) == static_cast<ssize_t>(size)) {
+    return true;
+  }
+  errno = getrandom_error;
+  return false;
 }
 
 void Wipe(void* bytes, size_t size) {

@@ -1,7 +1,7 @@
 // A password in memory.
 //
-//   ward::Secret password = ward::Secret::Generate();
-//   if (password.Matches(attempt)) ...
+//   absl::StatusOr<ward::Secret> password = ward::Secret::Generate();
+//   if (password->Matches(attempt)) ...
 //
 // It cannot be printed by accident (no conversion, no stream operator), is
 // compared in constant time, and is wiped when destroyed. Misuse: copying
@@ -29,9 +29,9 @@ class Secret {
   Secret& operator=(Secret&& other) noexcept;
   ~Secret();
 
-  // 256 bits from the kernel's generator (getrandom(2)) as 64 hexadecimal
-  // digits, so that a person can carry it too.
-  static Secret Generate();
+  // 256 bits of FillWithRandom's as 64 hexadecimal digits, so that a person can
+  // carry it too. Fails only with that.
+  static absl::StatusOr<Secret> Generate();
 
   Secret Copy() const { return Secret(Expose()); }
 
@@ -45,19 +45,29 @@ class Secret {
 
   std::string_view Expose() const { return {bytes_.get(), size_}; }
 
-  // For another process: a descriptor that holds the bytes and cannot be
-  // changed (a sealed memfd), to be attached to a message. So they come into no
-  // buffer of a channel's, and are gone with the last copy of the descriptor.
+  // For one other process: a descriptor from which the bytes can be read once,
+  // to be attached to a message. So they come into no buffer of a channel's,
+  // and are gone when they have been read, or with the last copy of the
+  // descriptor. It is one end of a pair of sockets whose other end is closed,
+  // which neither a limit of files' sizes nor a sandbox forbids, as they do a
+  // memfd. InvalidArgument for an empty secret, and for one of over 4 KiB.
   absl::StatusOr<FileDescriptor> Share() const;
 
   // From a descriptor of Share. What else it may be is the peer's word:
-  // kInvalidArguments for anything but a sealed memfd of 1 byte to 4 KiB.
+  // kInvalidArguments for anything that does not hold 1 byte to 4 KiB now.
+  // Never waits.
   static absl::StatusOr<Secret> Adopt(const FileDescriptor& shared);
 
  private:
   std::unique_ptr<char[]> bytes_;
   size_t size_ = 0;
 };
+
+// `size` bytes, at most 256, from the kernel's generator: getrandom(2), or
+// /dev/urandom where a sandbox denies that. If neither gives any it is false,
+// and errno is getrandom's. Neither allocates nor locks, as the child of a fork
+// must not.
+bool FillWithRandom(void* bytes, size_t size);
 
 // Overwrites `size` bytes in a way that the compiler may not leave out.
 void Wipe(void* bytes, size_t size);

@@ -1,9 +1,10 @@
 #include "ward/channel/secret.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -83,8 +84,8 @@ TEST(SecretTest, IsCopiedOnPurposeOnly) {
 }
 
 TEST(SecretTest, GeneratesSixtyFourDigitsThatDiffer) {
-  const Secret one = Secret::Generate();
-  const Secret other = Secret::Generate();
+  const Secret one = Secret::Generate().value();
+  const Secret other = Secret::Generate().value();
   EXPECT_THAT(std::string(one.Expose()), MatchesRegex("[0-9a-f]{64}"));
   EXPECT_FALSE(one.Matches(other.Expose()));
   EXPECT_TRUE(one.Matches(one.Expose()));
@@ -97,15 +98,25 @@ TEST(SecretTest, WipeOverwritesWhatItIsGivenAndNoMore) {
   Wipe(nullptr, 0);
 }
 
-TEST(SecretTest, IsSharedInADescriptorThatNobodyCanChange) {
-  const Secret secret(std::string_view("open\0sesame", 11));
-  const auto shared = secret.Share();
-  ASSERT_TRUE(shared.ok()) << shared.status();
-  EXPECT_EQ(write(shared->get(), "x", 1), -1);
-  EXPECT_EQ(ftruncate(shared->get(), 0), -1);
-  const auto adopted = Secret::Adopt(*shared);
-  ASSERT_TRUE(adopted.ok()) << adopted.status();
-  EXPECT_TRUE(adopted->Matches(secret.Expose()));
+TEST(SecretTest, IsSharedInADescriptorThatIsReadOnce) {
+  for (const std::string& bytes :
+       {std::string("open\0sesame", 11), std::string(4096, 'x')}) {
+    const Secret secret(bytes);
+    const auto shared = secret.Share();
+    ASSERT_TRUE(shared.ok()) << shared.status();
+    EXPECT_EQ(send(shared->get(), "x", 1, MSG_NOSIGNAL), -1);
+    const auto adopted = Secret::Adopt(*shared);
+    ASSERT_TRUE(adopted.ok()) << adopted.status();
+    EXPECT_TRUE(adopted->Matches(secret.Expose()));
+    EXPECT_TRUE(
+        HasReason(Secret::Adopt(*shared).status(), reason::kInvalidArguments));
+  }
+}
+
+TEST(SecretTest, IsSharedOnlyIfItCanBeAdopted) {
+  EXPECT_TRUE(HasReason(Secret().Share().status(), reason::kInvalidArguments));
+  EXPECT_TRUE(HasReason(Secret(std::string(4097, 'x')).Share().status(),
+                        reason::kInvalidArguments));
 }
 
 TEST(SecretTest, IsAdoptedFromNothingElse) {
@@ -114,16 +125,16 @@ TEST(SecretTest, IsAdoptedFromNothingElse) {
   };
   EXPECT_TRUE(refused(FileDescriptor()));
   EXPECT_TRUE(refused(FileDescriptor(open("/dev/zero", O_RDONLY | O_CLOEXEC))));
-  const FileDescriptor open_to_change(
-      memfd_create("secret", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  ASSERT_EQ(write(open_to_change.get(), "x", 1), 1);
-  EXPECT_TRUE(refused(open_to_change));
-  const auto empty = Secret().Share();
-  ASSERT_TRUE(empty.ok());
-  EXPECT_TRUE(refused(*empty));
-  const auto huge = Secret(std::string(4097, 'x')).Share();
-  ASSERT_TRUE(huge.ok());
-  EXPECT_TRUE(refused(*huge));
+  for (const int type : {SOCK_SEQPACKET, SOCK_STREAM, SOCK_DGRAM}) {
+    std::array<int, 2> ends;
+    ASSERT_EQ(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()), 0);
+    const FileDescriptor writes(ends[0]);
+    const FileDescriptor reads(ends[1]);
+    EXPECT_TRUE(refused(reads)) << "nothing is there yet, and none waits";
+    const std::string huge(4097, 'x');
+    ASSERT_EQ(send(writes.get(), huge.data(), huge.size(), 0), 4097);
+    EXPECT_TRUE(refused(reads));
+  }
 }
 
 }  // namespace

@@ -48,9 +48,11 @@ int WaitFlag(absl::Time deadline) {
   return deadline == absl::InfiniteFuture() ? 0 : MSG_DONTWAIT;
 }
 
-// Takes ownership of every descriptor in `message`, and appends them.
-void TakeDescriptors(msghdr& message,
+// Takes ownership of every descriptor in `message`, and appends them. False if
+// there was no room for one that came as 0, 1 or 2.
+bool TakeDescriptors(msghdr& message,
                      std::vector<FileDescriptor>& descriptors) {
+  bool all = true;
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
        header = CMSG_NXTHDR(&message, header)) {
     if (header->cmsg_level != SOL_SOCKET) continue;
@@ -65,9 +67,12 @@ void TakeDescriptors(msghdr& message,
     for (size_t i = 0; i < count; ++i) {
       int fd;
       std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
-      kept.emplace_back(fd);
+      FileDescriptor taken = FileDescriptor::Opened(fd);
+      all = all && taken.is_open();
+      if (taken.is_open()) kept.push_back(std::move(taken));
     }
   }
+  return all;
 }
 
 }  // namespace
@@ -79,9 +84,13 @@ SocketTransport::CreatePair() {
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
     return SystemError(errno, "create a pair of connected sockets");
   }
-  return std::make_pair(
-      std::make_unique<SocketTransport>(FileDescriptor(ends[0])),
-      std::make_unique<SocketTransport>(FileDescriptor(ends[1])));
+  FileDescriptor first = FileDescriptor::Opened(ends[0]);
+  FileDescriptor second = FileDescriptor::Opened(ends[1]);
+  if (!first.is_open() || !second.is_open()) {
+    return SystemError(errno, "create a pair of connected sockets");
+  }
+  return std::make_pair(std::make_unique<SocketTransport>(std::move(first)),
+                        std::make_unique<SocketTransport>(std::move(second)));
 }
 
 absl::StatusOr<size_t> SocketTransport::Send(std::string_view bytes,
@@ -136,14 +145,14 @@ absl::StatusOr<Transport::Received> SocketTransport::Receive(
     return Received{};
   }
   const size_t had = descriptors.size();
-  TakeDescriptors(message, descriptors);
+  const bool taken = TakeDescriptors(message, descriptors);
   const bool too_many = descriptors.size() - had > max_descriptors;
   if (too_many) descriptors.resize(had + max_descriptors);
   Received received;
   received.bytes = static_cast<size_t>(got);
   received.end_of_stream = got == 0;
   received.descriptors_truncated =
-      too_many || (message.msg_flags & MSG_CTRUNC) != 0;
+      !taken || too_many || (message.msg_flags & MSG_CTRUNC) != 0;
   return received;
 }
 

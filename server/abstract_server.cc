@@ -81,7 +81,8 @@ std::string Quoted(std::string_view name) {
 
 AbstractServer::AbstractServer(ServerOptions options)
     : options_(std::move(options)) {
-  if (options_.password.empty()) options_.password = Secret::Generate();
+  // Without one nobody would be let in: a start says why there is none.
+  (void)EnsurePassword();
   DefineMessageHandler(kOwnersMessage, &AbstractServer::TellOwners);
 }
 
@@ -89,6 +90,12 @@ AbstractServer::~AbstractServer() {
   if (process_ == nullptr || !process_->launched_here()) return;
   const absl::Status status = Stop();
   if (!status.ok()) environment().Log(status.message());
+}
+
+absl::Status AbstractServer::EnsurePassword() {
+  if (!options_.password.empty()) return absl::OkStatus();
+  WARD_ASSIGN_OR_RETURN(options_.password, Secret::Generate());
+  return absl::OkStatus();
 }
 
 void AbstractServer::AddMessageHandler(std::string_view name,
@@ -133,6 +140,7 @@ absl::Status AbstractServer::Start() {
 absl::Status AbstractServer::BeginStart() {
   WARD_RETURN_IF_ERROR(CheckNotStarted());
   server_user_ = environment().UserId();
+  WARD_RETURN_IF_ERROR(EnsurePassword());
   WARD_ASSIGN_OR_RETURN(
       std::shared_ptr<Listener> listener,
       environment().Listen({options_.socket_filename, options_.socket_mode}));
@@ -355,6 +363,7 @@ absl::Status AbstractServer::CheckServer(const Transport& transport) const {
 absl::Status AbstractServer::StartSynchronously(
     std::unique_ptr<Listener> listener, std::unique_ptr<Transport> owner) {
   WARD_RETURN_IF_ERROR(CheckNotStarted());
+  WARD_RETURN_IF_ERROR(EnsurePassword());
   OwnerLink link(std::move(owner));
   absl::Status status = Run(*listener, link);
   if (!status.ok()) link.ReportFailure(status);

@@ -346,6 +346,7 @@ class AbstractServer {
   void Forget();
 
   absl::Status CheckNotStarted() const;
+  absl::Status EnsurePassword();
   absl::Status CheckStarted(std::string_view attempt) const;
   absl::Status Explain(const absl::Status& status);
 

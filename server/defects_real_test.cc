@@ -3,12 +3,8 @@
 // every mode; 19 and 20, which are the collection's, are tested with it.
 
 #include <fcntl.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -45,6 +41,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/posix/deny_for_test.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
 
@@ -323,38 +320,21 @@ TEST_F(DefectsRealTest, Defect17_AHighDescriptorLimitDoesNotSlowTheStart) {
   EXPECT_EQ(child.Wait(), 0);
 }
 
-// In this process, from now on, these system calls fail with `error`.
-bool MakeSystemCallsFail(const std::vector<uint32_t>& calls, uint32_t error) {
-  std::vector<sock_filter> program;
-  program.push_back(
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-               static_cast<uint32_t>(offsetof(seccomp_data, nr))));
-  for (const uint32_t call : calls) {
-    program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1));
-    program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error));
-  }
-  program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
-  const sock_fprog filter = {static_cast<unsigned short>(program.size()),
-                             program.data()};
-  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
-}
-
 TEST_F(DefectsRealTest, Defect18_NothingLeaksWhenForkOrWhatFollowsItFails) {
 #ifdef SYS_fork
-  const std::vector<uint32_t> forks = {SYS_clone, SYS_clone3, SYS_fork};
+  const std::vector<long> forks = {SYS_clone, SYS_clone3, SYS_fork};
 #else
-  const std::vector<uint32_t> forks = {SYS_clone, SYS_clone3};
+  const std::vector<long> forks = {SYS_clone, SYS_clone3};
 #endif
-  const std::vector<uint32_t> watches = {SYS_pidfd_open};
-  for (const std::vector<uint32_t>& failing : {forks, watches}) {
+  const std::vector<long> watches = {SYS_pidfd_open};
+  for (const std::vector<long>& failing : {forks, watches}) {
     Child child([&] {
       // An instrumented process may open something of its own at the first
       // fork.
       TestServer server;
       if (!server.Start().ok() || !server.Stop().ok()) return 1;
       const auto before = DescriptorsOf(getpid());
-      if (!MakeSystemCallsFail(failing, EAGAIN)) return 2;
+      DenyCalls(failing, EAGAIN);
       for (int i = 0; i < 10; ++i) {
         if (server.Start().ok()) return 3;
       }

@@ -5,7 +5,7 @@
 // is made, and neither it nor ward calls around it: so a test can put a
 // simulated one in its place without the server noticing.
 //
-// Linux 5.9 or later: close_range(2), pidfd_open(2), and /proc.
+// Linux 5.9 or later, and /proc.
 
 #ifndef WARD_SERVER_ENVIRONMENT_H_
 #define WARD_SERVER_ENVIRONMENT_H_
@@ -101,8 +101,9 @@ class Environment {
 
   // Runs `child`, which owns all it needs, in a new process, which ends with
   // the code that it returns (without atexit handlers; stdio is flushed on both
-  // sides). The child starts with all signals blocked but those that a fault
-  // raises, only the named descriptors open, and rand, random and drand48
+  // sides, and so are the standard streams). The child starts with all signals
+  // blocked but those that a fault raises, only the named descriptors open,
+  // /dev/null at what is closed of 0, 1 and 2, and rand, random and drand48
   // freshly seeded.
   //
   // kForkWithThreads if this process has other threads.
@@ -110,10 +111,10 @@ class Environment {
       const ForkOptions& options, absl::AnyInvocable<int()> child) = 0;
 
   // Runs this process's own program anew, in a new process that has no
-  // descriptors but 0, 1, 2 and those of `links`, and calls the function that
-  // is registered there as `entry` (exec_entry.h). It is tied to `links.owner`
-  // before its first instruction. From any thread, however many there are:
-  // nothing of this process is copied.
+  // descriptors but 0, 1, 2 (/dev/null where this one has none) and those of
+  // `links`, and calls the function that is registered there as `entry`
+  // (exec_entry.h). It is tied to `links.owner` before its first instruction.
+  // From any thread, however many there are: nothing of this process is copied.
   //
   // FailedPrecondition if the program's main() is not made for it
   // (exec_main.h).
@@ -176,7 +177,10 @@ class Environment {
   // --- the last resort ---
 
   // Writes a line for the operator, where there is no caller left to return an
-  // error to.
+  // error to: to standard error, if 2 is that. It is not if it was closed when
+  // the program started; nor if what it was then has been replaced by a socket,
+  // or by something close-on-exec, which somebody has opened and not put there.
+  // The line is lost then: better than in a client's stream, or a file.
   virtual void Log(std::string_view line) = 0;
 };
 

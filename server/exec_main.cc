@@ -4,7 +4,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -55,7 +54,7 @@ void ServeIfExeced(int argc, char** argv) {
   std::string_view argument = argc == 2 ? argv[1] : "";
   if (!absl::ConsumePrefix(&argument, kExecArgument)) return;
   const int code = Serve(argument);
-  std::fflush(nullptr);
+  FlushStreams();
   // As a forked server ends, too: nothing that a library or main() has set up
   // for the program's own end belongs to it.
   _exit(code);

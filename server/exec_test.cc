@@ -2,6 +2,7 @@
 // its clients is tested in every mode elsewhere.
 
 #include <fcntl.h>
+#include <link.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -291,7 +292,46 @@ TEST_F(ExecTest, StartsThoughTheProgramsFileWasRemovedOrReplaced) {
   RunCopy(directory(), "--replace");
 }
 
+// The loader that this program names; empty if it needs none.
+std::string Loader() {
+  std::string loader;
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, size_t /*size*/, void* result) {
+        for (int i = 0; i < info->dlpi_phnum; ++i) {
+          const auto& header = info->dlpi_phdr[i];
+          if (header.p_type != PT_INTERP) continue;
+          *static_cast<std::string*>(result) =
+              reinterpret_cast<const char*>(info->dlpi_addr + header.p_vaddr);
+        }
+        return 1;
+      },
+      &loader);
+  return loader;
+}
+
+TEST_F(ExecTest, AProgramThatTheLoaderWasToldToRunIsRefused) {
+  const std::string loader = Loader();
+  if (loader.empty()) GTEST_SKIP() << "this program is linked statically";
+  const std::string program = fs::read_symlink("/proc/self/exe");
+  const pid_t child = fork();
+  if (child == 0) {
+    execl(loader.c_str(), loader.c_str(), program.c_str(), "--loaded", nullptr);
+    _exit(127);
+  }
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 }  // namespace
+
+// Told to by the dynamic loader, which is what "/proc/self/exe" is then.
+int RunLoaded() {
+  Server server(ByExec());
+  const absl::Status started = server.Start();
+  std::cerr << started << "\n";
+  return absl::StrContains(started.message(), "ld.so(8)") ? 0 : 1;
+}
 
 int RunMoved(const std::string& program, std::string_view what) {
   fs::remove(program);
@@ -315,6 +355,7 @@ int main(int argc, char** argv) {
   if (what == "--remove" || what == "--replace") {
     return ward::RunMoved(argv[0], what);
   }
+  if (what == "--loaded") return ward::RunLoaded();
   ::testing::InitGoogleMock(&argc, argv);
   return RUN_ALL_TESTS();
 }

@@ -133,6 +133,8 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Fork(
                         environment.SocketId(*ends.first));
   options.fork.keep_open.push_back(ends.second->descriptor());
   options.fork.process_group = options.process_group;
+  // Or it would own itself.
+  options.fork.close.push_back(ends.first->descriptor());
   // The server's end lives in the child's function alone: were it to stay open
   // here, the end of the stream would never come.
   auto child = [&environment, transport = std::move(ends.second),

@@ -69,12 +69,21 @@ enum class ProcessGroup {
 };
 
 struct ForkOptions {
-  // Stay open in the child, beside 0, 1 and 2; all others are closed.
+  // Stay open in the child, beside 0, 1 and 2; all others are closed. Their
+  // numbers, up to half as many as the child may have (RLIMIT_NOFILE), are not
+  // free, though: they lead to nothing (/dev/null). A library may have kept one
+  // of which nobody else knows, as syslog(3) does. In the child it goes on to
+  // write there, or closes it, and must not hit what has come there since: a
+  // client's connection, or ward's own event.
   std::vector<int> keep_open;
 
   // All stay open, as after fork(2): the child owns the servers that this
   // process owns.
   bool keep_all_open = false;
+
+  // Are closed in the child whatever else is said here: what it must see the
+  // end of.
+  std::vector<int> close = {};
 
   // Fork although this process has other threads. In the child only the
   // calling thread goes on; a lock that another one held stays locked for

@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/status_macros.h"
 
 namespace ward {
@@ -49,9 +50,12 @@ void Note(int signal) {
 
 absl::Status OwnEvent() {
   if (event_process == getpid()) return absl::OkStatus();
-  const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (fd < 0) return SystemError(errno, "create an event for signals");
-  event = fd;
+  FileDescriptor made =
+      FileDescriptor::Opened(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!made.is_open()) {
+    return SystemError(errno, "create an event for signals (eventfd)");
+  }
+  event = made.Release();
   event_process = getpid();
   return absl::OkStatus();
 }

@@ -115,7 +115,8 @@ absl::Status NotifySystemd(std::string_view state) {
   path.copy(address.sun_path, path.size());
   // As in /proc/net/unix, "@" stands for the NUL of an abstract name.
   if (path.front() == '@') address.sun_path[0] = '\0';
-  const FileDescriptor socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const FileDescriptor socket =
+      FileDescriptor::Opened(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!socket.is_open() ||
       sendto(socket.get(), state.data(), state.size(), MSG_NOSIGNAL,
              reinterpret_cast<const sockaddr*>(&address),
@@ -130,7 +131,7 @@ absl::StatusOr<Secret> SystemdCredential(std::string_view name) {
   constexpr size_t kMost = 4096;
   const std::string directory = Variable("CREDENTIALS_DIRECTORY");
   const std::string path = absl::StrCat(directory, "/", name);
-  const FileDescriptor file(
+  const FileDescriptor file = FileDescriptor::Opened(
       directory.empty() ? -1 : open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file.is_open()) {
     return absl::NotFoundError(absl::StrCat(

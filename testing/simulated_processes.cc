@@ -102,11 +102,12 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
   const pid_t parent = ProcessId();
   const pid_t pid = NewProcess(options.keep_all_open ? "fork" : "server",
                                options.process_group);
-  const auto keeps = [&](int number) {
-    return std::find(options.keep_open.begin(), options.keep_open.end(),
-                     number) != options.keep_open.end();
+  const auto has = [](const std::vector<int>& numbers, int number) {
+    return std::find(numbers.begin(), numbers.end(), number) != numbers.end();
   };
+  const auto keeps = [&](int number) { return has(options.keep_open, number); };
   for (const auto& [number, socket] : sockets_) {
+    if (has(options.close, number)) continue;
     // `child` owns it: the caller's copy is closed with its copy of `child`.
     if (keeps(number)) {
       MoveHold(*socket, parent, pid);

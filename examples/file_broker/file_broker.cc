@@ -122,7 +122,8 @@ absl::StatusOr<ward::FileDescriptor> FileBroker::HandleOpen(
         errno == ELOOP || errno == EXDEV || errno == ENXIO;
     return led_elsewhere
                ? Denied()
-               : ward::SystemError(errno, absl::StrCat("open \"", path, "\""));
+               : ward::SystemError(
+                     errno, absl::StrCat("open \"", path, "\" (openat2)"));
   }
   struct stat found {};
   if (fstat(file.get(), &found) != 0) {

@@ -48,7 +48,7 @@ void Show(FileBroker& broker, const std::string& path) {
 }
 
 absl::Status Run(const std::string& directory) {
-  const ward::Secret password = ward::Secret::Generate();
+  WARD_ASSIGN_OR_RETURN(const ward::Secret password, ward::Secret::Generate());
   std::array<int, 2> ends;
   if (pipe(ends.data()) != 0) return absl::InternalError("no pipe");
   ward::FileDescriptor wait(ends[0]);

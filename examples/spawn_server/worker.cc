@@ -25,7 +25,8 @@ std::shared_ptr<const Application> Application::Load() {
     if (!sieve[i]) continue;
     for (size_t j = i * i; j < kNumbers; j += i) sieve[j] = false;
   }
-  application->load_id_ = std::string(ward::Secret::Generate().Expose());
+  application->load_id_ =
+      std::string(ward::Secret::Generate().value().Expose());
   return application;
 }
 

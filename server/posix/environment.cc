@@ -1,5 +1,6 @@
 #include "ward/server/environment.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -74,6 +75,30 @@ class PosixThread final : public Thread {
   pthread_t thread_{};
   bool started_ = false;
 };
+
+// What 2 was when the program started, before anything else could be opened.
+struct FoundStandardError {
+  FoundStandardError() : open(fstat(STDERR_FILENO, &file) == 0) {}
+
+  struct stat file {};
+  const bool open;
+};
+__attribute__((init_priority(101))) const FoundStandardError found_at_start;
+
+// Whether 2 is still that, or something else has been put there on purpose.
+bool HasStandardError() {
+  struct stat now;
+  const int flags = fcntl(STDERR_FILENO, F_GETFD);
+  if (!found_at_start.open || flags < 0 || fstat(STDERR_FILENO, &now) != 0) {
+    return false;
+  }
+  if (now.st_dev == found_at_start.file.st_dev &&
+      now.st_ino == found_at_start.file.st_ino) {
+    return true;
+  }
+  // dup2(2) and freopen(3) leave it open for programs that are started.
+  return (flags & FD_CLOEXEC) == 0 && !S_ISSOCK(now.st_mode);
+}
 
 class PosixEnvironment final : public Environment {
  public:
@@ -183,7 +208,8 @@ class PosixEnvironment final : public Environment {
       event.sigev_notify = SIGEV_SIGNAL;
       event.sigev_signo = SIGKILL;
       if (timer_create(CLOCK_MONOTONIC, &event, &deadline_) != 0) {
-        return SystemError(errno, "make a timer for the process's deadline");
+        return SystemError(
+            errno, "make a timer for the process's deadline (timer_create)");
       }
       deadline_process_ = getpid();
     }
@@ -206,6 +232,7 @@ class PosixEnvironment final : public Environment {
   }
 
   void Log(std::string_view line) override {
+    if (!HasStandardError()) return;
     // One write, so that lines of several processes do not mix.
     const std::string text = absl::StrCat("ward[", getpid(), "]: ", line, "\n");
     [[maybe_unused]] const ssize_t ignored =

@@ -54,7 +54,8 @@ absl::StatusOr<bool> Holds(const fs::path& process, const std::string& target) {
 absl::StatusOr<std::string> ReadSome(const fs::path& file) {
   constexpr size_t kLongest = 256;
   std::string text(kLongest, '\0');
-  const FileDescriptor opened(open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  const FileDescriptor opened =
+      FileDescriptor::Opened(open(file.c_str(), O_RDONLY | O_CLOEXEC));
   const ssize_t got =
       opened.is_open() ? read(opened.get(), text.data(), text.size()) : -1;
   if (got < 0) {

@@ -1,6 +1,7 @@
 #include "ward/server/posix/listener.h"
 
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -42,8 +43,9 @@ constexpr int kQueueLength = 128;
 
 constexpr mode_t kAllModeBits = 07777;
 
+// Of what there is everywhere; a jail may have no file that can be opened.
 FileDescriptor OpenReserve() {
-  return FileDescriptor(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  return FileDescriptor::Opened(eventfd(0, EFD_CLOEXEC));
 }
 
 absl::StatusOr<std::string> MakePrivateDirectory() {
@@ -107,6 +109,11 @@ class PosixListener final : public Listener {
     {
       absl::MutexLock lock(&name_mutex_);
       name_ = std::move(name);
+      // In another mount namespace, or root, the path leads elsewhere; the name
+      // that came leads to the socket wherever it is.
+      if (name_.is_open() && !LeadsTo(path_, name_)) {
+        path_here_ = absl::StrCat("/proc/self/fd/", name_.get());
+      }
     }
     socket_ = std::move(socket);
     if (!socket_.is_open()) return absl::OkStatus();
@@ -130,7 +137,7 @@ class PosixListener final : public Listener {
     const Interruption::Section section(stop_);
     if (reserve_used_) RestoreReserve();
     while (!stop_.requested()) {
-      FileDescriptor client(
+      FileDescriptor client = FileDescriptor::Opened(
           accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
       if (client.is_open()) return Accepted{Wrap(std::move(client)), false};
       switch (errno) {
@@ -160,12 +167,16 @@ class PosixListener final : public Listener {
     reserve_.Reset();
   }
 
-  const std::string& path() const override { return path_; }
+  const std::string& path() const override {
+    return path_here_.empty() ? path_ : path_here_;
+  }
 
   absl::Status CheckPath() const override {
     absl::MutexLock lock(&name_mutex_);
     // A name that is somebody else's is his to look after.
-    if (!name_.is_open() || LeadsTo(path_, name_)) return absl::OkStatus();
+    if (!name_.is_open() || !path_here_.empty() || LeadsTo(path_, name_)) {
+      return absl::OkStatus();
+    }
     struct stat found;
     const std::string there =
         lstat(path_.c_str(), &found) == 0
@@ -236,7 +247,8 @@ class PosixListener final : public Listener {
     // What /proc/net/unix cannot say, this bit tells those who clean up: the
     // file is in use (XDG Base Directory Specification, tmpfiles.d(5)).
     if (!fits) mode |= S_ISVTX;
-    socket_.Reset(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    socket_ =
+        FileDescriptor::Opened(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (!socket_.is_open()) return SystemError(errno, "create a socket");
     // bind(2) gives the name the socket's own mode, less the umask.
     if (fchmod(socket_.get(), mode) != 0) return SystemError(errno, attempt);
@@ -267,7 +279,8 @@ class PosixListener final : public Listener {
   absl::Status FinishListening(mode_t mode, const std::string& attempt) {
     absl::MutexLock name_lock(&name_mutex_);
     // For RemovePath, which must not mistake a successor for this socket.
-    name_.Reset(open(path_.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    name_ = FileDescriptor::Opened(
+        open(path_.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     struct stat found;
     if (!name_.is_open() || fstat(name_.get(), &found) != 0) {
       return SystemError(errno, attempt);
@@ -283,7 +296,9 @@ class PosixListener final : public Listener {
     }
     absl::MutexLock lock(&mutex_);
     reserve_ = OpenReserve();
-    return reserve_.is_open() ? absl::OkStatus() : SystemError(errno, attempt);
+    return reserve_.is_open()
+               ? absl::OkStatus()
+               : SystemError(errno, absl::StrCat(attempt, " (eventfd)"));
   }
 
   // With a full table accept4(2) fails while the client stays in the queue: an
@@ -295,7 +310,7 @@ class PosixListener final : public Listener {
     if (!reserve_.is_open()) return SystemError(errno, "accept a client");
     reserve_.Reset();
     reserve_used_ = true;
-    FileDescriptor client(
+    FileDescriptor client = FileDescriptor::Opened(
         accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!client.is_open()) return SystemError(errno, "accept a client");
     reserve_ = OpenReserve();
@@ -312,10 +327,12 @@ class PosixListener final : public Listener {
   }
 
   void RemoveDirectory() {
-    if (!private_directory_.empty()) rmdir(private_directory_.c_str());
+    if (private_directory_.empty() || !path_here_.empty()) return;
+    rmdir(private_directory_.c_str());
   }
 
   const std::string path_;
+  std::string path_here_;                // Empty if it is the same.
   const std::string private_directory_;  // Empty if the user chose the path.
   FileDescriptor socket_;
   // Its own: whoever accepts on the reserve holds the other one for as long as
@@ -389,7 +406,8 @@ absl::StatusOr<std::unique_ptr<Transport>> PosixConnect(const std::string& path,
     }
   };
   WARD_ASSIGN_OR_RETURN(const SocketAddress address, SocketAddress::Of(path));
-  FileDescriptor client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  FileDescriptor client =
+      FileDescriptor::Opened(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!client.is_open()) return failed(errno);
   do {
     if (deadline != absl::InfiniteFuture()) {

@@ -92,10 +92,11 @@ class PosixPollSet final : public PollSet {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PollSet>> CreatePosixPollSet() {
-  FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+  FileDescriptor epoll = FileDescriptor::Opened(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll.is_open()) return SystemError(errno, "create an epoll");
-  FileDescriptor wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!wake.is_open()) return SystemError(errno, "create an event");
+  FileDescriptor wake =
+      FileDescriptor::Opened(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake.is_open()) return SystemError(errno, "create an event (eventfd)");
   const int event = wake.get();
   auto set = std::make_unique<PosixPollSet>(std::move(epoll), std::move(wake));
   WARD_RETURN_IF_ERROR(set->Watch(0, event, EPOLLIN));

@@ -2,9 +2,11 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <link.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/random.h>
+#include <sys/auxv.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -15,10 +17,13 @@
 #include <atomic>
 #include <cerrno>
 #include <climits>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <fstream>
+#include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -39,6 +44,7 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/posix_wait.h"
+#include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/posix/signal_mask.h"
@@ -64,13 +70,19 @@ constexpr int kMaxRuntimeThreads = 1;
 constexpr int kMaxRuntimeThreads = 0;
 #endif
 
-// Whether the process or thread of this file has begun to end; it runs no code
-// of its own any more. Field 9 is the kernel's flags (proc(5)), set before its
-// first descriptor is closed. Field 2, the name, may hold anything but ends
-// with the last parenthesis.
-bool IsExiting(const std::string& stat_file) {
-  constexpr unsigned kExiting = 0x4;  // PF_EXITING
-  const FileDescriptor file(open(stat_file.c_str(), O_RDONLY | O_CLOEXEC));
+// Flags of processes and threads (the kernel's linux/sched.h). The first is set
+// before its first descriptor is closed. The others are of threads that the
+// kernel runs, of io_uring's and, since Linux 6.4, of all such: none of them
+// holds a lock of the program's.
+constexpr unsigned kExiting = 0x4;        // PF_EXITING
+constexpr unsigned kKernelsOwn = 0x4010;  // PF_IO_WORKER, PF_USER_WORKER
+
+// Whether the process or thread of this file has one of `flags`: its field 9
+// (proc(5)). Field 2, the name, may hold anything but ends with the last
+// parenthesis.
+bool HasFlag(const std::string& stat_file, unsigned wanted) {
+  const FileDescriptor file =
+      FileDescriptor::Opened(open(stat_file.c_str(), O_RDONLY | O_CLOEXEC));
   std::array<char, 1024> stat;
   const ssize_t got = read(file.get(), stat.data(), stat.size() - 1);
   if (got <= 0) return false;
@@ -79,7 +91,7 @@ bool IsExiting(const std::string& stat_file) {
   unsigned flags = 0;
   return name_end != nullptr &&
          sscanf(name_end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
-         (flags & kExiting) != 0;
+         (flags & wanted) != 0;
 }
 
 // How many threads this process has beside the calling one, without those of
@@ -96,7 +108,7 @@ absl::StatusOr<int> OtherThreads() {
   int threads = static_cast<int>(found.st_nlink) - 2;
   if (threads <= kExpected) return 0;
   // pthread_join(3) returns a moment before the kernel forgets a thread: those
-  // at their end, or gone meanwhile, do not count.
+  // at their end, or gone meanwhile, do not count, and neither do the kernel's.
   DIR* const tasks = opendir(kTasks.data());
   if (tasks == nullptr) {
     return SystemError(errno, "list the threads in /proc/self/task");
@@ -107,7 +119,8 @@ absl::StatusOr<int> OtherThreads() {
   while (const dirent* const task = readdir(tasks)) {
     if (task->d_name[0] == '.') continue;
     const std::string folder = absl::StrCat(kTasks, "/", task->d_name);
-    if (!IsExiting(folder + "/stat") && access(folder.c_str(), F_OK) == 0) {
+    if (!HasFlag(folder + "/stat", kExiting | kKernelsOwn) &&
+        access(folder.c_str(), F_OK) == 0) {
       ++threads;
     }
   }
@@ -115,23 +128,136 @@ absl::StatusOr<int> OtherThreads() {
   return std::max(0, threads - kExpected);
 }
 
-// Closes all descriptors from 3 on but `keep` (sorted). In the child of a fork:
-// no allocation, no lock.
-void CloseAllBut(absl::Span<const int> keep) {
-  int next = 3;
-  for (const int kept : keep) {
-    if (kept < next) continue;  // -1, too: what was closed already.
-    if (kept > next) syscall(SYS_close_range, next, kept - 1, 0U);
-    next = kept + 1;
+constexpr std::array<int, 3> kStandardDescriptors = {
+    STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
+
+bool IsOpen(int fd) { return fcntl(fd, F_GETFD) >= 0; }
+
+// Reads as empty, and makes nothing of what is written.
+absl::StatusOr<FileDescriptor> OpenNothing() {
+  FileDescriptor nothing =
+      FileDescriptor::Opened(open("/dev/null", O_RDWR | O_CLOEXEC));
+  // In a jail without it: a pipe that nobody writes to, and nobody can.
+  std::array<int, 2> ends;
+  if (!nothing.is_open() && pipe2(ends.data(), O_CLOEXEC) == 0) {
+    nothing = FileDescriptor::Opened(ends[0]);
+    close(ends[1]);
   }
-  syscall(SYS_close_range, next, UINT_MAX, 0U);
+  if (!nothing.is_open()) {
+    return SystemError(errno, "open /dev/null, or a pipe in its place");
+  }
+  return nothing;
 }
+
+// A descriptor's number in /proc/self/fd, or -1.
+int NumberOf(const char* name) {
+  int number = 0;
+  for (; *name != '\0'; ++name) {
+    if (*name < '0' || *name > '9') return -1;
+    number = 10 * number + (*name - '0');
+  }
+  return number;
+}
+
+// What the child of a fork does with its copy of the descriptors, all prepared
+// before: the child must neither allocate nor lock.
+class Descriptors {
+ public:
+  static absl::StatusOr<Descriptors> Prepare(const ForkOptions& options) {
+    Descriptors descriptors(options);
+    WARD_ASSIGN_OR_RETURN(descriptors.nothing_, OpenNothing());
+    WARD_ASSIGN_OR_RETURN(descriptors.room_, FileDescriptor::DuplicateOf(
+                                                 descriptors.nothing_.get()));
+    return descriptors;
+  }
+
+  void SortOutInChild() {
+    for (const int fd : kStandardDescriptors) {
+      if (!IsOpen(fd)) dup2(nothing_.get(), fd);
+    }
+    if (options_.keep_all_open) {
+      for (const int fd : options_.close) close(fd);
+    } else {
+      LeaveAllButKept();
+    }
+    nothing_.Reset();
+    room_.Reset();
+  }
+
+ private:
+  explicit Descriptors(const ForkOptions& options)
+      : options_(options), keep_(options.keep_open) {
+    for (const int fd : options.close) {
+      keep_.erase(std::remove(keep_.begin(), keep_.end(), fd), keep_.end());
+    }
+    std::sort(keep_.begin(), keep_.end());
+    getrlimit(RLIMIT_NOFILE, &limit_);
+  }
+
+  // In the order of their numbers: low ones are those that the kernel gives out
+  // first.
+  void LeaveAllButKept() {
+    room_.Reset();  // However full the table is.
+    const FileDescriptor list = FileDescriptor::Opened(
+        open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    // Only a machine without memory, or with all its files open, has none.
+    if (!list.is_open()) return LeaveAllOneByOne();
+    alignas(dirent64) std::array<char, 4096> entries;
+    ssize_t size;
+    while ((size = getdents64(list.get(), entries.data(), entries.size())) >
+           0) {
+      for (ssize_t at = 0; at < size;) {
+        const auto* const entry = reinterpret_cast<const dirent64*>(
+            &entries[static_cast<size_t>(at)]);
+        const int fd = NumberOf(entry->d_name);
+        if (fd != list.get()) Leave(fd);
+        at += entry->d_reclen;
+      }
+    }
+  }
+
+  void LeaveAllOneByOne() {
+    const rlim_t end = std::min<rlim_t>(limit_.rlim_cur, INT_MAX);
+    for (int fd = 0; static_cast<rlim_t>(fd) < end; ++fd) {
+      if (IsOpen(fd)) Leave(fd);
+    }
+  }
+
+  void Leave(int fd) {
+    if (fd <= STDERR_FILENO || fd == nothing_.get() ||
+        std::binary_search(keep_.begin(), keep_.end(), fd)) {
+      return;
+    }
+    if (parked_ < limit_.rlim_cur / 2 &&
+        dup3(nothing_.get(), fd, O_CLOEXEC) >= 0) {
+      ++parked_;
+    } else {
+      close(fd);
+    }
+  }
+
+  const ForkOptions& options_;
+  std::vector<int> keep_;
+  FileDescriptor nothing_;
+  FileDescriptor room_;
+  rlimit limit_{};
+  rlim_t parked_ = 0;
+};
+
+// pidfd_send_signal(2), EINVAL.
+constexpr std::string_view kOtherNamespace =
+    ", which is in a pid namespace that cannot be seen from here: only an "
+    "owner "
+    "there can";
 
 class PosixProcess final : public Process {
  public:
   // One that was adopted is left for somebody else to reap.
   PosixProcess(pid_t pid, FileDescriptor pidfd, bool adopted = false)
-      : pid_(pid), pidfd_(std::move(pidfd)), adopted_(adopted) {}
+      : pid_(pid),
+        pidfd_(std::move(pidfd)),
+        adopted_(adopted),
+        parent_(adopted ? 0 : getpid()) {}
 
   int descriptor() const override { return pidfd_.get(); }
   pid_t pid() const override { return pid_; }
@@ -158,20 +284,39 @@ class PosixProcess final : public Process {
       absl::MutexLock lock(&mutex_);
       if (exit_.has_value()) return true;
     }
-    return IsExiting(absl::StrCat("/proc/", pid_, "/stat"));
+    // In a pid namespace that this process does not see: its end is all that
+    // can be learnt.
+    if (pid_ == 0) {
+      pollfd polled{pidfd_.get(), POLLIN, 0};
+      return poll(&polled, 1, 0) > 0;
+    }
+    return HasFlag(absl::StrCat("/proc/", pid_, "/stat"), kExiting);
   }
 
   absl::Status Kill(int signal) override {
     if (syscall(SYS_pidfd_send_signal, pidfd_.get(), signal, nullptr, 0U) ==
             0 ||
-        errno == ESRCH) {
+        errno == ESRCH || KillChild(signal)) {
       return absl::OkStatus();
     }
-    return SystemError(errno,
-                       absl::StrCat("send signal ", signal, " to ", pid_));
+    return SystemError(
+        errno, absl::StrCat("send signal ", signal, " to process ", pid_,
+                            " (pidfd_send_signal)",
+                            errno == EINVAL ? kOtherNamespace : ""));
   }
 
  private:
+  // Where a sandbox denies the other call: nobody else gets the number of this
+  // process's own child before it is reaped.
+  bool KillChild(int signal) {
+    const int saved_errno = errno;
+    absl::MutexLock lock(&mutex_);
+    const bool killed =
+        parent_ == getpid() && (exit_.has_value() || kill(pid_, signal) == 0);
+    errno = saved_errno;
+    return killed;
+  }
+
   ProcessExit Reap() const {
     siginfo_t info{};
     int result;
@@ -189,17 +334,35 @@ class PosixProcess final : public Process {
   const pid_t pid_;
   const FileDescriptor pidfd_;
   const bool adopted_;
+  const pid_t parent_;  // 0 if it was adopted.
   mutable absl::Mutex mutex_;
   std::optional<ProcessExit> exit_ ABSL_GUARDED_BY(mutex_);
 };
 
 std::atomic<bool> exec_allowed{false};
 
+// Whether this program was started as "ld-linux.so program": the kernel has
+// loaded no interpreter (getauxval(3), AT_BASE), though the program names one.
+bool RunByLoader() {
+  bool names_one = false;
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, size_t /*size*/, void* result) {
+        for (int i = 0; i < info->dlpi_phnum; ++i) {
+          if (info->dlpi_phdr[i].p_type != PT_INTERP) continue;
+          *static_cast<bool*>(result) = true;
+        }
+        return 1;  // The first is the program itself.
+      },
+      &names_one);
+  return names_one && getauxval(AT_BASE) == 0;
+}
+
 struct Program {
   const char* path;
   char* const* arguments;
   int hand_over;
   int owner;
+  int nothing;
   ProcessGroup group;
 };
 
@@ -218,6 +381,10 @@ int Become(const Program& program) {
     action = {};
     action.sa_handler = SIG_DFL;
     sigaction(signal, &action, nullptr);
+  }
+  // Before the others: `nothing` may have a number that one of them is to have.
+  for (const int fd : kStandardDescriptors) {
+    if (!IsOpen(fd) && dup2(program.nothing, fd) < 0) return errno;
   }
   if (dup2(program.hand_over, kExecHandOver) < 0 ||
       dup2(program.owner, kExecOwner) < 0) {
@@ -245,7 +412,8 @@ pid_t Start(const Program& program, volatile int& error) {
 // Of a child that was just made. It cannot be another one's pid: nobody has
 // waited for the child yet.
 absl::StatusOr<std::unique_ptr<Process>> WatchChild(pid_t pid) {
-  FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  FileDescriptor pidfd =
+      FileDescriptor::Opened(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd.is_open()) {
     const absl::Status status = SystemError(
         errno, absl::StrCat("watch process ", pid, " (pidfd_open)"));
@@ -264,10 +432,9 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
   if (others > 0 && !options.allow_threads) {
     return ForkWithThreadsError(others);
   }
-  std::vector<int> keep = options.keep_open;
-  std::sort(keep.begin(), keep.end());
-  // What is buffered now would otherwise be written by both processes.
-  std::fflush(nullptr);
+  WARD_ASSIGN_OR_RETURN(std::optional<Descriptors> descriptors,
+                        Descriptors::Prepare(options));
+  FlushStreams();
 
   // No handler of this process's may run in the child.
   const sigset_t blocked = AllSignalsButFaults();
@@ -276,15 +443,16 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
   const pid_t pid = fork();
   if (pid == 0) {
     if (options.process_group == ProcessGroup::kOwn) setpgid(0, 0);
-    if (!options.keep_all_open) CloseAllBut(keep);
+    descriptors->SortOutInChild();
     ReseedRandom();
     // An exception must not unwind into the copy of the parent's stack.
     const auto run = [&child]() noexcept { return child(); };
     const int code = run();
-    std::fflush(nullptr);
+    FlushStreams();
     _exit(code);
   }
   const int fork_error = errno;
+  descriptors.reset();  // It has made room for one more.
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
   if (pid < 0) return SystemError(fork_error, "fork the server's process");
 
@@ -302,13 +470,19 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
         "ward::ServeIfExeced(argc, argv) (ward/server/exec_main.h), so that a "
         "new process of it would not become a server");
   }
+  if (RunByLoader()) {
+    return absl::FailedPreconditionError(
+        "start by exec: this program was started as an argument of the dynamic "
+        "loader (ld.so(8)), so that /proc/self/exe is the loader; start the "
+        "program's own file, or start its servers by fork");
+  }
   std::string name = program_invocation_name;
   std::string argument = absl::StrCat(kExecArgument, entry);
   const std::array<char*, 3> arguments = {name.data(), argument.data(),
                                           nullptr};
   // Where neither takes the other's place in the child.
   const auto duplicate = [](const Transport& link) {
-    return FileDescriptor(
+    return FileDescriptor::Opened(
         fcntl(link.descriptor(), F_DUPFD_CLOEXEC, kExecOwner + 1));
   };
   const FileDescriptor hand_over = duplicate(*links.hand_over);
@@ -316,9 +490,10 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
   if (!hand_over.is_open() || !owner.is_open()) {
     return SystemError(errno, "start the server's program: duplicate a socket");
   }
+  WARD_ASSIGN_OR_RETURN(const FileDescriptor nothing, OpenNothing());
   // The program that runs, whatever stands at its path by now (proc(5)).
   const Program program = {"/proc/self/exe", arguments.data(), hand_over.get(),
-                           owner.get(), group};
+                           owner.get(),      nothing.get(),    group};
   // No handler of this process's may run in the child.
   const sigset_t blocked = AllSignalsButFaults();
   sigset_t mask;
@@ -342,31 +517,58 @@ absl::StatusOr<std::unique_ptr<Process>> PosixAdoptProcess(FileDescriptor pidfd,
                                   user, ": ", why));
   };
   std::ifstream info(absl::StrCat("/proc/self/fdinfo/", pidfd.get()));
-  pid_t pid = 0;
+  std::optional<pid_t> pid;
   for (std::string line; std::getline(info, line);) {
-    // "Pid:" with a tab and the number; -1 when the process is gone.
+    // "Pid:" with a tab and the number; -1 when the process is gone, 0 when it
+    // is in a pid namespace that /proc does not show.
     std::string_view rest = line;
-    if (absl::ConsumePrefix(&rest, "Pid:") && !absl::SimpleAtoi(rest, &pid)) {
-      pid = 0;
+    pid_t number;
+    if (absl::ConsumePrefix(&rest, "Pid:") && absl::SimpleAtoi(rest, &number)) {
+      pid = number;
     }
   }
-  if (pid == 0) return refused("it is no process's (fdinfo has no Pid)");
+  if (!pid.has_value())
+    return refused("it is no process's (fdinfo has no Pid)");
+  // One that cannot be seen can neither be killed from here.
+  if (*pid == 0 && user != 0 &&
+      !(syscall(SYS_pidfd_send_signal, pidfd.get(), 0, nullptr, 0U) != 0 &&
+        errno == EINVAL)) {
+    return refused("whose it is cannot be seen in /proc");
+  }
   struct stat found;
   // Of one that is gone there is nothing to protect: it cannot be killed.
   const bool there =
-      pid > 0 && stat(absl::StrCat("/proc/", pid).c_str(), &found) == 0;
+      *pid > 0 && stat(absl::StrCat("/proc/", *pid).c_str(), &found) == 0;
   if (there && user != 0 && found.st_uid != user) {
     return refused(absl::StrCat("it is of user ", found.st_uid));
   }
-  return std::make_unique<PosixProcess>(pid, std::move(pidfd),
+  return std::make_unique<PosixProcess>(*pid, std::move(pidfd),
                                         /*adopted=*/true);
+}
+
+void FlushStreams() {
+  std::fflush(nullptr);
+  // Not flush(), which throws where the program has told it to.
+  for (std::ostream* const stream : {&std::cout, &std::clog}) {
+    if (stream->rdbuf() != nullptr) stream->rdbuf()->pubsync();
+  }
+  for (std::wostream* const stream : {&std::wcout, &std::wclog}) {
+    if (stream->rdbuf() != nullptr) stream->rdbuf()->pubsync();
+  }
 }
 
 // Each child draws numbers of its own (the original called srand).
 void ReseedRandom() {
   std::array<unsigned short, 6> seed{};
-  [[maybe_unused]] const ssize_t got =
-      getrandom(seed.data(), sizeof(seed), GRND_NONBLOCK);
+  if (!FillWithRandom(seed.data(), sizeof(seed))) {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const std::array<uint32_t, 3> other = {static_cast<uint32_t>(now.tv_nsec),
+                                           static_cast<uint32_t>(getpid()),
+                                           static_cast<uint32_t>(now.tv_sec)};
+    static_assert(sizeof(other) == sizeof(seed));
+    std::memcpy(seed.data(), other.data(), sizeof(seed));
+  }
   unsigned int whole;
   std::memcpy(&whole, seed.data(), sizeof(whole));
   // The child has one thread yet. NOLINTBEGIN(concurrency-mt-unsafe)

@@ -1,23 +1,34 @@
 #include "ward/server/posix/process.h"
 
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <iostream>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
+#include <streambuf>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
@@ -71,6 +82,14 @@ struct Pipe {
   }
 };
 
+// What `fd` is; empty when it is not open.
+std::string LeadsTo(int fd) {
+  std::array<char, 256> target;
+  const ssize_t size = readlink(absl::StrCat("/proc/self/fd/", fd).c_str(),
+                                target.data(), target.size());
+  return {target.data(), static_cast<size_t>(size < 0 ? 0 : size)};
+}
+
 TEST(PosixFork, ReturnsTheChildsExitCode) {
   const auto process = Fork([] { return 7; });
   const ProcessExit exit = ExitOf(*process);
@@ -104,16 +123,86 @@ TEST(PosixFork, ClosesAllDescriptorsButThoseNamed) {
   options.keep_open = {high, kept.write_end.get(), kept.write_end.get(), -1};
   const auto process = Fork(
       [&] {
-        const auto open = [](int fd) { return fcntl(fd, F_GETFD) >= 0; };
         const bool right =
-            open(0) && open(1) && open(2) && open(high) &&
-            open(kept.write_end.get()) && !open(kept.read_end.get()) &&
-            !open(other.read_end.get()) && !open(other.write_end.get());
+            LeadsTo(0) != "" && LeadsTo(1) != "" && LeadsTo(2) != "" &&
+            absl::StartsWith(LeadsTo(high), "pipe:") &&
+            absl::StartsWith(LeadsTo(kept.write_end.get()), "pipe:") &&
+            LeadsTo(kept.read_end.get()) == "/dev/null" &&
+            LeadsTo(other.read_end.get()) == "/dev/null" &&
+            LeadsTo(other.write_end.get()) == "/dev/null";
         return right ? 0 : 1;
       },
       options);
   close(high);
   EXPECT_TRUE(ExitOf(*process).clean());
+}
+
+TEST(PosixFork, GivesNoMoreThanHalfOfTheTableToNumbersThatWereOpen) {
+  std::vector<FileDescriptor> many;
+  for (int i = 0; i < 60; ++i) {
+    many.emplace_back(open("/dev/zero", O_RDONLY | O_CLOEXEC));
+  }
+  rlimit found{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &found), 0);
+  const rlimit few = {80, found.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  const auto process = Fork([&many] {
+    const auto lead_to = [&many](std::string_view what) {
+      return std::count_if(many.begin(), many.end(),
+                           [what](const FileDescriptor& one) {
+                             return LeadsTo(one.get()) == what;
+                           });
+    };
+    // Some of the 40 are GoogleTest's.
+    return lead_to("/dev/zero") == 0 && lead_to("/dev/null") <= 40 &&
+                   lead_to("/dev/null") > 30 && lead_to("") >= 20 &&
+                   LeadsTo(many.front().get()) == "/dev/null"
+               ? 0
+               : 1;
+  });
+  EXPECT_TRUE(ExitOf(*process).clean());
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &found), 0);
+}
+
+TEST(PosixFork, ClosesAllDescriptorsOfAFullTable) {
+  rlimit found{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &found), 0);
+  const rlimit few = {40, found.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  std::vector<FileDescriptor> many;
+  do {
+    many.emplace_back(open("/dev/zero", O_RDONLY | O_CLOEXEC));
+  } while (many.back().is_open());
+  many.resize(many.size() - 3);  // It takes two itself.
+  const auto process = Fork([&many] {
+    return std::none_of(many.begin(), many.end(),
+                        [](const FileDescriptor& one) {
+                          return LeadsTo(one.get()) == "/dev/zero";
+                        })
+               ? 0
+               : 1;
+  });
+  EXPECT_TRUE(ExitOf(*process).clean());
+  many.clear();
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &found), 0);
+}
+
+TEST(PosixFork, ClosesWhatItIsToldToWhateverElseIsKept) {
+  for (const bool all : {false, true}) {
+    Pipe pipe;
+    ForkOptions options;
+    options.keep_all_open = all;
+    options.keep_open = {pipe.read_end.get(), pipe.write_end.get()};
+    options.close = {pipe.write_end.get()};
+    const auto process = Fork(
+        [&pipe] {
+          char byte;
+          return read(pipe.read_end.get(), &byte, 1) == 0 ? 0 : 1;
+        },
+        options);
+    pipe.write_end.Reset();
+    EXPECT_TRUE(ExitOf(*process).clean());
+  }
 }
 
 TEST(PosixFork, StartsTheChildWithAllSignalsBlockedButThoseOfFaults) {
@@ -146,6 +235,33 @@ TEST(PosixFork, WritesBufferedOutputOnce) {
       options);
   EXPECT_TRUE(ExitOf(*process).clean());
   std::fclose(stream);
+  EXPECT_EQ(pipe.ReadAll(), "parent,child");
+}
+
+TEST(PosixFork, WritesWhatTheStandardStreamsHaveBufferedOnce) {
+  Pipe pipe;
+  const FileDescriptor found(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
+  // So that it buffers, as after sync_with_stdio(false): which this program has
+  // used its standard output too long to call.
+  class Buffered final : public std::stringbuf {
+   public:
+    int sync() override {
+      const std::string text = str();
+      str("");
+      return write(STDOUT_FILENO, text.data(), text.size()) < 0 ? -1 : 0;
+    }
+  } buffered;
+  std::streambuf* const before = std::cout.rdbuf(&buffered);
+  dup2(pipe.write_end.get(), STDOUT_FILENO);
+  std::cout << "parent,";
+  const auto process = Fork([] {
+    std::cout << "child";
+    return 0;
+  });
+  EXPECT_TRUE(ExitOf(*process).clean());
+  std::cout.flush();
+  dup2(found.get(), STDOUT_FILENO);
+  std::cout.rdbuf(before);
   EXPECT_EQ(pipe.ReadAll(), "parent,child");
 }
 
@@ -185,6 +301,20 @@ TEST(PosixFork, RefusesAProcessWithOtherThreads) {
   done.Notify();
   other.join();
   EXPECT_TRUE(ExitOf(*Fork([] { return 0; })).clean()) << "alone again";
+}
+
+TEST(PosixFork, DoesNotCountThreadsThatTheKernelRunsForIoUring) {
+  io_uring_params params{};
+  params.flags = IORING_SETUP_SQPOLL;  // With a thread that polls.
+  const FileDescriptor ring(
+      static_cast<int>(syscall(SYS_io_uring_setup, 1, &params)));
+  if (!ring.is_open()) {
+    GTEST_SKIP() << "this kernel has no io_uring for this user";
+  }
+  struct stat tasks {};
+  ASSERT_EQ(stat("/proc/self/task", &tasks), 0);
+  ASSERT_GT(tasks.st_nlink, 3u) << "there is such a thread";
+  EXPECT_TRUE(ExitOf(*Fork([] { return 0; })).clean());
 }
 
 TEST(PosixFork, ForksAmongThreadsWhenToldTo) {

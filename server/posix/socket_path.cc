@@ -44,7 +44,7 @@ std::string DirectoryOf(const std::string& path) {
 
 // What connect(2) from a socket of `type` says: 0, or an error's number.
 absl::StatusOr<int> Probe(const SocketAddress& address, int type) {
-  const FileDescriptor probe(
+  const FileDescriptor probe = FileDescriptor::Opened(
       socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!probe.is_open()) return SystemError(errno, "create a socket");
   return connect(probe.get(), address.get(), address.size()) == 0 ? 0 : errno;
@@ -55,7 +55,7 @@ absl::StatusOr<int> Probe(const SocketAddress& address, int type) {
 absl::StatusOr<bool> IsStale(const std::string& path) {
   // Held open, so that its inode cannot pass to a successor, and asked through
   // /proc, so that the answer is about this very file.
-  const FileDescriptor file(
+  const FileDescriptor file = FileDescriptor::Opened(
       open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   if (!file.is_open()) {
     if (errno == ENOENT) return false;
@@ -107,7 +107,7 @@ absl::StatusOr<SocketAddress> SocketAddress::Of(const std::string& path) {
   std::string name = path;
   if (!Fits(name)) {
     const std::string file_name = path.substr(path.rfind('/') + 1);
-    address.directory_.Reset(
+    address.directory_ = FileDescriptor::Opened(
         open(DirectoryOf(path).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!address.directory_.is_open()) {
       return SystemError(
@@ -132,7 +132,7 @@ absl::StatusOr<SocketAddress> SocketAddress::Of(const std::string& path) {
 absl::StatusOr<DirectoryLock> DirectoryLock::Take(const std::string& path,
                                                   absl::Duration limit) {
   const std::string directory = DirectoryOf(path);
-  FileDescriptor opened(
+  FileDescriptor opened = FileDescriptor::Opened(
       open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!opened.is_open()) {
     if (errno == EACCES) return DirectoryLock(FileDescriptor());
