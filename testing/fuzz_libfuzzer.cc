@@ -19,7 +19,9 @@ using ::ward::testing::EnvironmentVariable;
 // For what it finds: where the next run of the same target finds it again.
 std::string FolderFor(std::string_view corpus) {
   std::string root(EnvironmentVariable("TEST_UNDECLARED_OUTPUTS_DIR"));
-  if (root.empty()) {
+  // `bazel run` sets both.
+  if (root.empty() ||
+      !EnvironmentVariable("BUILD_WORKSPACE_DIRECTORY").empty()) {
     const std::string_view cache = EnvironmentVariable("XDG_CACHE_HOME");
     root = cache.empty() ? absl::StrCat(EnvironmentVariable("HOME"), "/.cache")
                          : std::string(cache);
@@ -64,7 +66,9 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
       const std::string before = folder + "/before";
       std::filesystem::remove_all(before);
       std::filesystem::create_directories(kept);
-      std::filesystem::rename(kept, before);
+      // Copied: they may be on two file systems.
+      std::filesystem::copy(kept, before);
+      std::filesystem::remove_all(kept);
       std::filesystem::create_directories(kept);
       // Not how often: that takes several times as many.
       arguments->emplace_back("-use_counters=0");
