@@ -66,14 +66,13 @@ absl::StatusOr<FrameReader::Extent> FrameReader::AwaitFrame(
     if (status.ok()) {
       status = ReceiveMore(transport, extent.frame_bytes, deadline);
     }
-    if (HasReason(status, reason::kTimedOut) && available > 0) {
+    if (status.code() == absl::StatusCode::kDeadlineExceeded && available > 0) {
       const std::string all =
           extent.frame_bytes == 0
               ? std::string()
               : absl::StrCat(" of the ", extent.frame_bytes);
-      return MakeError(reason::kTimedOut,
-                       absl::StrCat("in time the peer sent only ", available,
-                                    all, " bytes of a message"));
+      return Annotate(status, absl::StrCat(available, all,
+                                           " bytes of a message have come"));
     }
     WARD_RETURN_IF_ERROR(status);
     trickling = buffer_.size() > available && !buffer_.room().empty();
@@ -98,7 +97,16 @@ absl::StatusOr<FrameReader::Extent> FrameReader::ReadHeader(size_t max_bytes) {
 
 absl::Status FrameReader::ReceiveMore(Transport& transport, size_t frame_bytes,
                                       absl::Time deadline) {
-  buffer_.Reserve(frame_bytes);
+  const auto time_left = [&] {
+    return deadline == absl::InfiniteFuture() ? absl::InfiniteDuration()
+                                              : deadline - transport.TimeNow();
+  };
+  if (!buffer_.Reserve(frame_bytes, time_left)) {
+    return MakeError(
+        reason::kTimedOut,
+        "other messages that are not whole yet have taken all that "
+        "may be buffered (max_buffered_bytes)");
+  }
   Arrival arrival;
   // With room for all that can come: they may be the next frame's, which may
   // have other limits.
@@ -226,7 +234,7 @@ absl::Status FrameReader::ClaimDescriptors(
 absl::Status FrameReader::Failed(const absl::Status& status) {
   status_ = status;
   arrivals_.clear();
-  buffer_.WipeUnread();
+  buffer_ = ReceiveBuffer();
   return status;
 }
 

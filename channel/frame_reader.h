@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "ward/channel/buffer_budget.h"
 #include "ward/channel/channel_limits.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/frame.h"
@@ -47,6 +48,9 @@ class FrameReader {
 
   // frame() is not needed any more: the memory of a large one is given back.
   void Release() { buffer_.Release(); }
+
+  // Borrowed; see ReceiveBuffer.
+  void set_buffer_budget(BufferBudget& budget) { buffer_.set_budget(budget); }
 
   // Whether the peer's end has been reached, between two frames or inside one.
   bool ended() const { return ended_; }

@@ -37,6 +37,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/argument.h"
+#include "ward/channel/buffer_budget.h"
 #include "ward/channel/channel_limits.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/frame.h"
@@ -137,6 +138,12 @@ class MessageChannel {
   // peer splits what it sends. Default: for ever (the end of the peer's
   // process ends the wait).
   void set_timeout(absl::Duration timeout) { timeout_ = timeout; }
+
+  // What all channels with this budget may buffer together of messages that are
+  // not read yet: those of up to 256 KiB are not counted. Borrowed.
+  void set_buffer_budget(BufferBudget& budget) {
+    reader_.set_buffer_budget(budget);
+  }
 
   void set_limits(const ChannelLimits& limits);
   const ChannelLimits& limits() const { return limits_; }

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
+#include "absl/time/time.h"
 #include "ward/channel/secret.h"
 
 namespace ward {
@@ -31,9 +33,11 @@ void ReceiveBuffer::Swap(ReceiveBuffer& other) {
   std::swap(end_, other.end_);
   std::swap(last_frame_bytes_, other.last_frame_bytes_);
   std::swap(secret_, other.secret_);
+  std::swap(share_, other.share_);
 }
 
-void ReceiveBuffer::Reserve(size_t frame_bytes) {
+bool ReceiveBuffer::Reserve(size_t frame_bytes,
+                            absl::FunctionRef<absl::Duration()> time_left) {
   if (begin_ > 0) {
     const size_t unread = size();
     std::memmove(bytes_.get(), bytes_.get() + begin_, unread);
@@ -47,8 +51,14 @@ void ReceiveBuffer::Reserve(size_t frame_bytes) {
     Resize(kFirstPiece);
   } else if (end_ == capacity_) {
     // Doubled as bytes come, never sized by the length that the peer claims.
-    Resize(std::max(kFirstPiece, std::min(2 * capacity_, frame_bytes)));
+    const size_t capacity =
+        std::max(kFirstPiece, std::min(2 * capacity_, frame_bytes));
+    if (capacity > kMostKeptBytes && !share_.GrowTo(capacity, time_left())) {
+      return false;
+    }
+    Resize(capacity);
   }
+  return true;
 }
 
 void ReceiveBuffer::Resize(size_t capacity) {
@@ -69,6 +79,7 @@ void ReceiveBuffer::Release() {
   if (end_ > 0 || capacity_ <= kMostKeptBytes) return;
   bytes_.reset();
   capacity_ = 0;
+  share_.Release();
 }
 
 void ReceiveBuffer::Wipe(std::string_view part) {

@@ -8,7 +8,10 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "ward/channel/buffer_budget.h"
 
 namespace ward {
 
@@ -29,9 +32,11 @@ class ReceiveBuffer {
   size_t size() const { return end_ - begin_; }
 
   // Makes room for at least one more byte of a frame of `frame_bytes`, which
-  // begins with the first unread one; 0 if its size is not known yet.
-  // Invalidates what unread() returned.
-  void Reserve(size_t frame_bytes);
+  // begins with the first unread one; 0 if its size is not known yet. For much
+  // it waits for its share of the budget, `time_left()` at most; false when
+  // that is over. Invalidates what unread() returned.
+  bool Reserve(size_t frame_bytes,
+               absl::FunctionRef<absl::Duration()> time_left);
 
   // Where the next bytes go.
   absl::Span<char> room() { return {bytes_.get() + end_, capacity_ - end_}; }
@@ -49,12 +54,16 @@ class ReceiveBuffer {
   // Overwrites `part` of unread().
   void Wipe(std::string_view part);
 
+  // What it keeps between two frames is not counted. Borrowed.
+  void set_budget(BufferBudget& budget) {
+    share_ = BufferBudget::Share(budget);
+  }
+
   // All of unread() may be secret, and not only its beginning.
   void set_secret(bool secret) { secret_ = secret; }
 
-  void WipeUnread();
-
  private:
+  void WipeUnread();
   void Swap(ReceiveBuffer& other);
   void Resize(size_t capacity);
 
@@ -65,6 +74,7 @@ class ReceiveBuffer {
   size_t end_ = 0;
   size_t last_frame_bytes_ = 0;
   bool secret_ = false;
+  BufferBudget::Share share_;
 };
 
 }  // namespace ward

@@ -24,6 +24,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
+#include "ward/channel/buffer_budget.h"
 #include "ward/channel/error.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
@@ -444,6 +445,7 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
 absl::Status AbstractServer::ServeUntilTold(Listener& listener,
                                             OwnerLink& owner,
                                             Signals& signals) {
+  BufferBudget buffers(options_.max_buffered_bytes);
   using Client = ClientPool::Client;
   ClientPool pool(
       environment(), listener,
@@ -454,7 +456,10 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
        [this](Client& client, absl::Duration time) {
          return ReceiveRequest(client, time);
        },
-       [this](Client& client) { return ServeRequest(client); }});
+       [this, &buffers](Client& client) {
+         client.channel.set_buffer_budget(buffers);
+         return ServeRequest(client);
+       }});
   absl::Status status = pool.Start();
   // An owner that is gone already is noticed below.
   if (status.ok()) (void)owner.ReportReady();

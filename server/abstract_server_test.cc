@@ -16,11 +16,15 @@
 
 #include <atomic>
 #include <climits>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iostream>
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -35,8 +39,10 @@
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
+#include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
 #include "ward/server/server_for_test.h"
@@ -342,6 +348,102 @@ TEST_F(AbstractServerTest, QuitsAtTermAndPutsBackAllSignalsAsFound) {
     EXPECT_EQ(sigismember(&mask_after, signal), sigismember(&mask, signal))
         << signal;
   }
+}
+
+// --- memory ---
+
+// The field of /proc/<process>/status, in bytes.
+size_t MemoryOf(pid_t process, std::string_view field) {
+  std::ifstream status(absl::StrCat("/proc/", process, "/status"));
+  size_t kilobytes = 0;
+  for (std::string word; status >> word;) {
+    if (word == field && status >> kilobytes) break;
+  }
+  return kilobytes << 10;
+}
+
+// A sanitizer keeps what was freed, and more beside.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kMemoryIsTold = false;
+#else
+constexpr bool kMemoryIsTold = !kUnderThreadSanitizer;
+#endif
+
+TEST_F(AbstractServerTest, AServerGivesBackWhatLargeMessagesTook) {
+  if (!kMemoryIsTold) GTEST_SKIP() << "the sanitizer's memory is in the way";
+  constexpr size_t kSize = 8 << 20;
+  TestServer server(Shared());
+  server.DefineMessageHandler(
+      "take", [](MessageChannel& channel) -> absl::Status {
+        WARD_ASSIGN_OR_RETURN(const Message message, channel.Read());
+        return channel.Write(message[0].size());
+      });
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_THAT(Call(server, "echo", "x"), IsOk());
+  const size_t before = MemoryOf(server.server_pid(), "VmRSS:");
+  const std::string large(kSize, 'x');
+  for (int round = 0; round < 2; ++round) {
+    std::vector<std::thread> clients;
+    for (int i = 0; i < 8; ++i) {
+      clients.emplace_back([&] {
+        EXPECT_THAT(server.Connect([&](MessageChannel& channel) {
+          WARD_RETURN_IF_ERROR(channel.Write("take"));
+          WARD_RETURN_IF_ERROR(channel.Write(large));
+          return channel.Read().status();
+        }),
+                    IsOk());
+      });
+    }
+    for (std::thread& client : clients) client.join();
+  }
+  const Stopwatch watch;
+  size_t after;
+  do {
+    after = MemoryOf(server.server_pid(), "VmRSS:");
+  } while (after > 2 * before && watch.Elapsed() < kSurely);
+  std::cout << before << " bytes before, " << after << " after\n";
+  EXPECT_LE(after, 2 * before);
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(AbstractServerTest, AReplyThatIsNotReadIsThereOnce) {
+  if (!kMemoryIsTold) GTEST_SKIP() << "the sanitizer's memory is in the way";
+  constexpr size_t kSize = 8 << 20;
+  constexpr size_t kClients = 8;
+  TestServer server(Shared());
+  server.DefineMessageHandler("give", []() -> absl::StatusOr<std::string> {
+    return std::string(kSize, 'x');
+  });
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_THAT(Call(server, "echo", "x"), IsOk());
+  const size_t before = MemoryOf(server.server_pid(), "VmRSS:");
+  // Once all have the first bytes of theirs, all are sent from what is there.
+  std::atomic<size_t> answered = 0;
+  std::vector<std::thread> clients;
+  for (size_t i = 0; i < kClients; ++i) {
+    clients.emplace_back([&] {
+      EXPECT_THAT(server.Connect([&](MessageChannel& channel) -> absl::Status {
+        WARD_RETURN_IF_ERROR(channel.Write("give"));
+        EXPECT_TRUE(BecomesReadable(channel.transport()->descriptor()));
+        ++answered;
+        const Stopwatch watch;
+        while (answered < kClients && watch.Elapsed() < kSurely) {
+          std::this_thread::yield();
+        }
+        const size_t now = MemoryOf(server.server_pid(), "VmRSS:");
+        EXPECT_GE(now, kClients * kSize);
+        EXPECT_LE(now, before + kClients * kSize * 5 / 4);
+        ++answered;
+        while (answered < 2 * kClients && watch.Elapsed() < kSurely) {
+          std::this_thread::yield();
+        }
+        return absl::OkStatus();
+      }),
+                  IsOk());
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_THAT(server.Stop(), IsOk());
 }
 
 // --- who may be a client ---

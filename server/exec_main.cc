@@ -16,6 +16,7 @@
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
 #include "ward/server/exec_entry.h"
+#include "ward/server/posix/allocator.h"
 #include "ward/server/posix/process.h"
 #include "ward/server/process.h"
 
@@ -44,6 +45,7 @@ int Serve(std::string_view name) {
     return 2;
   }
   ReseedRandom();
+  ReturnFreeMemory();
   return (*entry)(environment, std::move(links));
 }
 

@@ -65,6 +65,7 @@ absl::Status WriteHandOver(MessageChannel& channel,
   out.set_kill_after(absl::ToInt64Nanoseconds(options.stop.kill_after));
   Put(options.first_message_limits, *out.mutable_first_message_limits());
   Put(options.limits, *out.mutable_limits());
+  out.set_max_buffered_bytes(options.max_buffered_bytes);
   for (const std::string& argument : options.arguments) {
     out.add_arguments(argument);
   }
@@ -104,6 +105,7 @@ absl::StatusOr<HandOver> ReadHandOver(MessageChannel& channel) {
   options.stop.kill_after = FromNumber(in.kill_after());
   options.first_message_limits = Get(in.first_message_limits());
   options.limits = Get(in.limits());
+  options.max_buffered_bytes = in.max_buffered_bytes();
   options.arguments = {in.arguments().begin(), in.arguments().end()};
   return given;
 }

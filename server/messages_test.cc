@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -16,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
@@ -23,6 +25,7 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
 #include "ward/proto/frame.pb.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/modes_for_test.h"
@@ -342,6 +345,69 @@ TEST_F(ModesTest, TheFirstMessageHasLimitsOfItsOwn) {
     return channel.Read().status();
   }),
               IsOk());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, OverMaxBufferedBytesReadersWait) {
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options = {})
+        : Registered(std::move(options)) {
+      // Says how much it has read within `milliseconds`.
+      DefineMessageHandler(
+          "take",
+          [](MessageChannel& channel, int milliseconds) -> absl::Status {
+            WARD_RETURN_IF_ERROR(channel.Write("send it"));
+            channel.set_timeout(absl::Milliseconds(milliseconds));
+            WARD_ASSIGN_OR_RETURN(const Message message, channel.Read());
+            return channel.Write(message[0].size());
+          });
+    }
+  };
+  ServerOptions options = Shared();
+  options.max_buffered_bytes = 0;  // One at a time.
+  Server server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  const auto take = [&server](int milliseconds, size_t size) {
+    absl::StatusOr<Message> reply;
+    (void)server.Connect([&](MessageChannel& channel) -> absl::Status {
+      WARD_RETURN_IF_ERROR(channel.Write("take", milliseconds));
+      WARD_RETURN_IF_ERROR(channel.Read().status());
+      // It may be refused half way.
+      const absl::Status written = channel.Write(std::string(size, 'x'));
+      reply = written.ok() ? channel.Read() : written;
+      return absl::OkStatus();
+    });
+    return reply;
+  };
+  constexpr size_t kLarge = 1'000'000;
+  constexpr int kMinute = 60'000;
+  {
+    // A client that stops in the middle of a message. Most of what it has sent
+    // is not in the socket any more.
+    proto::Frame frame;
+    frame.set_password(std::string(server.password().Expose()));
+    for (const char* part : {"take", "60000"}) {
+      frame.mutable_array()->add_part(part);
+    }
+    const std::string request = frame.SerializeAsString();
+    const std::string bytes =
+        absl::StrCat(Varint(request.size()), request, Varint(kLarge),
+                     std::string(600'000, 'x'));
+    const auto stalled = environment().Connect(
+        server.socket_filename(), environment().TimeNow() + absl::Minutes(1));
+    ASSERT_THAT(stalled, IsOk());
+    for (std::string_view rest = bytes; !rest.empty();) {
+      const absl::StatusOr<size_t> sent =
+          (*stalled)->Send(rest, {}, absl::InfiniteFuture());
+      ASSERT_THAT(sent, IsOk());
+      rest.remove_prefix(*sent);
+    }
+    EXPECT_THAT(take(100, kLarge), FailsWith(reason::kTimedOut));
+    EXPECT_THAT(take(kMinute, 100'000), IsOk());
+  }
+  const absl::StatusOr<Message> reply = take(kMinute, kLarge);
+  ASSERT_THAT(reply, IsOk());
+  EXPECT_THAT(reply->parts(), ElementsAre(absl::StrCat(kLarge)));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

@@ -106,6 +106,13 @@ struct ServerOptions {
   // What all other messages may have.
   ChannelLimits limits;
 
+  // What clients' messages may take while they are received, all together: over
+  // it, handlers that read wait, and so do their clients. One message at a time
+  // goes on all the same, so that none is too large to come through; the time
+  // limit of the one that waits goes on, too. Messages of up to 256 KiB, first
+  // messages, and what handlers have read already are not counted.
+  size_t max_buffered_bytes = size_t{256} << 20;
+
   // How long Connect waits for a place in the server's listen queue.
   absl::Duration connect_timeout = absl::Seconds(10);
 

@@ -28,6 +28,7 @@
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
+#include "ward/server/posix/allocator.h"
 
 namespace ward {
 namespace {
@@ -156,6 +157,8 @@ absl::StatusOr<Secret> SystemdCredential(std::string_view name) {
 absl::Status ServeForSystemd(AbstractServer& server, Environment& environment) {
   WARD_ASSIGN_OR_RETURN(std::unique_ptr<Listener> listener,
                         SystemdListener(environment));
+  // A service's process is its server's. No thread of ward's runs yet.
+  ReturnFreeMemory();
   // The owner is systemd, which ends the server by SIGTERM: this end of the
   // pair stays open, and only hears that the server is ready.
   WARD_ASSIGN_OR_RETURN(auto ends, environment.CreateTransportPair());

@@ -47,6 +47,7 @@
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/server/posix/allocator.h"
 #include "ward/server/posix/signal_mask.h"
 #include "ward/server/posix/tie.h"
 #include "ward/server/process.h"
@@ -445,6 +446,7 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
     if (options.process_group == ProcessGroup::kOwn) setpgid(0, 0);
     descriptors->SortOutInChild();
     ReseedRandom();
+    ReturnFreeMemory();
     // An exception must not unwind into the copy of the parent's stack.
     const auto run = [&child]() noexcept { return child(); };
     const int code = run();
