@@ -73,11 +73,11 @@ struct Cut {
 };
 
 std::vector<FileDescriptor> Descriptors(size_t count) {
-  static const FileDescriptor* const file =
+  static const FileDescriptor* const kFile =
       new FileDescriptor(open("/dev/null", O_RDONLY | O_CLOEXEC));
   std::vector<FileDescriptor> descriptors;
   while (descriptors.size() < count) {
-    descriptors.emplace_back(fcntl(file->get(), F_DUPFD_CLOEXEC, 0));
+    descriptors.emplace_back(fcntl(kFile->get(), F_DUPFD_CLOEXEC, 0));
   }
   return descriptors;
 }

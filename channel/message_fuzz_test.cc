@@ -42,12 +42,12 @@ void CheckWrittenAgain(const Value& value) {
 
 template <bool kArguments, typename... Values>
 void Unpack(const std::vector<std::string>& parts, size_t descriptors) {
-  static const FileDescriptor* const file =
+  static const FileDescriptor* const kFile =
       new FileDescriptor(open("/dev/null", O_RDONLY | O_CLOEXEC));
   std::vector<FileDescriptor> attached;
   const testing::FuzzDescriptorCheck no_descriptor_left;
   while (attached.size() < descriptors) {
-    attached.emplace_back(fcntl(file->get(), F_DUPFD_CLOEXEC, 0));
+    attached.emplace_back(fcntl(kFile->get(), F_DUPFD_CLOEXEC, 0));
   }
   Message message(parts, std::move(attached));
   auto values = [&] {

@@ -31,9 +31,9 @@ namespace {
 constexpr size_t kOthers = 2;
 
 FileDescriptor OpenNull() {
-  static const FileDescriptor* const null =
+  static const FileDescriptor* const kNull =
       new FileDescriptor(open("/dev/null", O_RDWR | O_CLOEXEC));
-  return FileDescriptor(fcntl(null->get(), F_DUPFD_CLOEXEC, 0));
+  return FileDescriptor(fcntl(kNull->get(), F_DUPFD_CLOEXEC, 0));
 }
 
 // What may be in a password's place.

@@ -25,8 +25,9 @@ class SessionServer : public AbstractServer {
  public:
   SessionServer() : AbstractServer(FewPlaces()) {
     DefineMessageHandler(
-        "texts", [](MessageChannel& channel, std::string_view one,
-                    std::string two) { return channel.Write(one, two); });
+        "texts",
+        [](MessageChannel& channel, std::string_view one,
+           const std::string& two) { return channel.Write(one, two); });
     DefineMessageHandler("numbers", [](int8_t a, uint64_t b, double c) {
       return absl::StatusOr<double>(a + static_cast<double>(b) + c);
     });
@@ -39,13 +40,11 @@ class SessionServer : public AbstractServer {
                             std::string_view text, FileDescriptor returned) {
                            return channel.Write(text, returned);
                          });
-    DefineMessageHandler("anything",
-                         // NOLINTNEXTLINE(performance-unnecessary-value-param):
-                         // that is its shape.
-                         [](MessageChannel& channel, Message message) {
-                           return channel.Write(message);
-                         });
-    DefineMessageHandler("throws", [](std::string text) -> absl::Status {
+    DefineMessageHandler(
+        "anything", [](MessageChannel& channel,
+                       // NOLINTNEXTLINE(performance-unnecessary-value-param)
+                       Message message) { return channel.Write(message); });
+    DefineMessageHandler("throws", [](const std::string& text) -> absl::Status {
       throw std::runtime_error(text);
     });
     DefineMessageHandler("silent", [] { return absl::OkStatus(); });

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -34,7 +35,7 @@ std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) {
     std::cerr << "cannot read " << path << "\n";
-    std::exit(1);
+    std::abort();
   }
   return {std::istreambuf_iterator<char>(file), {}};
 }

@@ -61,10 +61,14 @@ std::string Framed(std::string_view body) {
   return absl::StrCat(frame, body);
 }
 
+void Flip(char& byte, int bit) {
+  byte = static_cast<char>(static_cast<uint8_t>(byte) ^ (1U << bit));
+}
+
 int ToAttach() {
-  static const FileDescriptor* const attached =
+  static const FileDescriptor* const kAttached =
       new FileDescriptor(open("/dev/null", O_RDWR | O_CLOEXEC));
-  return attached->get();
+  return kAttached->get();
 }
 
 bool IsError(const Frame& frame) {
@@ -180,7 +184,10 @@ class Client {
       const uint8_t with = in.Byte() % 8;
       std::string password(server_.password().Expose());
       // In two places, or Send() could make it right.
-      if (with == 6) password.front() ^= 1, password.back() ^= 1;
+      if (with == 6) {
+        Flip(password.front(), 0);
+        Flip(password.back(), 0);
+      }
       if (with != 7) frame.set_password(password);
       knows_password_ = with < 6;
     }
@@ -192,7 +199,7 @@ class Client {
     if (transport_ == nullptr || bytes.empty()) return;
     const uint8_t how = in.Byte();
     if ((how & 1) != 0) descriptors = in.Byte() % 4;
-    if ((how & 2) != 0) bytes[in.Number() % bytes.size()] ^= 1 << in.Byte() % 8;
+    if ((how & 2) != 0) Flip(bytes[in.Number() % bytes.size()], in.Byte() % 8);
     if ((how & 4) != 0) bytes.resize(1 + in.Number() % bytes.size());
     // In as many pieces of this size as there are.
     const size_t piece = (how & 8) != 0 ? size_t{1} + in.Byte() : bytes.size();
