@@ -221,7 +221,8 @@ void ClientPool::Accept() {
 
   mutex_.Lock();
   --receiving_;
-  client = Settle(std::move(client), std::move(status));
+  // However late it is by now: what came in time is looked for once more.
+  client = Settle(std::move(client), std::move(status), /*is_late=*/false);
   if (client != nullptr) Serve(std::move(client));
 }
 
@@ -276,11 +277,11 @@ std::unique_ptr<ClientPool::Client> ClientPool::TakeFromGreediest() {
 }
 
 std::unique_ptr<ClientPool::Client> ClientPool::Settle(
-    std::unique_ptr<Client> client, absl::Status received) {
+    std::unique_ptr<Client> client, absl::Status received, bool is_late) {
   const bool unfinished = HasReason(received, reason::kTimedOut);
   if (stopping_ && (received.ok() || unfinished)) {
     received = StoppingError();
-  } else if (unfinished && environment_.TimeNow() < client->deadline) {
+  } else if (unfinished && !is_late) {
     Wait(silent_, std::move(client), PollSet::Event::kReadable);
     return nullptr;
   }
@@ -429,11 +430,13 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
     std::unique_ptr<Client> client = Take(silent_, silent);
     ++receiving_;
     mutex_.Unlock();
-    // At its deadline, too: what came in time is read.
+    // Asked before: what has come by its deadline is read, however late this
+    // thread is.
+    const bool is_late = environment_.TimeNow() >= client->deadline;
     absl::Status status = service_.receive(*client, absl::ZeroDuration());
     mutex_.Lock();
     --receiving_;
-    return Settle(std::move(client), std::move(status));
+    return Settle(std::move(client), std::move(status), is_late);
   }
   const auto queued = queued_.find(id);
   if (queued == queued_.end()) return nullptr;

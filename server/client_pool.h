@@ -126,10 +126,11 @@ class ClientPool {
   // This thread will be busy: another one accepts.
   void LeaveAccepting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // Says what becomes of a client whose request was received, or was not.
-  // Returns one that this thread is to serve.
+  // Says what becomes of a client whose request was received, or was not, if
+  // only because its time was up already before (`is_late`). Returns one that
+  // this thread is to serve.
   std::unique_ptr<Client> Settle(std::unique_ptr<Client> client,
-                                 absl::Status received)
+                                 absl::Status received, bool is_late)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether it may have a place, now or later.
   absl::Status CheckShare(const Client& client) const
