@@ -4,14 +4,18 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <fstream>
 #include <iostream>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -23,7 +27,9 @@
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/server/server_for_test.h"
+#include "ward/testing/environment_variable.h"
 #include "ward/testing/matchers.h"
+#include "ward/testing/run_at_once.h"
 
 namespace ward {
 namespace {
@@ -130,6 +136,49 @@ TEST_F(ClientPoolTest, MemoryComesBackAfterABurst) {
   EXPECT_LE(after, 2 * before);
   EXPECT_THAT(server.Stop(), IsOk());
 }
+
+// As many threads of one honest process, on a machine that has better to do:
+// they are late between connecting and sending, as is the server's. Not with a
+// fixture that records what is said, which they would wait for there.
+class CrowdOfThreadsTest : public NothingLeftTest,
+                           public ::testing::WithParamInterface<int> {};
+
+TEST_P(CrowdOfThreadsTest, NoCallFails) {
+  TestServer server;
+  ASSERT_THAT(server.Start(), IsOk());
+  constexpr int kBusy = 30;
+  std::vector<std::unique_ptr<Child>> load;
+  for (int i = 0; i < kBusy; ++i) {
+    load.push_back(std::make_unique<Child>([]() -> int {
+      for (volatile unsigned turns = 0;; turns = turns + 1) continue;
+    }));
+  }
+  const auto threads = static_cast<uint64_t>(GetParam());
+  const uint64_t calls = testing::EnvironmentNumber("WARD_RUNS", 20 * threads);
+  std::atomic<uint64_t> begun{0};
+  std::atomic<uint64_t> failed{0};
+  const Stopwatch watch;
+  std::vector<absl::AnyInvocable<void()>> bodies;
+  for (uint64_t i = 0; i < threads; ++i) {
+    bodies.emplace_back([&] {
+      while (++begun <= calls) {
+        const auto reply = Call(server, "echo", "x");
+        if (reply.ok()) continue;
+        if (++failed == 1) std::cout << reply.status() << "\n";
+      }
+    });
+  }
+  testing::RunAtOnce(std::move(bodies));
+  std::cout << failed << " of " << calls << " calls of " << threads
+            << " threads failed beside " << kBusy << " busy processes, in "
+            << watch.Elapsed() << "\n";
+  EXPECT_EQ(failed, 0u);
+  load.clear();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+INSTANTIATE_TEST_SUITE_P(Crowds, CrowdOfThreadsTest, ::testing::Values(64, 256),
+                         ::testing::PrintToStringParamName());
 
 }  // namespace
 }  // namespace ward

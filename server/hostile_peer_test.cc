@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <iostream>
@@ -18,7 +17,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -35,7 +33,6 @@
 #include "ward/server/server_for_test.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/matchers.h"
-#include "ward/testing/run_at_once.h"
 #include "ward/testing/server_test.h"
 
 namespace ward {
@@ -358,56 +355,6 @@ TEST_P(SilentCrowdTest, NoHonestCallFails) {
 
 INSTANTIATE_TEST_SUITE_P(Crowds, SilentCrowdTest,
                          ::testing::Values(2, 17, 32, 64, 500),
-                         ::testing::PrintToStringParamName());
-
-// --- no hostile peer at all ---
-
-// As many threads of one honest process, on a machine that has better to do:
-// they are late between connecting and sending, as is the server's.
-class CrowdOfThreadsTest : public ModesTest,
-                           public ::testing::WithParamInterface<int> {};
-
-TEST_P(CrowdOfThreadsTest, NoCallFails) {
-  TestServer server(Shared());
-  ASSERT_THAT(server.Start(), IsOk());
-  std::vector<std::unique_ptr<Process>> load;
-  const int busy = MovesClock() ? 0 : 30;
-  for (int i = 0; i < busy; ++i) {
-    auto process = environment().Fork(ForkOptions(), []() -> int {
-      for (volatile unsigned turns = 0;; turns = turns + 1) continue;
-    });
-    ASSERT_THAT(process, IsOk());
-    load.push_back(*std::move(process));
-  }
-  const auto threads = static_cast<uint64_t>(GetParam());
-  const uint64_t calls = testing::EnvironmentNumber(
-      "WARD_RUNS", threads * (MovesClock() ? 2 : 20));
-  std::atomic<uint64_t> begun{0};
-  std::atomic<uint64_t> failed{0};
-  const Stopwatch watch;
-  std::vector<absl::AnyInvocable<void()>> bodies;
-  for (uint64_t i = 0; i < threads; ++i) {
-    bodies.emplace_back([&] {
-      while (++begun <= calls) {
-        const auto reply = Call(server, "echo", "x");
-        if (reply.ok()) continue;
-        if (++failed == 1) std::cout << reply.status() << "\n";
-      }
-    });
-  }
-  testing::RunAtOnce(std::move(bodies));
-  std::cout << failed << " of " << calls << " calls of " << threads
-            << " threads failed beside " << busy << " busy processes, in "
-            << watch.Elapsed() << "\n";
-  EXPECT_EQ(failed, 0u);
-  for (const auto& process : load) {
-    ASSERT_THAT(process->Kill(SIGKILL), IsOk());
-    ASSERT_THAT(process->Wait(absl::InfiniteFuture()), IsOk());
-  }
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-INSTANTIATE_TEST_SUITE_P(Crowds, CrowdOfThreadsTest, ::testing::Values(64, 256),
                          ::testing::PrintToStringParamName());
 
 // --- its deadline ---
