@@ -368,6 +368,15 @@ TEST(Fixture, ShowsHowASimulationGotStuck) {
             ContainsRegex("thread [0-9]+:")));
 }
 
+TEST(Fixture, ShowsWhereAThreadOfTheServerHangs) {
+  if (TestMode() != Mode::kThreaded) GTEST_SKIP();
+  setenv("TEST_TIMEOUT", "3", 1);  // NOLINT(concurrency-mt-unsafe)
+  ExpectFails("Misbehaving.DISABLED_ByADeadlock",
+              AllOf(HasSubstr("about to run out of its time"),
+                    HasSubstr("WaitForNotification"),
+                    HasSubstr("AbstractServer::Dispatch")));
+}
+
 TEST(Fixture, RefusesToExplore) {
   if (TestMode() != Mode::kSimulated) GTEST_SKIP();
   const Outcome outcome = OutcomeOf("Misbehaving.DISABLED_ByExploring");

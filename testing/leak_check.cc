@@ -87,8 +87,8 @@ std::map<int, std::string> SignalSettings() {
   sigset_t mask;
   sigemptyset(&mask);
   pthread_sigmask(SIG_SETMASK, nullptr, &mask);
-  // The last two are the watchdog's.
-  for (int signal = 1; signal < SIGRTMAX - 1; ++signal) {
+  // The last one is the watchdog's.
+  for (int signal = 1; signal < SIGRTMAX; ++signal) {
     struct sigaction action {};
     if (sigaction(signal, nullptr, &action) != 0) continue;
     // SA_RESTORER: the C library adds it to whatever it sets.

@@ -58,6 +58,17 @@ void WriteOutputs(const Transcript& transcript) {
       << transcript.ToMermaid();
 }
 
+// Bazel ends a test that is out of time without a word, so it is told shortly
+// before, of how it hangs. Once: the time is that of all tests of the program.
+void SetTimeLimit() {
+  static const bool is_set = [] {
+    const auto limit = static_cast<int>(EnvironmentNumber("TEST_TIMEOUT", 0));
+    if (limit > 0) Watchdog::LimitRealTest(limit - limit / 10);
+    return limit > 0;
+  }();
+  (void)is_set;
+}
+
 // As a shell has it.
 constexpr int kSignalBase = 128;
 
@@ -97,6 +108,7 @@ Mode TestMode() {
 }
 
 ServerTestBase::ServerTestBase() {
+  if (TestMode() == Mode::kThreaded) SetTimeLimit();
   if (TestMode() != Mode::kSimulated) relay_.emplace();
   leaks_.emplace();
   switch (TestMode()) {

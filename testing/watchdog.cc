@@ -26,6 +26,9 @@ namespace {
 
 constexpr int kPatience = 5;  // Seconds.
 
+// Not blocked by the threads of servers (Environment::StartThread).
+constexpr int kStackSignal = SIGURG;
+
 std::atomic<uint64_t> steps{0};
 // As of the last tick, and for how many ticks since.
 std::atomic<uint64_t> seen{0};
@@ -63,7 +66,7 @@ void PrintOwnStack(int) {
 
 void PrintStackOf(pid_t thread) {
   sem_init(&printed, 0, 0);
-  if (syscall(SYS_tgkill, getpid(), thread, SIGRTMAX - 1) != 0) return;
+  if (syscall(SYS_tgkill, getpid(), thread, kStackSignal) != 0) return;
   // The function of this name would give the simulation's time, if the calling
   // thread is in one.
   timespec patience;
@@ -109,6 +112,31 @@ void Handle(int signal, void (*handler)(int)) {
   sigaction(signal, &action, nullptr);
 }
 
+// In a test of real threads: in the last of its time.
+void Expire(int) {
+  if (IsTraced()) return;
+  Print(
+      "This test is about to run out of its time (TEST_TIMEOUT): something in "
+      "it "
+      "hangs. The stacks of all threads:\n");
+  Watchdog::PrintStacks();
+  abort();
+}
+
+void MakeTimer() {
+  if (timer_process == getpid()) return;
+  absl::InitializeSymbolizer("/proc/self/exe");
+  // The first call loads a library, which no signal handler may.
+  std::array<void*, 1> frame;
+  backtrace(frame.data(), frame.size());
+  sigevent event{};
+  event.sigev_notify = SIGEV_SIGNAL;
+  event.sigev_signo = SIGRTMAX;
+  if (timer_create(CLOCK_MONOTONIC, &event, &timer) != 0) abort();
+  timer_process = getpid();
+  traced = IsTraced();
+}
+
 void SetTimer(int seconds) {
   itimerspec setting{};
   setting.it_value.tv_sec = seconds;
@@ -119,18 +147,7 @@ void SetTimer(int seconds) {
 }  // namespace
 
 void Watchdog::Start() {
-  if (timer_process != getpid()) {
-    absl::InitializeSymbolizer("/proc/self/exe");
-    // The first call loads a library, which no signal handler may.
-    std::array<void*, 1> frame;
-    backtrace(frame.data(), frame.size());
-    sigevent event{};
-    event.sigev_notify = SIGEV_SIGNAL;
-    event.sigev_signo = SIGRTMAX;
-    if (timer_create(CLOCK_MONOTONIC, &event, &timer) != 0) abort();
-    timer_process = getpid();
-    traced = IsTraced();
-  }
+  MakeTimer();
   idle_ticks = 0;
   Handle(SIGRTMAX, Tick);
   // A debugger would stop at each tick.
@@ -140,6 +157,12 @@ void Watchdog::Start() {
 void Watchdog::Stop() {
   SetTimer(0);
   Handle(SIGRTMAX, SIG_IGN);  // One that is under way must not end us.
+}
+
+void Watchdog::LimitRealTest(int seconds) {
+  MakeTimer();
+  Handle(SIGRTMAX, Expire);
+  SetTimer(traced ? 0 : seconds);
 }
 
 void Watchdog::Feed() { steps.fetch_add(1, std::memory_order_relaxed); }
@@ -153,7 +176,7 @@ void Watchdog::ShowStackOfCrash() {
 }
 
 void Watchdog::PrintStacks() {
-  Handle(SIGRTMAX - 1, PrintOwnStack);
+  Handle(kStackSignal, PrintOwnStack);
   // Not opendir(3), which allocates: this may be in a signal handler.
   const int threads = open("/proc/self/task", O_RDONLY | O_CLOEXEC);
   if (threads < 0) return;
