@@ -287,6 +287,8 @@ class NeverWaiting final : public Transport {
     return received;
   }
   void ShutDown() override {}
+  void ShutDownReceiving() override {}
+  bool HungUp() const override { return false; }
   absl::StatusOr<PeerCredentials> Peer() const override {
     return PeerCredentials();
   }

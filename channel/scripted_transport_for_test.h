@@ -133,6 +133,8 @@ class ScriptedTransport final : public Transport {
     return received;
   }
 
+  void ShutDownReceiving() override { script_->incoming.clear(); }
+  bool HungUp() const override { return script_->shut_down; }
   void ShutDown() override { script_->shut_down = true; }
 
   absl::StatusOr<PeerCredentials> Peer() const override {

@@ -158,6 +158,14 @@ absl::StatusOr<Transport::Received> SocketTransport::Receive(
 
 void SocketTransport::ShutDown() { shutdown(socket_.get(), SHUT_RDWR); }
 
+void SocketTransport::ShutDownReceiving() { shutdown(socket_.get(), SHUT_RD); }
+
+bool SocketTransport::HungUp() const {
+  // It is told of without being asked for.
+  pollfd polled{socket_.get(), 0, 0};
+  return poll(&polled, 1, 0) > 0;
+}
+
 absl::StatusOr<PeerCredentials> SocketTransport::Peer() const {
   ucred credentials;
   socklen_t size = sizeof(credentials);

@@ -40,6 +40,8 @@ class SocketTransport final : public Transport {
                                    std::vector<FileDescriptor>& descriptors,
                                    absl::Time deadline) override;
   void ShutDown() override;
+  void ShutDownReceiving() override;
+  bool HungUp() const override;
   absl::StatusOr<PeerCredentials> Peer() const override;
   absl::Time TimeNow() const override;
 

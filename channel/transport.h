@@ -84,6 +84,16 @@ class Transport : public Pollable {
   // returns, the peer sees the end of the stream (shutdown(2)).
   virtual void ShutDown() = 0;
 
+  // Ends this direction alone, from any thread at any time: what has come can
+  // be received, and then the end of the stream; the peer can send no more, but
+  // receive (shutdown(2), SHUT_RD).
+  virtual void ShutDownReceiving() = 0;
+
+  // Whether nothing can go in either direction any more: the peer has closed
+  // its end, or one of the two was shut down (poll(2), POLLHUP). Something may
+  // still be there to receive. Never waits; from any thread.
+  virtual bool HungUp() const = 0;
+
   virtual absl::StatusOr<PeerCredentials> Peer() const = 0;
 
   // The clock of the deadlines above: monotonic, not the time of day.

@@ -23,6 +23,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "ward/channel/buffer_budget.h"
 #include "ward/channel/error.h"
@@ -31,6 +32,7 @@
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/server/call_context.h"
 #include "ward/server/client_pool.h"
 #include "ward/server/environment.h"
 #include "ward/server/exec_entry.h"
@@ -81,14 +83,15 @@ std::string Quoted(std::string_view name) {
 }  // namespace
 
 AbstractServer::AbstractServer(ServerOptions options)
-    : options_(std::move(options)) {
+    : shared_options_(std::make_shared<ServerOptions>(std::move(options))) {
   // Without one nobody would be let in: a start says why there is none.
   (void)EnsurePassword();
   DefineMessageHandler(kOwnersMessage, &AbstractServer::TellOwners);
 }
 
 AbstractServer::~AbstractServer() {
-  if (process_ == nullptr || !process_->launched_here()) return;
+  const std::shared_ptr<Started> started = Current();
+  if (started == nullptr || !started->process->launched_here()) return;
   const absl::Status status = Stop();
   if (!status.ok()) environment().Log(status.message());
 }
@@ -120,6 +123,29 @@ void AbstractServer::DefineSignalHandler(int signal,
 
 // --- the owner's side ---
 
+std::shared_ptr<AbstractServer::Started> AbstractServer::Current() const {
+  absl::MutexLock lock(&mutex_);
+  return started_;
+}
+
+void AbstractServer::SetCurrent(std::shared_ptr<Started> started) {
+  absl::MutexLock lock(&mutex_);
+  started_.swap(started);
+}
+
+absl::Status AbstractServer::Started::CheckAlive() {
+  absl::Status status = process->CheckAlive();
+  if (status.ok() || !stopping) return status;
+  return MakeError(reason::kServerStopping, "the server was stopped");
+}
+
+std::shared_ptr<const Pollable> AbstractServer::pollable() const {
+  std::shared_ptr<Started> started = Current();
+  if (started == nullptr) return nullptr;
+  const Pollable* const pollable = &started->process->pollable();
+  return {std::move(started), pollable};
+}
+
 absl::Status AbstractServer::CheckNotStarted() const {
   if (!started()) return absl::OkStatus();
   return MakeError(reason::kServerAlreadyStarted,
@@ -127,8 +153,10 @@ absl::Status AbstractServer::CheckNotStarted() const {
                                 server_pid(), "; stop it first"));
 }
 
-absl::Status AbstractServer::CheckStarted(std::string_view attempt) const {
-  if (process_ != nullptr) return absl::OkStatus();
+absl::StatusOr<std::shared_ptr<AbstractServer::Started>>
+AbstractServer::CheckStarted(std::string_view attempt) const {
+  std::shared_ptr<Started> started = Current();
+  if (started != nullptr) return started;
   return MakeError(reason::kServerNotStarted,
                    absl::StrCat(attempt, ": the server is not started"));
 }
@@ -153,12 +181,15 @@ absl::Status AbstractServer::BeginStart() {
   };
   WARD_RETURN_IF_ERROR(
       CallUserCode("BeforeFork", [this] { return BeforeFork(); }));
-  WARD_ASSIGN_OR_RETURN(process_, options_.start_mode == StartMode::kExec
-                                      ? Exec(*listener)
-                                      : Fork(listener));
+  auto started = std::make_shared<Started>();
+  WARD_ASSIGN_OR_RETURN(started->process,
+                        options_.start_mode == StartMode::kExec
+                            ? Exec(*listener)
+                            : Fork(listener));
   std::move(give_up).Cancel();
   listener->Close();
-  listener_ = std::move(listener);
+  started->listener = std::move(listener);
+  SetCurrent(std::move(started));
   return absl::OkStatus();
 }
 
@@ -192,47 +223,61 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> AbstractServer::Exec(
 }
 
 absl::Status AbstractServer::WaitUntilReady() {
-  WARD_RETURN_IF_ERROR(CheckStarted("wait until the server is ready"));
-  absl::Status status = process_->WaitUntilReady();
-  if (!status.ok()) Forget();
+  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<Started> started,
+                        CheckStarted("wait until the server is ready"));
+  absl::Status status = started->process->WaitUntilReady();
+  if (!status.ok()) Forget(started);
   return status;
 }
 
 absl::Status AbstractServer::CheckAlive() {
-  WARD_RETURN_IF_ERROR(CheckStarted("look whether the server is alive"));
-  return process_->CheckAlive();
+  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<Started> started,
+                        CheckStarted("look whether the server is alive"));
+  return started->CheckAlive();
 }
 
 absl::Status AbstractServer::CheckReachable() {
+  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<Started> started,
+                        CheckStarted("look whether the server is reachable"));
+  return started->CheckReachable();
+}
+
+absl::Status AbstractServer::Started::CheckReachable() {
   WARD_RETURN_IF_ERROR(CheckAlive());
-  return Annotate(listener_->CheckPath(),
-                  absl::StrCat("the server, process ", server_pid(),
+  return Annotate(listener->CheckPath(),
+                  absl::StrCat("the server, process ", process->pid(),
                                ", lives, but is not reached"));
 }
 
 // The server is gone. One that was killed could not remove its name.
-void AbstractServer::Forget() {
-  listener_->RemovePath();
-  process_.reset();
-  listener_.reset();
+void AbstractServer::Forget(const std::shared_ptr<Started>& started) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (started_ != started) return;  // Another thread has stopped it, too.
+    started_.reset();
+  }
+  started->listener->RemovePath();
 }
 
 absl::Status AbstractServer::Stop() {
-  if (process_ == nullptr) {
+  const std::shared_ptr<Started> started = Current();
+  if (started == nullptr) {
     return MakeError(reason::kServerNotStarted,
                      "the server is not started; there is nothing to stop");
   }
-  absl::Status status = process_->Stop(options_.stop);
-  Forget();
+  started->stopping = true;
+  absl::Status status = started->process->Stop(options_.stop);
+  Forget(started);
   return status;
 }
 
 absl::StatusOr<OwnerHandle> AbstractServer::ShareOwnership() const {
-  WARD_RETURN_IF_ERROR(CheckStarted("share the server's ownership"));
+  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<Started> started,
+                        CheckStarted("share the server's ownership"));
   OwnerHandle handle;
-  WARD_ASSIGN_OR_RETURN(handle.owners_end_, process_->ShareOwnersEnd());
-  WARD_ASSIGN_OR_RETURN(handle.process_, process_->ShareProcess());
-  WARD_ASSIGN_OR_RETURN(handle.listener_, listener_->Share());
+  WARD_ASSIGN_OR_RETURN(handle.owners_end_, started->process->ShareOwnersEnd());
+  WARD_ASSIGN_OR_RETURN(handle.process_, started->process->ShareProcess());
+  WARD_ASSIGN_OR_RETURN(handle.listener_, started->listener->Share());
   handle.password_ = options_.password.Copy();
   return handle;
 }
@@ -247,19 +292,23 @@ absl::Status AbstractServer::Adopt(OwnerHandle handle) {
   WARD_ASSIGN_OR_RETURN(
       std::unique_ptr<Process> process,
       environment().AdoptProcess(std::move(handle.process_), maker.uid));
-  WARD_ASSIGN_OR_RETURN(listener_, environment().AdoptListener(
-                                       std::move(handle.listener_), maker.uid));
-  process_ = std::make_unique<ServerProcess>(environment(), std::move(process),
-                                             std::move(owners_end));
+  auto started = std::make_shared<Started>();
+  WARD_ASSIGN_OR_RETURN(
+      started->listener,
+      environment().AdoptListener(std::move(handle.listener_), maker.uid));
+  started->process = std::make_unique<ServerProcess>(
+      environment(), std::move(process), std::move(owners_end));
   server_user_ = maker.uid;
+  SetCurrent(std::move(started));
   options_.password = std::move(handle.password_);
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Process>> AbstractServer::Disown() {
-  WARD_RETURN_IF_ERROR(CheckStarted("give up the server's ownership"));
-  listener_.reset();
-  return ServerProcess::Disown(std::move(process_));
+  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<Started> started,
+                        CheckStarted("give up the server's ownership"));
+  SetCurrent(nullptr);
+  return ServerProcess::Disown(std::move(started->process));
 }
 
 absl::StatusOr<std::vector<ProcessInfo>> AbstractServer::Owners() {
@@ -297,55 +346,76 @@ absl::Status AbstractServer::TellOwners(MessageChannel& channel) {
 pid_t AbstractServer::server_pid() const {
   const pid_t self = environment().ProcessId();
   if (running_in_ == self) return self;
-  return process_ != nullptr ? process_->pid() : 0;
+  const std::shared_ptr<Started> started = Current();
+  return started != nullptr ? started->process->pid() : 0;
 }
 
 std::string AbstractServer::socket_filename() const {
-  return listener_ != nullptr ? listener_->path() : options_.socket_filename;
+  const std::shared_ptr<Started> started = Current();
+  return started != nullptr ? started->listener->path()
+                            : options_.socket_filename;
 }
 
 absl::Status AbstractServer::Connect(
     absl::FunctionRef<absl::Status(MessageChannel&)> use) {
-  const std::string path = socket_filename();
+  // From here on without this object: it may go, as the server may, while `use`
+  // is called.
+  const std::shared_ptr<const ServerOptions> options = shared_options_;
+  const std::shared_ptr<Started> started = Current();
+  const uid_t server_user = server_user_;
+  Environment& environment = *options->environment;
+  const std::string& path =
+      started != nullptr ? started->listener->path() : options->socket_filename;
   if (path.empty()) {
     return MakeError(reason::kServerNotStarted,
                      "connect to the server: it is not started; call Start() "
                      "first");
   }
-  absl::StatusOr<std::unique_ptr<Transport>> transport = environment().Connect(
-      path, environment().TimeNow() + options_.connect_timeout);
-  if (!transport.ok()) return Explain(transport.status());
-  WARD_RETURN_IF_ERROR(Annotate(CheckServer(**transport),
+  absl::StatusOr<std::unique_ptr<Transport>> transport = environment.Connect(
+      path, environment.TimeNow() + options->connect_timeout);
+  if (!transport.ok()) return Explain(transport.status(), started.get());
+  WARD_RETURN_IF_ERROR(Annotate(CheckServer(**transport, *options, server_user),
                                 absl::StrCat("connect to \"", path, "\"")));
   MessageChannel channel(*std::move(transport));
-  channel.set_limits(options_.limits);
-  channel.PresentPassword(options_.password);
-  return Explain(use(channel));
+  channel.set_limits(options->limits);
+  channel.PresentPassword(options->password);
+  return Explain(use(channel), started.get());
 }
 
 // A connection that broke may mean that the server is dead, and one that came
-// about with nobody, or with somebody else, that its name is: that says more.
-absl::Status AbstractServer::Explain(const absl::Status& status) {
-  if (process_ == nullptr) return status;
+// about with nobody, or with somebody else, that its name is; or another thread
+// stops it: that says more.
+absl::Status AbstractServer::Explain(const absl::Status& status,
+                                     Started* started) {
+  if (started == nullptr) return status;
   const bool elsewhere = HasReason(status, reason::kServerUnreachable) ||
                          HasReason(status, reason::kInvalidPassword);
-  const bool broken = HasReason(status, reason::kConnectionLost) ||
+  const bool broken = HasReason(status, reason::kServerUnreachable) ||
+                      HasReason(status, reason::kConnectionLost) ||
                       HasReason(status, reason::kEndOfStream);
   if (!elsewhere && !broken) return status;
-  WARD_RETURN_IF_ERROR(elsewhere ? CheckReachable() : CheckAlive());
+  if (broken && started->stopping) {
+    return MakeError(reason::kServerStopping,
+                     absl::StrCat("the server was stopped during the call: ",
+                                  status.message()));
+  }
+  WARD_RETURN_IF_ERROR(elsewhere ? started->CheckReachable()
+                                 : started->CheckAlive());
   return status;
 }
 
 // Before a byte of the password is said. What is trusted by default is what
 // could read the password anyway, from this process's memory or the server's.
-absl::Status AbstractServer::CheckServer(const Transport& transport) const {
+absl::Status AbstractServer::CheckServer(const Transport& transport,
+                                         const ServerOptions& options,
+                                         uid_t server_user) {
   WARD_ASSIGN_OR_RETURN(const PeerCredentials server, transport.Peer());
   // The user is asked for last: it takes a system call.
-  bool trusted = server.uid == server_user_ || server.uid == 0 ||
-                 server.uid == environment().UserId();
-  if (options_.trust_server != nullptr) {
+  bool trusted = server.uid == server_user || server.uid == 0 ||
+                 server.uid == options.environment->UserId();
+  if (options.trust_server != nullptr) {
     WARD_RETURN_IF_ERROR(CallUserCode("trust_server", [&] {
-      trusted = options_.trust_server(server);
+      trusted = options.trust_server(server);
       return absl::OkStatus();
     }));
   }
@@ -354,7 +424,7 @@ absl::Status AbstractServer::CheckServer(const Transport& transport) const {
       reason::kServerNotTrusted,
       absl::StrCat("the server there is process ", server.pid, " of user ",
                    server.uid, ", which this client, of user ",
-                   environment().UserId(),
+                   options.environment->UserId(),
                    ", does not trust: it was not told the password; if it is "
                    "the right one, say so in ServerOptions::trust_server"));
 }
@@ -456,9 +526,9 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
        [this](Client& client, absl::Duration time) {
          return ReceiveRequest(client, time);
        },
-       [this, &buffers](Client& client) {
+       [this, &pool, &buffers](Client& client) {
          client.channel.set_buffer_budget(buffers);
-         return ServeRequest(client);
+         return ServeRequest(pool, client);
        }});
   absl::Status status = pool.Start();
   // An owner that is gone already is noticed below.
@@ -525,17 +595,21 @@ absl::Status AbstractServer::ReceiveRequest(ClientPool::Client& client,
   return absl::OkStatus();
 }
 
-absl::Status AbstractServer::ServeRequest(ClientPool::Client& client) const {
+absl::Status AbstractServer::ServeRequest(const ClientPool& pool,
+                                          ClientPool::Client& client) const {
   client.channel.set_limits(options_.limits);
   client.channel.set_timeout(options_.idle_timeout);
   if (options_.call_timeout != absl::InfiniteDuration()) {
     client.channel.set_deadline(environment().TimeNow() +
                                 options_.call_timeout);
   }
-  return Dispatch(client.channel, client.request);
+  const auto is_stopping = [&pool] { return pool.stopping(); };
+  return Dispatch(CallContext(client.channel, *client.peer, is_stopping),
+                  client.channel, client.request);
 }
 
-absl::Status AbstractServer::Dispatch(MessageChannel& channel,
+absl::Status AbstractServer::Dispatch(const CallContext& context,
+                                      MessageChannel& channel,
                                       Message& request) const {
   const auto handler = message_handlers_.find(request.name());
   if (handler == message_handlers_.end()) {
@@ -549,8 +623,9 @@ absl::Status AbstractServer::Dispatch(MessageChannel& channel,
                      known.empty() ? "none" : absl::StrJoin(known, ", ")));
   }
   const std::string& name = handler->first;
-  const absl::Status status = CallUserCode(
-      "the handler", [&] { return handler->second.call(channel, request); });
+  const absl::Status status = CallUserCode("the handler", [&] {
+    return handler->second.call(context, channel, request);
+  });
   return Annotate(status, absl::StrCat("message ", Quoted(name)));
 }
 

@@ -58,7 +58,6 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -66,12 +65,14 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/message.h"
@@ -79,6 +80,7 @@
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/server/call_context.h"
 #include "ward/server/client_pool.h"
 #include "ward/server/environment.h"
 #include "ward/server/exec_entry.h"
@@ -90,8 +92,19 @@
 
 namespace ward {
 
-// Thread-safety: Connect may be called from several threads at once; all else
-// from one at a time, and not while a Connect is under way.
+// Thread-safety: Connect, CheckAlive, Stop, Owners, ShareOwnership, pollable,
+// started, server_pid and socket_filename may be called from any thread at any
+// time. So a thread that watches a server may stop it while others call it:
+// each call ends with what its server answered, with kServerStopping, or with
+// kServerNotStarted (kServerUnreachable, where ServerOptions::socket_filename
+// says where it was). Start (and its halves) is for one thread at a time,
+// beside Connects and CheckAlives of others. All else is for one thread, while
+// no other uses the object.
+//
+// The destructor may begin while other threads are in Connect, once their
+// functions have been called: it stops the server, which ends what they wait
+// for, and they return without the object. What their functions use is theirs
+// to keep: a derived class's own members are destroyed first.
 class AbstractServer {
  public:
   explicit AbstractServer(ServerOptions options = {});
@@ -124,11 +137,13 @@ class AbstractServer {
   // otherwise. Its descriptor becomes readable when WaitUntilReady has
   // something to tell; after that, when the server has ended or is about to,
   // and CheckAlive tells how.
-  const Pollable* pollable() const {
-    return process_ != nullptr ? &process_->pollable() : nullptr;
-  }
+  //
+  // Shared, so that what one thread waits for stays open when another stops the
+  // server. It keeps this owner's end open: let go of it then.
+  std::shared_ptr<const Pollable> pollable() const;
 
   // OK while the server runs; kServerDied, which says how it ended;
+  // kServerStopping when it has ended because Stop was called meanwhile;
   // kServerNotStarted.
   absl::Status CheckAlive();
 
@@ -173,7 +188,8 @@ class AbstractServer {
   // process that started it, too.
   //
   // kServerNotStarted. Otherwise the server is stopped when this returns, and
-  // the status says how it had ended: see ServerProcess::Stop.
+  // the status says how it had ended: see ServerProcess::Stop. On several
+  // threads at once, each waits for that.
   absl::Status Stop();
 
   // One more share in the ownership of this server, to give away: see
@@ -203,7 +219,7 @@ class AbstractServer {
   // Whether this object is the owner of a server that was started and not
   // stopped (it may have died meanwhile: Connect tells), or is that server.
   bool started() const {
-    return running_in_ == environment().ProcessId() || process_ != nullptr;
+    return running_in_ == environment().ProcessId() || Current() != nullptr;
   }
 
   // The server's process; 0 when it is not started.
@@ -219,7 +235,8 @@ class AbstractServer {
   // like. The password travels with the first message.
   //
   // Returns what `use` returns; kServerNotStarted; kServerDied, saying how,
-  // when the server turns out to be dead; kServerUnreachable, and in an owner
+  // when the server turns out to be dead; kServerStopping when Stop was called
+  // meanwhile and the connection broke; kServerUnreachable, and in an owner
   // why, as of CheckReachable; kServerNotTrusted when what listens there is not
   // to be told the password (ServerOptions::trust_server); kTimedOut.
   absl::Status Connect(absl::FunctionRef<absl::Status(MessageChannel&)> use);
@@ -334,23 +351,44 @@ class AbstractServer {
   // One client, on its own thread.
   absl::Status GreetClient(ClientPool::Client& client) const;
   absl::Status ReceiveRequest(ClientPool::Client& client, absl::Duration time);
-  absl::Status ServeRequest(ClientPool::Client& client) const;
+  absl::Status ServeRequest(const ClientPool& pool,
+                            ClientPool::Client& client) const;
   absl::Status TellOwners(MessageChannel& channel);
-  absl::Status Dispatch(MessageChannel& channel, Message& request) const;
+  absl::Status Dispatch(const CallContext& context, MessageChannel& channel,
+                        Message& request) const;
   absl::Status CheckPeer(const PeerCredentials& peer) const;
-  absl::Status CheckServer(const Transport& transport) const;
 
   absl::StatusOr<std::unique_ptr<ServerProcess>> Fork(
       const std::shared_ptr<Listener>& listener);
   absl::StatusOr<std::unique_ptr<ServerProcess>> Exec(const Listener& listener);
-  void Forget();
+
+  // A server that was started or adopted. Calls under way have a share in it,
+  // so that it can be stopped beside them.
+  struct Started {
+    absl::Status CheckAlive();
+    absl::Status CheckReachable();
+
+    std::shared_ptr<Listener> listener;
+    std::unique_ptr<ServerProcess> process;
+    std::atomic<bool> stopping{false};
+  };
+  // Null if there is none.
+  std::shared_ptr<Started> Current() const ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetCurrent(std::shared_ptr<Started> started) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Forget(const std::shared_ptr<Started>& started);
 
   absl::Status CheckNotStarted() const;
   absl::Status EnsurePassword();
-  absl::Status CheckStarted(std::string_view attempt) const;
-  absl::Status Explain(const absl::Status& status);
+  absl::StatusOr<std::shared_ptr<Started>> CheckStarted(
+      std::string_view attempt) const;
+  static absl::Status Explain(const absl::Status& status, Started* started);
+  static absl::Status CheckServer(const Transport& transport,
+                                  const ServerOptions& options,
+                                  uid_t server_user);
 
-  ServerOptions options_;
+  // Calls under way have a share in the options, too.
+  const std::shared_ptr<ServerOptions> shared_options_;
+  ServerOptions& options_ = *shared_options_;
   absl::flat_hash_map<std::string, NamedHandler> message_handlers_;
   absl::flat_hash_map<int, absl::AnyInvocable<void()>> signal_handlers_;
   bool ignore_password_errors_ = false;
@@ -360,10 +398,11 @@ class AbstractServer {
   std::atomic<int64_t> next_cleaning_time_{kForEver};
 
   // In the owner, while the server is started.
-  std::shared_ptr<Listener> listener_;
-  std::unique_ptr<ServerProcess> process_;
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<Started> started_ ABSL_GUARDED_BY(mutex_);
   // Who has started it.
-  std::optional<uid_t> server_user_;
+  static constexpr uid_t kNobody = std::numeric_limits<uid_t>::max();
+  std::atomic<uid_t> server_user_{kNobody};
 
   // In the server.
   // The process that runs it, or 0. In a simulation, owner and server share

@@ -332,7 +332,11 @@ void ClientPool::Serve(std::unique_ptr<Client> client) {
   LeaveAccepting();
   while (client != nullptr) {
     mutex_.Unlock();
-    const absl::Status status = service_.serve(*client);
+    absl::Status status = service_.serve(*client);
+    // A handler that waited for its client has read the end of the stream.
+    const bool cut = HasReason(status, reason::kEndOfStream) ||
+                     HasReason(status, reason::kConnectionLost);
+    if (cut && stopping()) status = StoppingError();
     if (!status.ok()) Tell(*client, status);
     mutex_.Lock();
     // Before its connection is closed: it must not be shut down any more.
@@ -475,10 +479,19 @@ void ClientPool::Stop(absl::Duration drain_time) {
       Refuse(Take(*waiting, waiting->begin()), StoppingError());
     }
   }
+  // Not both directions: they can still be told.
+  for (const Client* client : served_) {
+    client->connection->ShutDownReceiving();
+  }
   const absl::Condition empty(this, &ClientPool::IsEmpty);
   if (mutex_.AwaitWithTimeout(empty, drain_time)) return;
   for (const Client* client : served_) client->connection->ShutDown();
   mutex_.Await(empty);
+}
+
+bool ClientPool::stopping() const {
+  absl::MutexLock lock(&mutex_);
+  return stopping_;
 }
 
 bool ClientPool::IsStopping() const { return stopping_; }

@@ -96,10 +96,14 @@ class ClientPool {
 
   absl::Status Start();
 
-  // Refuses new clients, and those that wait. Lets those that are served finish
-  // for `drain_time`, then cuts their channels. Returns when none is served any
-  // more.
+  // Refuses new clients, and those that wait. A handler that waits for its
+  // client to send finds the end of the stream; what runs otherwise may finish
+  // for `drain_time`, then its channel is cut. Returns when no client is served
+  // any more.
   void Stop(absl::Duration drain_time);
+
+  // Whether Stop was called. From any thread.
+  bool stopping() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   using Waiting = absl::btree_map<uint64_t, std::unique_ptr<Client>>;
@@ -166,7 +170,7 @@ class ClientPool {
   std::unique_ptr<PollSet> watched_;
   SparseLog no_threads_;
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   absl::btree_map<int, std::unique_ptr<Thread>> threads_

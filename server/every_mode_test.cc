@@ -71,6 +71,19 @@ class Server : public AbstractServer {
       WARD_RETURN_IF_ERROR(channel.Read().status());
       return channel.Write("released");
     });
+    DefineMessageHandler("finish", [this](MessageChannel& channel) {
+      (void)channel.Write("running");
+      while (access(GoFile(*this).c_str(), F_OK) != 0) {
+        absl::SleepFor(absl::Milliseconds(1));
+      }
+      return channel.Write("finished");
+    });
+    DefineMessageHandler("flood", [](MessageChannel& channel) {
+      absl::Status status;
+      while ((status = channel.Write(std::string(100000, 'x'))).ok()) {
+      }
+      return status;
+    });
     DefineMessageHandler("meet", &Server::HandleMeet);
     DefineMessageHandler("sleep", [](MessageChannel& channel) {
       absl::SleepFor(absl::Milliseconds(500));
@@ -89,6 +102,11 @@ class Server : public AbstractServer {
   }
 
   int calls() const { return calls_; }
+
+  // "finish" waits for it.
+  static std::string GoFile(const AbstractServer& server) {
+    return absl::StrCat(server.socket_filename(), ".go");
+  }
 
   absl::Status before_fork;
 
@@ -137,12 +155,16 @@ class EveryModeTest : public testing::ServerTest<Server> {
   }
 
   // Opens a conversation, and says `name`.
-  MessageChannel Say(std::string_view name) {
+  MessageChannel Open() {
     auto transport = environment().Connect(
         server().socket_filename(), environment().TimeNow() + absl::Minutes(1));
     EXPECT_THAT(transport, IsOk());
     MessageChannel channel(*std::move(transport));
     channel.PresentPassword(server().password());
+    return channel;
+  }
+  MessageChannel Say(std::string_view name) {
+    MessageChannel channel = Open();
     EXPECT_THAT(channel.Write(name), IsOk());
     return channel;
   }
@@ -290,8 +312,9 @@ TEST_F(EveryModeTest, WhatAHookReturnsComesOutOfStart) {
 }
 
 TEST_F(EveryModeTest, StopLetsARunningHandlerFinish) {
-  MessageChannel channel = Say("hold");
-  ASSERT_THAT(channel.Read(), RepliesWith("held"));
+  MessageChannel channel = Say("finish");
+  ASSERT_THAT(channel.Read(), RepliesWith("running"));
+  const std::string go = Server::GoFile(server());
   RunAtOnce([&] {
     std::vector<absl::AnyInvocable<void()>> both;
     both.emplace_back([&] { EXPECT_THAT(server().Stop(), IsOk()); });
@@ -302,20 +325,30 @@ TEST_F(EveryModeTest, StopLetsARunningHandlerFinish) {
                  .ok()) {
         absl::SleepFor(absl::Milliseconds(1));
       }
-      EXPECT_THAT(channel.Write("go"), IsOk());
-      EXPECT_THAT(channel.Read(), RepliesWith("released"));
+      close(open(go.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+      EXPECT_THAT(channel.Read(), RepliesWith("finished"));
     });
     return both;
   }());
+  unlink(go.c_str());
 }
 
 TEST_F(EveryModeTest, StopCutsAHandlerAfterTheDrainTime) {
-  MessageChannel channel = Say("hold");
-  ASSERT_THAT(channel.Read(), RepliesWith("held"));
+  MessageChannel channel = Say("flood");
+  ASSERT_THAT(channel.Read(), IsOk());
   const absl::Time start = environment().TimeNow();
   EXPECT_THAT(server().Stop(), IsOk());
   EXPECT_GE(environment().TimeNow() - start, ServerOptions().drain_time);
-  EXPECT_FALSE(channel.Read().ok());
+  while (channel.Read().ok()) {
+  }
+}
+
+TEST_F(EveryModeTest, StopDoesNotWaitForAClientThatSendsNothing) {
+  MessageChannel silent = Open();
+  MessageChannel channel = Say("hold");
+  ASSERT_THAT(channel.Read(), RepliesWith("held"));
+  EXPECT_THAT(server().Stop(), IsOk());
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kServerStopping));
 }
 
 TEST_F(EveryModeTest, AHandlerMayWaitForTenMinutes) {

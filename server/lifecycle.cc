@@ -211,9 +211,10 @@ bool ServerProcess::launched_here() const {
 }
 
 absl::Status ServerProcess::Stop(const StopOptions& options) {
-  // A failure to write means that the server has closed its end already.
-  const absl::Status asked = owner_.Write(kQuit);
-  owner_.Close();
+  // Once: a channel has one user. A failure to write means that the server has
+  // closed its end already.
+  const absl::Status asked =
+      asked_to_quit_.exchange(true) ? absl::OkStatus() : owner_.Write(kQuit);
   absl::StatusOr<ProcessExit> exit =
       process_->Wait(environment_.TimeNow() + options.kill_after);
   if (exit.ok()) {

@@ -23,6 +23,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -120,9 +121,9 @@ struct StopOptions {
 
 // The owner's end of a server process.
 //
-// Thread-safe but for WaitUntilReady and Stop. Destroying it without Stop
-// closes this owner's end and leaves a zombie if the server was this process's
-// child.
+// Thread-safe but for WaitUntilReady. Destroying it closes this owner's end,
+// and leaves a zombie if the server was this process's child and nobody has
+// called Stop.
 class ServerProcess {
  public:
   // Forks, and runs `serve` in the child: see OwnerLink::Serve.
@@ -175,7 +176,8 @@ class ServerProcess {
   // it, or another one that became an owner.
   bool launched_here() const;
 
-  // Asks the server to quit and waits until it has, with SIGKILL at the end.
+  // Asks the server to quit and waits until it has, with SIGKILL at the end;
+  // several threads may, and wait for the same end.
   // The server is gone afterwards, whatever is returned: OK if it quit by
   // itself with code 0, however long ago, kServerDied if it ended otherwise,
   // kServerKilled if it took SIGKILL. One that was not ready yet does not
@@ -197,6 +199,7 @@ class ServerProcess {
   Environment& environment_;
   std::unique_ptr<Process> process_;
   MessageChannel owner_;
+  std::atomic<bool> asked_to_quit_{false};
   // The process that launched the server; 0 if it was not this one.
   pid_t launcher_ = 0;
   absl::Duration start_timeout_ = absl::ZeroDuration();

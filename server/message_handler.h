@@ -7,7 +7,10 @@
 //   absl::Status Log(FileDescriptor where, std::string line);
 //   absl::Status Anything(ward::MessageChannel&, ward::Message message);
 //
-// A leading MessageChannel& is the client's channel. The other parameters are
+//   absl::Status Watch(const ward::CallContext&, ward::MessageChannel&);
+//
+// A leading CallContext tells whether somebody still waits (call_context.h), a
+// leading MessageChannel& is the client's channel. The other parameters are
 // the message's arguments, converted as argument.h says, with attached
 // descriptors for FileDescriptor parameters; a message that does not fit is
 // answered with kInvalidArguments, and the handler is not called. A string_view
@@ -30,12 +33,13 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
+#include "ward/server/call_context.h"
 
 namespace ward {
 
 // Handles one message of one client. Called on many threads at once.
-using MessageHandler =
-    absl::AnyInvocable<absl::Status(MessageChannel&, Message&) const>;
+using MessageHandler = absl::AnyInvocable<absl::Status(
+    const CallContext&, MessageChannel&, Message&) const>;
 
 // What a handler's parameter takes, see argument.h; kMessage: everything.
 enum class ParameterKind {
@@ -96,9 +100,38 @@ absl::Status CallUnpacked(const Call& call, MessageChannel& channel,
 }
 
 template <typename Function, typename... Values>
+MessageHandler Bind(
+    Function function,
+    TypeList<const CallContext&, MessageChannel&, Values...> /*parameters*/) {
+  return [function = std::move(function)](const CallContext& context,
+                                          MessageChannel& channel,
+                                          Message& message) {
+    const auto call = [&](auto&&... values) {
+      return function(context, channel,
+                      std::forward<decltype(values)>(values)...);
+    };
+    return CallUnpacked(call, channel, message, TypeList<Values...>());
+  };
+}
+
+template <typename Function, typename... Values>
+MessageHandler Bind(Function function,
+                    TypeList<const CallContext&, Values...> /*parameters*/) {
+  return [function = std::move(function)](const CallContext& context,
+                                          MessageChannel& channel,
+                                          Message& message) {
+    const auto call = [&](auto&&... values) {
+      return function(context, std::forward<decltype(values)>(values)...);
+    };
+    return CallUnpacked(call, channel, message, TypeList<Values...>());
+  };
+}
+
+template <typename Function, typename... Values>
 MessageHandler Bind(Function function,
                     TypeList<MessageChannel&, Values...> /*parameters*/) {
-  return [function = std::move(function)](MessageChannel& channel,
+  return [function = std::move(function)](const CallContext& /*context*/,
+                                          MessageChannel& channel,
                                           Message& message) {
     const auto call = [&](auto&&... values) {
       return function(channel, std::forward<decltype(values)>(values)...);
@@ -109,8 +142,9 @@ MessageHandler Bind(Function function,
 
 template <typename Function, typename... Values>
 MessageHandler Bind(Function function, TypeList<Values...> values) {
-  return [function = std::move(function), values](MessageChannel& channel,
-                                                  Message& message) {
+  return [function = std::move(function), values](
+             const CallContext& /*context*/, MessageChannel& channel,
+             Message& message) {
     return CallUnpacked(function, channel, message, values);
   };
 }
@@ -142,6 +176,12 @@ absl::Span<const ParameterKind> KindsOf(TypeList<Values...> /*parameters*/) {
 template <typename... Values>
 absl::Span<const ParameterKind> KindsOf(
     TypeList<MessageChannel&, Values...> /*parameters*/) {
+  return KindsOf(TypeList<Values...>());
+}
+
+template <typename... Values>
+absl::Span<const ParameterKind> KindsOf(
+    TypeList<const CallContext&, Values...> /*parameters*/) {
   return KindsOf(TypeList<Values...>());
 }
 

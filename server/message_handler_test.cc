@@ -18,7 +18,9 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
+#include "ward/channel/transport.h"
 #include "ward/proto/frame.pb.h"
+#include "ward/server/call_context.h"
 
 namespace ward {
 namespace {
@@ -39,7 +41,9 @@ class MessageHandlerTest : public ::testing::Test {
     EXPECT_TRUE(client_.Write("name", arguments...).ok());
     auto message = server_.Read();
     EXPECT_TRUE(message.ok()) << message.status();
-    return handler(server_, *message);
+    const PeerCredentials peer{1, 2, 3};
+    const auto stopping = [this] { return stopping_; };
+    return handler(CallContext(server_, peer, stopping), server_, *message);
   }
 
   std::string Reply() {
@@ -50,7 +54,28 @@ class MessageHandlerTest : public ::testing::Test {
 
   MessageChannel client_;
   MessageChannel server_;
+  bool stopping_ = false;
 };
+
+TEST_F(MessageHandlerTest, GivesTheCallsContextToWhoWantsIt) {
+  const auto handler =
+      MakeMessageHandler([](const CallContext& context, MessageChannel& channel,
+                            std::string_view text) {
+        return channel.Write(absl::StrCat(
+            text, context.peer().uid, context.stopping(), context.cancelled()));
+      });
+  EXPECT_TRUE(Call(handler, "a").ok());
+  EXPECT_EQ(Reply(), "a200");
+  stopping_ = true;
+  EXPECT_TRUE(Call(handler, "b").ok());
+  EXPECT_EQ(Reply(), "b211");
+  const auto alone = MakeMessageHandler(
+      [](const CallContext& context, int number) -> absl::StatusOr<int> {
+        return context.peer().pid + number;
+      });
+  EXPECT_TRUE(Call(alone, 41).ok());
+  EXPECT_EQ(Reply(), "42");
+}
 
 TEST_F(MessageHandlerTest, ConvertsArgumentsToTheParametersOfALambda) {
   const auto handler = MakeMessageHandler(

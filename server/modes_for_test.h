@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -79,7 +80,8 @@ class ModesTest : public testing::ServerTestBase {
 
   // Waits until `server`, which has been told to, has ended.
   void AwaitEnd(AbstractServer& server) {
-    const Pollable* const polled[] = {server.pollable()};
+    const std::shared_ptr<const Pollable> end = server.pollable();
+    const Pollable* const polled[] = {end.get()};
     EXPECT_THAT(
         environment().Poll(polled, environment().TimeNow() + absl::Minutes(1)),
         IsOk());

@@ -71,8 +71,9 @@ class OwnersTest : public testing::ServerTest<EchoServer> {
  protected:
   // Waits until it has something to tell.
   void Await(const AbstractServer& server) {
-    ASSERT_NE(server.pollable(), nullptr);
-    const Pollable* const polled[] = {server.pollable()};
+    const std::shared_ptr<const Pollable> end = server.pollable();
+    ASSERT_NE(end, nullptr);
+    const Pollable* const polled[] = {end.get()};
     EXPECT_THAT(
         environment().Poll(polled, environment().TimeNow() + absl::Seconds(30)),
         IsOk());
@@ -266,7 +267,8 @@ TEST_F(OwnersTest, AStartCanBeWaitedForInAnEventLoop) {
   EXPECT_THAT(server.WaitUntilReady(), IsOk());
   EXPECT_THAT(CallServer(server, "echo", "x"), RepliesWith("x"));
   // Nothing more to tell, while it lives.
-  const Pollable* const polled[] = {server.pollable()};
+  const std::shared_ptr<const Pollable> end = server.pollable();
+  const Pollable* const polled[] = {end.get()};
   EXPECT_THAT(environment().Poll(polled, environment().TimeNow()),
               FailsWith(reason::kTimedOut));
   EXPECT_THAT(server.Stop(), IsOk());

@@ -117,7 +117,8 @@ struct ServerOptions {
   absl::Duration connect_timeout = absl::Seconds(10);
 
   // When the server quits: how long running handlers get before their channels
-  // are cut.
+  // are cut. One that waits for its client's next message is none of them: its
+  // Read returns kEndOfStream at once, and its client is told kServerStopping.
   absl::Duration drain_time = absl::Seconds(2);
 
   StartMode start_mode = DefaultStartMode();

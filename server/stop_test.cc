@@ -8,17 +8,23 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
+#include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/call_context.h"
 #include "ward/server/environment.h"
 #include "ward/server/modes_for_test.h"
 #include "ward/server/process.h"
@@ -32,6 +38,7 @@ namespace {
 using ::testing::AnyOf;
 using testing::HasProcesses;
 using testing::MovesClock;
+using testing::RepliesWith;
 
 // Longer than any test takes: what comes before it did not wait for it.
 constexpr absl::Duration kNever = absl::Minutes(5);
@@ -76,9 +83,11 @@ class StopTest : public ModesTest {
 TEST_F(StopTest, ARunningHandlersChannelIsCutAfterTheDrainTime) {
   struct Server : Registered<Server> {
     explicit Server(ServerOptions options) : Registered(std::move(options)) {
-      DefineMessageHandler("wait", [this](MessageChannel& channel) {
-        (void)channel.Write("waiting");
-        return Note(ReasonOf(channel.Read().status()));
+      DefineMessageHandler("flood", [this](MessageChannel& channel) {
+        absl::Status status;
+        while ((status = channel.Write(std::string(100000, 'x'))).ok()) {
+        }
+        return Note(ReasonOf(status));
       });
     }
     absl::Status FinalizeServer() override { return Note("finalized"); }
@@ -86,7 +95,7 @@ TEST_F(StopTest, ARunningHandlersChannelIsCutAfterTheDrainTime) {
   Server server(Options(absl::Milliseconds(100), kNever));
   ASSERT_THAT(server.Start(), IsOk());
   MessageChannel channel = Open(server);
-  ASSERT_THAT(channel.Write("wait"), IsOk());
+  ASSERT_THAT(channel.Write("flood"), IsOk());
   ASSERT_THAT(channel.Read(), IsOk());
   const Stopwatch watch;
   EXPECT_THAT(server.Stop(), IsOk());
@@ -94,8 +103,121 @@ TEST_F(StopTest, ARunningHandlersChannelIsCutAfterTheDrainTime) {
   if (MovesClock()) {
     EXPECT_EQ(watch.Elapsed(), absl::Milliseconds(100));
   }
-  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
-  EXPECT_EQ(TakeNotes(), "EndOfStream\nfinalized\n");
+  while (channel.Read().ok()) {
+  }
+  EXPECT_EQ(TakeNotes(), "ConnectionLost\nfinalized\n");
+}
+
+TEST_F(StopTest, HandlersThatWaitForTheirClientsAreNotDrained) {
+  constexpr int kClients = 100;
+  ServerOptions options = Options(kNever, 2 * kNever);
+  options.max_clients = kClients;
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  std::vector<MessageChannel> idle;
+  for (int i = 0; i < kClients; ++i) {
+    idle.push_back(Open(server));
+    ASSERT_THAT(idle.back().Write("hold"), IsOk());
+    ASSERT_THAT(idle.back().Read(), IsOk());
+  }
+  const Stopwatch watch;
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_LT(watch.Elapsed(), kSurely);
+  if (MovesClock()) {
+    EXPECT_EQ(watch.Elapsed(), absl::ZeroDuration());
+  }
+  for (MessageChannel& channel : idle) {
+    EXPECT_THAT(channel.Read(), FailsWith(reason::kServerStopping));
+  }
+}
+
+TEST_F(StopTest, WhatHasComeBeforeIsStillRead) {
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineMessageHandler(
+          "sum",
+          [](const CallContext& context,
+             MessageChannel& channel) -> absl::Status {
+            (void)channel.Write("running");
+            while (!context.stopping()) absl::SleepFor(absl::Milliseconds(1));
+            WARD_ASSIGN_OR_RETURN(const Message first, channel.Read());
+            WARD_ASSIGN_OR_RETURN(const Message second, channel.Read());
+            return channel.Write(absl::StrCat(first[0], second[0]));
+          });
+    }
+  };
+  Server server(Options(kNever, 2 * kNever));
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  ASSERT_THAT(channel.Write("sum"), IsOk());
+  ASSERT_THAT(channel.Read(), IsOk());
+  ASSERT_THAT(channel.Write("a"), IsOk());
+  ASSERT_THAT(channel.Write("b"), IsOk());
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_THAT(channel.Read(), RepliesWith("ab"));
+}
+
+// --- a handler learns of it ---
+
+// Its handlers run until nobody waits for them.
+class AskingServer : public Registered<AskingServer> {
+ public:
+  explicit AskingServer(ServerOptions options)
+      : Registered(std::move(options)) {
+    DefineMessageHandler(
+        "ask", [this](const CallContext& context, MessageChannel& channel) {
+          (void)channel.Write("running");
+          absl::MutexLock lock(&mutex_);
+          while (!context.cancelled()) {
+            mutex_.AwaitWithTimeout(absl::Condition(&never_),
+                                    absl::Milliseconds(1));
+          }
+          return Note(context.stopping() ? "stopping" : "left");
+        });
+    DefineMessageHandler(
+        "poll", [this](const CallContext& context, MessageChannel& channel) {
+          (void)channel.Write("running");
+          const Pollable* const polled[] = {channel.transport()};
+          (void)environment().Poll(polled, absl::InfiniteFuture());
+          return Note(context.stopping()    ? "stopping"
+                      : context.cancelled() ? "left"
+                                            : "more");
+        });
+  }
+
+ private:
+  absl::Mutex mutex_;
+  const bool never_ = false;
+};
+
+TEST_F(StopTest, AHandlerLearnsThatItsServerStops) {
+  for (const char* const how : {"ask", "poll"}) {
+    AskingServer server(Options(kNever, 2 * kNever));
+    ASSERT_THAT(server.Start(), IsOk());
+    MessageChannel channel = Open(server);
+    ASSERT_THAT(channel.Write(how), IsOk());
+    ASSERT_THAT(channel.Read(), IsOk());
+    EXPECT_THAT(server.Stop(), IsOk());
+    EXPECT_EQ(TakeNotes(), "stopping\n") << how;
+  }
+}
+
+TEST_F(StopTest, AHandlerLearnsThatItsClientHasLeft) {
+  AskingServer server(Options(kNever, 2 * kNever));
+  ASSERT_THAT(server.Start(), IsOk());
+  for (const char* const how : {"ask", "poll"}) {
+    MessageChannel channel = Open(server);
+    ASSERT_THAT(channel.Write(how), IsOk());
+    ASSERT_THAT(channel.Read(), IsOk());
+    channel.Close();
+    EXPECT_EQ(AwaitNotes(), "left\n") << how;
+  }
+  MessageChannel channel = Open(server);
+  ASSERT_THAT(channel.Write("poll"), IsOk());
+  ASSERT_THAT(channel.Read(), IsOk());
+  ASSERT_THAT(channel.Write("a word"), IsOk());
+  EXPECT_EQ(AwaitNotes(), "more\n");
+  EXPECT_THAT(server.Stop(), IsOk());
 }
 
 // What an owner finds that comes a second late, on a machine under load.
@@ -190,16 +312,25 @@ class LastOwnerTest : public StopTest {
 
 TEST_F(LastOwnerTest, ARunningHandlerFinishesFirst) {
   if (!HasProcesses()) GTEST_SKIP() << "a thread owns nothing of its own";
-  TestServer server(Options(kSurely, 2 * kSurely));
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineMessageHandler(
+          "finish", [](const CallContext& context, MessageChannel& channel) {
+            (void)channel.Write("running");
+            while (!context.stopping()) absl::SleepFor(absl::Milliseconds(1));
+            return channel.Write("finished");
+          });
+    }
+  };
+  Server server(Options(kSurely, 2 * kSurely));
   TestServer client(Shared());
   EXPECT_EQ(RunInProcess([&] {
               const std::unique_ptr<Process> owner = StartOwner(server);
               const absl::Status status =
                   client.Connect([&](MessageChannel& channel) -> absl::Status {
-                    WARD_RETURN_IF_ERROR(channel.Write("hold"));
+                    WARD_RETURN_IF_ERROR(channel.Write("finish"));
                     WARD_RETURN_IF_ERROR(channel.Read().status());
                     if (!Kill(*owner)) return absl::AbortedError("it lives");
-                    WARD_RETURN_IF_ERROR(channel.Write("go"));
                     return channel.Read().status();
                   });
               return status.ok() ? 0 : 1;

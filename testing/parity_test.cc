@@ -182,6 +182,7 @@ enum class Kind {
   kFill,
   kReceive,
   kShutDown,
+  kShutDownReceiving,
   kClose,
   kPeer,
   kPoll,
@@ -249,6 +250,8 @@ std::string Step::ToString() const {
                           descriptors, " descriptors)");
     case Kind::kShutDown:
       return absl::StrCat(transport, ".ShutDown()");
+    case Kind::kShutDownReceiving:
+      return absl::StrCat(transport, ".ShutDownReceiving()");
     case Kind::kClose:
       return absl::StrCat("destroy ", transport);
     case Kind::kPeer:
@@ -448,6 +451,9 @@ class Interpreter {
       case Kind::kShutDown:
         transport.ShutDown();
         return "done";
+      case Kind::kShutDownReceiving:
+        transport.ShutDownReceiving();
+        return "done";
       case Kind::kClose:
         Drop(step.slot);
         return "done";
@@ -466,7 +472,7 @@ class Interpreter {
     return absl::StrCat(
         peer->pid == environment_.ProcessId() ? "this" : "another",
         " process, ", peer->uid == environment_.UserId() ? "this" : "another",
-        " user");
+        " user", transport.HungUp() ? ", hung up" : "");
   }
 
   // How much fits is the kernel's own affair; that it does again when all has
@@ -829,8 +835,9 @@ class Generator {
     if (choice < 35) return Send(slot);
     if (choice < 70) return Receive(slot);
     if (choice < 75) return CreatePair();
-    if (choice < 80) return {Kind::kShutDown, slot};
-    if (choice < 86) {
+    if (choice < 78) return {Kind::kShutDown, slot};
+    if (choice < 80) return {Kind::kShutDownReceiving, slot};
+    if (choice < 85) {
       transports_[slot] = false;
       return {Kind::kClose, slot};
     }

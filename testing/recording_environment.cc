@@ -65,6 +65,8 @@ class RecordingTransport final : public Transport {
   }
 
   void ShutDown() override { real_->ShutDown(); }
+  void ShutDownReceiving() override { real_->ShutDownReceiving(); }
+  bool HungUp() const override { return real_->HungUp(); }
   absl::StatusOr<PeerCredentials> Peer() const override {
     return real_->Peer();
   }

@@ -179,6 +179,12 @@ class SimulatedTransport final : public Transport, public Readiness {
     environment_.EndTied();
   }
 
+  void ShutDownReceiving() override {
+    const NoBranchPoints quiet;
+    environment_.Step("ending the receiving from a connection");
+    socket_->ShutDownReceiving();
+  }
+
   absl::StatusOr<PeerCredentials> Peer() const override {
     return socket_->peer();
   }

@@ -116,6 +116,11 @@ void SimulatedSocket::ShutDown() {
   other_->send_shut_ = true;
 }
 
+void SimulatedSocket::ShutDownReceiving() {
+  receive_shut_ = true;
+  if (other_ != nullptr) other_->send_shut_ = true;
+}
+
 void SimulatedSocket::Close() {
   if (std::exchange(closed_, true)) return;
   if (other_ != nullptr) {

@@ -51,6 +51,7 @@ class SimulatedSocket {
   Result Receive(absl::Span<char> buffer, size_t max_descriptors,
                  std::vector<FileDescriptor>& descriptors);
   void ShutDown();
+  void ShutDownReceiving();
 
   // Closes this end: what was not read is lost, and the other end learns that
   // it was (ECONNRESET).

@@ -41,11 +41,12 @@ absl::Status Supervisor::RunOnce(const ward::Pollable& quit) {
   constexpr absl::Time kNever = absl::InfiniteFuture();
   WARD_RETURN_IF_ERROR(server_.BeginStart());
   // An event loop would have this descriptor among its others.
-  WARD_ASSIGN_OR_RETURN(bool quits, Quits(quit, server_.pollable(), kNever));
+  WARD_ASSIGN_OR_RETURN(bool quits,
+                        Quits(quit, server_.pollable().get(), kNever));
   if (quits) return server_.Stop();
   WARD_RETURN_IF_ERROR(server_.WaitUntilReady());
   note_(absl::StrCat("serves, as process ", server_.server_pid()));
-  WARD_ASSIGN_OR_RETURN(quits, Quits(quit, server_.pollable(), kNever));
+  WARD_ASSIGN_OR_RETURN(quits, Quits(quit, server_.pollable().get(), kNever));
   if (quits) return server_.Stop();
   absl::Status death = server_.CheckAlive();
   // Cleans up after it; how it ended is known.

@@ -1,0 +1,61 @@
+// What a handler can ask about the call that it serves.
+//
+//   absl::Status Watch(const ward::CallContext& context,
+//                      ward::MessageChannel& channel) {
+//     absl::MutexLock lock(&mutex_);
+//     const absl::Condition changed(this, &Store::Changed);
+//     while (!mutex_.AwaitWithTimeout(changed, absl::Milliseconds(100))) {
+//       if (context.cancelled()) return absl::CancelledError("nobody waits");
+//     }
+//     ...
+//
+// Instead of asking, a handler can poll the channel (Environment::Poll, or
+// poll(2) of its descriptor): that is readable when the server stops, when the
+// client has left, and when it has sent something more.
+
+#ifndef WARD_SERVER_CALL_CONTEXT_H_
+#define WARD_SERVER_CALL_CONTEXT_H_
+
+#include "absl/functional/function_ref.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/transport.h"
+
+namespace ward {
+
+// Thread-safe, but for the channel: not while another thread closes it. As long
+// as the handler runs.
+class CallContext {
+ public:
+  // All three are borrowed; `stopping` is called on any thread.
+  CallContext(const MessageChannel& channel, const PeerCredentials& peer,
+              absl::FunctionRef<bool()> stopping)
+      : channel_(channel), peer_(peer), stopping_(stopping) {}
+
+  CallContext(const CallContext&) = delete;
+  CallContext& operator=(const CallContext&) = delete;
+
+  // The server is about to quit: in ServerOptions::drain_time the channel is
+  // cut. Nothing can be read from it any more but what has come already, and
+  // the answer can still be written.
+  bool stopping() const { return stopping_(); }
+
+  // Nobody waits for the end of this call: the server stops, the client has
+  // closed its connection, or the handler has. A client that has merely ended
+  // its own sending (shutdown(2)) waits. Costs a system call.
+  bool cancelled() const {
+    const Transport* const connection = channel_.transport();
+    return connection == nullptr || connection->HungUp() || stopping();
+  }
+
+  // Who the client is.
+  const PeerCredentials& peer() const { return peer_; }
+
+ private:
+  const MessageChannel& channel_;
+  const PeerCredentials& peer_;
+  const absl::FunctionRef<bool()> stopping_;
+};
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_CALL_CONTEXT_H_
