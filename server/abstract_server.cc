@@ -296,8 +296,9 @@ absl::Status AbstractServer::Adopt(OwnerHandle handle) {
   WARD_ASSIGN_OR_RETURN(
       started->listener,
       environment().AdoptListener(std::move(handle.listener_), maker.uid));
-  started->process = std::make_unique<ServerProcess>(
-      environment(), std::move(process), std::move(owners_end));
+  WARD_ASSIGN_OR_RETURN(started->process,
+                        ServerProcess::Adopt(environment(), std::move(process),
+                                             std::move(owners_end)));
   server_user_ = maker.uid;
   SetCurrent(std::move(started));
   options_.password = std::move(handle.password_);

@@ -42,7 +42,13 @@
 // - Using another server's object in a server's process, when that one was
 //   started before: its descriptors were closed with the others. Connect works
 //   (it opens its own), Stop would write to whatever has the number now.
-// - Programs that a handler starts inherit its signal mask, which blocks all.
+// - A handler that forks (fork(2)) to answer its client in the child: the child
+//   has neither the server's connections nor its listener, so that it does not
+//   look like the server when that is gone. Environment::Fork gives it what is
+//   named in keep_open.
+// - Programs that a handler starts by posix_spawn, popen or system inherit its
+//   thread's mask, which blocks nearly all signals: UnblockedSignals
+//   (signals.h).
 // - A server that changes its root directory or its user (chroot(2), setuid(2))
 //   leaves its private directory behind when its owner is killed:
 //   docs/names.md.
@@ -134,9 +140,9 @@ class AbstractServer {
   absl::Status WaitUntilReady();
 
   // For an event loop, while this object is the server's owner, and null
-  // otherwise. Its descriptor becomes readable when WaitUntilReady has
-  // something to tell; after that, when the server has ended or is about to,
-  // and CheckAlive tells how.
+  // otherwise. Its descriptor, the same all the time, becomes readable when
+  // WaitUntilReady has something to tell; after that, when the server has ended
+  // or is about to, and CheckAlive tells how.
   //
   // Shared, so that what one thread waits for stays open when another stops the
   // server. It keeps this owner's end open: let go of it then.

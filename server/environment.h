@@ -126,9 +126,12 @@ class Environment {
   // or reaches its end of the stream; at once if it is or has. It holds for
   // this process alone, not for its children, and outlives an exec.
   //
-  // With a `listener` its name is removed first. For that the process must let
-  // SIGIO come: it is caught, and may be blocked on all threads but one.
-  // Without one, nothing of the process can hinder it.
+  // With a `listener` its name is removed first, and from now on children that
+  // are forked by fork(2) (not by Fork) have neither `end`, nor the listener's
+  // socket, nor its connections: they would look like this process when it is
+  // gone. In their places is /dev/null. To remove the name, the process
+  // must let SIGIO come: it is caught, and may be blocked on all threads but
+  // one. Without one, nothing of the process can hinder it.
   virtual absl::Status TieProcess(const Transport& end,
                                   const Listener* listener) = 0;
   virtual absl::Status UntieProcess(const Transport& end) = 0;

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -118,11 +119,40 @@ ServerProcess::ServerProcess(Environment& environment,
       process_(std::move(process)),
       owner_(std::move(owner)) {}
 
-void ServerProcess::Launched(absl::Duration start_timeout) {
-  launcher_ = environment_.ProcessId();
-  start_timeout_ = start_timeout;
-  waited_ = false;
-  start_deadline_ = environment_.TimeNow() + start_timeout;
+absl::Status ServerProcess::Watch() {
+  WARD_ASSIGN_OR_RETURN(news_, environment_.CreatePollSet());
+  WARD_RETURN_IF_ERROR(
+      news_->Add(1, *owner_.transport(), PollSet::Event::kReadable));
+  return news_->Add(2, *process_, PollSet::Event::kReadable);
+}
+
+absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Adopt(
+    Environment& environment, std::unique_ptr<Process> process,
+    std::unique_ptr<Transport> owner) {
+  std::unique_ptr<ServerProcess> server(
+      new ServerProcess(environment, std::move(process), std::move(owner)));
+  WARD_RETURN_IF_ERROR(server->Watch());
+  return server;
+}
+
+absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Launched(
+    Environment& environment, std::unique_ptr<Process> process,
+    std::unique_ptr<Transport> owner, absl::Duration start_timeout) {
+  std::unique_ptr<ServerProcess> server(
+      new ServerProcess(environment, std::move(process), std::move(owner)));
+  server->launcher_ = environment.ProcessId();
+  server->start_timeout_ = start_timeout;
+  server->start_deadline_ = environment.TimeNow() + start_timeout;
+  server->waited_ = false;
+  const absl::Status status = server->Watch();
+  if (status.ok()) return server;
+  server->KillAndReap();
+  return status;
+}
+
+void ServerProcess::KillAndReap() {
+  (void)process_->Kill(SIGKILL);
+  (void)Stop({kLastMoment});
 }
 
 absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Fork(
@@ -145,10 +175,8 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Fork(
   };
   WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
                         environment.Fork(options.fork, std::move(child)));
-  auto server = std::make_unique<ServerProcess>(environment, std::move(process),
-                                                std::move(ends.first));
-  server->Launched(options.start_timeout);
-  return server;
+  return Launched(environment, std::move(process), std::move(ends.first),
+                  options.start_timeout);
 }
 
 absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Exec(
@@ -164,23 +192,30 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Exec(
       std::unique_ptr<Process> process,
       environment.Exec(entry, {std::move(link.second), std::move(ends.second)},
                        options.process_group));
-  auto server = std::make_unique<ServerProcess>(environment, std::move(process),
-                                                std::move(ends.first));
-  server->Launched(options.start_timeout);
+  WARD_ASSIGN_OR_RETURN(std::unique_ptr<ServerProcess> server,
+                        Launched(environment, std::move(process),
+                                 std::move(ends.first), options.start_timeout));
   MessageChannel out(std::move(link.first));
   out.set_timeout(options.start_timeout);
   const absl::Status status = hand_over(out, owners_end);
   // That the child is gone is better told by WaitUntilReady: it knows how.
   if (status.ok() || HasReason(status, reason::kConnectionLost)) return server;
-  (void)server->process_->Kill(SIGKILL);
-  (void)server->Stop({kLastMoment});
+  server->KillAndReap();
   return status;
 }
 
 absl::Status ServerProcess::WaitUntilReady() {
   waited_ = true;
+  // A child of the server's may have kept its end open.
+  const Pollable* const polled[] = {owner_.transport(), process_.get()};
+  const absl::StatusOr<size_t> news =
+      environment_.Poll(polled, start_deadline_);
+  const bool ended = news.ok() && *news == 1;
   owner_.set_timeout(start_deadline_ - environment_.TimeNow());
-  const absl::StatusOr<Message> word = owner_.Read();
+  const absl::StatusOr<Message> word =
+      ended ? absl::StatusOr<Message>(MakeError(
+                  reason::kEndOfStream, "the server's process has ended"))
+            : owner_.Read();
   owner_.set_timeout(kLastMoment);
   if (word.ok()) return absl::OkStatus();
 

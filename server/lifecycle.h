@@ -39,6 +39,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
+#include "ward/server/poll_set.h"
 #include "ward/server/process.h"
 
 namespace ward {
@@ -141,8 +142,9 @@ class ServerProcess {
           hand_over);
 
   // One that runs already: `owner` is an owner's end.
-  ServerProcess(Environment& environment, std::unique_ptr<Process> process,
-                std::unique_ptr<Transport> owner);
+  static absl::StatusOr<std::unique_ptr<ServerProcess>> Adopt(
+      Environment& environment, std::unique_ptr<Process> process,
+      std::unique_ptr<Transport> owner);
 
   // After Fork or Exec, once: waits until the server has reported that it is
   // ready, for at most LaunchOptions::start_timeout since then.
@@ -161,8 +163,10 @@ class ServerProcess {
   pid_t pid() const { return process_->pid(); }
 
   // Readable when WaitUntilReady will not have to wait; after that, when the
-  // server has ended or is about to: CheckAlive tells.
-  const Pollable& pollable() const { return *owner_.transport(); }
+  // server has ended or is about to: CheckAlive tells. It stands for the
+  // server's end and for its process: a child of the server may have kept the
+  // one open, and the other comes a moment later.
+  const Pollable& pollable() const { return *news_; }
 
   // For another process that is to be an owner, too.
   absl::StatusOr<FileDescriptor> ShareOwnersEnd() const {
@@ -191,7 +195,14 @@ class ServerProcess {
   absl::Status CheckAlive();
 
  private:
-  void Launched(absl::Duration start_timeout);
+  ServerProcess(Environment& environment, std::unique_ptr<Process> process,
+                std::unique_ptr<Transport> owner);
+
+  static absl::StatusOr<std::unique_ptr<ServerProcess>> Launched(
+      Environment& environment, std::unique_ptr<Process> process,
+      std::unique_ptr<Transport> owner, absl::Duration start_timeout);
+  absl::Status Watch();
+  void KillAndReap();
 
   // kServerDied, how it ended, and what to do.
   absl::Status Died(const ProcessExit& exit) const;
@@ -200,6 +211,7 @@ class ServerProcess {
   std::unique_ptr<Process> process_;
   MessageChannel owner_;
   std::atomic<bool> asked_to_quit_{false};
+  std::unique_ptr<PollSet> news_;
   // The process that launched the server; 0 if it was not this one.
   pid_t launcher_ = 0;
   absl::Duration start_timeout_ = absl::ZeroDuration();

@@ -13,15 +13,14 @@
 namespace ward {
 
 // As epoll(7): what is in it costs a descriptor, and no thread. One thread
-// waits; any may add, remove and wake meanwhile.
-class PollSet {
+// waits; any may add, remove and wake meanwhile. Readable itself while Wait
+// would not wait, it stands for all that is in it where one can be polled.
+class PollSet : public Pollable {
  public:
   enum class Event {
     kReadable,  // Or at its end.
     kHangUp,    // The peer has closed its end; not: only stopped sending.
   };
-
-  virtual ~PollSet() = default;
 
   // Watches `pollable`, which is borrowed until Remove, for `event`. `id` is
   // any number but 0. Not for one that is in the set already.

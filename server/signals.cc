@@ -48,6 +48,25 @@ void Note(int signal) {
   errno = saved_errno;
 }
 
+// A signal that has a handler is at its default in a program (execve(2)), one
+// that is ignored is ignored there, too.
+void Ignore(int /*signal*/) {}
+
+// In the child of a fork: nobody there asks for what is noted.
+void GiveBackInChild() {
+  for (int signal = 1; signal <= SIGRTMAX; ++signal) {
+    struct sigaction action;
+    if (sigaction(signal, nullptr, &action) != 0 ||
+        (action.sa_flags & SA_SIGINFO) != 0 ||
+        (action.sa_handler != Note && action.sa_handler != Ignore)) {
+      continue;
+    }
+    action = {};
+    action.sa_handler = SIG_DFL;
+    sigaction(signal, &action, nullptr);
+  }
+}
+
 absl::Status OwnEvent() {
   if (event_process == getpid()) return absl::OkStatus();
   FileDescriptor made =
@@ -115,7 +134,7 @@ class PosixSignals final : public Signals {
       return std::find(signals.begin(), signals.end(), signal) != signals.end();
     };
     if (has(plan.receive)) return Note;
-    return has(plan.ignore) ? SIG_IGN : SIG_DFL;
+    return has(plan.ignore) ? Ignore : SIG_DFL;
   }
 
   std::vector<std::pair<int, struct sigaction>> found_;
@@ -132,12 +151,24 @@ absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(const SignalPlan& plan) {
       !taken_by.compare_exchange_strong(holder, getpid())) {
     return SignalsTakenError();
   }
+  [[maybe_unused]] static const int kAtFork =
+      pthread_atfork(nullptr, nullptr, &GiveBackInChild);
   // From here on the destructor gives the signals back.
   auto signals = std::make_unique<PosixSignals>();
   WARD_RETURN_IF_ERROR(OwnEvent());
   pending = 0;
   signals->Take(plan);
   return signals;
+}
+
+UnblockedSignals::UnblockedSignals() {
+  sigset_t none;
+  sigemptyset(&none);
+  pthread_sigmask(SIG_SETMASK, &none, &found_);
+}
+
+UnblockedSignals::~UnblockedSignals() {
+  pthread_sigmask(SIG_SETMASK, &found_, nullptr);
 }
 
 absl::Status SignalsTakenError() {

@@ -14,6 +14,8 @@
 #ifndef WARD_SERVER_SIGNALS_H_
 #define WARD_SERVER_SIGNALS_H_
 
+#include <signal.h>
+
 #include <memory>
 #include <vector>
 
@@ -42,12 +44,28 @@ class Signals : public Pollable {
 };
 
 // Takes over all signals of this process, and unblocks them all on the calling
-// thread: they may arrive on any thread that does not block them. Programs
-// started meanwhile inherit what is ignored, and nothing else (execve(2)).
+// thread: they may arrive on any thread that does not block them. Children that
+// are forked meanwhile (fork(2)) have them all at their default, and so have
+// programs, however they are started: what is ignored here is not so by
+// SIG_IGN, which they would inherit (execve(2)).
 //
 // Errors: kSignalsTaken; kInvalidSignal for SIGKILL, SIGSTOP, or a number
 // that is no signal.
 absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(const SignalPlan& plan);
+
+// For a handler of messages that starts a program by posix_spawn(3), popen(3)
+// or system(3), which give it the mask of their thread: while this exists, its
+// thread blocks no signal. A fork(2) by such a thread needs none.
+class UnblockedSignals {
+ public:
+  UnblockedSignals();
+  UnblockedSignals(const UnblockedSignals&) = delete;
+  UnblockedSignals& operator=(const UnblockedSignals&) = delete;
+  ~UnblockedSignals();
+
+ private:
+  sigset_t found_;
+};
 
 // Why TakeSignals fails: kInvalidSignal if the plan is at fault, and
 // kSignalsTaken.

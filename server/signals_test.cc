@@ -100,7 +100,8 @@ TEST(Signals, AreDefaultOrIgnoredUnlessReceived) {
     const auto signals = Take({{SIGHUP}, {SIGHUP, SIGPIPE}});
     EXPECT_EQ(DispositionOf(SIGUSR2), SIG_DFL);
     EXPECT_EQ(DispositionOf(SIGQUIT), SIG_DFL);
-    EXPECT_EQ(DispositionOf(SIGPIPE), SIG_IGN);
+    EXPECT_NE(DispositionOf(SIGPIPE), SIG_IGN) << "programs would inherit it";
+    raise(SIGPIPE);
     raise(SIGHUP);
     EXPECT_EQ(signals->Next(), SIGHUP) << "received goes before ignored";
   }
@@ -152,6 +153,36 @@ TEST(Signals, RefusesNumbersThatCannotHaveAHandler) {
         << signal << ": " << signals.status();
   }
   SignalState::Current().ExpectEqual(before);
+}
+
+TEST(Signals, AreAtTheirDefaultInAForkedChild) {
+  const auto signals = Take({{SIGUSR1}, {SIGHUP}});
+  const pid_t child = fork();
+  if (child == 0) {
+    _exit(DispositionOf(SIGUSR1) == SIG_DFL && DispositionOf(SIGHUP) == SIG_DFL
+              ? 0
+              : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_NE(DispositionOf(SIGUSR1), SIG_DFL);
+}
+
+TEST(Signals, AreUnblockedForAWhile) {
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGUSR2);
+  pthread_sigmask(SIG_BLOCK, &blocked, nullptr);
+  sigset_t mask;
+  {
+    const UnblockedSignals unblocked;
+    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+    EXPECT_FALSE(sigismember(&mask, SIGUSR2));
+  }
+  pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+  EXPECT_TRUE(sigismember(&mask, SIGUSR2));
+  pthread_sigmask(SIG_UNBLOCK, &blocked, nullptr);
 }
 
 TEST(Signals, OfAForkedChildAreItsOwn) {

@@ -203,10 +203,13 @@ class SimulatedTransport final : public Transport, public Readiness {
   const std::shared_ptr<SimulatedSocket> socket_;
 };
 
-class SimulatedPollSet final : public PollSet {
+class SimulatedPollSet final : public PollSet, public Readiness {
  public:
   explicit SimulatedPollSet(SimulatedEnvironment& environment)
       : environment_(environment) {}
+
+  int descriptor() const override { return -1; }
+  bool Readable() const override { return woken_ || NextReady() != 0; }
 
   absl::Status Add(uint64_t id, const Pollable& pollable,
                    Event event) override {
@@ -243,8 +246,8 @@ class SimulatedPollSet final : public PollSet {
     const NoBranchPoints quiet;
     environment_.Step("waiting for one of many");
     if (!environment_.scheduler_.BlockUntil(
-            "waiting for one of many",
-            [this] { return woken_ || NextReady() != 0; }, deadline)) {
+            "waiting for one of many", [this] { return Readable(); },
+            deadline)) {
       return MakeError(reason::kTimedOut, "nothing happened in time");
     }
     if (std::exchange(woken_, false)) return 0;

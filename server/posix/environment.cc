@@ -45,14 +45,36 @@
 namespace ward {
 namespace {
 
+sigset_t BlockedByThreads() {
+  sigset_t blocked = AllSignalsButFaults();
+  sigdelset(&blocked, Interruption::kSignal);
+  return blocked;
+}
+
+// In the child of a fork: what a thread of ward's has forked is a program of
+// its own, and blocks what a program does. It may have had another mask set.
+void UnblockInChild() {
+  const sigset_t blocked = BlockedByThreads();
+  sigset_t mask;
+  pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+  for (int signal = 1; signal <= SIGRTMAX; ++signal) {
+    // Which cannot be blocked, and are not in the mask that is found.
+    if (signal == SIGKILL || signal == SIGSTOP) continue;
+    if (sigismember(&mask, signal) != sigismember(&blocked, signal)) return;
+  }
+  sigemptyset(&mask);
+  pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+}
+
 class PosixThread final : public Thread {
  public:
   // pthread_create, not std::thread: that one reports failure by exception.
   absl::Status Start(absl::AnyInvocable<void()> body) {
     body_ = std::move(body);
+    [[maybe_unused]] static const int kAtFork =
+        pthread_atfork(nullptr, nullptr, &UnblockInChild);
     // A new thread has its creator's mask from its first instruction on.
-    sigset_t blocked = AllSignalsButFaults();
-    sigdelset(&blocked, Interruption::kSignal);
+    const sigset_t blocked = BlockedByThreads();
     sigset_t mask;
     pthread_sigmask(SIG_SETMASK, &blocked, &mask);
     const int error = pthread_create(&thread_, nullptr, &Run, this);

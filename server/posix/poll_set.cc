@@ -29,6 +29,8 @@ class PosixPollSet final : public PollSet {
   PosixPollSet(FileDescriptor epoll, FileDescriptor wake)
       : epoll_(std::move(epoll)), wake_(std::move(wake)) {}
 
+  int descriptor() const override { return epoll_.get(); }
+
   absl::Status Watch(uint64_t id, int descriptor, uint32_t events) {
     epoll_event event{};
     event.events = events;

@@ -441,7 +441,7 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
   const sigset_t blocked = AllSignalsButFaults();
   sigset_t mask;
   pthread_sigmask(SIG_SETMASK, &blocked, &mask);
-  const pid_t pid = fork();
+  const pid_t pid = ForkWithEverything();
   if (pid == 0) {
     if (options.process_group == ProcessGroup::kOwn) setpgid(0, 0);
     descriptors->SortOutInChild();

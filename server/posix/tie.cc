@@ -1,15 +1,20 @@
 #include "ward/server/posix/tie.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -32,8 +37,15 @@ struct Tie {
   std::string path;
   std::string directory;  // Empty: not the server's own.
   struct sigaction found {};
+  // The process whose children have neither `end` nor what has this address;
+  // it stays when the process is untied.
+  std::atomic<pid_t> server{0};
+  sockaddr_un address{};
+  socklen_t address_size = 0;
 };
 Tie& tie = *new Tie();
+
+thread_local bool children_keep_everything = false;
 
 bool HasWord(int end) {
   pollfd polled{end, POLLIN, 0};
@@ -57,6 +69,58 @@ void RemoveNameAndDie(int /*signal*/) {
   }
   errno = saved_errno;
 }
+
+// --- in the child of a fork: system calls alone ---
+
+// Whether it is the listener, or one of its connections: they have its address
+// as their own (unix(7)).
+bool HasServersAddress(int fd) {
+  sockaddr_un address;
+  socklen_t size = sizeof(address);
+  return getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0 &&
+         size == tie.address_size && size > sizeof(address.sun_family) &&
+         std::memcmp(&address, &tie.address, size) == 0;
+}
+
+// Calls `use` for each descriptor of this process.
+template <typename Use>
+void ForEachDescriptor(Use use) {
+  const FileDescriptor directory(
+      open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  alignas(dirent64) std::array<char, 4096> entries;
+  while (true) {
+    const ssize_t got =
+        getdents64(directory.get(), entries.data(), entries.size());
+    if (got <= 0) return;
+    for (ssize_t next = 0; next < got;) {
+      const auto* const entry =
+          reinterpret_cast<const dirent64*>(entries.data() + next);
+      next += entry->d_reclen;
+      int fd = 0;
+      const char* digit = entry->d_name;
+      for (; *digit >= '0' && *digit <= '9'; ++digit) {
+        fd = fd * 10 + (*digit - '0');
+      }
+      if (digit != entry->d_name && *digit == '\0') use(fd);
+    }
+  }
+}
+
+void DropServersSockets() {
+  if (tie.server.exchange(0) == 0 || children_keep_everything) return;
+  if (tie.process.exchange(0) != 0) sigaction(SIGIO, &tie.found, nullptr);
+  // Their numbers stay taken: objects of the server's have them still.
+  const FileDescriptor null(open("/dev/null", O_RDWR | O_CLOEXEC));
+  const auto drop = [&null](int fd) {
+    if (dup3(null.get(), fd, O_CLOEXEC) < 0) close(fd);
+  };
+  drop(tie.end);
+  ForEachDescriptor([&](int fd) {
+    if (HasServersAddress(fd)) drop(fd);
+  });
+}
+
+// --- in the server ---
 
 // Has the kernel send this process `signal` for what comes to `end` (fcntl(2),
 // F_SETOWN): for bytes and for the other end's close (unix_stream_sendmsg,
@@ -89,7 +153,16 @@ absl::Status PosixTieProcess(int end, const Listener* listener) {
     const int error = TieByKill(end);
     return error == 0 ? absl::OkStatus() : TieError(error);
   }
+  [[maybe_unused]] static const int kAtFork =
+      pthread_atfork(nullptr, nullptr, &DropServersSockets);
   WARD_ASSIGN_OR_RETURN(ListenerParts parts, listener->Share());
+  tie.address_size = sizeof(tie.address);
+  if (getsockname(listener->descriptor(),
+                  reinterpret_cast<sockaddr*>(&tie.address),
+                  &tie.address_size) != 0) {
+    tie.address_size = 0;
+  }
+  tie.server = getpid();
   tie.end = end;
   tie.name = std::move(parts.name);
   tie.path = std::move(parts.path);
@@ -107,6 +180,13 @@ absl::Status PosixTieProcess(int end, const Listener* listener) {
   pthread_sigmask(SIG_UNBLOCK, &word, nullptr);
   const int error = SendForWords(end, SIGIO);
   return error == 0 ? absl::OkStatus() : TieError(error);
+}
+
+pid_t ForkWithEverything() {
+  children_keep_everything = true;
+  const pid_t pid = fork();
+  children_keep_everything = false;
+  return pid;
 }
 
 absl::Status PosixUntieProcess(int end) {
