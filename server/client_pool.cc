@@ -208,11 +208,11 @@ void ClientPool::Accept() {
   mutex_.Unlock();
 
   auto client = std::make_unique<Client>();
-  client->connection = accepted->transport.get();
-  client->peer = client->connection->Peer();
+  client->connection_ = accepted->transport.get();
+  client->peer = client->connection_->Peer();
   client->on_reserve = accepted->on_reserve;
   client->channel = MessageChannel(std::move(accepted->transport));
-  client->deadline = environment_.TimeNow() + limits_.authentication_timeout;
+  client->deadline_ = environment_.TimeNow() + limits_.authentication_timeout;
   absl::Status status = service_.greet(*client);
   if (status.ok()) {
     const absl::Duration soon = std::min(kSoon, limits_.authentication_timeout);
@@ -269,7 +269,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::TakeFromGreediest() {
     if (PidOf(client.peer) != greediest || client.channel.partly_read()) {
       continue;
     }
-    const Pollable* const polled[] = {client.connection};
+    const Pollable* const polled[] = {client.connection_};
     if (environment_.Poll(polled, environment_.TimeNow()).ok()) continue;
     return Take(silent_, it);
   }
@@ -294,14 +294,15 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
     served_.push_back(client.get());
     return client;
   }
-  client->deadline = environment_.TimeNow() + limits_.queue_timeout;
+  client->deadline_ = environment_.TimeNow() + limits_.queue_timeout;
   Wait(queued_, std::move(client), PollSet::Event::kHangUp);
   return nullptr;
 }
 
 absl::Status ClientPool::CheckShare(const Client& client) const {
   const auto check = [&](int limit, std::string_view option,
-                         std::string_view whose, auto is_same) -> absl::Status {
+                         std::string_view whose, auto is_same)
+                         ABSL_SHARED_LOCKS_REQUIRED(mutex_) -> absl::Status {
     if (limit == std::numeric_limits<int>::max()) return absl::OkStatus();
     const auto served = std::count_if(
         served_.begin(), served_.end(),
@@ -380,12 +381,12 @@ void ClientPool::Tell(Client& client, const absl::Status& error) {
 void ClientPool::Wait(Waiting& waiting, std::unique_ptr<Client> client,
                       PollSet::Event event) {
   const uint64_t id = ++last_id_;
-  const absl::Status status = watched_->Add(id, *client->connection, event);
+  const absl::Status status = watched_->Add(id, *client->connection_, event);
   if (!status.ok()) {
     Refuse(std::move(client), Annotate(status, "wait for the client"));
     return;
   }
-  const absl::Time deadline = client->deadline;
+  const absl::Time deadline = client->deadline_;
   deadlines_.emplace(deadline, id);
   waiting.emplace(id, std::move(client));
   if (watching_ && deadline < watching_until_) watched_->Wake();
@@ -394,8 +395,8 @@ void ClientPool::Wait(Waiting& waiting, std::unique_ptr<Client> client,
 std::unique_ptr<ClientPool::Client> ClientPool::Take(Waiting& waiting,
                                                      Waiting::iterator client) {
   std::unique_ptr<Client> taken = std::move(client->second);
-  watched_->Remove(*taken->connection);
-  deadlines_.erase({taken->deadline, client->first});
+  watched_->Remove(*taken->connection_);
+  deadlines_.erase({taken->deadline_, client->first});
   waiting.erase(client);
   return taken;
 }
@@ -436,7 +437,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
     mutex_.Unlock();
     // Asked before: what has come by its deadline is read, however late this
     // thread is.
-    const bool is_late = environment_.TimeNow() >= client->deadline;
+    const bool is_late = environment_.TimeNow() >= client->deadline_;
     absl::Status status = service_.receive(*client, absl::ZeroDuration());
     mutex_.Lock();
     --receiving_;
@@ -481,11 +482,11 @@ void ClientPool::Stop(absl::Duration drain_time) {
   }
   // Not both directions: they can still be told.
   for (const Client* client : served_) {
-    client->connection->ShutDownReceiving();
+    client->connection_->ShutDownReceiving();
   }
   const absl::Condition empty(this, &ClientPool::IsEmpty);
   if (mutex_.AwaitWithTimeout(empty, drain_time)) return;
-  for (const Client* client : served_) client->connection->ShutDown();
+  for (const Client* client : served_) client->connection_->ShutDown();
   mutex_.Await(empty);
 }
 

@@ -68,9 +68,9 @@ class ClientPool {
     friend class ClientPool;
 
     // For ShutDown.
-    Transport* connection = nullptr;
+    Transport* connection_ = nullptr;
     // When its wait ends: for its first message, or for a place.
-    absl::Time deadline;
+    absl::Time deadline_;
   };
 
   // What is to be done with a client, on the pool's threads. An error is for

@@ -238,8 +238,7 @@ void StopUnderLoad(bool timed) {
       });
     });
     absl::SleepFor(absl::Milliseconds(100));
-    // Connects are under way, with which Stop may not be called: another owner
-    // asks the server to quit.
+    // Connects are under way; here the server is asked by a signal to quit.
     if (const pid_t pid = server.server_pid(); pid != 0) {
       testing::Simulation::Current()->environment().Raise(pid, SIGTERM);
     }

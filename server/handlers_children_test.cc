@@ -123,7 +123,6 @@ struct Forking : Registered<Forking> {
     });
     DefineMessageHandler("popen", [](MessageChannel& channel) {
       const UnblockedSignals unblocked;
-      // What is ignored shows two that the C library keeps to itself.
       return channel.Write(
           OutputOf(popen("grep '^SigBlk:' /proc/self/status", "re")));
     });

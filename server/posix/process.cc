@@ -48,6 +48,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/posix/allocator.h"
+#include "ward/server/posix/open_descriptors.h"
 #include "ward/server/posix/signal_mask.h"
 #include "ward/server/posix/tie.h"
 #include "ward/server/process.h"
@@ -150,16 +151,6 @@ absl::StatusOr<FileDescriptor> OpenNothing() {
   return nothing;
 }
 
-// A descriptor's number in /proc/self/fd, or -1.
-int NumberOf(const char* name) {
-  int number = 0;
-  for (; *name != '\0'; ++name) {
-    if (*name < '0' || *name > '9') return -1;
-    number = 10 * number + (*name - '0');
-  }
-  return number;
-}
-
 // What the child of a fork does with its copy of the descriptors, all prepared
 // before: the child must neither allocate nor lock.
 class Descriptors {
@@ -199,21 +190,9 @@ class Descriptors {
   // first.
   void LeaveAllButKept() {
     room_.Reset();  // However full the table is.
-    const FileDescriptor list = FileDescriptor::Opened(
-        open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    // Only a machine without memory, or with all its files open, has none.
-    if (!list.is_open()) return LeaveAllOneByOne();
-    alignas(dirent64) std::array<char, 4096> entries;
-    ssize_t size;
-    while ((size = getdents64(list.get(), entries.data(), entries.size())) >
-           0) {
-      for (ssize_t at = 0; at < size;) {
-        const auto* const entry = reinterpret_cast<const dirent64*>(
-            &entries[static_cast<size_t>(at)]);
-        const int fd = NumberOf(entry->d_name);
-        if (fd != list.get()) Leave(fd);
-        at += entry->d_reclen;
-      }
+    // Only a machine without memory, or with all its files open, has no list.
+    if (!ForEachOpenDescriptor([this](int fd) { Leave(fd); })) {
+      LeaveAllOneByOne();
     }
   }
 

@@ -1,6 +1,5 @@
 #include "ward/server/posix/tie.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -11,7 +10,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -24,6 +22,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/status_macros.h"
 #include "ward/server/listener.h"
+#include "ward/server/posix/open_descriptors.h"
 
 namespace ward {
 namespace {
@@ -58,8 +57,9 @@ void RemoveNameAndDie(int /*signal*/) {
   if (tie.process == getpid() && HasWord(tie.end)) {
     struct stat own;
     struct stat found;
-    // A socket that is alive is replaced by nobody: no lock is needed.
-    if (fstat(tie.name.get(), &own) == 0 &&
+    // A socket that is alive is replaced by nobody: no lock is needed. The
+    // links are counted because of FUSE, see LeadsTo.
+    if (fstat(tie.name.get(), &own) == 0 && own.st_nlink > 0 &&
         lstat(tie.path.c_str(), &found) == 0 && own.st_dev == found.st_dev &&
         own.st_ino == found.st_ino) {
       unlink(tie.path.c_str());
@@ -82,30 +82,6 @@ bool HasServersAddress(int fd) {
          std::memcmp(&address, &tie.address, size) == 0;
 }
 
-// Calls `use` for each descriptor of this process.
-template <typename Use>
-void ForEachDescriptor(Use use) {
-  const FileDescriptor directory(
-      open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  alignas(dirent64) std::array<char, 4096> entries;
-  while (true) {
-    const ssize_t got =
-        getdents64(directory.get(), entries.data(), entries.size());
-    if (got <= 0) return;
-    for (ssize_t next = 0; next < got;) {
-      const auto* const entry =
-          reinterpret_cast<const dirent64*>(entries.data() + next);
-      next += entry->d_reclen;
-      int fd = 0;
-      const char* digit = entry->d_name;
-      for (; *digit >= '0' && *digit <= '9'; ++digit) {
-        fd = fd * 10 + (*digit - '0');
-      }
-      if (digit != entry->d_name && *digit == '\0') use(fd);
-    }
-  }
-}
-
 void DropServersSockets() {
   if (tie.server.exchange(0) == 0 || children_keep_everything) return;
   if (tie.process.exchange(0) != 0) sigaction(SIGIO, &tie.found, nullptr);
@@ -115,7 +91,7 @@ void DropServersSockets() {
     if (dup3(null.get(), fd, O_CLOEXEC) < 0) close(fd);
   };
   drop(tie.end);
-  ForEachDescriptor([&](int fd) {
+  ForEachOpenDescriptor([&](int fd) {
     if (HasServersAddress(fd)) drop(fd);
   });
 }

@@ -1,0 +1,46 @@
+// The descriptors that this process has open.
+
+#ifndef WARD_SERVER_POSIX_OPEN_DESCRIPTORS_H_
+#define WARD_SERVER_POSIX_OPEN_DESCRIPTORS_H_
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/types.h>
+
+#include <array>
+
+#include "ward/channel/file_descriptor.h"
+
+namespace ward {
+
+// Calls `use` with the number of each, in their order, but for the one that it
+// lists them by; `use` may close it, or put another in its place. False when
+// there is no room for that one, or no /proc. In the child of a fork, too:
+// system calls alone.
+template <typename Use>
+bool ForEachOpenDescriptor(Use use) {
+  const FileDescriptor list = FileDescriptor::Opened(
+      open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!list.is_open()) return false;
+  alignas(dirent64) std::array<char, 4096> entries;
+  ssize_t size;
+  while ((size = getdents64(list.get(), entries.data(), entries.size())) > 0) {
+    for (ssize_t at = 0; at < size;) {
+      const auto* const entry =
+          reinterpret_cast<const dirent64*>(entries.data() + at);
+      at += entry->d_reclen;
+      int fd = 0;
+      const char* digit = entry->d_name;
+      for (; *digit >= '0' && *digit <= '9'; ++digit) {
+        fd = 10 * fd + (*digit - '0');
+      }
+      // Not "." and "..".
+      if (digit != entry->d_name && *digit == '\0' && fd != list.get()) use(fd);
+    }
+  }
+  return true;
+}
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_POSIX_OPEN_DESCRIPTORS_H_
