@@ -31,10 +31,11 @@ absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
   return ClaimDescriptors(limits, descriptors);
 }
 
-bool FrameReader::ReadError(Transport& transport, const ChannelLimits& limits) {
+bool FrameReader::ReadError(Transport& transport, const ChannelLimits& limits,
+                            absl::Time deadline) {
   if (expected_ != nullptr) return false;
-  const absl::StatusOr<Extent> extent = AwaitFrame(
-      transport, limits.max_frame_bytes, limits, absl::InfinitePast());
+  const absl::StatusOr<Extent> extent =
+      AwaitFrame(transport, limits.max_frame_bytes, limits, deadline);
   if (!extent.ok() || !Parse(*extent, limits).ok() ||
       frame_.content != Frame::Content::kError) {
     return false;

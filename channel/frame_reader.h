@@ -39,9 +39,10 @@ class FrameReader {
                     std::vector<FileDescriptor>& descriptors);
 
   // Whether the next frame has come and is an error, which is then in frame().
-  // Waits for nothing, and leaves any other frame where it is. False while a
-  // password is expected.
-  bool ReadError(Transport& transport, const ChannelLimits& limits);
+  // Waits for it until `deadline`, and leaves any other frame where it is.
+  // False while a password is expected.
+  bool ReadError(Transport& transport, const ChannelLimits& limits,
+                 absl::Time deadline);
 
   // Borrows this reader's buffer, until the next call of a member.
   const Frame& frame() const { return frame_; }

@@ -130,8 +130,9 @@ std::vector<std::string> ReadAll(const Case& given, const Cut& cut) {
           reader.Read(transport, given.limits.max_frame_bytes, given.limits,
                       absl::InfiniteFuture(), descriptors);
       WARD_FUZZ_CHECK(again == status, again << " after " << status);
-      WARD_FUZZ_CHECK(!reader.ReadError(transport, given.limits),
-                      "an error frame after " << status);
+      WARD_FUZZ_CHECK(
+          !reader.ReadError(transport, given.limits, absl::InfinitePast()),
+          "an error frame after " << status);
       break;
     }
     const Frame& frame = reader.frame();

@@ -37,6 +37,9 @@ namespace {
 // What a frame has beside a scalar's bytes, generously.
 constexpr size_t kFrameOverhead = 64;
 
+// How long a peer that reads no more, and is there still, may take to say why.
+constexpr absl::Duration kLastWordTime = absl::Seconds(1);
+
 constexpr size_t kMaxErrorText = size_t{4} << 10;
 constexpr size_t kMaxErrorReason = 128;
 
@@ -62,7 +65,7 @@ absl::Status Closed() {
 
 }  // namespace
 
-MessageChannel::MessageChannel(std::unique_ptr<Transport> transport)
+MessageChannel::MessageChannel(std::shared_ptr<Transport> transport)
     : transport_(std::move(transport)) {}
 
 MessageChannel::MessageChannel(FileDescriptor socket)
@@ -154,10 +157,12 @@ absl::Status MessageChannel::SendFrame(const Frame& frame,
   if (!is_open()) return Closed();
   absl::Status status =
       writer_.Send(*transport_, frame, descriptors, limits_, Deadline());
-  // A server that refuses a client says why, and closes. What it said is in
-  // this socket still.
+  // A server that refuses a client says why, and closes: that is in this socket
+  // still. One that stops reads no more, and is about to say so.
   if (HasReason(status, reason::kConnectionLost) &&
-      reader_.ReadError(*transport_, limits_)) {
+      reader_.ReadError(
+          *transport_, limits_,
+          std::min(Deadline(), transport_->TimeNow() + kLastWordTime))) {
     status = FromWire(reader_.frame().error);
     writer_.Fail(status);
   }
@@ -234,11 +239,15 @@ absl::StatusOr<FileDescriptor> MessageChannel::ReadDescriptor() {
 absl::Status MessageChannel::ReceiveFrame(
     size_t max_bytes, std::vector<FileDescriptor>& descriptors) {
   if (!is_open()) return Closed();
-  WARD_RETURN_IF_ERROR(
-      reader_.Read(*transport_, max_bytes, limits_, Deadline(), descriptors));
+  absl::Status status =
+      reader_.Read(*transport_, max_bytes, limits_, Deadline(), descriptors);
+  if (!status.ok()) {
+    reader_.Release();  // Of a message that was lost; not of one under way.
+    return status;
+  }
   const Frame& frame = reader_.frame();
   if (frame.content != Frame::Content::kError) return absl::OkStatus();
-  const absl::Status error = FromWire(frame.error);
+  absl::Status error = FromWire(frame.error);
   reader_.Release();
   return error;
 }
@@ -250,6 +259,9 @@ void MessageChannel::ShutDown() {
 }
 
 void MessageChannel::Close() {
+  // Who shares the socket keeps its number from being reused, not the peer
+  // waiting.
+  if (transport_.use_count() > 1) transport_->ShutDown();
   transport_.reset();
   // With it go descriptors that have come and were not read, and a password
   // that came in part.

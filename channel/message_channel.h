@@ -60,7 +60,9 @@ class MessageChannel {
   // Closed from the start.
   MessageChannel() = default;
 
-  explicit MessageChannel(std::unique_ptr<Transport> transport);
+  // Shared by who must be able to cut the connection whatever becomes of the
+  // channel; the socket is closed with the last share.
+  explicit MessageChannel(std::shared_ptr<Transport> transport);
 
   // Over a connected Unix stream socket.
   explicit MessageChannel(FileDescriptor socket);
@@ -175,7 +177,8 @@ class MessageChannel {
   // peer reads the end of the stream.
   void ShutDown();
 
-  // Closes this end; operations then return kChannelClosed.
+  // Closes this end: the peer reads the end of the stream. Operations then
+  // return kChannelClosed.
   void Close();
 
   bool is_open() const { return transport_ != nullptr; }
@@ -197,7 +200,7 @@ class MessageChannel {
                             std::vector<FileDescriptor>& descriptors);
   absl::Time Deadline() const;
 
-  std::unique_ptr<Transport> transport_;
+  std::shared_ptr<Transport> transport_;
   ChannelLimits limits_;
   absl::Duration timeout_ = absl::InfiniteDuration();
   absl::Time deadline_ = absl::InfiniteFuture();

@@ -49,6 +49,7 @@ bool ReceiveBuffer::Reserve(size_t frame_bytes,
   }
   if (end_ == 0 && capacity_ > kKeptBytes && last_frame_bytes_ <= kKeptBytes) {
     Resize(kFirstPiece);
+    share_.Release();
   } else if (end_ == capacity_) {
     // Doubled as bytes come, never sized by the length that the peer claims.
     const size_t capacity =

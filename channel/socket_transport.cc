@@ -68,7 +68,8 @@ bool TakeDescriptors(msghdr& message,
       int fd;
       std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
       FileDescriptor taken = FileDescriptor::Opened(fd);
-      all = all && taken.is_open();
+      // A pidfd that the kernel could not make is a negative number.
+      if (header->cmsg_type == SCM_RIGHTS) all = all && taken.is_open();
       if (taken.is_open()) kept.push_back(std::move(taken));
     }
   }

@@ -542,7 +542,7 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
         environment().Poll(polled, absl::InfiniteFuture());
     if (!ready.ok()) status = ready.status();
     if (!ready.ok() || *ready == 0) break;
-    RunSignalHandlers(signals, quit);
+    RunSignalHandlers(signals, owner, quit);
   }
   // The name goes first: who comes now finds nothing, not a dying server.
   listener.RemovePath();
@@ -551,12 +551,13 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
   return status;
 }
 
-void AbstractServer::RunSignalHandlers(Signals& signals, bool& quit) {
+void AbstractServer::RunSignalHandlers(Signals& signals, const OwnerLink& owner,
+                                       bool& quit) {
   while (const int signal = signals.Next()) {
     const auto defined = signal_handlers_.find(signal);
     if (defined == signal_handlers_.end()) {
       quit = true;  // SIGINT or SIGTERM.
-      continue;
+      return;
     }
     const absl::Status status =
         CallUserCode(absl::StrCat("the handler of signal ", signal), [&] {
@@ -564,6 +565,8 @@ void AbstractServer::RunSignalHandlers(Signals& signals, bool& quit) {
           return absl::OkStatus();
         });
     if (!status.ok()) environment().Log(status.message());
+    const Pollable* const polled[] = {&owner.pollable()};
+    if (environment().Poll(polled, environment().TimeNow()).ok()) return;
   }
 }
 

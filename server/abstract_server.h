@@ -104,8 +104,8 @@ namespace ward {
 // each call ends with what its server answered, with kServerStopping, or with
 // kServerNotStarted (kServerUnreachable, where ServerOptions::socket_filename
 // says where it was). Start (and its halves) is for one thread at a time,
-// beside Connects and CheckAlives of others. All else is for one thread, while
-// no other uses the object.
+// beside Connects and CheckAlives of others, and not beside a Stop. All else is
+// for one thread, while no other uses the object.
 //
 // The destructor may begin while other threads are in Connect, once their
 // functions have been called: it stops the server, which ends what they wait
@@ -145,7 +145,8 @@ class AbstractServer {
   // or is about to, and CheckAlive tells how.
   //
   // Shared, so that what one thread waits for stays open when another stops the
-  // server. It keeps this owner's end open: let go of it then.
+  // server. It keeps this owner's end open: let go of it then, and before
+  // Disown.
   std::shared_ptr<const Pollable> pollable() const;
 
   // OK while the server runs; kServerDied, which says how it ended;
@@ -352,7 +353,9 @@ class AbstractServer {
   absl::Status Run(Listener& listener, OwnerLink& owner);
   absl::Status ServeUntilTold(Listener& listener, OwnerLink& owner,
                               Signals& signals);
-  void RunSignalHandlers(Signals& signals, bool& quit);
+  // Runs them until no signal is left; returns before, when the owner has a
+  // word, or with `quit`.
+  void RunSignalHandlers(Signals& signals, const OwnerLink& owner, bool& quit);
 
   // One client, on its own thread.
   absl::Status GreetClient(ClientPool::Client& client) const;

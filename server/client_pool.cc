@@ -196,6 +196,10 @@ void ClientPool::Accept() {
   absl::StatusOr<Listener::Accepted> accepted = listener_.Accept();
   mutex_.Lock();
   if (!accepted.ok()) {
+    if (!HasReason(accepted.status(), reason::kServerStopping) &&
+        !HasReason(accepted.status(), reason::kDescriptorTableFull)) {
+      failures_.Log(environment_, accepted.status().ToString());
+    }
     mutex_.AwaitWithTimeout(absl::Condition(this, &ClientPool::IsStopping),
                             kBackOff);
     --accepting_;
@@ -208,10 +212,10 @@ void ClientPool::Accept() {
   mutex_.Unlock();
 
   auto client = std::make_unique<Client>();
-  client->connection_ = accepted->transport.get();
+  client->connection_ = std::move(accepted->transport);
   client->peer = client->connection_->Peer();
   client->on_reserve = accepted->on_reserve;
-  client->channel = MessageChannel(std::move(accepted->transport));
+  client->channel = MessageChannel(client->connection_);
   client->deadline_ = environment_.TimeNow() + limits_.authentication_timeout;
   absl::Status status = service_.greet(*client);
   if (status.ok()) {
@@ -256,6 +260,8 @@ std::unique_ptr<ClientPool::Client> ClientPool::TakeFromGreediest() {
   pid_t greediest = 0;
   int most = 0;
   for (const auto& [id, client] : silent_) {
+    // 0 stands for all that this pid namespace does not know.
+    if (PidOf(client->peer) == 0) continue;
     const int count = ++counts[PidOf(client->peer)];
     if (count <= most) continue;
     most = count;
@@ -269,7 +275,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::TakeFromGreediest() {
     if (PidOf(client.peer) != greediest || client.channel.partly_read()) {
       continue;
     }
-    const Pollable* const polled[] = {client.connection_};
+    const Pollable* const polled[] = {client.connection_.get()};
     if (environment_.Poll(polled, environment_.TimeNow()).ok()) continue;
     return Take(silent_, it);
   }
@@ -350,14 +356,15 @@ void ClientPool::Serve(std::unique_ptr<Client> client) {
 }
 
 std::unique_ptr<ClientPool::Client> ClientPool::NextToServe() {
-  std::unique_ptr<Client> next;
-  if (!ready_.empty()) {
-    next = std::move(ready_.front());
-    ready_.pop_front();
-  } else if (!queued_.empty()) {
-    next = Take(queued_, queued_.begin());
-    served_.push_back(next.get());
+  // Those that are ready have their places: the free one is for the queue.
+  if (!queued_.empty() && !stopping_) {
+    std::unique_ptr<Client> first = Take(queued_, queued_.begin());
+    served_.push_back(first.get());
+    ready_.push_back(std::move(first));
   }
+  if (ready_.empty()) return nullptr;
+  std::unique_ptr<Client> next = std::move(ready_.front());
+  ready_.pop_front();
   return next;
 }
 
@@ -411,11 +418,18 @@ void ClientPool::Watch() {
     mutex_.Unlock();
     const absl::StatusOr<uint64_t> heard_of = watched_->Wait(until);
     mutex_.Lock();
-    if (heard_of.ok()) {
-      client = Attend(*heard_of);
-    } else if (!deadlines_.empty() &&
-               deadlines_.begin()->first <= environment_.TimeNow()) {
+    // Those whose time is up come first: no storm of others, of which each may
+    // have one byte more, keeps them.
+    if (!deadlines_.empty() &&
+        deadlines_.begin()->first <= environment_.TimeNow()) {
       client = Attend(deadlines_.begin()->second);
+    } else if (heard_of.ok()) {
+      client = Attend(*heard_of);
+    } else if (!HasReason(heard_of.status(), reason::kTimedOut)) {
+      failures_.Log(environment_,
+                    "waiting for clients: ", heard_of.status().ToString());
+      mutex_.AwaitWithTimeout(absl::Condition(this, &ClientPool::IsStopping),
+                              kBackOff);
     }
     if (client == nullptr) continue;
     ready_.push_back(std::move(client));

@@ -67,8 +67,8 @@ class ClientPool {
    private:
     friend class ClientPool;
 
-    // For ShutDown.
-    Transport* connection_ = nullptr;
+    // To be shut down, whatever a handler has done to its channel.
+    std::shared_ptr<Transport> connection_;
     // When its wait ends: for its first message, or for a place.
     absl::Time deadline_;
   };
@@ -169,6 +169,7 @@ class ClientPool {
   const Service service_;
   std::unique_ptr<PollSet> watched_;
   SparseLog no_threads_;
+  SparseLog failures_;
 
   mutable absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

@@ -131,7 +131,9 @@ class Environment {
   // socket, nor its connections: they would look like this process when it is
   // gone. In their places is /dev/null. To remove the name, the process
   // must let SIGIO come: it is caught, and may be blocked on all threads but
-  // one. Without one, nothing of the process can hinder it.
+  // one. Without one, nothing of the process can hinder it; but the init of a
+  // pid namespace is ended neither by this nor by SetProcessDeadline
+  // (pid_namespaces(7)): let another process be that.
   virtual absl::Status TieProcess(const Transport& end,
                                   const Listener* listener) = 0;
   virtual absl::Status UntieProcess(const Transport& end) = 0;

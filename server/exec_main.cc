@@ -1,7 +1,6 @@
 #include "ward/server/exec_main.h"
 
 #include <fcntl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <memory>
@@ -18,20 +17,21 @@
 #include "ward/server/exec_entry.h"
 #include "ward/server/posix/allocator.h"
 #include "ward/server/posix/process.h"
+#include "ward/server/posix/socket_path.h"
 #include "ward/server/process.h"
 
 namespace ward {
 namespace {
 
-// A connection that was inherited as descriptor `fd`, or null.
+// The connection that was inherited as descriptor `fd`, or null. It must be of
+// this process's user: if the program has the set-user-ID bit, anybody may
+// start it and hand it what he likes.
 std::unique_ptr<Transport> Inherited(int fd) {
-  int domain = 0;
-  socklen_t size = sizeof(domain);
-  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 ||
-      domain != AF_UNIX || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
-    return nullptr;
-  }
-  return std::make_unique<SocketTransport>(FileDescriptor(fd));
+  if (!IsEndOfPair(fd) || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return nullptr;
+  auto link = std::make_unique<SocketTransport>(FileDescriptor(fd));
+  const absl::StatusOr<PeerCredentials> maker = link->Peer();
+  if (!maker.ok() || maker->uid != geteuid()) return nullptr;
+  return link;
 }
 
 int Serve(std::string_view name) {

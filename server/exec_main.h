@@ -9,7 +9,12 @@
 // process, which begins at main() as any other. This call is where it turns
 // into a server; in all other processes it does nothing.
 //
-// Misuse: anything before it that starts threads, opens files or reads the
+// Misuse:
+// - In a program with file capabilities (capabilities(7)): whoever starts it
+// may
+//   have it serve what he likes. One with the set-user-ID bit serves its
+//   owner's user alone.
+// - Anything before it that starts threads, opens files or reads the
 // arguments: the server's process does it, too.
 
 #ifndef WARD_SERVER_EXEC_MAIN_H_

@@ -162,6 +162,7 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Fork(
   WARD_ASSIGN_OR_RETURN(const uint64_t owners_end,
                         environment.SocketId(*ends.first));
   options.fork.keep_open.push_back(ends.second->descriptor());
+  options.fork.tie = ends.second->descriptor();
   options.fork.process_group = options.process_group;
   // Or it would own itself.
   options.fork.close.push_back(ends.first->descriptor());
@@ -258,13 +259,21 @@ absl::Status ServerProcess::Stop(const StopOptions& options) {
     const bool starting = !waited_ &&
                           exit->kind == ProcessExit::Kind::kSignaled &&
                           exit->value == SIGKILL;
-    return exit->clean() || ((unknown || starting) && asked.ok())
-               ? absl::OkStatus()
-               : Died(*exit);
+    // Another thread that stops it may have had less patience.
+    if (!killed_) {
+      return exit->clean() || ((unknown || starting) && asked.ok())
+                 ? absl::OkStatus()
+                 : Died(*exit);
+    }
+  } else {
+    killed_ = true;
+    // One that this process may not kill, as its user was changed, does so
+    // itself: see OwnerLink::QuitWithin.
+    const absl::Status killed = process_->Kill(SIGKILL);
+    const absl::Status ended =
+        process_->Wait(environment_.TimeNow() + kLastMoment).status();
+    if (!ended.ok()) return killed.ok() ? ended : killed;
   }
-  WARD_RETURN_IF_ERROR(process_->Kill(SIGKILL));
-  WARD_RETURN_IF_ERROR(
-      process_->Wait(environment_.TimeNow() + kLastMoment).status());
   return MakeError(
       reason::kServerKilled,
       absl::StrCat("the server (pid ", pid(), ") did not quit within ",
@@ -274,11 +283,10 @@ absl::Status ServerProcess::Stop(const StopOptions& options) {
 }
 
 absl::Status ServerProcess::CheckAlive() {
-  const Pollable* const polled[] = {owner_.transport()};
   // A process that dies closes a client's connection before, or after, its end
-  // of this one.
-  if (!environment_.Poll(polled, environment_.TimeNow()).ok() &&
-      !process_->Ending()) {
+  // of this one. That may well be readable: the word that the server is ready
+  // stays there until WaitUntilReady.
+  if (!owner_.transport()->HungUp() && !process_->Ending()) {
     return absl::OkStatus();
   }
   WARD_ASSIGN_OR_RETURN(const ProcessExit exit,

@@ -211,6 +211,7 @@ class ServerProcess {
   std::unique_ptr<Process> process_;
   MessageChannel owner_;
   std::atomic<bool> asked_to_quit_{false};
+  std::atomic<bool> killed_{false};
   std::unique_ptr<PollSet> news_;
   // The process that launched the server; 0 if it was not this one.
   pid_t launcher_ = 0;

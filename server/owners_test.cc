@@ -258,6 +258,15 @@ TEST_F(OwnersTest, OwnersComeAndGo) {
 
 // --- the halves of a start ---
 
+TEST_F(OwnersTest, AServerLivesThoughItsFirstWordWasNotReadYet) {
+  EchoServer server;
+  ASSERT_THAT(server.BeginStart(), IsOk());
+  Await(server);
+  EXPECT_THAT(server.CheckAlive(), IsOk());
+  EXPECT_THAT(server.WaitUntilReady(), IsOk());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 TEST_F(OwnersTest, AStartCanBeWaitedForInAnEventLoop) {
   EchoServer server;
   ASSERT_THAT(server.BeginStart(), IsOk());

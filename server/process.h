@@ -91,6 +91,10 @@ struct ForkOptions {
   // (fork(2)).
   bool allow_threads = false;
 
+  // A connection's end that stays open, or -1: the child is tied to it before
+  // all else; see Environment::TieProcess. ServerProcess::Fork sets it.
+  int tie = -1;
+
   // For a server, LaunchOptions::process_group is what counts.
   ProcessGroup process_group = ProcessGroup::kParents;
 };

@@ -183,6 +183,19 @@ class AskingServer : public Registered<AskingServer> {
                       : context.cancelled() ? "left"
                                             : "more");
         });
+    DefineMessageHandler(
+        "close", [this](const CallContext& context, MessageChannel& channel) {
+          channel.Close();
+          absl::MutexLock lock(&mutex_);
+          while (!context.stopping()) {
+            mutex_.AwaitWithTimeout(absl::Condition(&never_),
+                                    absl::Milliseconds(1));
+          }
+          // Longer than it is waited for: its connection is cut.
+          mutex_.AwaitWithTimeout(absl::Condition(&never_),
+                                  absl::Milliseconds(100));
+          return Note("stopping");
+        });
   }
 
  private:
@@ -200,6 +213,16 @@ TEST_F(StopTest, AHandlerLearnsThatItsServerStops) {
     EXPECT_THAT(server.Stop(), IsOk());
     EXPECT_EQ(TakeNotes(), "stopping\n") << how;
   }
+}
+
+TEST_F(StopTest, AHandlerMayHaveClosedItsChannel) {
+  AskingServer server(Options(absl::Milliseconds(10), kNever));
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  ASSERT_THAT(channel.Write("close"), IsOk());
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_EQ(TakeNotes(), "stopping\n");
 }
 
 TEST_F(StopTest, AHandlerLearnsThatItsClientHasLeft) {

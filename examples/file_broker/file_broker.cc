@@ -4,10 +4,12 @@
 #include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <climits>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -44,6 +46,19 @@ absl::Status CheckPath(std::string_view path) {
         "\"..\", an empty part, nor a NUL");
   }
   return absl::OkStatus();
+}
+
+// The kernel itself follows no link, and leaves `root` by no way, even if one
+// is put there while it looks (openat2(2)). On failure errno tells.
+ward::FileDescriptor OpenBeneath(const ward::FileDescriptor& root,
+                                 const std::string& path, uint64_t flags,
+                                 mode_t mode = 0) {
+  open_how how{};
+  how.flags = flags | O_CLOEXEC;
+  how.mode = mode;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  return ward::FileDescriptor(static_cast<int>(
+      syscall(SYS_openat2, root.get(), path.c_str(), &how, sizeof(how))));
 }
 
 absl::Status Denied() {
@@ -87,20 +102,29 @@ absl::Status FileBroker::InitializeServer() {
     return ward::SystemError(
         errno, absl::StrCat("open the broker's root \"", arguments[0], "\""));
   }
+  // A client could not tell a sandbox that denies the call from a file that
+  // nobody may open.
+  if (!OpenBeneath(root_, ".", O_PATH | O_DIRECTORY).is_open()) {
+    return ward::SystemError(
+        errno,
+        "openat2, which keeps the broker within its root, does not work here "
+        "(it needs Linux 5.6, and a sandbox that allows it)");
+  }
   return absl::OkStatus();
 }
 
 absl::StatusOr<ward::FileDescriptor> FileBroker::HandleOpen(
     const std::string& mode, const std::string& path) {
   WARD_RETURN_IF_ERROR(CheckPath(path));
-  open_how how{};
+  uint64_t flags = 0;
+  mode_t new_files_mode = 0;
   if (mode == "read") {
-    how.flags = O_RDONLY;
+    flags = O_RDONLY;
   } else if (mode == "write") {
-    how.flags = O_WRONLY;
+    flags = O_WRONLY;
   } else if (mode == "create") {
-    how.flags = O_WRONLY | O_CREAT | O_EXCL;
-    how.mode = 0600;
+    flags = O_WRONLY | O_CREAT | O_EXCL;
+    new_files_mode = 0600;
   } else {
     return ward::MakeError(ward::reason::kInvalidArguments,
                            "a mode is read, write or create");
@@ -111,12 +135,8 @@ absl::StatusOr<ward::FileDescriptor> FileBroker::HandleOpen(
   // there look the same.
   if (!policy_.Allows(access, path)) return Denied();
   // No waiting for a FIFO's other end, no terminal that becomes this process's.
-  how.flags |= O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-  // The kernel itself follows no link, and leaves the root by no way, even if
-  // one is put there while it looks (openat2(2)).
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  ward::FileDescriptor file(static_cast<int>(
-      syscall(SYS_openat2, root_.get(), path.c_str(), &how, sizeof(how))));
+  ward::FileDescriptor file =
+      OpenBeneath(root_, path, flags | O_NONBLOCK | O_NOCTTY, new_files_mode);
   if (!file.is_open()) {
     const bool led_elsewhere =
         errno == ELOOP || errno == EXDEV || errno == ENXIO;

@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -26,6 +28,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/examples/file_broker/policy.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/posix/deny_for_test.h"
 #include "ward/testing/explore.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/server_test.h"
@@ -227,6 +230,27 @@ TEST_F(FileBrokerTest, WhatIsWrongWithThePolicyComesOutOfStart) {
   EXPECT_EQ(nowhere.Start().code(), absl::StatusCode::kNotFound);
   FileBroker nothing{ward::ServerOptions()};
   EXPECT_EQ(nothing.Start().code(), absl::StatusCode::kInvalidArgument);
+}
+
+// Of a process of its own: it is denied the call for ever.
+class BrokerInASandbox : public FileBroker {
+ public:
+  using FileBroker::FileBroker;
+
+ protected:
+  absl::Status InitializeServer() override {
+    ward::DenyCalls({SYS_openat2}, ENOSYS);
+    return FileBroker::InitializeServer();
+  }
+};
+
+TEST_F(FileBrokerTest, SaysAtItsStartThatASandboxDeniesItsCall) {
+  if (ward::testing::TestMode() != ward::testing::Mode::kForked) {
+    GTEST_SKIP() << "a server in the test's own process has its sandbox, and "
+                    "one that is started by exec is a FileBroker";
+  }
+  BrokerInASandbox broker(Options(kPolicy));
+  EXPECT_THAT(std::string(broker.Start().message()), HasSubstr("openat2"));
 }
 
 }  // namespace

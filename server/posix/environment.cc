@@ -39,6 +39,7 @@
 #include "ward/server/posix/poll_set.h"
 #include "ward/server/posix/process.h"
 #include "ward/server/posix/signal_mask.h"
+#include "ward/server/posix/socket_path.h"
 #include "ward/server/posix/tie.h"
 #include "ward/server/signals.h"
 
@@ -196,6 +197,11 @@ class PosixEnvironment final : public Environment {
     if (fstat(shared.get(), &found) != 0 || !S_ISSOCK(found.st_mode)) {
       return MakeError(reason::kInvalidArguments,
                        "the descriptor that came is no socket");
+    }
+    if (!IsEndOfPair(shared.get())) {
+      return MakeError(reason::kInvalidArguments,
+                       "the descriptor that came is no end of a pair of Unix "
+                       "sockets (socketpair(2))");
     }
     return std::make_unique<SocketTransport>(std::move(shared));
   }

@@ -1,6 +1,7 @@
 #include "ward/server/posix/listener.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -48,19 +49,35 @@ FileDescriptor OpenReserve() {
   return FileDescriptor::Opened(eventfd(0, EFD_CLOEXEC));
 }
 
+// mkdtemp(3) makes a directory with mode 0700, less what the umask takes away.
+bool IsOpenToItsUser(const std::string& directory) {
+  struct stat found;
+  return lstat(directory.c_str(), &found) == 0 &&
+         (found.st_mode & kAllModeBits) == 0700;
+}
+
+// By no name: in another user's directory it could be a link by now.
+bool OpenToItsUser(const std::string& directory) {
+  const FileDescriptor made = FileDescriptor::Opened(
+      open(directory.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  return made.is_open() &&
+         chmod(absl::StrCat("/proc/self/fd/", made.get()).c_str(), 0700) == 0;
+}
+
 absl::StatusOr<std::string> MakePrivateDirectory() {
   std::string tried;
-  // getenv(3) is unsafe only beside a setenv(3), which no program with threads
-  // may call. NOLINTBEGIN(concurrency-mt-unsafe)
-  const std::array<const char*, 3> bases = {std::getenv("XDG_RUNTIME_DIR"),
-                                            std::getenv("TMPDIR"), "/tmp"};
-  // NOLINTEND(concurrency-mt-unsafe)
+  // Not what a stranger says who has started a program with the set-user-ID
+  // bit.
+  const std::array<const char*, 3> bases = {secure_getenv("XDG_RUNTIME_DIR"),
+                                            secure_getenv("TMPDIR"), "/tmp"};
   for (const char* base : bases) {
     if (base == nullptr || *base != '/') continue;
     std::string name = absl::StrCat(base, "/ward-XXXXXX");
-    // mkdtemp(3) makes it subject to the umask, which may take away too much.
-    if (mkdtemp(name.data()) != nullptr && chmod(name.c_str(), 0700) == 0) {
-      return name;
+    if (mkdtemp(name.data()) != nullptr) {
+      if (IsOpenToItsUser(name) || OpenToItsUser(name)) return name;
+      const int error = errno;
+      rmdir(name.c_str());
+      errno = error;
     }
     const absl::Status failure = absl::ErrnoToStatus(errno, base);
     absl::StrAppend(&tried, tried.empty() ? "" : "; ", failure.message());
@@ -109,6 +126,7 @@ class PosixListener final : public Listener {
     {
       absl::MutexLock lock(&name_mutex_);
       name_ = std::move(name);
+      is_strangers_ = user != geteuid();
       // In another mount namespace, or root, the path leads elsewhere; the name
       // that came leads to the socket wherever it is.
       if (name_.is_open() && !LeadsTo(path_, name_)) {
@@ -144,6 +162,11 @@ class PosixListener final : public Listener {
         case EINTR:
         case ECONNABORTED:
           continue;
+        case EAGAIN: {  // Somebody who shares the socket wants no waiting.
+          pollfd polled{socket_.get(), POLLIN, 0};
+          poll(&polled, 1, -1);
+          continue;
+        }
         case EMFILE:
         case ENFILE:
           return AcceptOnReserve();
@@ -197,6 +220,9 @@ class PosixListener final : public Listener {
   void RemovePath() override {
     absl::MutexLock lock(&name_mutex_);
     if (!name_.is_open()) return;
+    // What another user has named is his to remove: the directories in its path
+    // may be his, who can make them lead elsewhere at any moment.
+    if (is_strangers_) return name_.Reset();
     // Nobody is there to hear of a failure; the directory is private, or the
     // user's own affair.
     (void)RemoveIfSame(path_, name_);
@@ -339,6 +365,7 @@ class PosixListener final : public Listener {
   // no client comes.
   mutable absl::Mutex name_mutex_;
   FileDescriptor name_ ABSL_GUARDED_BY(name_mutex_);
+  bool is_strangers_ ABSL_GUARDED_BY(name_mutex_) = false;
   Interruption stop_;
   mutable absl::Mutex mutex_;
   FileDescriptor reserve_ ABSL_GUARDED_BY(mutex_);

@@ -372,6 +372,23 @@ TEST(PosixListener, StoppingEndsEveryAcceptAndRefusesClients) {
   listener->RemovePath();
 }
 
+TEST(PosixListener, WaitsAtASocketThatASharerHasMadeNonBlocking) {
+  const auto listener = Listen({});
+  const int flags = fcntl(listener->descriptor(), F_GETFL);
+  ASSERT_EQ(fcntl(listener->descriptor(), F_SETFL, flags | O_NONBLOCK), 0);
+  std::thread other([&listener] {
+    const auto accepted = listener->Accept();
+    EXPECT_TRUE(accepted.ok()) << accepted.status();
+  });
+  const auto client = PosixConnect(listener->path(), absl::InfiniteFuture());
+  EXPECT_TRUE(client.ok()) << client.status();
+  other.join();
+  std::vector<std::thread> acceptors = StartAccepting(*listener, 1);
+  listener->StopAccepting();
+  acceptors.front().join();
+  listener->RemovePath();
+}
+
 TEST(PosixListener, StoppingIsThatOfOneListenerAlone) {
   const auto listener = Listen({});
   const auto sibling = Sibling(*listener);

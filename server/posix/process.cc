@@ -264,13 +264,11 @@ class PosixProcess final : public Process {
       absl::MutexLock lock(&mutex_);
       if (exit_.has_value()) return true;
     }
-    // In a pid namespace that this process does not see: its end is all that
-    // can be learnt.
-    if (pid_ == 0) {
-      pollfd polled{pidfd_.get(), POLLIN, 0};
-      return poll(&polled, 1, 0) > 0;
-    }
-    return HasFlag(absl::StrCat("/proc/", pid_, "/stat"), kExiting);
+    // Gone, it is not in /proc, whoever has reaped it; nor is it while it lives
+    // in a pid namespace that this process does not see.
+    return (pid_ > 0 &&
+            HasFlag(absl::StrCat("/proc/", pid_, "/stat"), kExiting)) ||
+           HasEnded();
   }
 
   absl::Status Kill(int signal) override {
@@ -286,13 +284,19 @@ class PosixProcess final : public Process {
   }
 
  private:
+  bool HasEnded() const {
+    pollfd polled{pidfd_.get(), POLLIN, 0};
+    return poll(&polled, 1, 0) > 0;
+  }
+
   // Where a sandbox denies the other call: nobody else gets the number of this
-  // process's own child before it is reaped.
+  // process's own child before it has ended, and was reaped.
   bool KillChild(int signal) {
     const int saved_errno = errno;
     absl::MutexLock lock(&mutex_);
     const bool killed =
-        parent_ == getpid() && (exit_.has_value() || kill(pid_, signal) == 0);
+        parent_ == getpid() &&
+        (exit_.has_value() || HasEnded() || kill(pid_, signal) == 0);
     errno = saved_errno;
     return killed;
   }
@@ -318,6 +322,11 @@ class PosixProcess final : public Process {
   mutable absl::Mutex mutex_;
   std::optional<ProcessExit> exit_ ABSL_GUARDED_BY(mutex_);
 };
+
+void ReapChild(pid_t pid) {
+  while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+  }
+}
 
 std::atomic<bool> exec_allowed{false};
 
@@ -398,7 +407,7 @@ absl::StatusOr<std::unique_ptr<Process>> WatchChild(pid_t pid) {
     const absl::Status status = SystemError(
         errno, absl::StrCat("watch process ", pid, " (pidfd_open)"));
     kill(pid, SIGKILL);
-    waitpid(pid, nullptr, 0);
+    ReapChild(pid);
     return status;
   }
   return std::make_unique<PosixProcess>(pid, std::move(pidfd));
@@ -423,6 +432,8 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
   const pid_t pid = ForkWithEverything();
   if (pid == 0) {
     if (options.process_group == ProcessGroup::kOwn) setpgid(0, 0);
+    // Before anything that could hang, such as a lock of the C library's.
+    if (options.tie >= 0) (void)TieByKill(options.tie);
     descriptors->SortOutInChild();
     ReseedRandom();
     ReturnFreeMemory();
@@ -484,7 +495,7 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
   if (pid < 0) error = errno;
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
   if (error == 0) return WatchChild(pid);
-  if (pid > 0) waitpid(pid, nullptr, 0);
+  if (pid > 0) ReapChild(pid);
   return SystemError(error, "start the server's program (/proc/self/exe)");
 }
 

@@ -83,6 +83,8 @@ absl::StatusOr<bool> IsStale(const std::string& path) {
       case EPERM:  // A datagram socket that is another one's peer.
       case EPROTOTYPE:
         return Taken(path, "a server has it");
+      case EACCES:
+        return Taken(path, "it is a socket that this user may not connect to");
       default:
         return SystemError(
             error, absl::StrCat("ask whether a server has \"", path, "\""));
@@ -161,6 +163,18 @@ DirectoryLock::~DirectoryLock() {
   // Not by closing alone: a process that another thread forks meanwhile has the
   // descriptor, too.
   if (directory_.is_open()) flock(directory_.get(), LOCK_UN);
+}
+
+bool IsEndOfPair(int fd) {
+  sockaddr_un own{};
+  sockaddr_un peer{};
+  socklen_t own_size = sizeof(own);
+  socklen_t peer_size = sizeof(peer);
+  // Nameless, an address is its family alone (unix(7)).
+  return getsockname(fd, reinterpret_cast<sockaddr*>(&own), &own_size) == 0 &&
+         getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &peer_size) == 0 &&
+         own.sun_family == AF_UNIX && own_size == sizeof(own.sun_family) &&
+         peer_size == sizeof(peer.sun_family);
 }
 
 bool LeadsTo(const std::string& path, const FileDescriptor& file) {

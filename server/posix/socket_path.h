@@ -39,6 +39,12 @@ class SocketAddress {
   sockaddr_un address_{};
 };
 
+// Whether it is a Unix socket that was made by socketpair(2), or its like: the
+// kernel names its maker as the peer (SO_PEERCRED). The peer of a connection is
+// whoever listened, a stranger to who hands the connection on; one of its two
+// ends has a name.
+bool IsEndOfPair(int fd);
+
 // Whether `path` leads to the very file that `file` is open for (O_PATH). Open,
 // it keeps its inode's number from a successor; on FUSE it does not, but has no
 // name any more there when a successor has its.

@@ -6,9 +6,11 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -209,6 +211,37 @@ TEST_F(SocketPathTest, FilesDirectoriesAndLinksStay) {
   std::ifstream(Path("file")) >> content;
   EXPECT_EQ(content, "precious");
   EXPECT_TRUE(std::filesystem::exists(Path("link")));
+}
+
+TEST(IsEndOfPair, IsNotAnEndOfAConnection) {
+  std::array<int, 2> ends;
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+  FileDescriptor one(ends[0]);
+  const FileDescriptor other(ends[1]);
+  EXPECT_TRUE(IsEndOfPair(one.get()));
+  one.Reset();
+  EXPECT_TRUE(IsEndOfPair(other.get())) << "its peer is gone";
+  // The kernel's own name, in the abstract namespace.
+  const FileDescriptor listener(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  socklen_t size = sizeof(address.sun_family);
+  ASSERT_EQ(bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size),
+            0);
+  ASSERT_EQ(listen(listener.get(), 1), 0);
+  size = sizeof(address);
+  ASSERT_EQ(
+      getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size),
+      0);
+  const FileDescriptor client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  EXPECT_FALSE(IsEndOfPair(client.get())) << "it has no peer yet";
+  ASSERT_EQ(connect(client.get(), reinterpret_cast<sockaddr*>(&address), size),
+            0);
+  const FileDescriptor served(accept(listener.get(), nullptr, nullptr));
+  EXPECT_FALSE(IsEndOfPair(client.get()));
+  EXPECT_FALSE(IsEndOfPair(served.get()));
+  EXPECT_FALSE(IsEndOfPair(listener.get()));
+  EXPECT_FALSE(IsEndOfPair(-1));
 }
 
 }  // namespace

@@ -4,12 +4,14 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -44,11 +46,20 @@ struct Tie {
 };
 Tie& tie = *new Tie();
 
+// Of descriptors, one by one.
+constexpr rlim_t kMostLookedAt = 1 << 20;
+
 thread_local bool children_keep_everything = false;
 
 bool HasWord(int end) {
   pollfd polled{end, POLLIN, 0};
   return poll(&polled, 1, 0) > 0;
+}
+
+// The init of a pid namespace is not killed from within (pid_namespaces(7)).
+[[noreturn]] void Die() {
+  kill(getpid(), SIGKILL);
+  _exit(128 + SIGKILL);
 }
 
 // In signal context, and on any thread: system calls alone.
@@ -65,9 +76,23 @@ void RemoveNameAndDie(int /*signal*/) {
       unlink(tie.path.c_str());
     }
     if (!tie.directory.empty()) rmdir(tie.directory.c_str());
-    kill(getpid(), SIGKILL);
+    Die();
   }
   errno = saved_errno;
+}
+
+void PutSignalBack() {
+  struct sigaction now {};
+  sigaction(SIGIO, nullptr, &now);
+  // Else it is the user's own handler, set since.
+  if ((now.sa_flags & SA_SIGINFO) != 0 || now.sa_handler != RemoveNameAndDie) {
+    return;
+  }
+  // What is pending would be the end of the process: ignored, it is forgotten
+  // (sigaction(3p)).
+  now.sa_handler = SIG_IGN;
+  sigaction(SIGIO, &now, nullptr);
+  sigaction(SIGIO, &tie.found, nullptr);
 }
 
 // --- in the child of a fork: system calls alone ---
@@ -84,16 +109,22 @@ bool HasServersAddress(int fd) {
 
 void DropServersSockets() {
   if (tie.server.exchange(0) == 0 || children_keep_everything) return;
-  if (tie.process.exchange(0) != 0) sigaction(SIGIO, &tie.found, nullptr);
+  if (tie.process.exchange(0) != 0) PutSignalBack();
   // Their numbers stay taken: objects of the server's have them still.
   const FileDescriptor null(open("/dev/null", O_RDWR | O_CLOEXEC));
   const auto drop = [&null](int fd) {
     if (dup3(null.get(), fd, O_CLOEXEC) < 0) close(fd);
   };
   drop(tie.end);
-  ForEachOpenDescriptor([&](int fd) {
+  const auto look = [&drop](int fd) {
     if (HasServersAddress(fd)) drop(fd);
-  });
+  };
+  if (ForEachOpenDescriptor(look)) return;
+  // In a jail without /proc, or with a full table.
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const rlim_t end = std::min<rlim_t>(limit.rlim_cur, kMostLookedAt);
+  for (int fd = 0; static_cast<rlim_t>(fd) < end; ++fd) look(fd);
 }
 
 // --- in the server ---
@@ -110,7 +141,10 @@ int SendForWords(int end, int signal) {
     return errno;
   }
   // For what came before it sends nothing.
-  if (HasWord(end)) kill(getpid(), signal);
+  if (HasWord(end)) {
+    if (signal == SIGKILL) Die();
+    kill(getpid(), signal);
+  }
   return 0;
 }
 
@@ -171,7 +205,7 @@ absl::Status PosixUntieProcess(int end) {
     return TieError(errno);
   }
   if (tie.process.exchange(0) == getpid()) {
-    sigaction(SIGIO, &tie.found, nullptr);
+    PutSignalBack();
     tie.name.Reset();
   }
   return absl::OkStatus();
