@@ -133,17 +133,16 @@ void AbstractServer::SetCurrent(std::shared_ptr<Started> started) {
   started_.swap(started);
 }
 
-absl::Status AbstractServer::Started::CheckAlive() {
+absl::Status AbstractServer::Started::CheckAlive() const {
   absl::Status status = process->CheckAlive();
   if (status.ok() || !stopping) return status;
   return MakeError(reason::kServerStopping, "the server was stopped");
 }
 
 std::shared_ptr<const Pollable> AbstractServer::pollable() const {
-  std::shared_ptr<Started> started = Current();
+  const std::shared_ptr<Started> started = Current();
   if (started == nullptr) return nullptr;
-  const Pollable* const pollable = &started->process->pollable();
-  return {std::move(started), pollable};
+  return {started, &started->process->pollable()};
 }
 
 absl::Status AbstractServer::CheckNotStarted() const {

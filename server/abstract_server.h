@@ -374,7 +374,7 @@ class AbstractServer {
   // A server that was started or adopted. Calls under way have a share in it,
   // so that it can be stopped beside them.
   struct Started {
-    absl::Status CheckAlive();
+    absl::Status CheckAlive() const;
     absl::Status CheckReachable();
 
     std::shared_ptr<Listener> listener;

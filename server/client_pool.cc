@@ -100,13 +100,11 @@ absl::Status ClientPool::Start() {
 void ClientPool::Run(int thread) {
   mutex_.Lock();
   --called_;
-  while (true) {
+  while (!stopping_ || !ready_.empty()) {
     if (!ready_.empty()) {
       std::unique_ptr<Client> client = std::move(ready_.front());
       ready_.pop_front();
       Serve(std::move(client));
-    } else if (stopping_) {
-      break;
     } else if (!watching_ && !deadlines_.empty()) {
       Watch();
     } else if (accepting_ < kMaxAccepting) {

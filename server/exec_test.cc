@@ -300,8 +300,11 @@ std::string Loader() {
         for (int i = 0; i < info->dlpi_phnum; ++i) {
           const auto& header = info->dlpi_phdr[i];
           if (header.p_type != PT_INTERP) continue;
+          // An address is how dl_iterate_phdr(3) says it.
+          // NOLINTBEGIN(performance-no-int-to-ptr)
           *static_cast<std::string*>(result) =
               reinterpret_cast<const char*>(info->dlpi_addr + header.p_vaddr);
+          // NOLINTEND(performance-no-int-to-ptr)
         }
         return 1;
       },

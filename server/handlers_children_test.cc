@@ -78,7 +78,7 @@ int EndOf(pid_t pid, absl::Duration within) {
 }
 
 std::string OutputOf(FILE* program) {
-  const std::string output = ReadToEnd(fileno(program));
+  std::string output = ReadToEnd(fileno(program));
   pclose(program);
   return output;
 }
@@ -102,7 +102,7 @@ struct Forking : Registered<Forking> {
       return channel.Write(ForkKeeper());
     });
     DefineMessageHandler("fork, and hang", [](MessageChannel& channel) {
-      const absl::Status status = channel.Write(ForkSleeper());
+      absl::Status status = channel.Write(ForkSleeper());
       while (true) pause();
       return status;
     });

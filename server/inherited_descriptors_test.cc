@@ -84,7 +84,7 @@ FileDescriptor Bind(const std::string& path) {
   const FileDescriptor bound(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (bind(bound.get(), reinterpret_cast<sockaddr*>(&address),
            sizeof(address)) != 0) {
-    return FileDescriptor();
+    return {};
   }
   return FileDescriptor(fcntl(bound.get(), F_DUPFD_CLOEXEC, 100));
 }

@@ -58,7 +58,7 @@ class NamespacesTest : public NothingLeftTest {
       return inside.Wait();
     });
     report.write.Reset();
-    const std::string text = ReadToEnd(report.read.get());
+    std::string text = ReadToEnd(report.read.get());
     const int code = child.Wait();
     EXPECT_TRUE(code == 0 || code == kCannotEnter) << code;
     return text;

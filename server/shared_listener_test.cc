@@ -98,7 +98,7 @@ class SharedListenerTest : public ModesTest {
   }
 
   Service Serve(std::string name) {
-    return Service(environment(), *listener_, Shared(), std::move(name));
+    return {environment(), *listener_, Shared(), std::move(name)};
   }
 
   // A call that has begun, and is to be answered some time.

@@ -61,12 +61,12 @@ void WriteOutputs(const Transcript& transcript) {
 // Bazel ends a test that is out of time without a word, so it is told shortly
 // before, of how it hangs. Once: the time is that of all tests of the program.
 void SetTimeLimit() {
-  static const bool is_set = [] {
+  static const bool kIsSet = [] {
     const auto limit = static_cast<int>(EnvironmentNumber("TEST_TIMEOUT", 0));
     if (limit > 0) Watchdog::LimitRealTest(limit - limit / 10);
     return limit > 0;
   }();
-  (void)is_set;
+  (void)kIsSet;
 }
 
 // As a shell has it.

@@ -106,17 +106,17 @@ struct FoundStandardError {
   struct stat file {};
   const bool open;
 };
-__attribute__((init_priority(101))) const FoundStandardError found_at_start;
+__attribute__((init_priority(101))) const FoundStandardError kFoundAtStart;
 
 // Whether 2 is still that, or something else has been put there on purpose.
 bool HasStandardError() {
   struct stat now;
   const int flags = fcntl(STDERR_FILENO, F_GETFD);
-  if (!found_at_start.open || flags < 0 || fstat(STDERR_FILENO, &now) != 0) {
+  if (!kFoundAtStart.open || flags < 0 || fstat(STDERR_FILENO, &now) != 0) {
     return false;
   }
-  if (now.st_dev == found_at_start.file.st_dev &&
-      now.st_ino == found_at_start.file.st_ino) {
+  if (now.st_dev == kFoundAtStart.file.st_dev &&
+      now.st_ino == kFoundAtStart.file.st_ino) {
     return true;
   }
   // dup2(2) and freopen(3) leave it open for programs that are started.

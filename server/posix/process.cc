@@ -519,8 +519,9 @@ absl::StatusOr<std::unique_ptr<Process>> PosixAdoptProcess(FileDescriptor pidfd,
       pid = number;
     }
   }
-  if (!pid.has_value())
+  if (!pid.has_value()) {
     return refused("it is no process's (fdinfo has no Pid)");
+  }
   // One that cannot be seen can neither be killed from here.
   if (*pid == 0 && user != 0 &&
       !(syscall(SYS_pidfd_send_signal, pidfd.get(), 0, nullptr, 0U) != 0 &&

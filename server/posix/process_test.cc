@@ -124,7 +124,7 @@ TEST(PosixFork, ClosesAllDescriptorsButThoseNamed) {
   const auto process = Fork(
       [&] {
         const bool right =
-            LeadsTo(0) != "" && LeadsTo(1) != "" && LeadsTo(2) != "" &&
+            !LeadsTo(0).empty() && !LeadsTo(1).empty() && !LeadsTo(2).empty() &&
             absl::StartsWith(LeadsTo(high), "pipe:") &&
             absl::StartsWith(LeadsTo(kept.write_end.get()), "pipe:") &&
             LeadsTo(kept.read_end.get()) == "/dev/null" &&

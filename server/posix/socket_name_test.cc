@@ -9,6 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -36,10 +38,11 @@ namespace {
   }
 
 bool IsInstalled(const std::string& program) {
-  for (const std::string folder : {"/usr/bin/", "/bin/", "/usr/sbin/"}) {
-    if (access((folder + program).c_str(), X_OK) == 0) return true;
-  }
-  return false;
+  const std::array<std::string, 3> folders = {"/usr/bin/", "/bin/",
+                                              "/usr/sbin/"};
+  return std::any_of(folders.begin(), folders.end(), [&](const auto& folder) {
+    return access((folder + program).c_str(), X_OK) == 0;
+  });
 }
 
 pid_t Spawn(std::vector<std::string> command) {
