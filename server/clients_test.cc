@@ -471,9 +471,10 @@ TEST_F(ModesTest, WhoWaitsCostsNoThread) {
     peers.push_back(RawPeer(server.socket_filename()));
     peers.push_back(Open(server));
     ASSERT_THAT(peers.back().Write("hold"), IsOk());
+    // It has the place before others are there: they are read in any order.
+    if (i == 0) ASSERT_THAT(peers.back().Read(), RepliesWith("held"));
   }
-  ASSERT_THAT(peers[1].Read(), RepliesWith("held"));
-  // The last of them all has been received, if this one was.
+  // The last of them all has been accepted, if this one was.
   MessageChannel stranger = RawPeer(server.socket_filename());
   ASSERT_THAT(stranger.Write("hold"), IsOk());
   EXPECT_THAT(stranger.Read(), FailsWith(reason::kInvalidPassword));
