@@ -472,7 +472,9 @@ TEST_F(ModesTest, WhoWaitsCostsNoThread) {
     peers.push_back(Open(server));
     ASSERT_THAT(peers.back().Write("hold"), IsOk());
     // It has the place before others are there: they are read in any order.
-    if (i == 0) ASSERT_THAT(peers.back().Read(), RepliesWith("held"));
+    if (i == 0) {
+      ASSERT_THAT(peers.back().Read(), RepliesWith("held"));
+    }
   }
   // The last of them all has been accepted, if this one was.
   MessageChannel stranger = RawPeer(server.socket_filename());
