@@ -38,7 +38,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view body(reinterpret_cast<const char*>(data), size);
   const absl::StatusOr<ward::Frame> frame = ward::ParseFrame(body);
   ward::proto::Frame reference;
-  const bool taken = reference.ParseFromArray(data, static_cast<int>(size));
+  const bool taken = reference.ParseFromArray(
+      size == 0 ? "" : static_cast<const void*>(data),  // It copies from it.
+      static_cast<int>(size));
   if (!frame.ok()) {
     WARD_FUZZ_CHECK(
         ward::HasReason(frame.status(), ward::reason::kMalformedFrame),

@@ -270,8 +270,9 @@ absl::Status ServerProcess::Stop(const StopOptions& options) {
     // One that this process may not kill, as its user was changed, does so
     // itself: see OwnerLink::QuitWithin.
     const absl::Status killed = process_->Kill(SIGKILL);
+    const absl::Duration rest = killed.ok() ? kLastMoment : 5 * kOwnerIsGone;
     const absl::Status ended =
-        process_->Wait(environment_.TimeNow() + kLastMoment).status();
+        process_->Wait(environment_.TimeNow() + rest).status();
     if (!ended.ok()) return killed.ok() ? ended : killed;
   }
   return MakeError(
