@@ -42,23 +42,35 @@ absl::Status TakeVarint(std::string_view& in, uint64_t& value) {
   return absl::OkStatus();
 }
 
-absl::Status TakeBytes(std::string_view& in, uint64_t size,
+// A tag, or the length of a field. protobuf's parsers take no longer ones, so
+// that who reads frames with them would find other fields there.
+absl::Status TakeShortVarint(std::string_view& in, uint32_t& value) {
+  constexpr size_t kMost = 5;
+  const Varint varint = ReadVarint(in.substr(0, kMost));
+  if (varint.size == 0 ||
+      varint.value > std::numeric_limits<uint32_t>::max()) {
+    return Malformed("a tag or length that does not end, or is over 32 bits");
+  }
+  value = static_cast<uint32_t>(varint.value);
+  in.remove_prefix(varint.size);
+  return absl::OkStatus();
+}
+
+absl::Status TakeBytes(std::string_view& in, size_t size,
                        std::string_view& bytes) {
   if (size > in.size()) return Malformed("a field longer than what holds it");
-  bytes = in.substr(0, static_cast<size_t>(size));
+  bytes = in.substr(0, size);
   in.remove_prefix(bytes.size());
   return absl::OkStatus();
 }
 
 absl::Status TakeField(std::string_view& in, Field& field) {
-  uint64_t tag;
-  WARD_RETURN_IF_ERROR(TakeVarint(in, tag));
-  if (tag > std::numeric_limits<uint32_t>::max() || tag >> 3 == 0) {
-    return Malformed("a field's number that is out of range");
-  }
-  field.number = static_cast<uint32_t>(tag >> 3);
-  field.type = static_cast<uint32_t>(tag & 7);
-  uint64_t size;
+  uint32_t tag = 0;
+  WARD_RETURN_IF_ERROR(TakeShortVarint(in, tag));
+  field.number = tag >> 3;
+  field.type = tag & 7;
+  if (field.number == 0) return Malformed("a field whose number is 0");
+  uint32_t size = 0;
   switch (field.type) {
     case kVarintType:
       return TakeVarint(in, field.varint);
@@ -67,7 +79,7 @@ absl::Status TakeField(std::string_view& in, Field& field) {
     case kFixed32Type:
       return TakeBytes(in, sizeof(uint32_t), field.bytes);
     case kBytesType:
-      WARD_RETURN_IF_ERROR(TakeVarint(in, size));
+      WARD_RETURN_IF_ERROR(TakeShortVarint(in, size));
       return TakeBytes(in, size, field.bytes);
     default:
       return Malformed("a group, or a wire type that does not exist");

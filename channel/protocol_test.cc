@@ -207,7 +207,7 @@ TEST(ProtocolTest, WardReadsThePagesBytes) {
 TEST(ProtocolTest, WardRefusesThePagesBytesForThePagesReasons) {
   const Secret password("open sesame");
   const std::map<std::string, std::string> refused = ReadBlocks("refused");
-  EXPECT_THAT(refused, SizeIs(11));
+  EXPECT_THAT(refused, SizeIs(12));
   for (const auto& [title, bytes] : refused) {
     SCOPED_TRACE(title);
     const std::pair<std::string, std::string> reason_and_name =
