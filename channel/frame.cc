@@ -47,8 +47,7 @@ absl::Status TakeVarint(std::string_view& in, uint64_t& value) {
 absl::Status TakeShortVarint(std::string_view& in, uint32_t& value) {
   constexpr size_t kMost = 5;
   const Varint varint = ReadVarint(in.substr(0, kMost));
-  if (varint.size == 0 ||
-      varint.value > std::numeric_limits<uint32_t>::max()) {
+  if (varint.size == 0 || varint.value > std::numeric_limits<uint32_t>::max()) {
     return Malformed("a tag or length that does not end, or is over 32 bits");
   }
   value = static_cast<uint32_t>(varint.value);

@@ -32,7 +32,8 @@ class FrameReader {
   // kMalformedFrame, kFrameTooLarge, kInvalidPassword and a first frame that is
   // an error (kUnexpectedFrame) the same is returned for ever.
   //
-  // `limits` are this frame's alone. What comes in with it of the next one is
+  // `max_bytes` is ChannelLimits::kMostFrameBytes at most. `limits` are this
+  // frame's alone. What comes in with it of the next one is
   // kept for that one's, descriptors included.
   absl::Status Read(Transport& transport, size_t max_bytes,
                     const ChannelLimits& limits, absl::Time deadline,

@@ -48,7 +48,8 @@ struct Case {
 
 Case Take(testing::FuzzInput& in) {
   Case taken;
-  taken.limits.max_frame_bytes = in.Number();
+  taken.limits.max_frame_bytes =
+      std::min<uint64_t>(in.Number(), ChannelLimits::kMostFrameBytes);
   taken.limits.max_parts = in.Byte();
   taken.limits.max_descriptors = in.Byte() % 5;
   taken.expects_password = in.Bool();

@@ -54,7 +54,7 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], 
         tests = ["%s_%s" % (name, mode) for mode in modes],
     )
 
-def ward_fuzz_test(name, srcs, corpus, deps = [], dictionary = None, max_len = 4096, tags = [], **kwargs):
+def ward_fuzz_test(name, srcs, corpus, deps = [], dictionary = None, max_len = 4096, max_seconds = 30, tags = [], **kwargs):
     """A fuzz target, see ward/testing/fuzz.h and docs/testing.md.
 
     With --config=fuzz it is a program of libFuzzer's, which looks for inputs that
@@ -69,6 +69,7 @@ def ward_fuzz_test(name, srcs, corpus, deps = [], dictionary = None, max_len = 4
       deps: what the sources include; //testing:fuzz is added.
       dictionary: a file of words for libFuzzer to write into inputs.
       max_len: of an input, in bytes.
+      max_seconds: that an input may take, 0 for no limit.
       tags: of the target; "fuzz" is added.
       **kwargs: given on to the cc_test.
     """
@@ -76,7 +77,7 @@ def ward_fuzz_test(name, srcs, corpus, deps = [], dictionary = None, max_len = 4
         "--corpus=%s/%s" % (native.package_name(), corpus),
         "-max_len=%d" % max_len,
         "-malloc_limit_mb=256",
-        "-timeout=30",
+        "-timeout=%d" % max_seconds,
     ]
     data = native.glob([corpus + "/**"], allow_empty = True)
     if dictionary:
@@ -116,5 +117,8 @@ def ward_server_fuzz_test(name, srcs, corpus, deps = [], **kwargs):
         srcs = srcs,
         corpus = corpus,
         deps = deps + [Label("//testing:server_fuzz")],
+        # libFuzzer would look at the simulated clock. The simulator's watchdog
+        # has the real one.
+        max_seconds = 0,
         **kwargs
     )

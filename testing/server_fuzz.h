@@ -15,12 +15,11 @@
 // time, if the handlers do so.
 //
 // The target fails for what a sanitizer sees and for
+//
 // - a server that does not start, dies, hangs, does not stop, or serves an
-// honest
-//   client no longer;
+//   honest client no longer;
 // - a handler that exits, that leaves a descriptor open (real ones, too), or
-// that
-//   waits outside the schedule;
+//   that waits outside the schedule;
 // - any byte to a client that is no frame of ward's protocol, and any frame but
 //   an error to one that did not know the password.
 //
