@@ -253,34 +253,32 @@ absl::Status ServerProcess::Stop(const StopOptions& options) {
       asked_to_quit_.exchange(true) ? absl::OkStatus() : owner_.Write(kQuit);
   absl::StatusOr<ProcessExit> exit =
       process_->Wait(environment_.TimeNow() + options.kill_after);
-  if (exit.ok()) {
-    const bool unknown = exit->kind == ProcessExit::Kind::kUnknown;
-    // It was tied to its end still; see OwnerLink.
-    const bool starting = !waited_ &&
-                          exit->kind == ProcessExit::Kind::kSignaled &&
-                          exit->value == SIGKILL;
-    // Another thread that stops it may have had less patience.
-    if (!killed_) {
-      return exit->clean() || ((unknown || starting) && asked.ok())
-                 ? absl::OkStatus()
-                 : Died(*exit);
-    }
-  } else {
+  if (!exit.ok()) {
     killed_ = true;
     // One that this process may not kill, as its user was changed, does so
     // itself: see OwnerLink::QuitWithin.
     const absl::Status killed = process_->Kill(SIGKILL);
     const absl::Duration rest = killed.ok() ? kLastMoment : 5 * kOwnerIsGone;
-    const absl::Status ended =
-        process_->Wait(environment_.TimeNow() + rest).status();
-    if (!ended.ok()) return killed.ok() ? ended : killed;
+    exit = process_->Wait(environment_.TimeNow() + rest);
+    if (!exit.ok()) return killed.ok() ? exit.status() : killed;
   }
-  return MakeError(
-      reason::kServerKilled,
-      absl::StrCat("the server (pid ", pid(), ") did not quit within ",
-                   absl::FormatDuration(options.kill_after),
-                   " and was killed; look for a handler, or a FinalizeServer, "
-                   "that does not return when its channel is cut"));
+  if (exit->clean()) return absl::OkStatus();
+  const bool unknown = exit->kind == ProcessExit::Kind::kUnknown;
+  const bool by_sigkill =
+      exit->kind == ProcessExit::Kind::kSignaled && exit->value == SIGKILL;
+  // By this thread, or by another one that stops it and had less patience.
+  if (killed_ && (unknown || by_sigkill)) {
+    return MakeError(
+        reason::kServerKilled,
+        absl::StrCat("the server (pid ", pid(), ") did not quit within ",
+                     absl::FormatDuration(options.kill_after),
+                     " and was killed; look for a handler, or a "
+                     "FinalizeServer, that does not return when its channel "
+                     "is cut"));
+  }
+  // It was tied to its end still; see OwnerLink.
+  const bool starting = !waited_ && by_sigkill;
+  return (unknown || starting) && asked.ok() ? absl::OkStatus() : Died(*exit);
 }
 
 absl::Status ServerProcess::CheckAlive() {

@@ -198,6 +198,19 @@ TEST_F(LifecycleTest, KillsAServerThatDoesNotQuit) {
               FailsWith(reason::kServerKilled));
 }
 
+// The patient one finds a server that SIGKILL has ended, as the other one does.
+TEST_F(LifecycleTest, TellsAllThreadsThatStopAServerThatItWasKilled) {
+  const auto server = Launch({}, NeverQuit);
+  ASSERT_THAT(server, IsOk());
+  const auto patient = environment().StartThread([&server] {
+    EXPECT_THAT((*server)->Stop({absl::InfiniteDuration()}),
+                FailsWith(reason::kServerKilled));
+  });
+  ASSERT_THAT(patient, IsOk());
+  EXPECT_THAT((*server)->Stop({absl::Milliseconds(50)}),
+              FailsWith(reason::kServerKilled));
+}
+
 TEST_F(LifecycleTest, TellsHowAServerDied) {
   const auto server = Launch({}, NeverQuit);
   ASSERT_THAT(server, IsOk());
