@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -34,6 +35,9 @@ using testing::IsOk;
 
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
+
+// SO_PASSPIDFD (Linux 6.5), which older headers lack.
+constexpr int kPassPidfd = 76;
 
 class SocketTransportTest : public ::testing::Test {
  protected:
@@ -110,7 +114,6 @@ TEST_F(SocketTransportTest, TakesNoDescriptorMoreThanItWasAskedTo) {
 TEST_F(SocketTransportTest, WhatElseASocketTellsTakesNoDescriptorsPlace) {
   // A listener of systemd's may have set these (PassCredentials=, ...), and a
   // socket gets them from its listener. Not every kernel has all.
-  constexpr int kPassPidfd = 76;
   for (const int option : {SO_PASSCRED, SO_PASSSEC, kPassPidfd}) {
     const int on = 1;
     (void)setsockopt(there_->descriptor(), SOL_SOCKET, option, &on, sizeof(on));
@@ -123,6 +126,37 @@ TEST_F(SocketTransportTest, WhatElseASocketTellsTakesNoDescriptorsPlace) {
   // Not even the peer's pidfd stays open.
   descriptors_.clear();
   EXPECT_EQ(OpenDescriptors().size(), open_before_.size() + 2);
+}
+
+// The descriptors of a message come first. In a table that has room for them
+// alone the kernel makes no pidfd, and gives an errno for its number.
+TEST_F(SocketTransportTest, APidfdThatFindsNoRoomIsNoDescriptorThatWasLost) {
+  const int on = 1;
+  if (setsockopt(there_->descriptor(), SOL_SOCKET, kPassPidfd, &on,
+                 sizeof(on)) != 0) {
+    GTEST_SKIP() << "needs Linux 6.5";
+  }
+  const std::vector<int> fds(2, 0);
+  ASSERT_THAT(here_->Send("x", fds, absl::InfinitePast()), IsOk());
+  std::vector<FileDescriptor> taken;
+  const int highest = OpenDescriptors().rbegin()->first;
+  while (taken.empty() || taken.back().get() < highest) {
+    ASSERT_OK_AND_ASSIGN(FileDescriptor next, FileDescriptor::DuplicateOf(0));
+    taken.push_back(std::move(next));
+  }
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit limit = before;
+  limit.rlim_cur = static_cast<rlim_t>(taken.back().get()) + 1 + fds.size();
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  const auto received = Receive(1);
+  EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  ASSERT_THAT(received, IsOk());
+  EXPECT_FALSE(received->descriptors_truncated);
+  ASSERT_THAT(descriptors_, SizeIs(2));
+  for (const FileDescriptor& descriptor : descriptors_) {
+    EXPECT_EQ(fcntl(descriptor.get(), F_GETFD), FD_CLOEXEC);
+  }
 }
 
 TEST_F(SocketTransportTest, RefusesMoreDescriptorsThanOneMessageCarries) {
