@@ -149,6 +149,29 @@ TEST_F(ModesTest, ClientsOverMaxClientsWaitUntilOneLeaves) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+TEST_F(ModesTest, WhoHasWaitedLongestIsServedNext) {
+  if (!MovesClock()) GTEST_SKIP() << "who came first cannot be known";
+  constexpr int kClients = 4;
+  ServerOptions options;
+  options.max_clients = 1;
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  std::vector<MessageChannel> channels;
+  for (int i = 0; i < kClients; ++i) {
+    channels.push_back(Open(server));
+    ASSERT_THAT(channels[i].Write("hold"), IsOk());
+    Advance(absl::Milliseconds(1));
+  }
+  for (int i = 0; i < kClients; ++i) {
+    EXPECT_THAT(channels[i].Read(), RepliesWith("held"));
+    for (int later = i + 1; later < kClients; ++later) {
+      EXPECT_FALSE(Readable(channels[later], absl::ZeroDuration())) << later;
+    }
+    channels[i].Close();
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 TEST_F(ModesTest, UpToMaxClientsAreServedAtOnceAndNeverMore) {
   constexpr int kMax = 3;
   struct Server : Registered<Server> {

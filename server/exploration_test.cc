@@ -204,6 +204,47 @@ TEST_P(ExplorationTest, SucceedsInEveryOrder) {
   });
 }
 
+// A place that becomes free is for who has none: one that has its place, and
+// waits for its thread, would take it from the one that waits for a place.
+TEST_P(ExplorationTest, AFreePlaceIsForWhoHasNone) {
+  ExploreOptions options;
+  options.search = GetParam();
+  options.runs = 100;
+  Explore(options, [] {
+    ServerOptions server_options;
+    server_options.max_clients = 2;
+    server_options.authentication_timeout = absl::Minutes(1);
+    EchoServer server(std::move(server_options));
+    ASSERT_THAT(server.Start(), IsOk());
+    const auto open = [&server] {
+      auto transport = server.environment().Connect(server.socket_filename(),
+                                                    absl::InfiniteFuture());
+      EXPECT_THAT(transport, IsOk());
+      MessageChannel channel(*std::move(transport));
+      channel.set_timeout(absl::Seconds(30));
+      channel.PresentPassword(server.password());
+      return channel;
+    };
+    MessageChannel leaving = open();
+    MessageChannel second = open();
+    MessageChannel third = open();
+    ASSERT_THAT(leaving.Write("hold"), IsOk());
+    ASSERT_THAT(leaving.Read(), RepliesWith("held"));
+    // The other two are watched by now.
+    absl::SleepFor(absl::Milliseconds(100));
+    ASSERT_THAT(second.Write("hold"), IsOk());
+    ASSERT_THAT(third.Write("hold"), IsOk());
+    ASSERT_THAT(leaving.Write("go"), IsOk());
+    // Both stay.
+    EXPECT_THAT(second.Read(), RepliesWith("held"));
+    EXPECT_THAT(third.Read(), RepliesWith("held"));
+    for (MessageChannel* const channel : {&leaving, &second, &third}) {
+      channel->Close();
+    }
+    EXPECT_THAT(server.Stop(), IsOk());
+  });
+}
+
 // Stop comes while a handler sleeps, one waits for its client, and one client
 // says nothing at all.
 void StopUnderLoad(bool timed) {
