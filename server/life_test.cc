@@ -26,6 +26,7 @@
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/server_test.h"
+#include "ward/testing/simulation.h"
 
 namespace ward {
 namespace {
@@ -314,6 +315,76 @@ TEST_F(ModesTest, ASignalHandlerThatThrowsIsLoggedAndEndsNothing) {
   if (!MovesClock()) {
     EXPECT_THAT(log.Text(), HasSubstr("paper jam"));
   }
+}
+
+// The calling thread has caught it when it returns. HasProcesses().
+void RaiseHere(int signal) {
+  if (testing::Simulation* const simulation = testing::Simulation::Current()) {
+    simulation->environment().Raise(Environment::Default().ProcessId(), signal);
+  } else {
+    raise(signal);
+  }
+}
+
+// Its handler of SIGUSR1 has another one come each time.
+struct StormyServer : Registered<StormyServer> {
+  explicit StormyServer(ServerOptions options)
+      : Registered(std::move(options)) {
+    DefineSignalHandler(SIGUSR1, [this] {
+      if (!std::exchange(stormy_, true)) (void)Note("stormy");
+      absl::SleepFor(absl::Milliseconds(1));
+      RaiseHere(SIGUSR1);
+    });
+  }
+  absl::Status FinalizeServer() override { return Note("finalized"); }
+
+ private:
+  bool stormy_ = false;
+};
+
+TEST_F(ModesTest, AStormOfSignalsDoesNotHideItsOwner) {
+  if (!HasProcesses()) GTEST_SKIP() << "a thread sends itself no signals";
+  ServerOptions options = Shared();
+  options.stop.kill_after = absl::Seconds(20);
+  StormyServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  Raise(server, SIGUSR1);
+  EXPECT_EQ(AwaitNotes(), "stormy\n");
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_EQ(TakeNotes(), "finalized\n");
+}
+
+TEST_F(ModesTest, AStormOfSignalsDoesNotHideTheOneThatEndsTheServer) {
+  if (!HasProcesses()) GTEST_SKIP() << "a thread sends itself no signals";
+  StormyServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  Raise(server, SIGUSR1);
+  EXPECT_EQ(AwaitNotes(), "stormy\n");
+  Raise(server, SIGTERM);
+  AwaitEnd(server);
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_EQ(TakeNotes(), "finalized\n");
+}
+
+// Though ward has it end a server that is not ready yet; see
+// Environment::TieProcess.
+TEST_F(ModesTest, SigioIsTheServersOwn) {
+  if (!HasProcesses()) GTEST_SKIP() << "a thread sends itself no signals";
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineSignalHandler(SIGIO, [this] { (void)Note("IO"); });
+    }
+    absl::Status InitializeServer() override {
+      RaiseHere(SIGIO);
+      return absl::OkStatus();
+    }
+  };
+  Server server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_EQ(AwaitNotes(), "IO\n");
+  Raise(server, SIGIO);
+  EXPECT_EQ(AwaitNotes(), "IO\n");
+  EXPECT_THAT(server.Stop(), IsOk());
 }
 
 TEST_F(ModesTest, ASignalThatCanHaveNoHandlerFailsStart) {

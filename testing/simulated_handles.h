@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -466,9 +467,11 @@ class SimulatedSignals final : public Signals, public Readiness {
   int Next() override {
     const NoBranchPoints quiet;
     environment_.Step("looking for signals");
-    if (state_.pending.empty()) return 0;
-    const int signal = *state_.pending.begin();
-    state_.pending.erase(signal);
+    // As they come out of a real one: the next ones when all are returned.
+    if (taken_.empty()) taken_.swap(state_.pending);
+    if (taken_.empty()) return 0;
+    const int signal = *taken_.begin();
+    taken_.erase(taken_.begin());
     return signal;
   }
 
@@ -476,6 +479,7 @@ class SimulatedSignals final : public Signals, public Readiness {
   SimulatedEnvironment& environment_;
   SimulatedEnvironment::ProcessState& state_;
   const bool found_blocked_;
+  absl::btree_set<int> taken_;
 };
 
 }  // namespace ward::testing

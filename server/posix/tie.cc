@@ -63,7 +63,7 @@ bool HasWord(int end) {
 }
 
 // In signal context, and on any thread: system calls alone.
-void RemoveNameAndDie(int /*signal*/) {
+void RemoveNameAndDie(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
   if (tie.process == getpid() && HasWord(tie.end)) {
     struct stat own;
@@ -79,17 +79,26 @@ void RemoveNameAndDie(int /*signal*/) {
     Die();
   }
   errno = saved_errno;
+  // It came from elsewhere.
+  if ((tie.found.sa_flags & SA_SIGINFO) != 0) {
+    tie.found.sa_sigaction(signal, info, context);
+  } else if (tie.found.sa_handler != SIG_DFL &&
+             tie.found.sa_handler != SIG_IGN) {
+    tie.found.sa_handler(signal);
+  }
 }
 
 void PutSignalBack() {
   struct sigaction now {};
   sigaction(SIGIO, nullptr, &now);
   // Else it is the user's own handler, set since.
-  if ((now.sa_flags & SA_SIGINFO) != 0 || now.sa_handler != RemoveNameAndDie) {
+  if ((now.sa_flags & SA_SIGINFO) == 0 ||
+      now.sa_sigaction != RemoveNameAndDie) {
     return;
   }
   // What is pending would be the end of the process: ignored, it is forgotten
   // (sigaction(3p)).
+  now = {};
   now.sa_handler = SIG_IGN;
   sigaction(SIGIO, &now, nullptr);
   sigaction(SIGIO, &tie.found, nullptr);
@@ -179,11 +188,13 @@ absl::Status PosixTieProcess(int end, const Listener* listener) {
   tie.directory =
       parts.private_directory ? tie.path.substr(0, tie.path.rfind('/')) : "";
   tie.process = getpid();
+  // First: the handler reads it.
+  sigaction(SIGIO, nullptr, &tie.found);
   struct sigaction action {};
-  action.sa_handler = RemoveNameAndDie;
+  action.sa_sigaction = RemoveNameAndDie;
   sigfillset(&action.sa_mask);
-  action.sa_flags = SA_RESTART;
-  sigaction(SIGIO, &action, &tie.found);
+  action.sa_flags = SA_RESTART | SA_SIGINFO;
+  sigaction(SIGIO, &action, nullptr);
   sigset_t word;
   sigemptyset(&word);
   sigaddset(&word, SIGIO);
