@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -35,6 +36,7 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/posix_wait.h"
+#include "ward/server/posix/deny_for_test.h"
 #include "ward/server/process.h"
 
 namespace ward {
@@ -355,6 +357,29 @@ TEST(PosixFork, WaitsForAChildOfAnotherProcessWithoutReaping) {
   EXPECT_TRUE(process->Kill(SIGKILL).ok());
   EXPECT_TRUE(ExitOf(*other).clean());
   EXPECT_EQ(ExitOf(*process).kind, ProcessExit::Kind::kSignaled);
+}
+
+// By wait(2), say, for whatever child has ended.
+TEST(PosixFork, SeesTheEndOfAChildThatSomebodyElseHasReaped) {
+  const auto process = Fork([] { return 7; });
+  ASSERT_EQ(waitpid(process->pid(), nullptr, 0), process->pid());
+  EXPECT_TRUE(process->Ending());
+  EXPECT_TRUE(process->Kill(SIGKILL).ok());
+  EXPECT_EQ(ExitOf(*process).kind, ProcessExit::Kind::kUnknown);
+}
+
+// Its number may be another one's by now.
+TEST(PosixFork, KillsByNumberOnlyAChildThatNobodyHasReaped) {
+  const auto process = Fork([] {
+    DenyCalls({SYS_pidfd_send_signal}, EPERM);
+    const auto alive = Fork(Forever);
+    const auto reaped = Fork([] { return 0; });
+    waitpid(reaped->pid(), nullptr, 0);
+    if (!alive->Kill(SIGKILL).ok()) return 1;
+    if (ExitOf(*alive).value != SIGKILL) return 2;
+    return reaped->Kill(SIGKILL).ok() ? 0 : 3;
+  });
+  EXPECT_EQ(ExitOf(*process).ToString(), "exited with code 0");
 }
 
 // This program's main() is GoogleTest's.
