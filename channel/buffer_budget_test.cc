@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <string>
@@ -13,8 +14,11 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "ward/channel/channel_limits.h"
 #include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/message_channel.h"
+#include "ward/channel/receive_buffer.h"
 #include "ward/testing/matchers.h"
 
 namespace ward {
@@ -185,6 +189,47 @@ TEST(BufferBudgetTest, AChannelThatFailsGivesItsShareBack) {
   EXPECT_THAT(there.ReadScalar(got), FailsWith(reason::kConnectionLost));
   writer.join();
   // Although it is still open.
+  EXPECT_EQ(budget.used(), 0u);
+}
+
+TEST(BufferBudgetTest, AMessageThatIsLostGivesItsShareBack) {
+  BufferBudget budget(0);
+  ASSERT_OK_AND_ASSIGN(auto ends, MessageChannel::CreatePair());
+  auto& [here, there] = ends;
+  there.set_buffer_budget(budget);
+  ChannelLimits limits;
+  limits.max_descriptors = 0;
+  there.set_limits(limits);
+  std::thread writer([&here = here] {
+    ASSERT_OK_AND_ASSIGN(const FileDescriptor descriptor,
+                         FileDescriptor::DuplicateOf(0));
+    EXPECT_THAT(here.Write(std::string(1 << 20, 'x'), descriptor), IsOk());
+  });
+  EXPECT_THAT(there.Read(), FailsWith(reason::kTooManyDescriptors));
+  writer.join();
+  EXPECT_EQ(budget.used(), 0u);
+}
+
+// --- a buffer ---
+
+TEST(BufferBudgetTest, ABufferThatShrinksGivesItsShareBack) {
+  constexpr size_t kLarge = 1 << 20;
+  constexpr size_t kSmall = 10;
+  const auto at_once = [] { return kAtOnce; };
+  BufferBudget budget(0);
+  ReceiveBuffer buffer;
+  buffer.set_budget(budget);
+  // Nobody releases it in between.
+  for (const size_t size : {kLarge, kSmall}) {
+    while (buffer.size() < size) {
+      ASSERT_TRUE(buffer.Reserve(size, at_once));
+      buffer.Received(std::min(buffer.room().size(), size - buffer.size()));
+    }
+    buffer.Consume(size);
+    EXPECT_GE(budget.used(), kLarge);
+  }
+  ASSERT_TRUE(buffer.Reserve(kSmall, at_once));
+  EXPECT_LT(buffer.room().size(), kLarge);
   EXPECT_EQ(budget.used(), 0u);
 }
 

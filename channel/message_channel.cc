@@ -155,15 +155,17 @@ absl::Status MessageChannel::WriteError(const absl::Status& error) {
 absl::Status MessageChannel::SendFrame(const Frame& frame,
                                        absl::Span<const int> descriptors) {
   if (!is_open()) return Closed();
+  const absl::Time deadline = Deadline();
   absl::Status status =
-      writer_.Send(*transport_, frame, descriptors, limits_, Deadline());
+      writer_.Send(*transport_, frame, descriptors, limits_, deadline);
   // A server that refuses a client says why, and closes: that is in this socket
   // still. One that stops reads no more, and is about to say so.
   if (HasReason(status, reason::kConnectionLost) &&
       reader_.ReadError(
           *transport_, limits_,
-          std::min(Deadline(), transport_->TimeNow() + kLastWordTime))) {
+          std::min(deadline, transport_->TimeNow() + kLastWordTime))) {
     status = FromWire(reader_.frame().error);
+    reader_.Release();
     writer_.Fail(status);
   }
   return status;

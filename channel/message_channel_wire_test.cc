@@ -25,6 +25,7 @@
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "gtest/gtest.h"
+#include "ward/channel/buffer_budget.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
@@ -363,7 +364,7 @@ TEST_F(WireTest, AWriteThatFailedBeforeItsFirstByteCanBeRepeated) {
   EXPECT_EQ(script_->sent, Delimited(frame));
 }
 
-TEST_F(WireTest, AFailedWriteDoesNotWaitForThePeersReason) {
+TEST_F(WireTest, AfterAFailedWriteWhatThePeerSaysIsRead) {
   script_->sendable = 0;
   script_->send_error = MakeError(reason::kConnectionLost, "reset");
   script_->after_last = MakeError(reason::kTimedOut, "nothing there");
@@ -371,6 +372,67 @@ TEST_F(WireTest, AFailedWriteDoesNotWaitForThePeersReason) {
   // Only writing has failed: what the peer says later is read.
   Comes(ArrayFrame({"later"}));
   EXPECT_THAT(Read(), ElementsAre("later"));
+}
+
+// A peer that is there still may take a moment to say why it reads no more.
+class LastWordTest : public WireTest {
+ protected:
+  // A Send takes 10 ms, and so does each piece that comes.
+  void SetUp() override {
+    script_->sendable = 0;
+    script_->send_error = MakeError(reason::kConnectionLost, "reset");
+    script_->call_time = absl::Milliseconds(10);
+  }
+
+  // In about `pieces` pieces.
+  void Comes(size_t pieces, size_t text_size = 1000) {
+    proto::Frame frame;
+    frame.mutable_error()->set_code(
+        static_cast<uint32_t>(absl::StatusCode::kUnavailable));
+    frame.mutable_error()->set_reason(
+        std::string(reason::kServerStopping.name));
+    frame.mutable_error()->set_text(std::string(text_size, '!'));
+    const std::string bytes = Delimited(frame);
+    script_->most_received = bytes.size() / pieces + 1;
+    WireTest::Comes(bytes);
+  }
+
+  // How long Write takes, which fails with `why`.
+  absl::Duration FailsToWrite(const Reason& why) {
+    const absl::Time start = script_->now;
+    EXPECT_THAT(channel_.Write("hello"), FailsWith(why));
+    return script_->now - start;
+  }
+};
+
+TEST_F(LastWordTest, IsWaitedForHoweverManyPiecesItComesIn) {
+  Comes(20);
+  EXPECT_LE(FailsToWrite(reason::kServerStopping), absl::Milliseconds(220));
+  // For good.
+  EXPECT_THAT(channel_.Write("hello"), FailsWith(reason::kServerStopping));
+}
+
+TEST_F(LastWordTest, IsNotWaitedForLongerThanASecond) {
+  Comes(1000);
+  EXPECT_LE(FailsToWrite(reason::kConnectionLost), absl::Milliseconds(1020));
+}
+
+TEST_F(LastWordTest, IsNotWaitedForLongerThanTheWriteMayTake) {
+  Comes(20);
+  channel_.set_timeout(absl::Milliseconds(100));
+  // Most of its time goes by before it fails.
+  script_->sendable = 8;
+  script_->most_sent = 1;
+  EXPECT_LE(FailsToWrite(reason::kConnectionLost), absl::Milliseconds(120));
+}
+
+TEST_F(LastWordTest, GivesItsShareOfTheBudgetBack) {
+  BufferBudget budget(0);
+  channel_.set_buffer_budget(budget);
+  Comes(20, size_t{1} << 20);
+  FailsToWrite(reason::kServerStopping);
+  EXPECT_EQ(budget.used(), 0u);
+  channel_.Close();
 }
 
 TEST_F(WireTest, AFailedWriteKeepsEveryOtherResultForTheNextRead) {

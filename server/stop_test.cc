@@ -157,6 +157,37 @@ TEST_F(StopTest, WhatHasComeBeforeIsStillRead) {
   EXPECT_THAT(channel.Read(), RepliesWith("ab"));
 }
 
+// Its server reads no more from one moment on, and says why a little later.
+TEST_F(StopTest, AClientThatWritesIsToldWhy) {
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineMessageHandler("swallow", [](MessageChannel& channel) {
+        absl::Status status = channel.Write("running");
+        while (status.ok()) status = channel.Read().status();
+        return status;
+      });
+    }
+  };
+  Server server(Options(kNever, 2 * kNever));
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  ASSERT_THAT(channel.Write("swallow"), IsOk());
+  ASSERT_THAT(channel.Read(), IsOk());
+  RunAtOnce(
+      [&] {
+        absl::Status status;
+        while (status.ok()) status = channel.Write("more");
+        if (MovesClock()) {
+          EXPECT_THAT(status, FailsWith(reason::kServerStopping));
+        } else {
+          // A machine under load may take longer than is waited for.
+          EXPECT_THAT(status, AnyOf(FailsWith(reason::kServerStopping),
+                                    FailsWith(reason::kConnectionLost)));
+        }
+      },
+      [&] { EXPECT_THAT(server.Stop(), IsOk()); });
+}
+
 // --- a handler learns of it ---
 
 // Its handlers run until nobody waits for them.
