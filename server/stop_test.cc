@@ -164,6 +164,7 @@ TEST_F(StopTest, AClientThatWritesIsToldWhy) {
       DefineMessageHandler("swallow", [](MessageChannel& channel) {
         absl::Status status = channel.Write("running");
         while (status.ok()) status = channel.Read().status();
+        absl::SleepFor(absl::Milliseconds(100));
         return status;
       });
     }
