@@ -1,6 +1,7 @@
 #include "ward/server/exec_main.h"
 
 #include <fcntl.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include <memory>
@@ -24,18 +25,36 @@ namespace ward {
 namespace {
 
 // The connection that was inherited as descriptor `fd`, or null. It must be of
-// this process's user: if the program has the set-user-ID bit, anybody may
-// start it and hand it what he likes.
+// this process's user and group: if the program has the set-user-ID or
+// set-group-ID bit, anybody may start it and hand it what he likes.
 std::unique_ptr<Transport> Inherited(int fd) {
   if (!IsEndOfPair(fd) || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return nullptr;
   auto link = std::make_unique<SocketTransport>(FileDescriptor(fd));
   const absl::StatusOr<PeerCredentials> maker = link->Peer();
-  if (!maker.ok() || maker->uid != geteuid()) return nullptr;
+  if (!maker.ok() || maker->uid != geteuid() || maker->gid != getegid()) {
+    return nullptr;
+  }
   return link;
+}
+
+// Whether its program has given this process rights, and neither a user nor a
+// group (getauxval(3), AT_SECURE). Of these the kernel does not tell whether
+// the connections' maker has them, too.
+bool HasGainedCapabilities() {
+  return getauxval(AT_SECURE) != 0 && getuid() == geteuid() &&
+         getgid() == getegid();
 }
 
 int Serve(std::string_view name) {
   Environment& environment = Environment::Posix();
+  if (HasGainedCapabilities()) {
+    environment.Log(absl::StrCat(
+        kExecArgument, name,
+        ": a program with file capabilities serves nobody who starts it: he "
+        "might not have them. Start its servers by fork, or give it its "
+        "capabilities in another way (ambient ones, capabilities(7))."));
+    return 2;
+  }
   const absl::StatusOr<ExecEntry> entry = FindExecEntry(name);
   ExecLinks links = {Inherited(kExecHandOver), Inherited(kExecOwner)};
   if (!entry.ok() || links.hand_over == nullptr || links.owner == nullptr) {

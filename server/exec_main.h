@@ -10,12 +10,12 @@
 // into a server; in all other processes it does nothing.
 //
 // Misuse:
-// - In a program with file capabilities (capabilities(7)): whoever starts it
-// may
-//   have it serve what he likes. One with the set-user-ID bit serves its
-//   owner's user alone.
-// - Anything before it that starts threads, opens files or reads the
-// arguments: the server's process does it, too.
+// - In a program with file capabilities (capabilities(7)): its servers cannot
+//   be started by exec. Whoever started it could have it serve what he likes.
+//   One with the set-user-ID or set-group-ID bit serves that user and group
+//   alone.
+// - Anything before it that starts threads, opens files or reads the arguments:
+//   the server's process does it, too.
 
 #ifndef WARD_SERVER_EXEC_MAIN_H_
 #define WARD_SERVER_EXEC_MAIN_H_

@@ -2,12 +2,22 @@
 // its clients is tested in every mode elsewhere.
 
 #include <fcntl.h>
+#include <grp.h>
 #include <link.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/types.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -38,6 +48,7 @@
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/server/exec_main.h"
+#include "ward/server/posix/process.h"
 #include "ward/testing/call_server.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/leak_check.h"
@@ -50,6 +61,7 @@ namespace fs = std::filesystem;
 
 using testing::CallServer;
 using testing::EnvironmentNumber;
+using testing::EnvironmentVariable;
 using testing::FailsWith;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -326,6 +338,124 @@ TEST_F(ExecTest, AProgramThatTheLoaderWasToldToRunIsRefused) {
   EXPECT_EQ(status, 0);
 }
 
+// --- programs that anybody may start ---
+
+constexpr uid_t kStranger = 65534;
+constexpr gid_t kStrangers = 65534;
+constexpr int kNoServer = 2;  // What a program's process says to a stranger.
+
+// As the stranger, what started by exec would come to: hands a server's process
+// of `program` two connections, and over one of them nothing. Returns the code
+// of its end.
+int PretendToBeItsOwner(int program) {
+  std::array<int, 2> hand_over;
+  std::array<int, 2> owner;
+  if (socketpair(AF_UNIX, SOCK_STREAM, 0, hand_over.data()) != 0 ||
+      socketpair(AF_UNIX, SOCK_STREAM, 0, owner.data()) != 0) {
+    return 90;
+  }
+  const pid_t child = fork();
+  if (child == 0) {
+    close(hand_over[0]);
+    close(owner[0]);
+    // Where neither takes another's place.
+    const int first = fcntl(hand_over[1], F_DUPFD_CLOEXEC, 10);
+    const int second = fcntl(owner[1], F_DUPFD_CLOEXEC, 10);
+    dup2(first, kExecHandOver);
+    dup2(second, kExecOwner);
+    std::string name = "program";
+    std::string argument = absl::StrCat(kExecArgument, "Server");
+    const std::array<char*, 3> arguments = {name.data(), argument.data(),
+                                            nullptr};
+    fexecve(program, arguments.data(), environ);
+    _exit(91);
+  }
+  close(hand_over[0]);
+  int status = -1;
+  if (waitpid(child, &status, 0) != child) return 92;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 93;
+}
+
+// As the stranger, starts `program`, which starts a server of its own.
+int StartIt(int program) {
+  std::string name = "program";
+  std::string what = "--start";
+  const std::array<char*, 3> arguments = {name.data(), what.data(), nullptr};
+  fexecve(program, arguments.data(), environ);
+  return 91;
+}
+
+class PrivilegedExecTest : public ExecTest {
+ protected:
+  void SetUp() override {
+    struct statvfs mounted {};
+    ASSERT_EQ(statvfs(directory().c_str(), &mounted), 0);
+    if ((mounted.f_flag & ST_NOSUID) != 0 ||
+        prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 0) {
+      GTEST_SKIP() << "no program gains rights in " << directory();
+    }
+    if (geteuid() != 0) GTEST_SKIP() << "needs root, to give rights";
+  }
+
+  // A copy of this program, of which the test goes on to have a descriptor.
+  FileDescriptor Copy(mode_t mode, bool with_capabilities = false) {
+    const std::string file = directory() + "/program";
+    fs::copy_file("/proc/self/exe", file);
+    if (with_capabilities) {
+      vfs_cap_data capabilities{};
+      capabilities.magic_etc = VFS_CAP_REVISION_2 | VFS_CAP_FLAGS_EFFECTIVE;
+      capabilities.data[0].permitted = 1U << CAP_NET_BIND_SERVICE;
+      has_capabilities_ = setxattr(file.c_str(), "security.capability",
+                                   &capabilities, sizeof(capabilities), 0) == 0;
+    }
+    EXPECT_EQ(chmod(file.c_str(), mode), 0);
+    FileDescriptor program(open(file.c_str(), O_PATH | O_CLOEXEC));
+    EXPECT_TRUE(program.is_open());
+    fs::remove(file);
+    return FileDescriptor(fcntl(program.get(), F_DUPFD_CLOEXEC, 10));
+  }
+
+  // What `body`, which a stranger runs, returns.
+  int AsStranger(const FileDescriptor& program, int (*body)(int)) const {
+    const pid_t child = fork();
+    if (child == 0) {
+      setenv("XDG_RUNTIME_DIR", directory().c_str(), 1);
+      if (setgroups(0, nullptr) != 0 ||
+          setresgid(kStrangers, kStrangers, kStrangers) != 0 ||
+          setresuid(kStranger, kStranger, kStranger) != 0) {
+        _exit(94);
+      }
+      _exit(body(program.get()));
+    }
+    int status = -1;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+
+  bool has_capabilities_ = false;
+};
+
+TEST_F(PrivilegedExecTest, ASetUserIdProgramServesItsOwnUserAlone) {
+  EXPECT_EQ(AsStranger(Copy(0755), PretendToBeItsOwner), 1)
+      << "it would have served";
+  const FileDescriptor program = Copy(S_ISUID | 0755);
+  EXPECT_EQ(AsStranger(program, PretendToBeItsOwner), kNoServer);
+  EXPECT_EQ(AsStranger(program, StartIt), 0);
+}
+
+TEST_F(PrivilegedExecTest, ASetGroupIdProgramServesItsOwnGroupAlone) {
+  const FileDescriptor program = Copy(S_ISGID | 0755);
+  EXPECT_EQ(AsStranger(program, PretendToBeItsOwner), kNoServer);
+  EXPECT_EQ(AsStranger(program, StartIt), 0);
+}
+
+TEST_F(PrivilegedExecTest, AProgramWithFileCapabilitiesServesNobody) {
+  const FileDescriptor program = Copy(0755, /*with_capabilities=*/true);
+  if (!has_capabilities_) GTEST_SKIP() << "no file has capabilities here";
+  EXPECT_EQ(AsStranger(program, PretendToBeItsOwner), kNoServer);
+  EXPECT_EQ(AsStranger(program, StartIt), 1);
+}
+
 }  // namespace
 
 // Told to by the dynamic loader, which is what "/proc/self/exe" is then.
@@ -336,18 +466,28 @@ int RunLoaded() {
   return absl::StrContains(started.message(), "ld.so(8)") ? 0 : 1;
 }
 
+int RunStarter() {
+  Server server(ByExec());
+  const absl::Status started = server.Start();
+  // A stranger has put into the environment where he wants it.
+  if (getauxval(AT_SECURE) != 0 &&
+      absl::StartsWith(server.socket_filename(),
+                       EnvironmentVariable("XDG_RUNTIME_DIR"))) {
+    return 2;
+  }
+  const absl::StatusOr<Message> reply = CallServer(server, "echo", "x");
+  const absl::Status stopped = server.Stop();
+  std::cerr << started << " " << reply.status() << " " << stopped << "\n";
+  return started.ok() && reply.ok() && stopped.ok() ? 0 : 1;
+}
+
 int RunMoved(const std::string& program, std::string_view what) {
   fs::remove(program);
   if (what == "--replace") {
     std::ofstream(program) << "#!/bin/false\n";
     fs::permissions(program, fs::perms::owner_all);
   }
-  Server server(ByExec());
-  const absl::Status started = server.Start();
-  const absl::StatusOr<Message> reply = CallServer(server, "echo", "moved");
-  const absl::Status stopped = server.Stop();
-  std::cerr << started << " " << reply.status() << " " << stopped << "\n";
-  return started.ok() && reply.ok() && stopped.ok() ? 0 : 1;
+  return RunStarter();
 }
 
 }  // namespace ward
@@ -359,6 +499,8 @@ int main(int argc, char** argv) {
     return ward::RunMoved(argv[0], what);
   }
   if (what == "--loaded") return ward::RunLoaded();
+  // Without the end of a program: a leak checker could not trace this one.
+  if (what == "--start") _exit(ward::RunStarter());
   ::testing::InitGoogleMock(&argc, argv);
   return RUN_ALL_TESTS();
 }
