@@ -107,9 +107,9 @@ void ClientPool::Run(int thread) {
       Serve(std::move(client));
     } else if (!watching_ && !deadlines_.empty()) {
       Watch();
-    } else if (accepting_ < kMaxAccepting) {
+    } else if (MayAccept()) {
       Accept();
-    } else if (!AwaitCall()) {
+    } else if (!AwaitCall() && !IsSpare()) {
       break;
     }
   }
@@ -228,6 +228,21 @@ void ClientPool::Accept() {
   if (client != nullptr) Serve(std::move(client));
 }
 
+bool ClientPool::MayAccept() const {
+  if (accepting_ == 0) return true;
+  return accepting_ < kMaxAccepting &&
+         CountWaiting() + accepting_ < limits_.max_waiting_clients &&
+         !IsSpare();
+}
+
+bool ClientPool::IsSpare() const {
+  return !deadlines_.empty() && idle_.empty();
+}
+
+int ClientPool::CountWaiting() const {
+  return static_cast<int>(silent_.size() + queued_.size()) + receiving_;
+}
+
 void ClientPool::AwaitRoom() {
   while (!HasRoom()) {
     std::unique_ptr<Client> greedy = TakeFromGreediest();
@@ -240,17 +255,19 @@ void ClientPool::AwaitRoom() {
                               " clients that wait, most of them of "
                               "process ",
                               process, ", and this one has sent nothing yet")));
-    } else {
-      mutex_.Await(absl::Condition(this, &ClientPool::HasRoom));
+      continue;
     }
+    // Or until there is one more that may be silent.
+    const auto changed = [this, last_id = last_id_]()
+                             ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+                               return HasRoom() || last_id_ != last_id;
+                             };
+    mutex_.Await(absl::Condition(&changed));
   }
 }
 
 bool ClientPool::HasRoom() const {
-  const size_t waiting =
-      silent_.size() + queued_.size() + static_cast<size_t>(receiving_);
-  return stopping_ ||
-         waiting < static_cast<size_t>(limits_.max_waiting_clients);
+  return stopping_ || CountWaiting() < limits_.max_waiting_clients;
 }
 
 std::unique_ptr<ClientPool::Client> ClientPool::TakeFromGreediest() {

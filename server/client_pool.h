@@ -117,8 +117,15 @@ class ClientPool {
   // A thread's life. All that follows, but for what says otherwise, is called
   // and left with mutex_ locked, and unlocks it for whatever takes time.
   void Run(int thread) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether another thread may: each may bring a client that waits.
+  bool MayAccept() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Whether the calling thread, which has nothing to do, is all that there is
+  // for clients that are heard of: perhaps no other can be started, and those
+  // that accept hear of nothing.
+  bool IsSpare() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Accept() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AwaitRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int CountWaiting() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Watch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False when none came for long: this thread is to end.
   bool AwaitCall() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

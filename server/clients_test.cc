@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <memory>
@@ -25,7 +26,9 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/client_pool.h"
 #include "ward/server/environment.h"
+#include "ward/server/listener.h"
 #include "ward/server/modes_for_test.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
@@ -506,6 +509,137 @@ TEST_F(ModesTest, WhoWaitsCostsNoThread) {
   EXPECT_LT(ThreadsOfPool(server), kMany / 2);
   peers.clear();
   EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// One is spared for them: those that accept hear of nobody else.
+TEST_F(ModesTest, WhoWaitsIsSeenWhereThreeThreadsAreAllThatThereCanBe) {
+  if (!MovesClock()) GTEST_SKIP() << "the threads cannot be limited";
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineMessageHandler("limit", [](MessageChannel& channel, int threads) {
+        testing::Simulation::Current()->environment().LimitThreads(
+            static_cast<size_t>(threads));
+        return channel.Write("limited");
+      });
+    }
+  };
+  for (const int threads : {3, 4, 5, 6}) {
+    SCOPED_TRACE(absl::StrCat(threads, " threads"));
+    ServerOptions options;
+    options.authentication_timeout = absl::Seconds(2);
+    Server server(std::move(options));
+    ASSERT_THAT(server.Start(), IsOk());
+    // And the main one.
+    ASSERT_THAT(Call(server, "limit", 1 + threads), IsOkAndHolds("limited"));
+    std::vector<MessageChannel> held;
+    for (int i = 1; i < threads; ++i) {
+      held.push_back(Open(server));
+      ASSERT_THAT(held.back().Write("hold"), IsOk());
+      ASSERT_THAT(held.back().Read(), RepliesWith("held"));
+    }
+    held.clear();
+    Advance(absl::Milliseconds(100));
+    ASSERT_EQ(ThreadsOfPool(server), static_cast<size_t>(threads));
+    const Stopwatch watch;
+    MessageChannel silent = Open(server);
+    MessageChannel late = Open(server);
+    Advance(absl::Seconds(1));
+    ASSERT_THAT(late.Write("hold"), IsOk());
+    ASSERT_THAT(late.Read(), RepliesWith("held"));
+    EXPECT_TRUE(Readable(silent, kSurely));
+    EXPECT_EQ(watch.Elapsed(), absl::Seconds(2));
+    late.Close();
+    silent.Close();
+    EXPECT_THAT(server.Stop(), IsOk());
+  }
+}
+
+TEST_F(ModesTest, NoMoreWaitThanMay) {
+  constexpr int kMost = 2;
+  constexpr int kBurst = 8;
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options)
+        : Registered(Counting(std::move(options))) {}
+    static ServerOptions Counting(ServerOptions options) {
+      options.admit_peer = [notes =
+                                options.arguments[0]](const PeerCredentials&) {
+        ward::Note(notes, "came");
+        return true;
+      };
+      return options;
+    }
+  };
+  ServerOptions options = Shared();
+  options.max_waiting_clients = kMost;
+  options.authentication_timeout = kSurely;
+  Server server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  // Brings as many threads as may accept.
+  std::vector<MessageChannel> held;
+  for (int i = 0; i < kBurst; ++i) {
+    held.push_back(Open(server));
+    ASSERT_THAT(held[i].Write("hold"), IsOk());
+    ASSERT_THAT(held[i].Read(), RepliesWith("held"));
+  }
+  for (MessageChannel& channel : held) {
+    ASSERT_THAT(channel.Write("go"), IsOk());
+    ASSERT_THAT(channel.Read(), RepliesWith("released"));
+    EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  }
+  if (MovesClock()) Advance(absl::Milliseconds(100));
+  (void)TakeNotes();
+  // None of them is silent: a silent one would have to go.
+  std::vector<std::unique_ptr<Transport>> waiting;
+  for (int i = 0; i < kBurst; ++i) {
+    auto peer = environment().Connect(path(), absl::InfiniteFuture());
+    ASSERT_THAT(peer, IsOk());
+    ASSERT_THAT((*peer)->Send("\x20", {}, absl::InfiniteFuture()), IsOk());
+    waiting.push_back(*std::move(peer));
+  }
+  if (MovesClock()) Advance(absl::Milliseconds(100));
+  const std::string came = TakeNotes();
+  EXPECT_LE(std::count(came.begin(), came.end(), '\n'), kMost);
+  waiting.clear();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// Those who trickle always have one byte more by the time that all others have
+// been looked at. They wait as long as they may, and so does who says nothing.
+TEST_F(ModesTest, AStormOfPeersThatTrickleKeepsNobodyBeyondItsTime) {
+  if (!MovesClock()) GTEST_SKIP() << "how fast a machine reads is its own";
+  constexpr absl::Duration kTimeout = absl::Seconds(2);
+  constexpr absl::Duration kLook = absl::Milliseconds(1);
+  ListenOptions where;
+  where.path = path();
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Listener> listener,
+                       environment().Listen(where));
+  ClientPool::Limits limits{};
+  limits.max_clients = limits.max_waiting_clients = 10;
+  limits.authentication_timeout = kTimeout;
+  ClientPool::Service service;
+  service.greet = [](ClientPool::Client&) { return absl::OkStatus(); };
+  service.receive = [](ClientPool::Client&, absl::Duration) {
+    absl::SleepFor(kLook);
+    return MakeError(reason::kTimedOut, "it is not whole yet");
+  };
+  service.serve = [](ClientPool::Client&) { return absl::OkStatus(); };
+  ClientPool pool(environment(), *listener, limits, std::move(service));
+  ASSERT_THAT(pool.Start(), IsOk());
+  const Stopwatch watch;
+  const MessageChannel silent = RawPeer(path());
+  Advance(kTimeout / 2);
+  std::vector<std::unique_ptr<Transport>> tricklers;
+  for (int i = 0; i < 4; ++i) {
+    ASSERT_OK_AND_ASSIGN(auto trickler,
+                         environment().Connect(path(), absl::InfiniteFuture()));
+    ASSERT_THAT(trickler->Send("x", {}, absl::InfiniteFuture()), IsOk());
+    tricklers.push_back(std::move(trickler));
+  }
+  EXPECT_TRUE(Readable(silent, kSurely));
+  EXPECT_GE(watch.Elapsed(), kTimeout);
+  EXPECT_LE(watch.Elapsed(), kTimeout + 3 * kLook);
+  listener->RemovePath();
+  pool.Stop(absl::ZeroDuration());
 }
 
 TEST_F(ModesTest, PeersWithoutThePasswordAreNotWaitedFor) {

@@ -105,6 +105,10 @@ uid_t SimulatedEnvironment::UserId() { return Self().user; }
 
 void SimulatedEnvironment::SetUser(uid_t user) { Self().user = user; }
 
+void SimulatedEnvironment::LimitThreads(size_t limit) {
+  Self().most_threads = limit;
+}
+
 void SimulatedEnvironment::Unlink(const std::string& path) {
   names_.erase(Absolute(path));
 }
@@ -121,7 +125,8 @@ absl::StatusOr<std::unique_ptr<Thread>> SimulatedEnvironment::StartThread(
     absl::AnyInvocable<void()> body) {
   const NoBranchPoints quiet;
   Step("starting a thread");
-  if (const int fault = Fault({EAGAIN})) {
+  const bool full = 1 + OtherThreads(ProcessId()) >= Self().most_threads;
+  if (const int fault = full ? EAGAIN : Fault({EAGAIN})) {
     return SystemError(fault, "start a thread");
   }
   return std::make_unique<SimulatedThread>(

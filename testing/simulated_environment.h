@@ -116,6 +116,10 @@ class SimulatedEnvironment final : public Environment {
   // Sets the calling process's user, as setuid(2).
   void SetUser(uid_t user);
 
+  // The calling process has no more than `limit` threads from now on, as with
+  // setrlimit(2), RLIMIT_NPROC.
+  void LimitThreads(size_t limit);
+
   // Removes a socket's name, as unlink(2).
   void Unlink(const std::string& path);
 
@@ -168,6 +172,7 @@ class SimulatedEnvironment final : public Environment {
     std::shared_ptr<ListenSocket> tied_name = nullptr;
     // The number of its process group.
     pid_t group = 0;
+    size_t most_threads = SIZE_MAX;
     // Was started by exec: its memory is its own. When it is killed, the real
     // descriptors that it was given, and has open, are closed: their numbers,
     // and what they are.
