@@ -42,9 +42,11 @@ class Listener final : public ::testing::EmptyTestEventListener {
     const std::string text =
         absl::StrCat(result.file_name() == nullptr ? "?" : result.file_name(),
                      ":", result.line_number(), ": ", result.message(), "\n");
-    if (write(file.get(), text.data(), text.size()) < 0) {
+    if (!file.is_open() || write(file.get(), text.data(), text.size()) < 0) {
+      // Another user, say. That this process dies is noticed.
       std::cerr << SystemError(errno, "tell the test of a failed assertion")
                 << "\n";
+      std::abort();
     }
   }
 
