@@ -26,7 +26,6 @@
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/server_test.h"
-#include "ward/testing/simulation.h"
 
 namespace ward {
 namespace {
@@ -314,15 +313,6 @@ TEST_F(ModesTest, ASignalHandlerThatThrowsIsLoggedAndEndsNothing) {
   // A simulation's log is in its transcript.
   if (!MovesClock()) {
     EXPECT_THAT(log.Text(), HasSubstr("paper jam"));
-  }
-}
-
-// The calling thread has caught it when it returns. HasProcesses().
-void RaiseHere(int signal) {
-  if (testing::Simulation* const simulation = testing::Simulation::Current()) {
-    simulation->environment().Raise(Environment::Default().ProcessId(), signal);
-  } else {
-    raise(signal);
   }
 }
 

@@ -4,6 +4,7 @@
 #define WARD_SERVER_MODES_FOR_TEST_H_
 
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -23,8 +24,19 @@
 #include "ward/server/environment.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/server_test.h"
+#include "ward/testing/simulation.h"
 
 namespace ward {
+
+// Sends this process a signal: the calling thread has caught it when it
+// returns. HasProcesses().
+inline void RaiseHere(int signal) {
+  if (testing::Simulation* const simulation = testing::Simulation::Current()) {
+    simulation->environment().Raise(Environment::Default().ProcessId(), signal);
+  } else {
+    raise(signal);
+  }
+}
 
 class ModesTest : public testing::ServerTestBase {
  protected:

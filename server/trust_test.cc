@@ -1,6 +1,7 @@
 // Whom a client tells the password: with servers of several users, simulated
 // and real.
 
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -12,10 +13,14 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
@@ -33,6 +38,8 @@
 
 namespace ward {
 namespace {
+
+using ::testing::HasSubstr;
 
 constexpr uid_t kStranger = 65534;
 
@@ -163,6 +170,24 @@ TEST_F(TrustTest, AHandleIsAWordForTheUserThatStartedTheServer) {
   EXPECT_EQ(ExitCode(owner), 0);
 }
 
+// The directories in its path may be his, too, who can have them lead to
+// somebody else's files.
+TEST_F(TrustTest, WhatAStrangerHasNamedIsHisToRemove) {
+  const uid_t self = environment().UserId();
+  ASSERT_TRUE(Become(kStranger));
+  const auto his = environment().Listen({path(), 0666});
+  ASSERT_TRUE(Become(self));
+  ASSERT_THAT(his, IsOk());
+  auto parts = (*his)->Share();
+  ASSERT_THAT(parts, IsOk());
+  const auto adopted =
+      environment().AdoptListener(*std::move(parts), kStranger);
+  ASSERT_THAT(adopted, IsOk());
+  (*adopted)->RemovePath();
+  EXPECT_THAT((*his)->CheckPath(), IsOk());
+  (*his)->RemovePath();
+}
+
 TEST_F(TrustTest, AnOwnerThatChangesItsUserStillTrustsItsServer) {
   const uid_t self = environment().UserId();
   ASSERT_TRUE(Become(kStranger));
@@ -173,6 +198,72 @@ TEST_F(TrustTest, AnOwnerThatChangesItsUserStillTrustsItsServer) {
   EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
   ASSERT_TRUE(Become(self));
+}
+
+// --- an owner that may not kill its server ---
+
+class MayNotKillTest : public TrustTest {
+ protected:
+  // In a process of its own, which starts `server`, waits for a note of it, and
+  // becomes the stranger for ever: stops it, and calls `stopped` with what
+  // comes of that.
+  void StopAsStranger(TestServer& server,
+                      absl::FunctionRef<void(const absl::Status&)> stopped) {
+    const int code = RunInProcess([this, &server, stopped] {
+      if (!server.Start().ok()) return 1;
+      AwaitNotes();
+      // A process that is root, and effectively somebody else, may kill what is
+      // root's.
+      const bool became = testing::MovesClock()
+                              ? Become(kStranger)
+                              : setresuid(kStranger, kStranger, kStranger) == 0;
+      if (!became) return 2;
+      stopped(server.Stop());
+      return 0;
+    });
+    EXPECT_EQ(code, 0);
+  }
+
+  ServerOptions Impatient() const {
+    ServerOptions options = Shared();
+    options.stop.kill_after = absl::Milliseconds(10);
+    return options;
+  }
+};
+
+// See OwnerLink::QuitWithin.
+TEST_F(MayNotKillTest, TheServerEndsItself) {
+  TestServer server(Impatient());
+  server.initialize = [&server] { return server.Note("begins"); };
+  server.finalize = [] {
+    absl::SleepFor(absl::InfiniteDuration());
+    return absl::OkStatus();
+  };
+  StopAsStranger(server, [](const absl::Status& status) {
+    EXPECT_THAT(status, FailsWith(reason::kServerKilled));
+  });
+}
+
+TEST_F(MayNotKillTest, AServerThatHearsNothingIsGivenUpAfterFiveSeconds) {
+  const std::string go_on = directory() + "/go_on";
+  TestServer server(Impatient());
+  server.DefineSignalHandler(SIGUSR1, [&server, &go_on] {
+    (void)server.Note("busy");
+    while (!Exists(go_on)) absl::SleepFor(absl::Milliseconds(1));
+  });
+  server.initialize = [] {
+    RaiseHere(SIGUSR1);
+    return absl::OkStatus();
+  };
+  const Stopwatch watch;
+  StopAsStranger(server, [&](const absl::Status& status) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("send signal 9"));
+    EXPECT_GE(watch.Elapsed(), absl::Seconds(5));
+    EXPECT_LT(watch.Elapsed(), absl::Seconds(20));
+    Note(go_on, "");
+  });
+  unlink(go_on.c_str());
 }
 
 }  // namespace

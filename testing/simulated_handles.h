@@ -292,11 +292,12 @@ class SimulatedListener final : public Listener, public Readiness {
  public:
   SimulatedListener(SimulatedEnvironment& environment, int number,
                     std::shared_ptr<SimulatedEnvironment::ListenSocket> socket,
-                    bool has_name)
+                    bool has_name, bool is_strangers = false)
       : environment_(environment),
         number_(number),
         socket_(std::move(socket)),
         has_name_(has_name),
+        is_strangers_(is_strangers),
         path_(socket_->path) {}
 
   ~SimulatedListener() override {
@@ -363,7 +364,7 @@ class SimulatedListener final : public Listener, public Readiness {
   void RemovePath() override {
     const NoBranchPoints quiet;
     environment_.Step("removing the socket's name");
-    if (has_name_) environment_.RemoveName(socket_);
+    if (has_name_ && !is_strangers_) environment_.RemoveName(socket_);
   }
   // Null if the name is somebody else's.
   std::shared_ptr<SimulatedEnvironment::ListenSocket> named() const {
@@ -396,6 +397,7 @@ class SimulatedListener final : public Listener, public Readiness {
   const int number_;
   const std::shared_ptr<SimulatedEnvironment::ListenSocket> socket_;
   const bool has_name_;
+  const bool is_strangers_;  // What another user has named is his to remove.
   const std::string path_;
 };
 
@@ -438,6 +440,12 @@ class SimulatedProcess final : public Process, public Readiness {
       return absl::UnimplementedError(
           "a simulated process cannot be stopped (SIGSTOP); run this test with "
           "real ones");
+    }
+    // kill(2); one that has ended is no error.
+    const uid_t sender = environment_.UserId();
+    if (sender != 0 && sender != state_.user && !Ending()) {
+      return SystemError(EPERM,
+                         absl::StrCat("send signal ", signal, " to ", pid()));
     }
     environment_.Raise(pid(), signal);
     return absl::OkStatus();

@@ -336,8 +336,8 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::AdoptListener(
   socket->users.insert(ProcessId());
   const int number = next_number_++;
   listeners_.emplace(number, socket);
-  return std::make_unique<SimulatedListener>(*this, number, std::move(socket),
-                                             parts.name.is_open());
+  return std::make_unique<SimulatedListener>(
+      *this, number, std::move(socket), parts.name.is_open(), user != UserId());
 }
 
 absl::StatusOr<uint64_t> SimulatedEnvironment::SocketId(
