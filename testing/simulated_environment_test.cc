@@ -603,8 +603,9 @@ TEST(SimulatedListener, TakesClientsWhileItIsOnItsWayToAnotherProcess) {
     listener->Close();
     ASSERT_OK_AND_ASSIGN(const auto client,
                          environment.Connect(listener->path(), kNever));
-    ASSERT_OK_AND_ASSIGN(auto adopted,
-                         environment.AdoptListener(std::move(parts), 0));
+    ASSERT_OK_AND_ASSIGN(
+        auto adopted,
+        environment.AdoptListener(std::move(parts), environment.UserId()));
     EXPECT_THAT(adopted->Accept(), IsOk());
     adopted->RemovePath();
   });
