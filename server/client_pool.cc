@@ -101,9 +101,7 @@ void ClientPool::Run(int thread) {
   mutex_.Lock();
   --called_;
   while (!stopping_ || !ready_.empty()) {
-    if (!ready_.empty()) {
-      std::unique_ptr<Client> client = std::move(ready_.front());
-      ready_.pop_front();
+    if (std::unique_ptr<Client> client = TakeReady()) {
       Serve(std::move(client));
     } else if (!watching_ && !deadlines_.empty()) {
       Watch();
@@ -377,10 +375,14 @@ std::unique_ptr<ClientPool::Client> ClientPool::NextToServe() {
     served_.push_back(first.get());
     ready_.push_back(std::move(first));
   }
+  return TakeReady();
+}
+
+std::unique_ptr<ClientPool::Client> ClientPool::TakeReady() {
   if (ready_.empty()) return nullptr;
-  std::unique_ptr<Client> next = std::move(ready_.front());
+  std::unique_ptr<Client> first = std::move(ready_.front());
   ready_.pop_front();
-  return next;
+  return first;
 }
 
 void ClientPool::Refuse(std::unique_ptr<Client> client,
@@ -450,9 +452,7 @@ void ClientPool::Watch() {
     ready_.push_back(std::move(client));
     // With no other thread to be had, it waits for one that serves; if there
     // is none either, this one does.
-    if (Call() || served_.size() > ready_.size()) continue;
-    client = std::move(ready_.back());
-    ready_.pop_back();
+    if (!Call() && served_.size() == ready_.size()) client = TakeReady();
   }
   watching_ = false;
   if (client != nullptr) Serve(std::move(client));
@@ -498,9 +498,7 @@ void ClientPool::Stop(absl::Duration drain_time) {
   absl::MutexLock lock(&mutex_);
   if (watched_ != nullptr) watched_->Wake();
   for (Idle* const idle : idle_) idle->changed.Signal();
-  while (!ready_.empty()) {
-    std::unique_ptr<Client> client = std::move(ready_.front());
-    ready_.pop_front();
+  while (std::unique_ptr<Client> client = TakeReady()) {
     served_.erase(std::find(served_.begin(), served_.end(), client.get()));
     Refuse(std::move(client), StoppingError());
   }

@@ -150,6 +150,8 @@ class ClientPool {
   void Serve(std::unique_ptr<Client> client)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::unique_ptr<Client> NextToServe() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Null if there is none.
+  std::unique_ptr<Client> TakeReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Wait(Waiting& waiting, std::unique_ptr<Client> client,
             PollSet::Event event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::unique_ptr<Client> Take(Waiting& waiting, Waiting::iterator client)
