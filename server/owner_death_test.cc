@@ -1,18 +1,23 @@
 // A server quits by itself when the last of its owners is gone, however they
 // went, and leaves nothing.
 
+#include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <iostream>
 #include <random>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -63,8 +68,10 @@ class OwnerDeathTest : public NothingLeftTest {
     EXPECT_TRUE(pidfd.is_open());
     const Stopwatch watch;
     owner.Kill();
-    EXPECT_TRUE(BecomesReadable(pidfd.get()));
+    const bool ends = BecomesReadable(pidfd.get());
+    EXPECT_TRUE(ends) << "the server has no owner, and does not end";
     const absl::Duration lived = watch.Elapsed();
+    if (!ends) kill(server, SIGKILL);
     EXPECT_EQ(owner.Wait(), -SIGKILL);
     EXPECT_EQ(Reap(server), exit_code);
     return lived;
@@ -225,6 +232,45 @@ TEST_F(OwnerDeathAtAnyMomentTest, EndsAForkedServer) {
 TEST_F(OwnerDeathAtAnyMomentTest, EndsAServerStartedByExec) {
   KillOwnersOf(StartMode::kExec, {Life::kHangsWhenLoaded,
                                   Life::kHangsWhenInitialized, Life::kServes});
+}
+
+// --- while it waits for a lock that nobody will ever open ---
+
+// Has another thread hold the C library's lock of rand(3) and random(3), for
+// ever: it is to write a state where it cannot be written.
+void HoldRandomsLock() {
+  static const long page = sysconf(_SC_PAGESIZE);
+  static void* const state = mmap(nullptr, static_cast<size_t>(page), PROT_NONE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  static Pipe& held = *new Pipe(MakePipe());
+  struct sigaction action {};
+  action.sa_handler = [](int /*signal*/) {
+    WriteAll(held.write.get(), "x");
+    Hang();
+  };
+  sigaction(SIGSEGV, &action, nullptr);
+  std::thread([] { initstate(1, static_cast<char*>(state), 128); }).detach();
+  ReadSome(held.read.get());
+}
+
+int told_of_fork = -1;
+
+TEST_F(OwnerDeathTest, EndsAServerThatHangsInALockBeforeItRuns) {
+  const Pipe forked = MakePipe();
+  Child owner([&] {
+    HoldRandomsLock();
+    told_of_fork = forked.write.get();
+    pthread_atfork(nullptr, nullptr,
+                   [] { WriteAll(told_of_fork, absl::StrCat(getpid())); });
+    ServerOptions options = Shared();
+    options.launch.fork.allow_threads = true;
+    TestServer server(std::move(options));
+    (void)server.Start();
+    return 1;
+  });
+  const pid_t server = ReadPid(forked);
+  Outlives(owner, server, -SIGKILL);
+  unlink(path().c_str());
 }
 
 TEST_F(OwnerDeathTest, AProgramThatTheOwnerStartedIsNoOwner) {
