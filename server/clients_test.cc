@@ -608,7 +608,7 @@ TEST_F(ModesTest, NoMoreWaitThanMay) {
 TEST_F(ModesTest, AStormOfPeersThatTrickleKeepsNobodyBeyondItsTime) {
   if (!MovesClock()) GTEST_SKIP() << "how fast a machine reads is its own";
   constexpr absl::Duration kTimeout = absl::Seconds(2);
-  constexpr absl::Duration kLook = absl::Milliseconds(1);
+  static constexpr absl::Duration kLook = absl::Milliseconds(1);
   ListenOptions where;
   where.path = path();
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Listener> listener,
