@@ -523,10 +523,10 @@ TEST_F(ModesTest, WhoWaitsIsSeenWhereThreeThreadsAreAllThatThereCanBe) {
       });
     }
   };
-  for (const int threads : {3, 4, 5, 6}) {
+  for (const int threads : {3, 4, 5}) {
     SCOPED_TRACE(absl::StrCat(threads, " threads"));
     ServerOptions options;
-    options.authentication_timeout = absl::Seconds(2);
+    options.authentication_timeout = absl::Seconds(30);
     Server server(std::move(options));
     ASSERT_THAT(server.Start(), IsOk());
     // And the main one.
@@ -543,11 +543,13 @@ TEST_F(ModesTest, WhoWaitsIsSeenWhereThreeThreadsAreAllThatThereCanBe) {
     const Stopwatch watch;
     MessageChannel silent = Open(server);
     MessageChannel late = Open(server);
-    Advance(absl::Seconds(1));
+    Advance(absl::Seconds(20));
+    // It does not leave for having nothing to do.
+    EXPECT_EQ(ThreadsOfPool(server), static_cast<size_t>(threads));
     ASSERT_THAT(late.Write("hold"), IsOk());
     ASSERT_THAT(late.Read(), RepliesWith("held"));
     EXPECT_TRUE(Readable(silent, kSurely));
-    EXPECT_EQ(watch.Elapsed(), absl::Seconds(2));
+    EXPECT_EQ(watch.Elapsed(), absl::Seconds(30));
     late.Close();
     silent.Close();
     EXPECT_THAT(server.Stop(), IsOk());
