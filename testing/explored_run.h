@@ -19,8 +19,8 @@
 
 #include "absl/functional/function_ref.h"
 #include "ward/testing/explore.h"
+#include "ward/testing/report/transcript.h"
 #include "ward/testing/strategy.h"
-#include "ward/testing/transcript.h"
 
 namespace ward::testing {
 

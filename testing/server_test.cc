@@ -33,7 +33,7 @@
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/failure_relay.h"
 #include "ward/testing/leak_check.h"
-#include "ward/testing/recording_environment.h"
+#include "ward/testing/report/recording_environment.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
 #include "ward/testing/threaded_environment.h"

@@ -65,7 +65,7 @@
 #include "ward/testing/call_server.h"
 #include "ward/testing/failure_relay.h"
 #include "ward/testing/leak_check.h"
-#include "ward/testing/recording_environment.h"
+#include "ward/testing/report/recording_environment.h"
 #include "ward/testing/run_at_once.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"

@@ -26,11 +26,11 @@
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
+#include "ward/testing/report/transcript.h"
 #include "ward/testing/scheduler.h"
 #include "ward/testing/simulated_handles.h"
 #include "ward/testing/simulated_socket.h"
 #include "ward/testing/strategy.h"
-#include "ward/testing/transcript.h"
 
 namespace ward::testing {
 namespace {

@@ -34,11 +34,11 @@
 #include "ward/server/listener.h"
 #include "ward/server/process.h"
 #include "ward/server/signals.h"
+#include "ward/testing/report/transcript.h"
 #include "ward/testing/scheduler.h"
 #include "ward/testing/simulated_environment.h"
 #include "ward/testing/simulated_handles.h"
 #include "ward/testing/simulated_socket.h"
-#include "ward/testing/transcript.h"
 
 namespace ward::testing {
 namespace {

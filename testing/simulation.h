@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "ward/testing/exit_guard.h"
+#include "ward/testing/report/transcript.h"
 #include "ward/testing/scheduler.h"
 #include "ward/testing/simulated_environment.h"
 #include "ward/testing/strategy.h"
-#include "ward/testing/transcript.h"
 
 namespace ward::testing {
 

@@ -1,4 +1,4 @@
-#include "ward/testing/recording_environment.h"
+#include "ward/testing/report/recording_environment.h"
 
 #include <sys/types.h>
 

@@ -1,4 +1,4 @@
-#include "ward/testing/transcript.h"
+#include "ward/testing/report/transcript.h"
 
 #include <sys/types.h>
 

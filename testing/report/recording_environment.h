@@ -7,8 +7,8 @@
 // same transcript here as in a simulation, but for the times. In a child that
 // was forked it records nothing.
 
-#ifndef WARD_TESTING_RECORDING_ENVIRONMENT_H_
-#define WARD_TESTING_RECORDING_ENVIRONMENT_H_
+#ifndef WARD_TESTING_REPORT_RECORDING_ENVIRONMENT_H_
+#define WARD_TESTING_REPORT_RECORDING_ENVIRONMENT_H_
 
 #include <sys/types.h>
 
@@ -31,7 +31,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
-#include "ward/testing/transcript.h"
+#include "ward/testing/report/transcript.h"
 
 namespace ward::testing {
 
@@ -153,4 +153,4 @@ class RecordingEnvironment final : public Environment {
 
 }  // namespace ward::testing
 
-#endif  // WARD_TESTING_RECORDING_ENVIRONMENT_H_
+#endif  // WARD_TESTING_REPORT_RECORDING_ENVIRONMENT_H_

@@ -1,4 +1,4 @@
-#include "ward/testing/recording_environment.h"
+#include "ward/testing/report/recording_environment.h"
 
 #include <signal.h>
 
@@ -18,10 +18,10 @@
 #include "ward/testing/call_server.h"
 #include "ward/testing/leak_check.h"
 #include "ward/testing/matchers.h"
+#include "ward/testing/report/transcript.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/strategy.h"
 #include "ward/testing/threaded_environment.h"
-#include "ward/testing/transcript.h"
 
 namespace ward::testing {
 namespace {

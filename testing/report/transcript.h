@@ -1,7 +1,7 @@
 // What happened between the processes of a test, as a sequence diagram.
 
-#ifndef WARD_TESTING_TRANSCRIPT_H_
-#define WARD_TESTING_TRANSCRIPT_H_
+#ifndef WARD_TESTING_REPORT_TRANSCRIPT_H_
+#define WARD_TESTING_REPORT_TRANSCRIPT_H_
 
 #include <sys/types.h>
 
@@ -71,4 +71,4 @@ class Transcript {
 
 }  // namespace ward::testing
 
-#endif  // WARD_TESTING_TRANSCRIPT_H_
+#endif  // WARD_TESTING_REPORT_TRANSCRIPT_H_
