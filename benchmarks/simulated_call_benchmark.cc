@@ -14,7 +14,7 @@
 #include "ward/server/abstract_server.h"
 #include "ward/testing/call_server.h"
 #include "ward/testing/simulation.h"
-#include "ward/testing/strategy.h"
+#include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 namespace {

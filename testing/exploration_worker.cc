@@ -31,8 +31,8 @@
 #include "ward/server/process.h"
 #include "ward/testing/explore.h"
 #include "ward/testing/explored_run.h"
-#include "ward/testing/strategy.h"
-#include "ward/testing/watchdog.h"
+#include "ward/testing/simulator/strategy.h"
+#include "ward/testing/simulator/watchdog.h"
 
 namespace ward::testing {
 namespace {

@@ -14,7 +14,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/testing/explore.h"
 #include "ward/testing/explored_run.h"
-#include "ward/testing/strategy.h"
+#include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 

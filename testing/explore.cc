@@ -26,10 +26,10 @@
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/exploration_worker.h"
 #include "ward/testing/explored_run.h"
-#include "ward/testing/link_time_hooks.h"
-#include "ward/testing/scheduler.h"
 #include "ward/testing/simulation.h"
-#include "ward/testing/strategy.h"
+#include "ward/testing/simulator/interception_check.h"
+#include "ward/testing/simulator/scheduler.h"
+#include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 namespace {
@@ -211,7 +211,7 @@ Exploration MakeRuns(const ExploreOptions& options, int ordinal,
            "in another exploration's body.";
     return exploration;
   }
-  CheckLinkTimeHooks();
+  CheckInterception();
 
   // How many choices a run has, for PctStrategy.
   uint64_t length = 0;

@@ -44,7 +44,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
-#include "ward/testing/strategy.h"
+#include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 

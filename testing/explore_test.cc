@@ -42,9 +42,9 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/server/environment.h"
 #include "ward/server/process.h"
-#include "ward/testing/scheduler.h"
 #include "ward/testing/simulation.h"
-#include "ward/testing/strategy.h"
+#include "ward/testing/simulator/scheduler.h"
+#include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 namespace {

@@ -18,11 +18,11 @@
 #include "absl/strings/str_cat.h"
 #include "ward/channel/open_descriptors_for_test.h"
 #include "ward/testing/environment_variable.h"
-#include "ward/testing/exit_guard.h"
 #include "ward/testing/explore.h"
-#include "ward/testing/simulation.h"
-#include "ward/testing/strategy.h"
-#include "ward/testing/watchdog.h"
+#include "ward/testing/simulator/exit_guard.h"
+#include "ward/testing/simulator/simulation.h"
+#include "ward/testing/simulator/strategy.h"
+#include "ward/testing/simulator/watchdog.h"
 
 namespace ward::testing {
 namespace {

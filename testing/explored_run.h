@@ -20,7 +20,7 @@
 #include "absl/functional/function_ref.h"
 #include "ward/testing/explore.h"
 #include "ward/testing/report/transcript.h"
-#include "ward/testing/strategy.h"
+#include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 

@@ -5,7 +5,7 @@
 #include "gtest/gtest.h"
 #include "ward/server/exec_main.h"
 #include "ward/testing/failure_relay.h"
-#include "ward/testing/watchdog.h"
+#include "ward/testing/simulator/watchdog.h"
 
 int main(int argc, char** argv) {
   ward::testing::FailureRelay::JoinThatOfTheTest();

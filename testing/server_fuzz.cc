@@ -31,9 +31,9 @@
 #include "ward/proto/frame.pb.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
-#include "ward/testing/exit_guard.h"
 #include "ward/testing/simulation.h"
-#include "ward/testing/strategy.h"
+#include "ward/testing/simulator/exit_guard.h"
+#include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 namespace {

@@ -35,9 +35,9 @@
 #include "ward/testing/leak_check.h"
 #include "ward/testing/report/recording_environment.h"
 #include "ward/testing/simulation.h"
-#include "ward/testing/strategy.h"
-#include "ward/testing/threaded_environment.h"
-#include "ward/testing/watchdog.h"
+#include "ward/testing/simulator/strategy.h"
+#include "ward/testing/simulator/threaded_environment.h"
+#include "ward/testing/simulator/watchdog.h"
 
 namespace ward::testing {
 namespace {

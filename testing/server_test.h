@@ -68,8 +68,8 @@
 #include "ward/testing/report/recording_environment.h"
 #include "ward/testing/run_at_once.h"
 #include "ward/testing/simulation.h"
-#include "ward/testing/strategy.h"
-#include "ward/testing/threaded_environment.h"
+#include "ward/testing/simulator/strategy.h"
+#include "ward/testing/simulator/threaded_environment.h"
 
 namespace ward::testing {
 

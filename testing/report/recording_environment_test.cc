@@ -20,8 +20,8 @@
 #include "ward/testing/matchers.h"
 #include "ward/testing/report/transcript.h"
 #include "ward/testing/simulation.h"
-#include "ward/testing/strategy.h"
-#include "ward/testing/threaded_environment.h"
+#include "ward/testing/simulator/strategy.h"
+#include "ward/testing/simulator/threaded_environment.h"
 
 namespace ward::testing {
 namespace {

@@ -1,0 +1,91 @@
+// Locking an absl::Mutex, free or not.
+//
+// Abseil has no hook there. The linker takes each call of, say, absl::Mutex's
+// Lock for one of __wrap_..., and of __real_... for that of Lock: -Wl,--wrap=,
+// see mutex_symbols.bzl. Names with their namespace in it are only known to the
+// compiler, and to that list.
+
+#include "absl/base/options.h"
+#include "absl/synchronization/internal/kernel_timeout.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "ward/testing/simulator/scheduler.h"
+
+using ::absl::synchronization_internal::KernelTimeout;
+using ::ward::testing::NoBranchPoints;
+using ::ward::testing::Scheduler;
+
+extern "C" {
+
+#define WARD_STRING(x) WARD_STRING_(x)
+#define WARD_STRING_(x) #x
+#if ABSL_OPTION_USE_INLINE_NAMESPACE == 1
+// Lengths are part of such a name.
+static_assert(sizeof(WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME)) == 13,
+              "Abseil's inline namespace is not called lts_YYYYMMDD");
+#define WARD_MUTEX \
+  "_ZN4absl12" WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME) "5Mutex"
+#define WARD_ABSL "NS0_"
+#else
+#define WARD_MUTEX "_ZN4absl5Mutex"
+#define WARD_ABSL "NS_"
+#endif
+
+// `symbol` is the function's own part of its name. The real one is weak: which
+// of these there are depends on Abseil's version.
+#define WARD_WRAP_(result, name, symbol, parameters, arguments)          \
+  result WardReal##name parameters __asm__("__real_" WARD_MUTEX symbol)  \
+      __attribute__((weak));                                             \
+  result WardWrap##name parameters __asm__("__wrap_" WARD_MUTEX symbol); \
+  result WardWrap##name parameters {                                     \
+    PointBeforeLock();                                                   \
+    return WardReal##name arguments;                                     \
+  }
+#define WARD_WRAP(result, name, symbol) \
+  WARD_WRAP_(result, name, symbol "Ev", (absl::Mutex * mutex), (mutex))
+#define WARD_WRAP_WHEN(result, name, symbol)                          \
+  WARD_WRAP_(result, name, symbol "ERK" WARD_ABSL "9ConditionE",      \
+             (absl::Mutex * mutex, const absl::Condition& condition), \
+             (mutex, condition))
+#define WARD_WRAP_WITHIN(name, symbol, type, type_symbol)                     \
+  WARD_WRAP_(                                                                 \
+      bool, name, symbol "ERK" WARD_ABSL "9ConditionE" WARD_ABSL type_symbol, \
+      (absl::Mutex * mutex, const absl::Condition& condition, type limit),    \
+      (mutex, condition, limit))
+
+void PointBeforeLock() {
+  if (NoBranchPoints::Exist()) return;
+  if (Scheduler* const scheduler = Scheduler::Current()) {
+    scheduler->Point("locking a mutex");
+  }
+}
+
+WARD_WRAP(void, Lock, "4Lock")
+WARD_WRAP(void, ReaderLock, "10ReaderLock")
+WARD_WRAP(bool, TryLock, "7TryLock")
+WARD_WRAP(bool, ReaderTryLock, "13ReaderTryLock")
+// As they are called since 2025, with those above for inline functions.
+WARD_WRAP(void, LowerLock, "4lock")
+WARD_WRAP(void, LockShared, "11lock_shared")
+WARD_WRAP(bool, LowerTryLock, "8try_lock")
+WARD_WRAP(bool, TryLockShared, "15try_lock_shared")
+
+WARD_WRAP_WHEN(void, LockWhen, "8LockWhen")
+WARD_WRAP_WHEN(void, ReaderLockWhen, "14ReaderLockWhen")
+WARD_WRAP_WITHIN(LockWhenWithTimeout, "19LockWhenWithTimeout", absl::Duration,
+                 "8DurationE")
+WARD_WRAP_WITHIN(ReaderLockWhenWithTimeout, "25ReaderLockWhenWithTimeout",
+                 absl::Duration, "8DurationE")
+WARD_WRAP_WITHIN(LockWhenWithDeadline, "20LockWhenWithDeadline", absl::Time,
+                 "4TimeE")
+WARD_WRAP_WITHIN(ReaderLockWhenWithDeadline, "26ReaderLockWhenWithDeadline",
+                 absl::Time, "4TimeE")
+// Under all of these since 2023, which are inline.
+WARD_WRAP_(bool, LockWhenCommon,
+           "14LockWhenCommonERK" WARD_ABSL "9ConditionE" WARD_ABSL
+           "24synchronization_internal13KernelTimeoutEb",
+           (absl::Mutex * mutex, const absl::Condition& condition,
+            KernelTimeout limit, bool write),
+           (mutex, condition, limit, write))
+
+}  // extern "C"

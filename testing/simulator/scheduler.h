@@ -1,0 +1,204 @@
+// Threads in lock step, on a clock of their own.
+//
+// Each simulated thread is a real one, but only one of them runs at a time; at
+// every scheduling point a Strategy says who goes on. Time stands still while
+// a thread can run, and leaps to the next deadline, rounded up to a
+// microsecond, when none can. So a run is determined by its choices: the same
+// ones give the same run.
+//
+// Scheduling points are the calls of the simulated Environment and, through
+// //testing/interception, every wait and wake-up of absl::Mutex, CondVar,
+// Notification, Barrier, BlockingCounter and absl::SleepFor. A thread that
+// waits for something else stops the schedule; a watchdog then prints what all
+// threads are doing, and aborts. A thread that was started otherwise has no
+// part in it: if it calls any of this, the program is aborted.
+//
+// Threads come in groups, which stand for processes: a group can be killed,
+// and then none of its threads ever runs again, wherever it was. Such a thread
+// stays, asleep, until this process ends.
+
+#ifndef WARD_TESTING_SIMULATOR_SCHEDULER_H_
+#define WARD_TESTING_SIMULATOR_SCHEDULER_H_
+
+#include <sched.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/testing/simulator/strategy.h"
+
+namespace ward::testing {
+
+struct SchedulerOptions {
+  // Let time pass at any step, to the next deadline, as on a machine that is
+  // slow just then.
+  bool delays = false;
+
+  // A run that takes more steps than this is stuck in a loop. Of Advance, each
+  // part between two deadlines may take as many.
+  size_t max_steps = 1000000;
+
+  // Told of each choice that was made; may be null.
+  std::function<void(const Choice&, size_t option)> on_choice;
+
+  // Told why the run cannot go on: a deadlock, a loop. Must not return.
+  std::function<void(const std::string& why)> on_stuck;
+};
+
+// While one exists, neither locks nor the branches of code that is compiled
+// with -fsanitize-coverage=trace-pc are scheduling points on this thread. For
+// the simulator's own functions: of templates and inline functions that they
+// share with such code, the linker keeps one copy, and it may be the one with
+// points.
+class NoBranchPoints {
+ public:
+  NoBranchPoints();
+  NoBranchPoints(const NoBranchPoints&) = delete;
+  NoBranchPoints& operator=(const NoBranchPoints&) = delete;
+  ~NoBranchPoints();
+
+  static bool Exist();
+};
+
+class Scheduler {
+ public:
+  // The calling thread becomes the first one, "main", of group 1.
+  Scheduler(Strategy& strategy, SchedulerOptions options);
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // By the first thread. Threads that have not ended sleep for ever, and keep
+  // what they use.
+  ~Scheduler();
+
+  // The scheduler that the calling thread belongs to, or null.
+  static Scheduler* Current();
+
+  absl::Time now() const { return now_; }
+
+  // Of the thread that runs.
+  int group() const;
+
+  // The names of the threads of `group` that can still run.
+  std::vector<std::string> LiveThreads(int group) const;
+
+  // Starts a thread of `group`; returns its number.
+  int Start(std::string name, int group, absl::AnyInvocable<void()> body);
+
+  // Waits for the end of a thread, in the schedule. One that was killed has
+  // ended: who joins it is of another group, which has none of it.
+  void Join(int thread);
+
+  // A scheduling point. `doing` is for reports; it must live for ever.
+  void Point(std::string_view doing);
+
+  // The same, in a loop that waits for others by asking again and again: the
+  // caller comes after all of them. A hundred in a row let time pass.
+  void Yield(std::string_view doing);
+
+  // Waits until `ready`, which is asked again at every step, or `deadline`.
+  // Returns what it said last.
+  bool BlockUntil(std::string_view doing, absl::FunctionRef<bool()> ready,
+                  absl::Time deadline);
+
+  // Lets the strategy choose among `options`; 0 if there is only one.
+  size_t Choose(ChoiceKind kind, size_t options);
+
+  // Ends all threads of `group`. If the calling one is among them, it goes on
+  // until LeaveIfKilled, which then does not return.
+  void Kill(int group);
+  void LeaveIfKilled();
+
+  // Calls `at_time` when `time` has come, on the thread that runs then;
+  // replaces an earlier one for the same group. InfiniteFuture() takes it back.
+  void SetTimer(int group, absl::Time time, std::function<void()> at_time);
+
+  // Waits until no other thread can run at this time.
+  void WaitUntilIdle();
+
+  // Moves the clock, and lets everyone act whose time comes meanwhile.
+  void Advance(absl::Duration time);
+
+  // How often another thread went on.
+  uint64_t switches() const { return switches_; }
+  size_t steps() const { return steps_; }
+
+  // How many threads will stay asleep for ever.
+  size_t killed_threads() const;
+
+  // --- for //testing/interception ---
+
+  // absl's per-thread semaphore: `identity` is the address of a ThreadIdentity.
+  // False if none of this scheduler's threads has it.
+  bool PostSemaphore(const void* identity);
+
+  // By a thread that no scheduler has: fails the program if one of theirs has
+  // it.
+  static void CheckForeignPost(const void* identity);
+  bool WaitSemaphore(absl::Time deadline);
+
+ private:
+  struct Thread;
+
+  // A switch to a thread on another processor costs ten times as much; those
+  // that are started meanwhile stay on this one, too.
+  class OneProcessor {
+   public:
+    OneProcessor();
+    OneProcessor(const OneProcessor&) = delete;
+    OneProcessor& operator=(const OneProcessor&) = delete;
+    ~OneProcessor();
+
+   private:
+    cpu_set_t found_;
+  };
+
+  static void* RunThread(void* argument);
+  // Sleeps until another thread hands over; if by its end, until it has ended.
+  void AwaitTurn(Thread& thread);
+  // Fails the program if the caller is not one of the threads.
+  void CheckCaller() const;
+  void Reschedule();
+  Thread* Next();
+  void AdvanceTo(absl::Time time);
+  absl::Time NextDeadline() const;
+  bool CanRun(const Thread& thread) const;
+  [[noreturn]] void Stuck(std::string_view why);
+
+  const OneProcessor one_processor_;
+  Strategy& strategy_;
+  const SchedulerOptions options_;
+  absl::Time now_;
+  std::vector<std::unique_ptr<Thread>> threads_;
+  Thread* running_ = nullptr;
+  // Has handed over for the last time.
+  Thread* ending_ = nullptr;
+  struct Timer {
+    absl::Time time;
+    std::function<void()> at_time;
+  };
+  absl::btree_map<int, Timer> timers_;
+  std::vector<int> candidates_;
+  uint64_t switches_ = 0;
+  size_t steps_ = 0;
+  // The step from which on the most are counted.
+  size_t first_step_ = 0;
+  // Who has just yielded, or -1; and how often that happened in a row.
+  int yielded_ = -1;
+  int yields_ = 0;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_SIMULATOR_SCHEDULER_H_

@@ -1,0 +1,455 @@
+#include "ward/testing/simulator/scheduler.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/testing/simulator/schedules_for_test.h"
+#include "ward/testing/simulator/strategy.h"
+
+namespace ward::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+TEST(Scheduler, RunsOneThreadAtATime) {
+  for (uint64_t seed = 0; seed < 50; ++seed) {
+    RandomStrategy strategy(seed);
+    Scheduler scheduler(strategy, {});
+    // Not atomic, so that ThreadSanitizer looks, too.
+    int running = 0;
+    int steps = 0;
+    InThreads(scheduler, 4, [&](int) {
+      for (int i = 0; i < 10; ++i) {
+        ASSERT_EQ(++running, 1);
+        ++steps;
+        --running;
+        scheduler.Point("counting");
+      }
+    });
+    EXPECT_EQ(steps, 40);
+  }
+}
+
+TEST(Scheduler, InterleavesThreadsAndRepeatsItself) {
+  CheckJoinsTheSchedule(80, [](Scheduler& scheduler, Events& events) {
+    InThreads(scheduler, 3, [&](int thread) {
+      for (int i = 0; i < 4; ++i) {
+        events.push_back(absl::StrCat(thread, i));
+        scheduler.Point("counting");
+      }
+    });
+  });
+}
+
+TEST(Scheduler, GoesOnWithTheThreadThatRunsIfNothingElseIsChosen) {
+  ReplayStrategy dull({});
+  const MadeRun run = MakeRun(dull, [](Scheduler& scheduler, Events& events) {
+    InThreads(scheduler, 2, [&](int thread) {
+      for (int i = 0; i < 2; ++i) {
+        events.push_back(absl::StrCat(thread, i));
+        scheduler.Point("counting");
+      }
+    });
+  });
+  EXPECT_THAT(run.events, ElementsAre("00", "01", "10", "11"));
+}
+
+TEST(Scheduler, KnowsOnlyItsOwnThreads) {
+  EXPECT_EQ(Scheduler::Current(), nullptr);
+  ReplayStrategy dull({});
+  {
+    Scheduler scheduler(dull, {});
+    EXPECT_EQ(Scheduler::Current(), &scheduler);
+    InThreads(scheduler, 1, [&](int) {
+      EXPECT_EQ(Scheduler::Current(), &scheduler);
+      EXPECT_EQ(scheduler.group(), kMain);
+    });
+    const int other =
+        scheduler.Start("other", 7, [&] { EXPECT_EQ(scheduler.group(), 7); });
+    scheduler.Join(other);
+  }
+  EXPECT_EQ(Scheduler::Current(), nullptr);
+}
+
+// --- time ---
+
+TEST(Scheduler, LeapsOverTimeInWhichNothingHappens) {
+  const RealTime real;
+  ReplayStrategy dull({});
+  Scheduler scheduler(dull, {});
+  const absl::Time start = absl::Now();
+  Events events;
+  InThreads(scheduler, 3, [&](int thread) {
+    absl::SleepFor(absl::Hours(100) * (3 - thread));
+    events.push_back(absl::StrCat(thread, " at ",
+                                  absl::FormatDuration(absl::Now() - start)));
+  });
+  EXPECT_THAT(events, ElementsAre("2 at 100h", "1 at 200h", "0 at 300h"));
+  EXPECT_EQ(scheduler.now(), start + absl::Hours(300));
+  EXPECT_LT(real.Seconds(), 60);
+}
+
+TEST(Scheduler, AdvanceLetsEveryoneActAtTheirOwnTime) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    RandomStrategy strategy(seed);
+    Scheduler scheduler(strategy, {});
+    const absl::Time start = scheduler.now();
+    Events events;
+    const auto note = [&](std::string_view who) {
+      events.push_back(
+          absl::StrCat(who, absl::ToInt64Seconds(scheduler.now() - start)));
+    };
+    const int a = scheduler.Start("a", kMain, [&] {
+      for (int i = 0; i < 3; ++i) {
+        absl::SleepFor(absl::Seconds(2));
+        note("a");
+      }
+    });
+    const int b = scheduler.Start("b", kMain, [&] {
+      absl::SleepFor(absl::Seconds(3));
+      note("b");
+    });
+    scheduler.SetTimer(9, start + absl::Seconds(1), [&] { note("timer"); });
+    scheduler.Advance(absl::Seconds(5));
+    note("main");
+    EXPECT_THAT(events, ElementsAre("timer1", "a2", "b3", "a4", "main5"));
+    scheduler.Advance(absl::ZeroDuration());
+    EXPECT_EQ(scheduler.now(), start + absl::Seconds(5));
+    scheduler.Join(a);
+    scheduler.Join(b);
+    EXPECT_EQ(scheduler.now(), start + absl::Seconds(6));
+  }
+}
+
+TEST(Scheduler, AdvanceCountsTheStepsOfEachPartOfTheTime) {
+  SchedulerOptions options;
+  options.max_steps = 1000;
+  RandomStrategy strategy(1);
+  Scheduler scheduler(strategy, options);
+  int beats = 0;
+  scheduler.Start("heart", 7, [&] {
+    for (;; ++beats) absl::SleepFor(absl::Seconds(1));
+  });
+  scheduler.Advance(absl::Hours(2));
+  EXPECT_EQ(beats, 7200);
+  scheduler.Kill(7);
+}
+
+// Waits by asking again and again, as for an atomic that another thread sets,
+// at a time of its own: in every search, the dull run among them.
+TEST(Scheduler, ALoopThatYieldsLetsOthersRunAndTimePass) {
+  const auto run = [](Strategy& strategy) {
+    Scheduler scheduler(strategy, {});
+    std::atomic<int> set = 0;
+    absl::Mutex held;
+    const int setter = scheduler.Start("setter", kMain, [&] {
+      set = 1;
+      absl::SleepFor(absl::Seconds(1));
+      set = 2;
+    });
+    const int holder = scheduler.Start("holder", kMain, [&] {
+      absl::MutexLock lock(&held);
+      scheduler.Point("holding it");
+    });
+    while (set < 1) std::this_thread::yield();
+    while (set < 2) std::this_thread::yield();
+    while (!held.TryLock()) absl::SleepFor(absl::ZeroDuration());
+    held.Unlock();
+    scheduler.Join(setter);
+    scheduler.Join(holder);
+  };
+  ReplayStrategy dull({});
+  run(dull);
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    RandomStrategy random(seed, seed % 2 == 1);
+    run(random);
+    PctStrategy pct(seed, 1 + static_cast<int>(seed % 5), 20);
+    run(pct);
+  }
+  DepthFirstStrategy all(2, 0, {});
+  size_t runs = 0;
+  do {
+    run(all);
+  } while (++runs < 2000 && all.NextRun());
+  EXPECT_GT(runs, 50u);
+}
+
+TEST(Scheduler, WaitUntilIdleLetsNoTimePass) {
+  RandomStrategy strategy(1);
+  Scheduler scheduler(strategy, {});
+  const absl::Time start = scheduler.now();
+  int steps = 0;
+  const int thread = scheduler.Start("worker", kMain, [&] {
+    for (; steps < 10; ++steps) scheduler.Point("working");
+    absl::SleepFor(absl::Seconds(1));
+  });
+  scheduler.WaitUntilIdle();
+  EXPECT_EQ(steps, 10);
+  EXPECT_EQ(scheduler.now(), start);
+  scheduler.Join(thread);
+}
+
+TEST(Scheduler, TimersComeOnTimeAndAreTakenBack) {
+  ReplayStrategy dull({});
+  Scheduler scheduler(dull, {});
+  const absl::Time start = scheduler.now();
+  Events events;
+  const auto note = [&](std::string_view what) {
+    return [&, what] {
+      events.push_back(absl::StrCat(
+          what, " at ", absl::FormatDuration(scheduler.now() - start)));
+    };
+  };
+  scheduler.SetTimer(1, start + absl::Seconds(3), note("replaced"));
+  scheduler.SetTimer(1, start + absl::Seconds(2), note("one"));
+  scheduler.SetTimer(2, start + absl::Seconds(1), note("taken back"));
+  scheduler.SetTimer(2, absl::InfiniteFuture(), nullptr);
+  scheduler.SetTimer(3, start + absl::Seconds(1), note("three"));
+  scheduler.SetTimer(4, start + absl::Seconds(1), note("killed"));
+  scheduler.Kill(4);
+  absl::SleepFor(absl::Seconds(9));
+  EXPECT_THAT(events, ElementsAre("three at 1s", "one at 2s"));
+}
+
+TEST(Scheduler, DelaysLetADeadlineComeEarly) {
+  // A thread is busy for no time at all, and yet a time limit may run out.
+  bool timed_out = false;
+  bool in_time = false;
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    RandomStrategy strategy(seed);
+    SchedulerOptions options;
+    options.delays = true;
+    Scheduler scheduler(strategy, options);
+    absl::Notification done;
+    const int thread = scheduler.Start("worker", kMain, [&] {
+      for (int i = 0; i < 5; ++i) scheduler.Point("working");
+      done.Notify();
+    });
+    (done.WaitForNotificationWithTimeout(absl::Seconds(1)) ? in_time
+                                                           : timed_out) = true;
+    scheduler.Join(thread);
+  }
+  EXPECT_TRUE(timed_out);
+  EXPECT_TRUE(in_time);
+}
+
+// --- groups ---
+
+TEST(Scheduler, KilledGroupsNeverRunAgain) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    RandomStrategy strategy(seed);
+    Scheduler scheduler(strategy, {});
+    int steps = 0;
+    int others = 0;
+    for (int i = 0; i < 2; ++i) {
+      scheduler.Start(absl::StrCat("victim", i), 7, [&] {
+        while (true) {
+          ++steps;
+          absl::SleepFor(absl::Seconds(1));
+        }
+      });
+    }
+    scheduler.Start("never started", 7,
+                    [&] { absl::SleepFor(absl::Hours(1)); });
+    const int other = scheduler.Start("other", 8, [&] {
+      for (; others < 100; ++others) absl::SleepFor(absl::Seconds(1));
+    });
+    scheduler.Advance(absl::Seconds(5));
+    EXPECT_EQ(scheduler.LiveThreads(7).size(), 3u);
+    scheduler.Kill(7);
+    EXPECT_THAT(scheduler.LiveThreads(7), IsEmpty());
+    EXPECT_EQ(scheduler.killed_threads(), 3u);
+    const int before = steps;
+    scheduler.Join(other);
+    EXPECT_EQ(steps, before);
+    EXPECT_EQ(others, 100);
+  }
+}
+
+TEST(Scheduler, AThreadThatKillsItsOwnGroupStopsWhereItLeaves) {
+  ReplayStrategy dull({});
+  Scheduler scheduler(dull, {});
+  Events events;
+  scheduler.Start("suicide", 7, [&] {
+    scheduler.LeaveIfKilled();
+    events.push_back("alive");
+    scheduler.Kill(7);
+    events.push_back("goes on");
+    scheduler.LeaveIfKilled();
+    events.push_back("unreachable");
+  });
+  scheduler.Start("waits after its death", 8, [&] {
+    scheduler.Kill(8);
+    absl::SleepFor(absl::Seconds(1));
+    events.push_back("unreachable");
+  });
+  scheduler.Advance(absl::Minutes(1));
+  EXPECT_THAT(events, ElementsAre("alive", "goes on"));
+}
+
+TEST(Scheduler, JoiningAKilledThreadReturns) {
+  ReplayStrategy dull({});
+  Scheduler scheduler(dull, {});
+  const int thread =
+      scheduler.Start("victim", 7, [] { absl::SleepFor(absl::Hours(1)); });
+  scheduler.Kill(7);
+  scheduler.Join(thread);
+  EXPECT_EQ(scheduler.killed_threads(), 1u);
+}
+
+TEST(Scheduler, BlockUntilSaysWhatCameFirst) {
+  ReplayStrategy dull({});
+  Scheduler scheduler(dull, {});
+  const absl::Time start = scheduler.now();
+  bool ready = false;
+  const auto is_ready = [&] { return ready; };
+  EXPECT_FALSE(scheduler.BlockUntil("waiting", is_ready, start))
+      << "a deadline that has passed";
+  const int thread = scheduler.Start("setter", kMain, [&] {
+    absl::SleepFor(absl::Seconds(2));
+    ready = true;
+  });
+  EXPECT_FALSE(
+      scheduler.BlockUntil("waiting", is_ready, start + absl::Seconds(1)));
+  EXPECT_TRUE(
+      scheduler.BlockUntil("waiting", is_ready, start + absl::Seconds(3)));
+  EXPECT_EQ(scheduler.now(), start + absl::Seconds(2));
+  EXPECT_TRUE(scheduler.BlockUntil("waiting", is_ready, start))
+      << "ready, and too late";
+  scheduler.Join(thread);
+}
+
+// --- what cannot go on ---
+
+void ExpectStuck(const SchedulerOptions& options, std::string_view why,
+                 absl::FunctionRef<void(Scheduler&)> body) {
+  EXPECT_EXIT(
+      {
+        SchedulerOptions stuck = options;
+        stuck.on_stuck = [](const std::string& text) {
+          fputs(text.c_str(), stderr);
+          _exit(3);
+        };
+        RandomStrategy strategy(1);
+        Scheduler scheduler(strategy, stuck);
+        body(scheduler);
+        _exit(0);
+      },
+      ::testing::ExitedWithCode(3), std::string(why));
+}
+
+TEST(SchedulerDeathTest, ReportsADeadlockAndWhoWaits) {
+  ExpectStuck({},
+              "deadlock: all threads wait(.|\n)*"
+              "thread 0 of process 1, main: joining a thread(.|\n)*"
+              "thread 1 of process 7, left: waiting for a mutex(.|\n)*"
+              "thread 2 of process 7, right: waiting for a mutex",
+              [](Scheduler& scheduler) {
+                absl::Notification left;
+                absl::Notification right;
+                const int first = scheduler.Start("left", 7, [&] {
+                  left.WaitForNotification();
+                  right.Notify();
+                });
+                scheduler.Start("right", 7, [&] {
+                  right.WaitForNotification();
+                  left.Notify();
+                });
+                scheduler.Join(first);
+              });
+}
+
+TEST(SchedulerDeathTest, ReportsAThreadThatSleepsForEver) {
+  ExpectStuck({}, "deadlock(.|\n)*main: sleeping",
+              [](Scheduler&) { absl::SleepFor(absl::InfiniteDuration()); });
+}
+
+TEST(SchedulerDeathTest, ReportsAnEndlessLoop) {
+  SchedulerOptions options;
+  options.max_steps = 1000;
+  ExpectStuck(options,
+              "no end after 1000 steps(.|\n)*main: polling(.|\n)*"
+              "sleeper: sleeping, for 1h",
+              [](Scheduler& scheduler) {
+                scheduler.Start("sleeper", kMain,
+                                [] { absl::SleepFor(absl::Hours(1)); });
+                while (true) scheduler.Point("polling");
+              });
+}
+
+TEST(SchedulerDeathTest, ReportsALoopThatYieldsForEver) {
+  SchedulerOptions options;
+  options.max_steps = 1000;
+  ExpectStuck(options, "no end after 1000 steps", [](Scheduler&) {
+    while (true) std::this_thread::yield();
+  });
+}
+
+TEST(SchedulerDeathTest, ReportsALoopThatLetsTimePass) {
+  SchedulerOptions options;
+  options.max_steps = 1000;
+  ExpectStuck(options, "no end after 1000 steps", [](Scheduler&) {
+    while (true) absl::SleepFor(absl::Seconds(1));
+  });
+}
+
+TEST(SchedulerDeathTest, RefusesCallsOfOtherThreads) {
+  EXPECT_DEATH(
+      {
+        ReplayStrategy dull({});
+        Scheduler scheduler(dull, {});
+        std::thread([&] { scheduler.Point("calling"); }).join();
+      },
+      "not started through ward::Environment::StartThread calls a simulated");
+}
+
+TEST(SchedulerDeathTest, RefusesToBeWokenByOtherThreads) {
+  EXPECT_DEATH(
+      {
+        ReplayStrategy dull({});
+        Scheduler scheduler(dull, {});
+        absl::Notification given;
+        std::thread giver;
+        const int waiter = scheduler.Start(
+            "waiter", kMain, [&] { given.WaitForNotification(); });
+        scheduler.WaitUntilIdle();
+        giver = std::thread([&] { given.Notify(); });
+        giver.join();
+        scheduler.Join(waiter);
+      },
+      "not started through ward::Environment::StartThread wakes one");
+}
+
+TEST(SchedulerDeathTest, AbortsWithAllStacksIfNobodyElseIsTold) {
+  EXPECT_DEATH(
+      {
+        ReplayStrategy dull({});
+        Scheduler scheduler(dull, {});
+        scheduler.Start("waiter", 7,
+                        [] { absl::SleepFor(absl::InfiniteDuration()); });
+        scheduler.Advance(absl::Hours(1));
+        absl::Notification never;
+        never.WaitForNotification();
+      },
+      "deadlock(.|\n)*thread [0-9]+:(.|\n)*Notification(.|\n)*"
+      "thread [0-9]+:");
+}
+
+}  // namespace
+}  // namespace ward::testing

@@ -1,0 +1,61 @@
+#include "ward/testing/simulator/simulation.h"
+
+#include <cstddef>
+#include <cstdlib>
+#include <iostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "ward/server/environment.h"
+#include "ward/testing/simulator/interception_check.h"
+#include "ward/testing/simulator/scheduler.h"
+#include "ward/testing/simulator/strategy.h"
+
+namespace ward::testing {
+namespace {
+
+Simulation* current_simulation = nullptr;
+
+}  // namespace
+
+Simulation::Simulation(Strategy& strategy, SimulationOptions options)
+    : options_((CheckInterception(), std::move(options))),
+      scheduler_(strategy, ForScheduler()),
+      environment_(scheduler_, options_.faults, transcript_) {
+  if (current_simulation != nullptr) {
+    std::cerr << "There is a simulation already, of a ServerTest fixture or of "
+                 "Explore(): a test has one at a time.\n";
+    std::abort();
+  }
+  current_simulation = this;
+  Environment::SetDefaultForTesting(&environment_);
+}
+
+Simulation::~Simulation() {
+  Environment::SetDefaultForTesting(nullptr);
+  current_simulation = nullptr;
+}
+
+std::vector<std::string> Simulation::Settle() {
+  scheduler_.Advance(absl::Minutes(2));
+  return environment_.Leftovers();
+}
+
+Simulation* Simulation::Current() { return current_simulation; }
+
+SchedulerOptions Simulation::ForScheduler() {
+  SchedulerOptions options;
+  options.delays = options_.delays;
+  options.max_steps = options_.max_steps;
+  options.on_choice = [this](const Choice& choice, size_t option) {
+    const uint32_t step = choices_++;
+    if (option != 0) deviations_[step] = static_cast<uint32_t>(option);
+    if (options_.on_choice) options_.on_choice(step, choice, option);
+  };
+  options.on_stuck = options_.on_stuck;
+  return options;
+}
+
+}  // namespace ward::testing

@@ -1,0 +1,198 @@
+#include "ward/testing/simulator/watchdog.h"
+
+#include <dirent.h>
+#include <execinfo.h>
+#include <fcntl.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <string_view>
+
+#include "absl/base/config.h"
+#include "absl/debugging/failure_signal_handler.h"
+#include "absl/debugging/symbolize.h"
+
+namespace ward::testing {
+namespace {
+
+constexpr int kPatience = 5;  // Seconds.
+
+// Not blocked by the threads of servers (Environment::StartThread).
+constexpr int kStackSignal = SIGURG;
+
+std::atomic<uint64_t> steps{0};
+// As of the last tick, and for how many ticks since.
+std::atomic<uint64_t> seen{0};
+std::atomic<int> idle_ticks{0};
+
+timer_t timer;
+pid_t timer_process = 0;  // Timers do not survive a fork.
+bool traced = false;
+sem_t printed;
+
+void Print(std::string_view text) {
+  [[maybe_unused]] const ssize_t ignored =
+      write(STDERR_FILENO, text.data(), text.size());
+}
+
+// In signal context: the functions below are safe there.
+void PrintOwnStack(int) {
+  std::array<void*, 40> frames;
+  // Not absl::GetStackTrace: it goes by frame pointers, and the C library,
+  // where most threads wait, has none.
+  const int depth = backtrace(frames.data(), frames.size());
+  std::array<char, 256> line;
+  snprintf(line.data(), line.size(), "thread %ld:\n", syscall(SYS_gettid));
+  Print(line.data());
+  constexpr int kOwn = 2;  // This function, and the signal's trampoline.
+  for (int i = kOwn; i < depth; ++i) {
+    std::array<char, 200> name;
+    const bool known = absl::Symbolize(frames[i], name.data(), name.size());
+    snprintf(line.data(), line.size(), "    %p  %s\n", frames[i],
+             known ? name.data() : "?");
+    Print(line.data());
+  }
+  sem_post(&printed);
+}
+
+void PrintStackOf(pid_t thread) {
+  sem_init(&printed, 0, 0);
+  if (syscall(SYS_tgkill, getpid(), thread, kStackSignal) != 0) return;
+  // The function of this name would give the simulation's time, if the calling
+  // thread is in one.
+  timespec patience;
+  syscall(SYS_clock_gettime, CLOCK_REALTIME, &patience);
+  patience.tv_sec += 2;
+  while (sem_timedwait(&printed, &patience) != 0 && errno == EINTR) {
+  }
+}
+
+// Whether a debugger holds this process. In signal context.
+bool IsTraced() {
+  const int status = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+  if (status < 0) return false;
+  std::array<char, 4096> text;
+  const ssize_t size = read(status, text.data(), text.size());
+  close(status);
+  const std::string_view found(text.data(),
+                               size < 0 ? 0 : static_cast<size_t>(size));
+  constexpr std::string_view kField = "TracerPid:\t";
+  const size_t at = found.find(kField);
+  return at != std::string_view::npos &&
+         found.substr(at + kField.size(), 1) != "0";
+}
+
+void Tick(int) {
+  const uint64_t now = steps;
+  idle_ticks = now == seen ? idle_ticks + 1 : 0;
+  seen = now;
+  if (idle_ticks < kPatience || IsTraced()) return;
+  Print(
+      "A simulated thread has not come to a scheduling point for 5 s. It waits "
+      "for something outside the schedule (a real socket, process or "
+      "std::mutex), or loops. Use absl's mutexes, and ward's Environment for "
+      "threads and sockets. The stacks of all threads:\n");
+  Watchdog::PrintStacks();
+  abort();
+}
+
+void Handle(int signal, void (*handler)(int)) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;
+  sigaction(signal, &action, nullptr);
+}
+
+// In a test of real threads: in the last of its time.
+void Expire(int) {
+  if (IsTraced()) return;
+  Print(
+      "This test is about to run out of its time (TEST_TIMEOUT): something in "
+      "it "
+      "hangs. The stacks of all threads:\n");
+  Watchdog::PrintStacks();
+  abort();
+}
+
+void MakeTimer() {
+  if (timer_process == getpid()) return;
+  absl::InitializeSymbolizer("/proc/self/exe");
+  // The first call loads a library, which no signal handler may.
+  std::array<void*, 1> frame;
+  backtrace(frame.data(), frame.size());
+  sigevent event{};
+  event.sigev_notify = SIGEV_SIGNAL;
+  event.sigev_signo = SIGRTMAX;
+  if (timer_create(CLOCK_MONOTONIC, &event, &timer) != 0) abort();
+  timer_process = getpid();
+  traced = IsTraced();
+}
+
+void SetTimer(int seconds) {
+  itimerspec setting{};
+  setting.it_value.tv_sec = seconds;
+  setting.it_interval.tv_sec = seconds;
+  timer_settime(timer, 0, &setting, nullptr);
+}
+
+}  // namespace
+
+void Watchdog::Start() {
+  MakeTimer();
+  idle_ticks = 0;
+  Handle(SIGRTMAX, Tick);
+  // A debugger would stop at each tick.
+  SetTimer(traced ? 0 : 1);
+}
+
+void Watchdog::Stop() {
+  SetTimer(0);
+  Handle(SIGRTMAX, SIG_IGN);  // One that is under way must not end us.
+}
+
+void Watchdog::LimitRealTest(int seconds) {
+  MakeTimer();
+  Handle(SIGRTMAX, Expire);
+  SetTimer(traced ? 0 : seconds);
+}
+
+void Watchdog::Feed() { steps.fetch_add(1, std::memory_order_relaxed); }
+
+void Watchdog::ShowStackOfCrash() {
+#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
+    !defined(ABSL_HAVE_THREAD_SANITIZER)
+  absl::InitializeSymbolizer("/proc/self/exe");
+  absl::InstallFailureSignalHandler({});
+#endif
+}
+
+void Watchdog::PrintStacks() {
+  Handle(kStackSignal, PrintOwnStack);
+  // Not opendir(3), which allocates: this may be in a signal handler.
+  const int threads = open("/proc/self/task", O_RDONLY | O_CLOEXEC);
+  if (threads < 0) return;
+  alignas(dirent64) std::array<char, 4096> entries;
+  while (true) {
+    const long size =
+        syscall(SYS_getdents64, threads, entries.data(), entries.size());
+    if (size <= 0) break;
+    for (long at = 0; at < size;) {
+      const auto* const entry =
+          reinterpret_cast<const dirent64*>(entries.data() + at);
+      at += entry->d_reclen;
+      if (const pid_t thread = atoi(entry->d_name)) PrintStackOf(thread);
+    }
+  }
+  close(threads);
+}
+
+}  // namespace ward::testing

@@ -1,0 +1,35 @@
+// Notices a simulated thread that waits for something outside the schedule: a
+// real socket, a std::mutex, a child process. Nothing in the simulation could
+// ever end that wait. And a test of real threads that will run out of time.
+
+#ifndef WARD_TESTING_SIMULATOR_WATCHDOG_H_
+#define WARD_TESTING_SIMULATOR_WATCHDOG_H_
+
+namespace ward::testing {
+
+// Uses SIGRTMAX while a simulation runs, or from LimitRealTest on, and SIGURG
+// to print stacks, which servers' threads do not block. One simulation at a
+// time. Does nothing in a process that a debugger holds.
+class Watchdog {
+ public:
+  static void Start();
+  static void Stop();
+
+  // A step was made. After 5 s without one, prints all stacks and aborts.
+  static void Feed();
+
+  // In a process without a simulation: prints all stacks and aborts when this
+  // test still runs in so many seconds. Again: from then on.
+  static void LimitRealTest(int seconds);
+
+  // From now on a thread of this process that crashes prints its stack, as does
+  // the process when it is told to end. Sanitizers do that themselves.
+  static void ShowStackOfCrash();
+
+  // What each thread of this process is doing, to standard error.
+  static void PrintStacks();
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_SIMULATOR_WATCHDOG_H_
