@@ -13,8 +13,8 @@
 #include "ward/channel/message_channel.h"
 #include "ward/server/abstract_server.h"
 #include "ward/testing/call_server.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulation.h"
-#include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 namespace {

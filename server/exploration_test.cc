@@ -33,9 +33,9 @@
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/explore.h"
 #include "ward/testing/matchers.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/simulator/simulated_environment.h"
-#include "ward/testing/simulator/strategy.h"
 
 namespace ward {
 namespace {

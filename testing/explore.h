@@ -9,6 +9,8 @@
 //     });
 //   }
 //
+// What can be asked for is ExploreOptions, in search/exploration.h.
+//
 // A run fails by a failed assertion, a deadlock, a crash, an endless loop, or
 // by something that it leaves behind. The failure is made simpler, by leaving
 // out as many of its switches and faults as it can do without, and printed with
@@ -37,76 +39,12 @@
 #ifndef WARD_TESTING_EXPLORE_H_
 #define WARD_TESTING_EXPLORE_H_
 
-#include <cstddef>
 #include <cstdint>
-#include <optional>
-#include <string>
 
 #include "absl/functional/function_ref.h"
-#include "absl/time/time.h"
-#include "ward/testing/simulator/strategy.h"
+#include "ward/testing/search/exploration.h"  // IWYU pragma: export
 
 namespace ward::testing {
-
-enum class Search {
-  // Any thread may go on at any point; in every other run some are less likely
-  // to than others, see RandomStrategy.
-  kRandom,
-  // Few switches, at random moments: see PctStrategy. Often finds what takes a
-  // thread to be late by far.
-  kPct,
-  // All schedules with few deviations from the dull one: see
-  // DepthFirstStrategy.
-  kDepthFirst,
-};
-
-struct ExploreOptions {
-  Search search = Search::kRandom;
-  uint64_t runs = 1000;
-
-  // Calls of the Environment may fail: see SimulationFaults.
-  bool faults = false;
-  // Processes other than the test's own may be killed at each of their calls.
-  bool deaths = false;
-  // Deadlines may come while threads could still run.
-  bool delays = false;
-
-  // kPct: how many steps must happen in the right order, at most; the runs have
-  // each depth up to this in turn.
-  int depth = 5;
-  // kDepthFirst: at most this many deviations from the dull schedule, of which
-  // this many are faults, deaths or delays. Each more takes about a hundred
-  // times as many runs.
-  int deviations = 3;
-  int faults_per_run = 1;
-
-  // Of one run; more are taken for an endless loop.
-  size_t max_steps = 100000;
-};
-
-struct Exploration {
-  // The last one may have failed.
-  uint64_t runs = 0;
-  // Of these, those whose body has called GTEST_SKIP().
-  uint64_t skipped = 0;
-  uint64_t switches = 0;
-  absl::Duration time;
-  // kDepthFirst: there are no more schedules within the bounds.
-  bool exhausted = false;
-
-  struct Failure {
-    // Which run it was, counted from 0.
-    uint64_t run = 0;
-    // What makes it happen, as found and as simplified.
-    Deviations found;
-    Deviations deviations;
-    // The same deviations have made it fail again, in the same way.
-    bool replayed = false;
-    std::string what;
-    std::string transcript;
-  };
-  std::optional<Failure> failure;
-};
 
 // Looks for a run of `body` that fails.
 Exploration FindFailure(const ExploreOptions& options,

@@ -31,6 +31,7 @@
 #include "ward/proto/frame.pb.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/simulator/exit_guard.h"
 #include "ward/testing/simulator/strategy.h"

@@ -34,8 +34,8 @@
 #include "ward/testing/failure_relay.h"
 #include "ward/testing/leak_check.h"
 #include "ward/testing/report/recording_environment.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulation.h"
-#include "ward/testing/simulator/strategy.h"
 #include "ward/testing/simulator/threaded_environment.h"
 #include "ward/testing/simulator/watchdog.h"
 

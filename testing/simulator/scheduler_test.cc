@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/schedules_for_test.h"
 #include "ward/testing/simulator/strategy.h"
 

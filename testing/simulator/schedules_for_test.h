@@ -15,6 +15,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/scheduler.h"
 #include "ward/testing/simulator/strategy.h"
 
@@ -49,7 +50,7 @@ struct MadeRun {
 
 // Makes one run of `body`.
 inline MadeRun MakeRun(Strategy& strategy,
-                absl::FunctionRef<void(Scheduler&, Events&)> body) {
+                       absl::FunctionRef<void(Scheduler&, Events&)> body) {
   MadeRun run;
   uint32_t step = 0;
   SchedulerOptions options;
@@ -64,8 +65,8 @@ inline MadeRun MakeRun(Strategy& strategy,
 
 // Under many schedules: `expected` different courses at least, and each the
 // same again from its seed and from its deviations.
-inline void CheckJoinsTheSchedule(size_t expected,
-                           absl::FunctionRef<void(Scheduler&, Events&)> body) {
+inline void CheckJoinsTheSchedule(
+    size_t expected, absl::FunctionRef<void(Scheduler&, Events&)> body) {
   std::set<Events> courses;
   for (uint64_t seed = 0; seed < 100; ++seed) {
     RandomStrategy random(seed);
@@ -81,7 +82,7 @@ inline void CheckJoinsTheSchedule(size_t expected,
 
 // Starts `count` threads of `body`, and waits for them.
 inline void InThreads(Scheduler& scheduler, int count,
-               const std::function<void(int)>& body) {
+                      const std::function<void(int)>& body) {
   std::vector<int> threads;
   for (int i = 0; i < count; ++i) {
     threads.push_back(

@@ -42,6 +42,7 @@
 #include "ward/server/process.h"
 #include "ward/server/signals.h"
 #include "ward/testing/matchers.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/simulation.h"
 #include "ward/testing/simulator/strategy.h"
 

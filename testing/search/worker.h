@@ -1,8 +1,8 @@
-// A child process that makes runs of an exploration. For Explore's sources
-// alone.
+// A child process that makes runs of an exploration. For this folder's
+// sources.
 
-#ifndef WARD_TESTING_EXPLORATION_WORKER_H_
-#define WARD_TESTING_EXPLORATION_WORKER_H_
+#ifndef WARD_TESTING_SEARCH_WORKER_H_
+#define WARD_TESTING_SEARCH_WORKER_H_
 
 #include <sys/types.h>
 
@@ -12,8 +12,8 @@
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "ward/channel/file_descriptor.h"
-#include "ward/testing/explore.h"
-#include "ward/testing/explored_run.h"
+#include "ward/testing/search/exploration.h"
+#include "ward/testing/search/explored_run.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -23,6 +23,8 @@ namespace ward::testing {
 struct Work {
   ExploreOptions options;
   uint64_t stride = 1;
+  // Of run 0.
+  uint64_t seed = 0;
   // See PctStrategy.
   uint64_t length = 0;
   // Instead of what the search would do.
@@ -70,4 +72,4 @@ class Worker {
 
 }  // namespace ward::testing
 
-#endif  // WARD_TESTING_EXPLORATION_WORKER_H_
+#endif  // WARD_TESTING_SEARCH_WORKER_H_

@@ -1,4 +1,4 @@
-#include "ward/testing/explored_run.h"
+#include "ward/testing/search/explored_run.h"
 
 #include <unistd.h>
 
@@ -17,23 +17,14 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "ward/channel/open_descriptors_for_test.h"
-#include "ward/testing/environment_variable.h"
-#include "ward/testing/explore.h"
+#include "ward/testing/search/exploration.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/exit_guard.h"
 #include "ward/testing/simulator/simulation.h"
 #include "ward/testing/simulator/strategy.h"
 #include "ward/testing/simulator/watchdog.h"
 
 namespace ward::testing {
-namespace {
-
-uint64_t SeedOf(uint64_t run) {
-  const uint64_t base =
-      (RunNumber() << 8) + EnvironmentNumber("TEST_SHARD_INDEX", 0);
-  return (base << 40) + run;
-}
-
-}  // namespace
 
 bool Record::HasFailedAs(std::string_view other) const {
   const auto first_line = [](std::string_view text) {
@@ -44,13 +35,14 @@ bool Record::HasFailedAs(std::string_view other) const {
 }
 
 std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
-                                       uint64_t run, uint64_t length) {
+                                       uint64_t seed, uint64_t run,
+                                       uint64_t length) {
   if (options.search == Search::kPct) {
     const uint64_t deepest = std::max(options.depth, 1);
     return std::make_unique<PctStrategy>(
-        SeedOf(run), static_cast<int>(1 + run % deepest), length);
+        seed + run, static_cast<int>(1 + run % deepest), length);
   }
-  return std::make_unique<RandomStrategy>(SeedOf(run),
+  return std::make_unique<RandomStrategy>(seed + run,
                                           /*weighted=*/run % 2 == 1);
 }
 

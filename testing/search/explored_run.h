@@ -1,8 +1,8 @@
-// One run of an exploration, and what is kept of it. For Explore's sources
-// alone.
+// One run of an exploration, and what is kept of it. For this folder's
+// sources, and Explore's.
 
-#ifndef WARD_TESTING_EXPLORED_RUN_H_
-#define WARD_TESTING_EXPLORED_RUN_H_
+#ifndef WARD_TESTING_SEARCH_EXPLORED_RUN_H_
+#define WARD_TESTING_SEARCH_EXPLORED_RUN_H_
 
 #include <sys/mman.h>
 
@@ -18,8 +18,9 @@
 #include <utility>
 
 #include "absl/functional/function_ref.h"
-#include "ward/testing/explore.h"
 #include "ward/testing/report/transcript.h"
+#include "ward/testing/search/exploration.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -102,10 +103,11 @@ class SharedRecord {
   void* const memory_;
 };
 
-// The strategy of run `run` of a search that is not depth first. `length`: see
-// PctStrategy.
+// The strategy of run `run` of a search that is not depth first, whose first
+// one has `seed`. `length`: see PctStrategy.
 std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
-                                       uint64_t run, uint64_t length);
+                                       uint64_t seed, uint64_t run,
+                                       uint64_t length);
 
 // When the transcript is kept.
 enum class Keep {
@@ -128,4 +130,4 @@ void FlushOutput();
 
 }  // namespace ward::testing
 
-#endif  // WARD_TESTING_EXPLORED_RUN_H_
+#endif  // WARD_TESTING_SEARCH_EXPLORED_RUN_H_

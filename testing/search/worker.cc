@@ -1,4 +1,4 @@
-#include "ward/testing/exploration_worker.h"
+#include "ward/testing/search/worker.h"
 
 #include <poll.h>
 #include <sched.h>
@@ -29,8 +29,9 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/server/process.h"
-#include "ward/testing/explore.h"
-#include "ward/testing/explored_run.h"
+#include "ward/testing/search/exploration.h"
+#include "ward/testing/search/explored_run.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/strategy.h"
 #include "ward/testing/simulator/watchdog.h"
 
@@ -104,7 +105,7 @@ void ForgetOutput() {
     if (work.replayed != nullptr) {
       strategy = std::make_unique<ReplayStrategy>(*work.replayed);
     } else if (!depth_first) {
-      strategy = MakeStrategy(options, record.run, work.length);
+      strategy = MakeStrategy(options, work.seed, record.run, work.length);
     }
     ForgetOutput();
     killed_threads +=

@@ -1,0 +1,194 @@
+#include "ward/testing/search/make_runs.h"
+
+#include <poll.h>
+#include <sched.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <iostream>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "ward/testing/search/exploration.h"
+#include "ward/testing/search/explored_run.h"
+#include "ward/testing/search/simplify.h"
+#include "ward/testing/search/worker.h"
+#include "ward/testing/simulator/interception_check.h"
+#include "ward/testing/simulator/simulation.h"
+
+namespace ward::testing {
+namespace {
+
+constexpr absl::Duration kProgress = absl::Seconds(5);
+
+Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
+                              ReplayCommand command,
+                              absl::FunctionRef<void()> body) {
+  Exploration::Failure failure;
+  failure.run = worker.record().run;
+  failure.found = worker.record().Taken();
+  bool crashed = false;
+  const auto take = [&](Worker& from) {
+    const Record& record = from.record();
+    crashed = record.crashed;
+    failure.deviations = record.Taken();
+    failure.what = absl::StrCat(
+        std::string_view(record.what.data(), record.what_size), from.Output());
+    failure.transcript.assign(record.transcript.data(), record.transcript_size);
+  };
+  take(worker);
+
+  Worker again;
+  again.Replay(options, failure.found, body);
+  failure.replayed = again.record().HasFailedAs(failure.what);
+  if (!failure.replayed) return failure;
+  take(again);
+  // In case that the test's time is over before it is done.
+  const auto announce = [&] {
+    std::cout << "Run " << failure.run
+              << " failed. While a simpler one is looked for, this runs it "
+                 "again:\n  "
+              << command(failure.deviations) << "\n"
+              << failure.what << std::endl;
+  };
+  Simplify(options, body, failure, again, take, announce);
+  if (crashed) {
+    again.Replay(options, failure.deviations, body, Keep::kAllTheTime);
+    if (again.record().HasFailedAs(failure.what)) take(again);
+  }
+  return failure;
+}
+
+// One for each process that makes runs.
+std::vector<int> ProcessorsFor(Search search, uint64_t runs) {
+  std::vector<int> processors;
+  cpu_set_t allowed;
+  // What is left to try depth first is known to one alone. The call fails where
+  // there are more processors than a cpu_set_t has.
+  if (search != Search::kDepthFirst && runs > 1 &&
+      sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
+    for (int i = 0; i < CPU_SETSIZE; ++i) {
+      if (CPU_ISSET(i, &allowed)) processors.push_back(i);
+    }
+  }
+  if (processors.empty()) processors.push_back(sched_getcpu());
+  return processors;
+}
+
+}  // namespace
+
+Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
+                     ReplayCommand command, absl::FunctionRef<void()> body) {
+  const absl::Time start = absl::Now();
+  Exploration exploration;
+  if (options.runs == 0) {
+    ADD_FAILURE() << "An exploration of no runs shows nothing.";
+    return exploration;
+  }
+  if (Simulation::Current() != nullptr) {
+    ADD_FAILURE()
+        << "Explore() makes simulations of its own, and is in one here: call "
+           "it in a TEST, not in one of a fixture that is a ServerTest, nor "
+           "in another exploration's body.";
+    return exploration;
+  }
+  CheckInterception();
+
+  // How many choices a run has, for PctStrategy.
+  uint64_t length = 0;
+  if (options.search == Search::kPct) {
+    Worker dull;
+    dull.Replay(options, {}, body);
+    if (dull.record().HasFailed()) {
+      exploration.failure = Describe(dull, options, command, body);
+      exploration.runs = 1;
+      exploration.time = absl::Now() - start;
+      return exploration;
+    }
+    length = dull.record().thread_choices;
+  }
+
+  const std::vector<int> processors =
+      ProcessorsFor(options.search, options.runs);
+  // Of several runs that fail the first is reported, so that the same search
+  // always has the same result: the others go on until they have come as far.
+  uint64_t end = options.runs;
+  std::vector<std::unique_ptr<Worker>> workers;
+  const auto begin = [&](size_t i) {
+    Work work;
+    work.options = options;
+    work.seed = seed;
+    work.stride = processors.size();
+    work.length = length;
+    work.processor = processors[i];
+    workers[i]->Start(work, end, body);
+  };
+  for (size_t i = 0; i < processors.size(); ++i) {
+    workers.push_back(std::make_unique<Worker>());
+    workers[i]->record().run = i;
+    begin(i);
+  }
+
+  const auto count = [&] {
+    exploration.runs = 0;
+    exploration.skipped = 0;
+    exploration.switches = 0;
+    for (const auto& worker : workers) {
+      exploration.runs += worker->record().runs;
+      exploration.skipped += worker->record().skipped;
+      exploration.switches += worker->record().switches;
+    }
+    exploration.time = absl::Now() - start;
+  };
+  absl::Time next_progress = start + kProgress;
+  Worker* failed = nullptr;
+  while (true) {
+    std::vector<pollfd> ends;
+    std::vector<size_t> running;
+    for (size_t i = 0; i < workers.size(); ++i) {
+      if (!workers[i]->running()) continue;
+      ends.push_back({workers[i]->pidfd(), POLLIN, 0});
+      running.push_back(i);
+    }
+    if (running.empty()) break;
+    poll(ends.data(), ends.size(),
+         static_cast<int>(kProgress / absl::Milliseconds(1)));
+    for (size_t i = 0; i < running.size(); ++i) {
+      if (ends[i].revents == 0) continue;
+      Worker& worker = *workers[running[i]];
+      worker.Reap();
+      if (worker.record().HasFailed()) {
+        if (worker.record().run > end) continue;
+        failed = &worker;
+        end = worker.record().run;
+        for (const auto& other : workers) other->record().end = end;
+      } else if (worker.record().outcome == Record::Outcome::kRetired) {
+        begin(running[i]);
+      }
+      exploration.exhausted |= worker.record().exhausted;
+    }
+    if (absl::Now() >= next_progress) {
+      next_progress = absl::Now() + kProgress;
+      count();
+      std::cout << "explored " << exploration.runs << " of " << options.runs
+                << " runs in " << absl::ToInt64Seconds(exploration.time)
+                << " s, "
+                << static_cast<double>(exploration.switches) /
+                       absl::ToDoubleSeconds(exploration.time)
+                << " switches/s" << std::endl;
+    }
+  }
+  count();
+  if (failed != nullptr) {
+    exploration.failure = Describe(*failed, options, command, body);
+  }
+  return exploration;
+}
+
+}  // namespace ward::testing

@@ -1,0 +1,25 @@
+// A search: makes runs until one fails, and looks into that one.
+
+#ifndef WARD_TESTING_SEARCH_MAKE_RUNS_H_
+#define WARD_TESTING_SEARCH_MAKE_RUNS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/functional/function_ref.h"
+#include "ward/testing/search/exploration.h"
+#include "ward/testing/simulator/strategy.h"
+
+namespace ward::testing {
+
+// The command that makes a run again.
+using ReplayCommand = absl::FunctionRef<std::string(const Deviations&)>;
+
+// As FindFailure() of ward/testing/explore.h. The runs at random have the seeds
+// from `seed` on. What makes no sense fails the calling test.
+Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
+                     ReplayCommand command, absl::FunctionRef<void()> body);
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_SEARCH_MAKE_RUNS_H_

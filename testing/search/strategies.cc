@@ -1,0 +1,121 @@
+#include "ward/testing/search/strategies.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "ward/testing/simulator/strategy.h"
+
+namespace ward::testing {
+namespace {
+
+// One in this many chances for something to go wrong is taken.
+constexpr uint64_t kRarity = 32;
+
+// Modulo, and not std::uniform_int_distribution, whose results differ from one
+// C++ library to the next. The bias is of no consequence here.
+size_t Below(std::mt19937_64& random, size_t bound) {
+  return static_cast<size_t>(random() % bound);
+}
+
+size_t ChooseFault(std::mt19937_64& random, const Choice& choice) {
+  if (Below(random, kRarity) != 0) return 0;
+  return 1 + Below(random, choice.options - 1);
+}
+
+}  // namespace
+
+uint64_t RandomStrategy::Weight(int thread) {
+  constexpr size_t kWeights = 5;  // 1, 8, 64, 512, 4096.
+  const auto [known, added] = weights_.try_emplace(thread, 0);
+  if (added) known->second = uint64_t{1} << (3 * Below(random_, kWeights));
+  return known->second;
+}
+
+size_t RandomStrategy::Choose(const Choice& choice) {
+  if (choice.kind != ChoiceKind::kThread) return ChooseFault(random_, choice);
+  if (!weighted_) return Below(random_, choice.options);
+  uint64_t sum = 0;
+  for (const int thread : choice.threads) sum += Weight(thread);
+  uint64_t point = random_() % sum;
+  for (size_t i = 0; i < choice.options; ++i) {
+    const uint64_t weight = Weight(choice.threads[i]);
+    if (point < weight) return i;
+    point -= weight;
+  }
+  return 0;
+}
+
+PctStrategy::PctStrategy(uint64_t seed, int depth, size_t length)
+    : random_(seed) {
+  for (int i = 1; i < depth; ++i) {
+    drops_.push_back(Below(random_, std::max<size_t>(length, 1)));
+  }
+}
+
+size_t PctStrategy::Choose(const Choice& choice) {
+  if (choice.kind != ChoiceKind::kThread) return ChooseFault(random_, choice);
+  const auto priority = [this](int thread) -> int64_t& {
+    const auto [known, added] = priorities_.try_emplace(thread, 0);
+    // Above those of the drops, which are above those of who has yielded.
+    if (added) {
+      known->second =
+          static_cast<int64_t>(drops_.size() + 1 + (random_() >> 2));
+    }
+    return known->second;
+  };
+  for (const int thread : choice.threads) priority(thread);
+  if (choice.yielded >= 0) priority(choice.yielded) = --lowest_;
+  const auto highest = [&] {
+    return static_cast<size_t>(
+        std::max_element(
+            choice.threads.begin(), choice.threads.end(),
+            [&](int a, int b) { return priority(a) < priority(b); }) -
+        choice.threads.begin());
+  };
+  for (size_t i = 0; i < drops_.size(); ++i) {
+    if (drops_[i] == step_) {
+      priority(choice.threads[highest()]) = static_cast<int64_t>(i);
+    }
+  }
+  ++step_;
+  return highest();
+}
+
+size_t DepthFirstStrategy::Choose(const Choice& choice) {
+  const bool is_fault = choice.kind != ChoiceKind::kThread;
+  std::vector<Branch>& path = position_.path;
+  if (depth_ == path.size()) {
+    const bool bounded =
+        deviations_ >= position_.level || (is_fault && faults_ >= max_faults_);
+    path.push_back({bounded ? 1 : choice.options});
+  }
+  const Branch& branch = path[depth_++];
+  if (branch.chosen != 0) {
+    ++deviations_;
+    faults_ += is_fault ? 1 : 0;
+  }
+  // There are fewer options than last time if the run depends on more than its
+  // schedule.
+  return branch.chosen < choice.options ? branch.chosen : 0;
+}
+
+bool DepthFirstStrategy::NextRun() {
+  std::vector<Branch>& path = position_.path;
+  path.resize(depth_);
+  while (!path.empty() && path.back().chosen + 1 >= path.back().options) {
+    path.pop_back();
+  }
+  depth_ = 0;
+  deviations_ = 0;
+  faults_ = 0;
+  if (!path.empty()) {
+    ++path.back().chosen;
+    return true;
+  }
+  return ++position_.level <= max_level_;
+}
+
+}  // namespace ward::testing

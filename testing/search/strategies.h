@@ -1,0 +1,96 @@
+// The strategies of searches.
+
+#ifndef WARD_TESTING_SEARCH_STRATEGIES_H_
+#define WARD_TESTING_SEARCH_STRATEGIES_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "ward/testing/simulator/strategy.h"
+
+namespace ward::testing {
+
+// Each choice at random; what goes wrong does so once in a while.
+//
+// All threads are equally likely to go on; or, weighted, each has a weight that
+// is drawn for the run, from 1 to 4,096: some threads stand still while others
+// make whole calls, which takes a long row of luck where all are equal.
+class RandomStrategy final : public Strategy {
+ public:
+  explicit RandomStrategy(uint64_t seed, bool weighted = false)
+      : random_(seed), weighted_(weighted) {}
+  size_t Choose(const Choice& choice) override;
+
+ private:
+  uint64_t Weight(int thread);
+
+  std::mt19937_64 random_;
+  const bool weighted_;
+  absl::flat_hash_map<int, uint64_t> weights_;
+};
+
+// Burckhardt et al., "A Randomized Scheduler with Probabilistic Guarantees of
+// Finding Bugs" (ASPLOS 2010): threads have random priorities, the highest
+// goes on, and at depth-1 random moments the one that runs falls to the bottom;
+// as does one that yields.
+// A bug that takes `depth` ordered steps is found with probability at least
+// 1/(threads * length^(depth-1)) in each run.
+class PctStrategy final : public Strategy {
+ public:
+  // `length`: how many choices of threads a run has, about.
+  PctStrategy(uint64_t seed, int depth, size_t length);
+  size_t Choose(const Choice& choice) override;
+
+ private:
+  std::mt19937_64 random_;
+  std::vector<size_t> drops_;
+  absl::flat_hash_map<int, int64_t> priorities_;
+  int64_t lowest_ = 0;
+  size_t step_ = 0;
+};
+
+// Every run with at most `switches` deviations, of which `faults` are not of
+// kThread: first the dull one, then those with one deviation, and so on; each
+// depth first. (Delay-bounded scheduling: Emmi, Qadeer and Rakamaric, POPL
+// 2011. A bound on preemptions alone leaves too many runs of a server, where
+// most switches are from a thread that waits.)
+class DepthFirstStrategy final : public Strategy {
+ public:
+  struct Branch {
+    size_t options;
+    size_t chosen = 0;
+  };
+
+  // Where it is: how many deviations there may be now, and what was chosen.
+  struct Position {
+    int level = 0;
+    std::vector<Branch> path;
+  };
+
+  DepthFirstStrategy(int switches, int faults, Position start)
+      : max_level_(switches),
+        max_faults_(faults),
+        position_(std::move(start)) {}
+  size_t Choose(const Choice& choice) override;
+
+  // Goes back to the start, for another run; false when all were made.
+  bool NextRun();
+
+  const Position& position() const { return position_; }
+
+ private:
+  const int max_level_;
+  const int max_faults_;
+  Position position_;
+  int deviations_ = 0;
+  int faults_ = 0;
+  size_t depth_ = 0;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_SEARCH_STRATEGIES_H_
