@@ -157,7 +157,12 @@ class PosixListener final : public Listener {
     while (!stop_.requested()) {
       FileDescriptor client = FileDescriptor::Opened(
           accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-      if (client.is_open()) return Accepted{Wrap(std::move(client)), false};
+      if (client.is_open()) {
+        // While it was waited for, the client on the reserve may have left its
+        // place to this one.
+        if (reserve_used_) RestoreReserve();
+        return Accepted{Wrap(std::move(client)), reserve_used_};
+      }
       switch (errno) {
         case EINTR:
         case ECONNABORTED:
@@ -334,8 +339,9 @@ class PosixListener final : public Listener {
     absl::MutexLock lock(&mutex_);
     if (!reserve_.is_open()) reserve_ = OpenReserve();
     if (!reserve_.is_open()) return SystemError(errno, "accept a client");
-    reserve_.Reset();
+    // First: another thread's client may come to have its place.
     reserve_used_ = true;
+    reserve_.Reset();
     FileDescriptor client = FileDescriptor::Opened(
         accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!client.is_open()) return SystemError(errno, "accept a client");

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -386,6 +387,29 @@ TEST(PosixListener, WaitsAtASocketThatASharerHasMadeNonBlocking) {
   std::vector<std::thread> acceptors = StartAccepting(*listener, 1);
   listener->StopAccepting();
   acceptors.front().join();
+  listener->RemovePath();
+}
+
+// The client that had it has gone just before, and just after this process had
+// looked for it.
+TEST(PosixListener, WhoTakesTheReservesPlaceIsOnTheReserve) {
+  const auto listener = Listen({});
+  const auto first = PosixConnect(listener->path(), absl::InfiniteFuture());
+  const auto second = PosixConnect(listener->path(), absl::InfiniteFuture());
+  EXPECT_EQ(InChild([&] {
+              const rlimit few = {40, 40};
+              setrlimit(RLIMIT_NOFILE, &few);
+              while (open("/dev/zero", O_RDONLY | O_CLOEXEC) >= 0) {
+              }
+              DenyCalls({SYS_eventfd2}, EMFILE);
+              for (int i = 0; i < 2; ++i) {
+                const auto accepted = listener->Accept();
+                if (!accepted.ok()) return 1 + 2 * i;
+                if (!accepted->on_reserve) return 2 + 2 * i;
+              }
+              return 0;
+            }),
+            0);
   listener->RemovePath();
 }
 
