@@ -24,7 +24,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -215,26 +214,6 @@ TEST_F(InheritedDescriptorsTest, AServerNeedsNoNullDevice) {
     GTEST_SKIP() << "this machine gives no mount namespace to this user";
   }
   EXPECT_EQ(code, 0);
-}
-
-TEST_F(InheritedDescriptorsTest, KeepingAllOfThemAServerDoesNotOwnItself) {
-  Pipe report = MakePipe();
-  Child owner([&] {
-    ServerOptions options;
-    options.launch.fork.keep_all_open = true;
-    auto& server = *new TestServer(std::move(options));
-    if (!server.Start().ok()) return 1;
-    WriteAll(report.write.get(), absl::StrCat(server.server_pid()));
-    return 0;
-  });
-  pid_t server = 0;
-  ASSERT_TRUE(absl::SimpleAtoi(ReadSome(report.read.get()), &server));
-  const FileDescriptor pidfd = OpenPidfd(server);
-  EXPECT_EQ(owner.Wait(), 0);
-  EXPECT_TRUE(BecomesReadable(pidfd.get(), absl::Seconds(10)))
-      << "the server has no owner, and does not end";
-  if (HasFailure()) kill(server, SIGKILL);
-  EXPECT_EQ(Reap(server), 0);
 }
 
 }  // namespace

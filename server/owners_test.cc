@@ -39,7 +39,9 @@ using testing::CallServer;
 using testing::FailsWith;
 using testing::HasProcesses;
 using testing::IsOk;
+using testing::Mode;
 using testing::RepliesWith;
+using testing::TestMode;
 
 constexpr Reason kNoCamera{"NoCamera", absl::StatusCode::kNotFound};
 
@@ -254,6 +256,17 @@ TEST_F(OwnersTest, OwnersComeAndGo) {
                           }));
   owner.Kill();
   EXPECT_THAT(Call("owners"), RepliesWith("1"));
+}
+
+TEST_F(OwnersTest, AServerThatKeepsAllThatItsOwnerHasDoesNotOwnItself) {
+  if (!HasProcesses() || TestMode() == Mode::kExec) {
+    GTEST_SKIP() << "only a fork keeps what its owner has";
+  }
+  ServerOptions options;
+  options.launch.fork.keep_all_open = true;
+  EchoServer server(std::move(options));
+  // Waits for the server's end, too.
+  EXPECT_EQ(RunInProcess([&server] { return server.Start().ok() ? 0 : 1; }), 0);
 }
 
 // --- the halves of a start ---
