@@ -158,10 +158,11 @@ class PosixListener final : public Listener {
       FileDescriptor client = FileDescriptor::Opened(
           accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
       if (client.is_open()) {
-        // While it was waited for, the client on the reserve may have left its
-        // place to this one.
-        if (reserve_used_) RestoreReserve();
-        return Accepted{Wrap(std::move(client)), reserve_used_};
+        // It may have the reserve's place: the client that had that has left,
+        // or another thread was about to take it. The lock is not for here: who
+        // accepts on the reserve holds it for as long as no client comes.
+        const bool full = reserve_used_ && !OpenReserve().is_open();
+        return Accepted{Wrap(std::move(client)), full};
       }
       switch (errno) {
         case EINTR:
