@@ -39,8 +39,11 @@ namespace {
 
 using ::testing::IsEmpty;
 
-// What the kernel's word of an owner's death may take to end the server.
+// What the kernel's word of an owner's death may take to end the server; on a
+// machine that is so busy that a process of a few lines takes long, so many
+// times as long.
 constexpr absl::Duration kGoneWithin = absl::Milliseconds(100);
+constexpr int kTimesAsLong = 10;
 
 class OwnerDeathTest : public NothingLeftTest {
  protected:
@@ -76,11 +79,30 @@ class OwnerDeathTest : public NothingLeftTest {
     EXPECT_EQ(Reap(server), exit_code);
     return lived;
   }
+
+  // The same for a process that does nothing but wait for it.
+  absl::Duration ABareProcessOutlivesItsOwner() {
+    const Pipe report = MakePipe();
+    Child owner([&] {
+      Pipe life = MakePipe();
+      const pid_t owned = fork();
+      if (owned == 0) {
+        life.write.Reset();
+        ReadSome(life.read.get());
+        _exit(0);
+      }
+      WriteAll(report.write.get(), absl::StrCat(owned));
+      return Wait();
+    });
+    return Outlives(owner, ReadPid(report), 0);
+  }
 };
 
 TEST_F(OwnerDeathTest, TheServerIsGone100MillisecondsAfterItsOwnerWasKilled) {
   std::vector<absl::Duration> times;
+  std::vector<absl::Duration> least;
   for (int i = 0; i < 9; ++i) {
+    least.push_back(ABareProcessOutlivesItsOwner());
     const Pipe report = MakePipe();
     // At a path that was chosen, or in a directory that was made for it.
     TestServer server(i % 2 == 0 ? Shared() : ServerOptions());
@@ -90,9 +112,10 @@ TEST_F(OwnerDeathTest, TheServerIsGone100MillisecondsAfterItsOwnerWasKilled) {
     times.push_back(Outlives(owner, pid, 0));
     EXPECT_THAT(NamesIn(directory()), IsEmpty());
   }
-  std::cout << "gone after (median) " << Median(times) << "\n";
+  std::cout << "gone after (median) " << Median(times) << ", a bare process "
+            << Median(least) << "\n";
   RecordProperty("gone_after", absl::FormatDuration(Median(times)));
-  EXPECT_LT(Median(times), kGoneWithin);
+  EXPECT_LT(Median(times), std::max(kGoneWithin, kTimesAsLong * Median(least)));
 }
 
 TEST_F(OwnerDeathTest, WithTwoOwnersItLivesUntilTheSecondIsKilled) {
