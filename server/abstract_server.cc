@@ -80,6 +80,14 @@ std::string Quoted(std::string_view name) {
                       name.size() > kLongest ? "...\"" : "\"");
 }
 
+// Of a user, for an error text.
+std::string UserName(Environment& environment, uid_t user) {
+  return absl::StrCat(user, environment.KnowsUser(user)
+                                ? ""
+                                : " (all that are unknown in this process's "
+                                  "user namespace)");
+}
+
 }  // namespace
 
 AbstractServer::AbstractServer(ServerOptions options)
@@ -410,9 +418,12 @@ absl::Status AbstractServer::CheckServer(const Transport& transport,
                                          const ServerOptions& options,
                                          uid_t server_user) {
   WARD_ASSIGN_OR_RETURN(const PeerCredentials server, transport.Peer());
-  // The user is asked for last: it takes a system call.
-  bool trusted = server.uid == server_user || server.uid == 0 ||
-                 server.uid == options.environment->UserId();
+  Environment& environment = *options.environment;
+  // This process's user is asked for last: it takes a system call.
+  bool trusted =
+      server.uid == 0 ||
+      ((server.uid == server_user || server.uid == environment.UserId()) &&
+       environment.KnowsUser(server.uid));
   if (options.trust_server != nullptr) {
     WARD_RETURN_IF_ERROR(CallUserCode("trust_server", [&] {
       trusted = options.trust_server(server);
@@ -423,8 +434,8 @@ absl::Status AbstractServer::CheckServer(const Transport& transport,
   return MakeError(
       reason::kServerNotTrusted,
       absl::StrCat("the server there is process ", server.pid, " of user ",
-                   server.uid, ", which this client, of user ",
-                   options.environment->UserId(),
+                   UserName(environment, server.uid),
+                   ", which this client, of user ", environment.UserId(),
                    ", does not trust: it was not told the password; if it is "
                    "the right one, say so in ServerOptions::trust_server"));
 }
@@ -633,7 +644,8 @@ absl::Status AbstractServer::Dispatch(const CallContext& context,
 }
 
 absl::Status AbstractServer::CheckPeer(const PeerCredentials& peer) const {
-  bool admitted = peer.uid == 0 || peer.uid == environment().UserId();
+  bool admitted = peer.uid == 0 || (peer.uid == environment().UserId() &&
+                                    environment().KnowsUser(peer.uid));
   if (options_.admit_peer != nullptr) {
     WARD_RETURN_IF_ERROR(CallUserCode("admit_peer", [&] {
       admitted = options_.admit_peer(peer);
@@ -643,7 +655,8 @@ absl::Status AbstractServer::CheckPeer(const PeerCredentials& peer) const {
   if (admitted) return absl::OkStatus();
   return MakeError(
       reason::kPeerNotAllowed,
-      absl::StrCat("the server does not serve user ", peer.uid,
+      absl::StrCat("the server does not serve user ",
+                   UserName(environment(), peer.uid),
                    "; ServerOptions::admit_peer decides who may connect"));
 }
 

@@ -130,10 +130,12 @@ class Environment {
   // are forked by fork(2) (not by Fork) have neither `end`, nor the listener's
   // socket, nor its connections: they would look like this process when it is
   // gone. In their places is /dev/null. To remove the name, the process
-  // must let SIGIO come: it is caught, and may be blocked on all threads but
-  // one. Without one, nothing of the process can hinder it; but the init of a
-  // pid namespace is ended neither by this nor by SetProcessDeadline
-  // (pid_namespaces(7)): let another process be that.
+  // must let SIGIO come: it is caught, goes on to the handler that was there if
+  // it came from elsewhere, and may be blocked on all threads but one. A
+  // handler that is set meanwhile takes its place. Without a listener, nothing
+  // of the process can hinder it; but the init of a pid namespace is ended
+  // neither by this nor by SetProcessDeadline (pid_namespaces(7)): let another
+  // process be that.
   virtual absl::Status TieProcess(const Transport& end,
                                   const Listener* listener) = 0;
   virtual absl::Status UntieProcess(const Transport& end) = 0;
@@ -145,6 +147,11 @@ class Environment {
 
   virtual pid_t ProcessId() = 0;
   virtual uid_t UserId() = 0;
+
+  // Whether `user` is one user, and not what this process's user namespace
+  // calls all those that it does not know (overflowuid, user_namespaces(7)). It
+  // may be one of them itself.
+  virtual bool KnowsUser(uid_t user) = 0;
 
   // --- from process to process ---
 

@@ -1,23 +1,29 @@
-// Owners that see other processes, and other files, than the server's first one
-// does: what they were handed leads to the server.
+// Owners that see other processes, other files, or other users than the
+// server's first one does: what they were handed leads to the server.
 
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <string>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/server/abstract_server.h"
 #include "ward/server/owner_handle.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
@@ -28,6 +34,17 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr int kCannotEnter = 77;
+
+// Enters a user namespace that knows nobody.
+bool LoseUsers() { return unshare(CLONE_NEWUSER) == 0; }
+
+// Gives this process a number in it.
+bool BecomeKnownAs(uid_t user, uid_t outside) {
+  const FileDescriptor map(open("/proc/self/uid_map", O_WRONLY | O_CLOEXEC));
+  const std::string line = absl::StrCat(user, " ", outside, " 1");
+  return write(map.get(), line.data(), line.size()) ==
+         static_cast<ssize_t>(line.size());
+}
 
 class NamespacesTest : public NothingLeftTest {
  protected:
@@ -40,8 +57,9 @@ class NamespacesTest : public NothingLeftTest {
     EXPECT_THAT(handle, IsOk());
     Pipe report = MakePipe();
     Child child([&] {
-      const int user = geteuid() == 0 ? 0 : CLONE_NEWUSER;
-      if (unshare(user | CLONE_NEWNS | CLONE_NEWPID) != 0 ||
+      const uid_t user = geteuid();
+      if ((user != 0 && !(LoseUsers() && BecomeKnownAs(user, user))) ||
+          unshare(CLONE_NEWNS | CLONE_NEWPID) != 0 ||
           mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
           mount("tmpfs", directory().c_str(), "tmpfs", 0, nullptr) != 0) {
         return kCannotEnter;
@@ -105,6 +123,52 @@ TEST_F(NamespacesTest, WhatCannotBeKilledFromHereIsSaid) {
     GTEST_SKIP() << "this machine gives no namespaces to this user";
   }
   EXPECT_THAT(text, HasSubstr("pid namespace"));
+}
+
+// --- users ---
+
+TEST_F(NamespacesTest, WhoIsUnknownTrustsNobodyElseWhoIs) {
+  Child child([this] {
+    const uid_t user = geteuid();
+    if (!LoseUsers()) return kCannotEnter;
+    TestServer server(Shared());
+    if (!server.Start().ok()) return 1;
+    EXPECT_THAT(Call(server, "echo", "x"),
+                FailsWith(reason::kServerNotTrusted, "unknown"));
+    ServerOptions options = Shared();
+    options.trust_server = [](const PeerCredentials&) { return true; };
+    TestServer trusting(std::move(options));
+    EXPECT_THAT(Call(trusting, "echo", "x"),
+                FailsWith(reason::kPeerNotAllowed, "unknown"));
+    // Of this number there is one from now on.
+    if (!BecomeKnownAs(geteuid(), user)) return kCannotEnter;
+    EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+    EXPECT_THAT(server.Stop(), IsOk());
+    return HasFailure() ? 2 : 0;
+  });
+  const int code = child.Wait();
+  if (code == kCannotEnter) {
+    GTEST_SKIP() << "this machine gives no user namespace to this user";
+  }
+  EXPECT_EQ(code, 0);
+}
+
+TEST_F(NamespacesTest, AUserWithTheNumberOfTheUnknownIsOneWhereAllAreKnown) {
+  constexpr uid_t kNobody = 65534;
+  ServerOptions options = Shared();
+  options.socket_filename.clear();
+  Child child([&options] {
+    if (setresuid(kNobody, kNobody, kNobody) != 0) return kCannotEnter;
+    unsetenv("TMPDIR");  // Is root's.
+    TestServer server(std::move(options));
+    EXPECT_THAT(server.Start(), IsOk());
+    EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+    EXPECT_THAT(server.Stop(), IsOk());
+    return HasFailure() ? 2 : 0;
+  });
+  const int code = child.Wait();
+  if (code == kCannotEnter) GTEST_SKIP() << "needs root, to become nobody";
+  EXPECT_EQ(code, 0);
 }
 
 }  // namespace

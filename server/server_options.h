@@ -59,8 +59,8 @@ struct ServerOptions {
   // a directory where others may write, another user's socket can be at the
   // path. Default: processes of this process's own user and of root, and of the
   // user that started the server, if this object has started or adopted it.
-  // Never trust 65534: it stands for every user that this one's namespace does
-  // not know (user_namespaces(7)).
+  // Where 65534 stands for every user that this one's namespace does not know
+  // (user_namespaces(7)), nobody of that number is among them: never trust it.
   std::function<bool(const PeerCredentials&)> trust_server;
 
   // Clients served at the same time, a thread each. More of them, once they

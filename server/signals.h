@@ -39,7 +39,8 @@ class Signals : public Pollable {
  public:
   // A signal that has come and was not yet returned, or 0; never waits. A
   // signal that comes again before it is returned is returned once, as the
-  // kernel's own standard signals are (signal(7)). Ask until 0 before polling.
+  // kernel's own standard signals are (signal(7)); one that comes again and
+  // again keeps none of the others back. Ask until 0 before polling.
   virtual int Next() = 0;
 };
 

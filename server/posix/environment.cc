@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <ctime>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -121,6 +122,32 @@ bool HasStandardError() {
   }
   // dup2(2) and freopen(3) leave it open for programs that are started.
   return (flags & FD_CLOEXEC) == 0 && !S_ISSOCK(now.st_mode);
+}
+
+// How the kernel calls a user that a namespace does not know.
+uid_t OverflowUser() {
+  static const uid_t user = [] {
+    std::ifstream file("/proc/sys/kernel/overflowuid");
+    uid_t number;
+    return file >> number ? number : 65534;
+  }();
+  return user;
+}
+
+// Whether this process's user namespace has a user of this number.
+bool IsMapped(uid_t user) {
+  errno = 0;
+  std::ifstream map("/proc/self/uid_map");
+  // In a jail without /proc it cannot be asked. That is seen more often than a
+  // process without a user.
+  if (!map.is_open()) return errno == ENOENT;
+  uint64_t first;
+  uint64_t outside;
+  uint64_t count;
+  while (map >> first >> outside >> count) {
+    if (user >= first && user - first < count) return true;
+  }
+  return false;
 }
 
 class PosixEnvironment final : public Environment {
@@ -253,6 +280,9 @@ class PosixEnvironment final : public Environment {
 
   pid_t ProcessId() override { return getpid(); }
   uid_t UserId() override { return geteuid(); }
+  bool KnowsUser(uid_t user) override {
+    return user != OverflowUser() || IsMapped(user);
+  }
 
   absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
       const SignalPlan& plan) override {

@@ -97,6 +97,7 @@ class SimulatedEnvironment final : public Environment {
   absl::StatusOr<std::vector<ProcessInfo>> Holders(uint64_t socket_id) override;
   pid_t ProcessId() override;
   uid_t UserId() override;
+  bool KnowsUser(uid_t /*user*/) override { return true; }
   absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
       const SignalPlan& plan) override;
   void Log(std::string_view line) override;

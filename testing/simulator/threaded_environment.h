@@ -91,6 +91,7 @@ class ThreadedEnvironment final : public Environment {
   }
   pid_t ProcessId() override { return posix_.ProcessId(); }
   uid_t UserId() override { return posix_.UserId(); }
+  bool KnowsUser(uid_t user) override { return posix_.KnowsUser(user); }
   absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
       const SignalPlan& plan) override;
   void Log(std::string_view line) override { posix_.Log(line); }
