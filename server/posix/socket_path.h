@@ -47,7 +47,8 @@ bool IsEndOfPair(int fd);
 
 // Whether `path` leads to the very file that `file` is open for (O_PATH). Open,
 // it keeps its inode's number from a successor; on FUSE it does not, but has no
-// name any more there when a successor has its.
+// name any more there when a successor has its. System calls alone: in signal
+// context, too.
 bool LeadsTo(const std::string& path, const FileDescriptor& file);
 
 // Keeps others of ward's processes from removing names in one directory, by

@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -25,6 +24,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/server/listener.h"
 #include "ward/server/posix/open_descriptors.h"
+#include "ward/server/posix/socket_path.h"
 
 namespace ward {
 namespace {
@@ -66,15 +66,8 @@ bool HasWord(int end) {
 void RemoveNameAndDie(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
   if (tie.process == getpid() && HasWord(tie.end)) {
-    struct stat own;
-    struct stat found;
-    // A socket that is alive is replaced by nobody: no lock is needed. The
-    // links are counted because of FUSE, see LeadsTo.
-    if (fstat(tie.name.get(), &own) == 0 && own.st_nlink > 0 &&
-        lstat(tie.path.c_str(), &found) == 0 && own.st_dev == found.st_dev &&
-        own.st_ino == found.st_ino) {
-      unlink(tie.path.c_str());
-    }
+    // A socket that is alive is replaced by nobody: no lock is needed.
+    if (LeadsTo(tie.path, tie.name)) unlink(tie.path.c_str());
     if (!tie.directory.empty()) rmdir(tie.directory.c_str());
     Die();
   }
