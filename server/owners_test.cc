@@ -227,8 +227,29 @@ TEST_F(OwnersTest, WhatIsNoHandleIsRefused) {
   ASSERT_OK_AND_ASSIGN(OwnerHandle handle, OwnerHandle::ReadFrom(there));
   EchoServer server;
   EXPECT_THAT(server.Adopt(std::move(handle)),
-              FailsWith(reason::kInvalidArguments, "no socket"));
+              FailsWith(reason::kInvalidArguments, "no socket of a pair"));
   EXPECT_FALSE(server.started());
+}
+
+// A server is that of who made its pair: a connection's end would make it that
+// of whoever listened.
+TEST_F(OwnersTest, AConnectionIsNoOwnersEnd) {
+  ASSERT_OK_AND_ASSIGN(auto ends, environment().CreateTransportPair());
+  MessageChannel here(std::move(ends.first));
+  MessageChannel there(std::move(ends.second));
+  ASSERT_OK_AND_ASSIGN(
+      const auto connection,
+      environment().Connect(server().socket_filename(),
+                            environment().TimeNow() + absl::Seconds(30)));
+  ASSERT_OK_AND_ASSIGN(const FileDescriptor end,
+                       environment().Share(*connection));
+  ASSERT_OK_AND_ASSIGN(const FileDescriptor secret, Secret("x").Share());
+  ASSERT_THAT(here.Write("ward.owner", "/s", true, end, end, end, secret),
+              IsOk());
+  ASSERT_OK_AND_ASSIGN(OwnerHandle handle, OwnerHandle::ReadFrom(there));
+  EchoServer other;
+  EXPECT_THAT(other.Adopt(std::move(handle)),
+              FailsWith(reason::kInvalidArguments, "no socket of a pair"));
 }
 
 // --- who owns it ---

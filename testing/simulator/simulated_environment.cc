@@ -286,6 +286,7 @@ SimulatedEnvironment::CreateTransportPair() {
   }
   const PeerCredentials self{ProcessId(), UserId(), UserId()};
   auto ends = SimulatedSocket::CreatePair(self, self);
+  ends.first->of_pair = ends.second->of_pair = true;
   return std::make_pair(Wrap(std::move(ends.first), "one of a pair"),
                         Wrap(std::move(ends.second), "one of a pair"));
 }

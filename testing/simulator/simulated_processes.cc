@@ -292,9 +292,9 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::AdoptTransport(
   const NoBranchPoints quiet;
   Step("adopting a connection");
   const Token* const token = FindToken(shared);
-  if (token == nullptr || token->socket == nullptr) {
+  if (token == nullptr || token->socket == nullptr || !token->socket->of_pair) {
     return MakeError(reason::kInvalidArguments,
-                     "the descriptor that came is no socket");
+                     "the descriptor that came is no socket of a pair");
   }
   std::shared_ptr<SimulatedSocket> socket = token->socket;
   const int number = token->number;

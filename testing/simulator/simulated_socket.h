@@ -75,6 +75,8 @@ class SimulatedSocket {
   absl::btree_map<pid_t, int> holders;
   // Where it came from, for reports.
   std::string origin;
+  // Neither it nor its peer has the name of a listener.
+  bool of_pair = false;
   // Who will accept it, most likely, for reports.
   pid_t acceptor = 0;
 
