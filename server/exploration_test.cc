@@ -6,8 +6,6 @@
 #include <sys/types.h>
 
 #include <algorithm>
-#include <cstdint>
-#include <iostream>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -30,12 +28,9 @@
 #include "ward/server/owner_handle.h"
 #include "ward/server/server_options.h"
 #include "ward/testing/call_server.h"
-#include "ward/testing/environment_variable.h"
 #include "ward/testing/explore.h"
 #include "ward/testing/matchers.h"
-#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulation.h"
-#include "ward/testing/simulator/simulated_environment.h"
 
 namespace ward {
 namespace {
@@ -329,67 +324,6 @@ void Owners() {
 
 TEST_P(ExplorationTest, Owners) {
   ExploreWithAndWithoutDelays(GetParam(), [](bool) { Owners(); });
-}
-
-class HangingServer : public EchoServer {
- public:
-  using EchoServer::EchoServer;
-
- protected:
-  absl::Status InitializeServer() override {
-    absl::SleepFor(absl::InfiniteDuration());
-    return absl::OkStatus();
-  }
-};
-
-WARD_REGISTER_SERVER(HangingServer);
-
-// The owner is killed after `steps` steps of a random schedule. How long the
-// server lives on.
-absl::Duration OutlivesItsOwner(uint64_t seed, StartMode mode, bool hangs,
-                                int steps) {
-  testing::RandomStrategy strategy(seed);
-  testing::Simulation simulation(strategy, {});
-  testing::SimulatedEnvironment& environment = simulation.environment();
-  ForkOptions share;
-  share.keep_all_open = true;
-  const auto owner = environment.Fork(share, [&] {
-    ServerOptions options;
-    options.start_mode = mode;
-    // An owner that is killed never destroys it.
-    EchoServer* const server = hangs ? new HangingServer(std::move(options))
-                                     : new EchoServer(std::move(options));
-    if (server->Start().ok()) {
-      (void)CallServer(*server, "echo", "x");
-      (void)server->Stop();
-    }
-    delete server;
-    return 0;
-  });
-  EXPECT_THAT(owner, IsOk());
-  for (int i = 0; i < steps; ++i) testing::SchedulingPoint();
-  environment.Raise((*owner)->pid(), SIGKILL);
-  const absl::Time gone = environment.TimeNow();
-  environment.AwaitDescendants((*owner)->pid());
-  const absl::Duration lived = environment.TimeNow() - gone;
-  EXPECT_THAT((*owner)->Wait(absl::InfiniteFuture()), IsOk());
-  return lived;
-}
-
-// With --test_env=WARD_RUNS=1000 a thousand of each.
-TEST(OwnerDeathTest, EndsTheServerWithin100MillisecondsAtEveryStep) {
-  const uint64_t runs = testing::EnvironmentNumber("WARD_RUNS", 100);
-  for (const StartMode mode : {StartMode::kFork, StartMode::kExec}) {
-    absl::Duration longest = absl::ZeroDuration();
-    for (uint64_t seed = 0; seed < runs && !HasFailure(); ++seed) {
-      const absl::Duration lived = OutlivesItsOwner(
-          seed, mode, /*hangs=*/seed % 2 == 0, static_cast<int>(seed % 101));
-      EXPECT_LE(lived, absl::Milliseconds(100)) << "seed " << seed;
-      longest = std::max(longest, lived);
-    }
-    std::cout << runs << " owners killed; gone after at most " << longest
-              << "\n";
-  }
 }
 
 // A share goes to another process, which uses it, may stop the server, and may
