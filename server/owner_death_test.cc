@@ -262,9 +262,10 @@ TEST_F(OwnerDeathAtAnyMomentTest, EndsAServerStartedByExec) {
 // Has another thread hold the C library's lock of rand(3) and random(3), for
 // ever: it is to write a state where it cannot be written.
 void HoldRandomsLock() {
-  static const long page = sysconf(_SC_PAGESIZE);
-  static void* const state = mmap(nullptr, static_cast<size_t>(page), PROT_NONE,
-                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const long page = sysconf(_SC_PAGESIZE);
+  static void* const kState =
+      mmap(nullptr, static_cast<size_t>(page), PROT_NONE,
+           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   static Pipe& held = *new Pipe(MakePipe());
   struct sigaction action {};
   action.sa_handler = [](int /*signal*/) {
@@ -272,7 +273,7 @@ void HoldRandomsLock() {
     Hang();
   };
   sigaction(SIGSEGV, &action, nullptr);
-  std::thread([] { initstate(1, static_cast<char*>(state), 128); }).detach();
+  std::thread([] { initstate(1, static_cast<char*>(kState), 128); }).detach();
   ReadSome(held.read.get());
 }
 

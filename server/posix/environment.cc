@@ -126,12 +126,12 @@ bool HasStandardError() {
 
 // How the kernel calls a user that a namespace does not know.
 uid_t OverflowUser() {
-  static const uid_t user = [] {
+  static const uid_t kUser = [] {
     std::ifstream file("/proc/sys/kernel/overflowuid");
     uid_t number;
     return file >> number ? number : 65534;
   }();
-  return user;
+  return kUser;
 }
 
 // Whether this process's user namespace has a user of this number.
