@@ -16,6 +16,9 @@
 // answered with kInvalidArguments, and the handler is not called. A string_view
 // is good until the handler returns. A handler whose one parameter is a Message
 // gets everything unconverted. What a StatusOr holds is the reply.
+//
+// Misuse: success without a reply, as Log's here, to a client that waits for
+// one: it reads kEndOfStream, as if the server had died.
 
 #ifndef WARD_SERVER_MESSAGE_HANDLER_H_
 #define WARD_SERVER_MESSAGE_HANDLER_H_
