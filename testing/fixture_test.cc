@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -370,6 +371,9 @@ TEST(Fixture, ShowsHowASimulationGotStuck) {
 
 TEST(Fixture, ShowsWhereAThreadOfTheServerHangs) {
   if (TestMode() != Mode::kThreaded) GTEST_SKIP();
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+  GTEST_SKIP() << "It withholds the signal where all threads wait.";
+#endif
   setenv("TEST_TIMEOUT", "3", 1);  // NOLINT(concurrency-mt-unsafe)
   ExpectFails("Misbehaving.DISABLED_ByADeadlock",
               AllOf(HasSubstr("about to run out of its time"),
