@@ -11,10 +11,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "ward/testing/environment_variable.h"
+#include "ward/testing/simulator/exit_guard.h"
 
 namespace {
 
 using ::ward::testing::EnvironmentVariable;
+using ::ward::testing::ExitGuard;
 
 // For what it finds: where the next run of the same target finds it again.
 std::string FolderFor(std::string_view corpus) {
@@ -33,6 +35,7 @@ std::string FolderFor(std::string_view corpus) {
 
 // libFuzzer's interface (llvm.org/docs/LibFuzzer.html).
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
+  ExitGuard::LeaveToLibFuzzer();
   // libFuzzer keeps them.
   static std::vector<std::string>* const arguments =
       new std::vector<std::string>{(*argv)[0]};

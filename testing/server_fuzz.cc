@@ -33,7 +33,6 @@
 #include "ward/server/environment.h"
 #include "ward/testing/search/strategies.h"
 #include "ward/testing/simulation.h"
-#include "ward/testing/simulator/exit_guard.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -287,8 +286,6 @@ void FuzzServer(absl::FunctionRef<std::unique_ptr<AbstractServer>()> make,
     std::cerr << Simulation::Current()->transcript().ToText(
                      Transcript::kMostShown)
               << why << std::endl;
-    // libFuzzer exits in its own way.
-    ExitGuard::Disarm();
     std::abort();
   };
   Simulation simulation(*strategy, options);

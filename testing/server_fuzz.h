@@ -18,8 +18,9 @@
 //
 // - a server that does not start, dies, hangs, does not stop, or serves an
 //   honest client no longer;
-// - a handler that exits, that leaves a descriptor open (real ones, too), or
-//   that waits outside the schedule;
+// - a handler that exits (by _Exit(3) only without libFuzzer, which ends so
+//   itself), that leaves a descriptor open (real ones, too), or that waits
+//   outside the schedule;
 // - any byte to a client that is no frame of ward's protocol, and any frame but
 //   an error to one that did not know the password.
 //

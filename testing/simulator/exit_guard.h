@@ -8,8 +8,8 @@
 
 namespace ward::testing {
 
-// While one exists, exit(3), _exit(2) and quick_exit(3) abort this process, and
-// say what was called and where; its children they end as ever.
+// While one exists, exit(3), _exit(2), _Exit(3) and quick_exit(3) abort this
+// process, and say what was called and where; its children they end as ever.
 class ExitGuard {
  public:
   ExitGuard();
@@ -19,6 +19,10 @@ class ExitGuard {
 
   // From now on they do what they always do.
   static void Disarm();
+
+  // This process is libFuzzer's, which ends by _Exit(3), wherever it then is:
+  // with what it has found, out of time, or told to by Ctrl-C.
+  static void LeaveToLibFuzzer();
 
   // For //testing/interception, before `function` does it.
   static void Check(const char* function, int code);
