@@ -76,6 +76,9 @@ inline constexpr Reason kServerAlreadyStarted{
     "ServerAlreadyStarted", absl::StatusCode::kFailedPrecondition};
 inline constexpr Reason kServerNotStarted{
     "ServerNotStarted", absl::StatusCode::kFailedPrecondition};
+// Who owns the server is not to be found out: it has no process of its own.
+inline constexpr Reason kOwnersUnknown{"OwnersUnknown",
+                                       absl::StatusCode::kFailedPrecondition};
 // The server has no handler of that name.
 inline constexpr Reason kUnknownMessage{"UnknownMessage",
                                         absl::StatusCode::kUnimplemented};

@@ -63,9 +63,9 @@ int OwnerLink::Serve(absl::AnyInvocable<absl::Status(OwnerLink&)> serve) {
 
 absl::StatusOr<std::vector<ProcessInfo>> OwnerLink::Owners() const {
   if (environment_ == nullptr) {
-    return absl::FailedPreconditionError(
-        "who owns the server is known only to a server in a process of its "
-        "own");
+    return MakeError(reason::kOwnersUnknown,
+                     "who owns the server is known only to one that its owner "
+                     "has started in a process of its own");
   }
   return environment_->Holders(owners_end_);
 }

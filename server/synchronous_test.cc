@@ -88,6 +88,16 @@ TEST_F(StartSynchronouslyTest, ServesUntilTheOwnersEndIsClosed) {
   EXPECT_THAT(Call(client, "echo", "x"), FailsWith(reason::kServerUnreachable));
 }
 
+TEST_F(StartSynchronouslyTest, SaysThatItsOwnersAreNotKnown) {
+  TestServer server(Shared());
+  TestServer client(Shared());
+  Start(server);
+  ASSERT_THAT(owner_->Read(), IsOk());
+  EXPECT_THAT(client.Owners(), FailsWith(reason::kOwnersUnknown));
+  owner_->Close();
+  EXPECT_THAT(Join(), IsOk());
+}
+
 TEST_F(StartSynchronouslyTest, QuitsAtAWordOfItsOwner) {
   TestServer server(Shared());
   Start(server);
