@@ -652,6 +652,9 @@ TEST_F(WireTest, AnErrorsCodeIsNeverTakenForOkOrForOneThatIsNone) {
     EXPECT_EQ(status.code(), absl::StatusCode::kUnknown) << code;
     EXPECT_EQ(ReasonOf(status), "Reason");
   }
+  // 5, and one more bit than protobuf's parsers keep.
+  EXPECT_EQ(ReadOf(Delimited("\x2a\x06\x08\x85\x80\x80\x80\x10")).code(),
+            absl::StatusCode::kUnknown);
   for (int code = 1; code <= 16; ++code) {
     proto::Frame frame;
     frame.mutable_error()->set_code(code);
