@@ -16,6 +16,8 @@
 //   socket (about 200 KiB), for ever unless set_timeout() says otherwise.
 // - Two threads in one channel: it has one user at a time. Only ShutDown() may
 //   be called from elsewhere.
+// - set_deadline(absl::Now() + x): its clock is transport()->TimeNow(), which
+//   counts from the machine's start. That deadline never comes.
 // - Reading a scalar where an array is due: the two sides must agree on the
 //   kinds, as on the order, of their messages.
 
