@@ -19,6 +19,15 @@
 #include "ward/channel/transport.h"
 
 namespace ward {
+namespace {
+
+// "1 byte", "2 bytes".
+std::string Counted(size_t count, std::string_view what) {
+  return absl::StrCat(count, " ", what, count == 1 ? "" : "s");
+}
+
+}  // namespace
+
 absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
                                const ChannelLimits& limits, absl::Time deadline,
                                std::vector<FileDescriptor>& descriptors) {
@@ -68,12 +77,11 @@ absl::StatusOr<FrameReader::Extent> FrameReader::AwaitFrame(
       status = ReceiveMore(transport, extent.frame_bytes, deadline);
     }
     if (status.code() == absl::StatusCode::kDeadlineExceeded && available > 0) {
-      const std::string all =
-          extent.frame_bytes == 0
-              ? std::string()
-              : absl::StrCat(" of the ", extent.frame_bytes);
-      return Annotate(status, absl::StrCat(available, all,
-                                           " bytes of a message have come"));
+      const std::string came = extent.frame_bytes == 0
+                                   ? Counted(available, "byte")
+                                   : absl::StrCat(available, " of the ",
+                                                  extent.frame_bytes, " bytes");
+      return Annotate(status, absl::StrCat(came, " of a message came"));
     }
     WARD_RETURN_IF_ERROR(status);
     trickling = buffer_.size() > available && !buffer_.room().empty();
@@ -123,12 +131,13 @@ absl::Status FrameReader::ReceiveMore(Transport& transport, size_t frame_bytes,
   if (received->end_of_stream) {
     ended_ = true;
     const size_t unread = buffer_.size();
-    return unread == 0 ? MakeError(reason::kEndOfStream,
-                                   "the peer has closed the connection")
-                       : Failed(MakeError(
-                             reason::kConnectionLost,
-                             absl::StrCat("the peer closed the connection ",
-                                          unread, " bytes into a message")));
+    return unread == 0
+               ? MakeError(reason::kEndOfStream,
+                           "the peer has closed the connection")
+               : Failed(MakeError(
+                     reason::kConnectionLost,
+                     absl::StrCat("the peer closed the connection ",
+                                  Counted(unread, "byte"), " into a message")));
   }
   buffer_.Received(received->bytes);
   if (!arrival.descriptors.empty() || received->descriptors_truncated) {
@@ -206,10 +215,19 @@ absl::Status FrameReader::ClaimDescriptors(
   const bool as_declared =
       arrival.truncated ? arrival.count < declared : arrival.count == declared;
   if (!none_stray || !as_declared) {
+    size_t came = arrival.count;
+    bool more = arrival.truncated;
+    if (!none_stray) {
+      for (const Arrival& stray : arrivals_) {
+        came += stray.count;
+        more = more || stray.truncated;
+      }
+    }
     return Failed(
         MakeError(reason::kMalformedFrame,
-                  absl::StrCat("the peer's message declares ", declared,
-                               " descriptors, and others came")));
+                  absl::StrCat("the peer's message declares ",
+                               Counted(declared, "descriptor"), ", and ",
+                               more ? "more than " : "", came, " came")));
   }
   if (declared > limits.max_descriptors ||
       arrival.descriptors.size() < arrival.count) {

@@ -748,9 +748,9 @@ TEST_F(WireTest, ThePasswordIsStillDueAfterARefusedWrite) {
 // channel lives.
 class HostileDescriptorsTest : public WireTest {
  protected:
-  void ExpectMalformed() {
+  void ExpectMalformed(const char* text = "") {
     // The pieces that were not received yet hold descriptors of their own.
-    EXPECT_THAT(channel_.Read(), FailsWith(reason::kMalformedFrame));
+    EXPECT_THAT(channel_.Read(), FailsWith(reason::kMalformedFrame, text));
     script_->incoming.clear();
     EXPECT_EQ(OpenDescriptors(), before_);
   }
@@ -760,22 +760,22 @@ class HostileDescriptorsTest : public WireTest {
 
 TEST_F(HostileDescriptorsTest, UndeclaredOnesAreRefused) {
   Comes(ArrayFrame({"hello"}, 0), {kNull});
-  ExpectMalformed();
+  ExpectMalformed("declares 0 descriptors, and 1 came");
 }
 
 TEST_F(HostileDescriptorsTest, MoreThanDeclaredAreRefused) {
   Comes(ArrayFrame({"hello"}, 1), {kNull, kZero});
-  ExpectMalformed();
+  ExpectMalformed("declares 1 descriptor, and 2 came");
 }
 
 TEST_F(HostileDescriptorsTest, FewerThanDeclaredAreRefused) {
   Comes(ArrayFrame({"hello"}, 3), {kNull, kZero});
-  ExpectMalformed();
+  ExpectMalformed("declares 3 descriptors, and 2 came");
 }
 
 TEST_F(HostileDescriptorsTest, DeclaredOnesThatNeverCameAreRefused) {
   Comes(ArrayFrame({"hello"}, 1));
-  ExpectMalformed();
+  ExpectMalformed("declares 1 descriptor, and 0 came");
 }
 
 TEST_F(HostileDescriptorsTest, MoreDeclaredThanAnyMessageCarriesAreRefused) {
@@ -793,7 +793,7 @@ TEST_F(HostileDescriptorsTest, SomeOfThemInASecondSendAreRefused) {
 TEST_F(HostileDescriptorsTest, UndeclaredOnesBeforeAnotherMessageAreRefused) {
   Comes(ArrayFrame({"hello"}) + ArrayFrame({"next"}), {kNull});
   EXPECT_THAT(Read(), ElementsAre("hello"));
-  ExpectMalformed();
+  ExpectMalformed("declares 0 descriptors, and 1 came");
 }
 
 TEST_F(HostileDescriptorsTest, DoNotAccumulateOverATrickle) {
@@ -830,7 +830,7 @@ TEST_F(HostileDescriptorsTest, OtherThanDeclaredAreNoFaultOfThisProcesss) {
       channel_.set_limits(limits);
       Comes(ArrayFrame({"hello"}, declared),
             std::vector<const char*>(declared + !truncated, kNull), truncated);
-      ExpectMalformed();
+      ExpectMalformed(truncated ? "and more than" : "came");
     }
   }
 }
