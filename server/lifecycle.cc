@@ -38,6 +38,10 @@ constexpr absl::Duration kLastMoment = absl::Seconds(30);
 // is none. At the same moment, a live owner would take it for a crash.
 constexpr absl::Duration kOwnerIsGone = absl::Seconds(1);
 
+bool WasKilled(const ProcessExit& exit) {
+  return exit.kind == ProcessExit::Kind::kSignaled && exit.value == SIGKILL;
+}
+
 }  // namespace
 
 OwnerLink::OwnerLink(Environment& environment,
@@ -229,9 +233,12 @@ absl::Status ServerProcess::WaitUntilReady() {
     // One that exits cleanly before it has said anything has failed, too.
     const absl::Status how =
         end.ok() ? Died({ProcessExit::Kind::kExited, 0}) : end;
-    return Annotate(how,
-                    "the server was not ready yet (another owner that stops it "
-                    "then kills it)");
+    const absl::StatusOr<ProcessExit> exit =
+        process_->Wait(environment_.TimeNow());
+    return Annotate(how, !killed_ && exit.ok() && WasKilled(*exit)
+                             ? "the server was not ready yet (another owner "
+                               "that stops it then kills it)"
+                             : "the server was not ready yet");
   }
   if (late) {
     return Annotate(
@@ -264,8 +271,7 @@ absl::Status ServerProcess::Stop(const StopOptions& options) {
   }
   if (exit->clean()) return absl::OkStatus();
   const bool unknown = exit->kind == ProcessExit::Kind::kUnknown;
-  const bool by_sigkill =
-      exit->kind == ProcessExit::Kind::kSignaled && exit->value == SIGKILL;
+  const bool by_sigkill = WasKilled(*exit);
   // By this thread, or by another one that stops it and had less patience.
   if (killed_ && (unknown || by_sigkill)) {
     return MakeError(
@@ -290,14 +296,14 @@ absl::Status ServerProcess::CheckAlive() {
   }
   WARD_ASSIGN_OR_RETURN(const ProcessExit exit,
                         process_->Wait(environment_.TimeNow() + kLastMoment));
-  return Died(exit);
+  return Died(exit, "; stop it to clean up, and start it again");
 }
 
-absl::Status ServerProcess::Died(const ProcessExit& exit) const {
+absl::Status ServerProcess::Died(const ProcessExit& exit,
+                                 std::string_view advice) const {
   return MakeError(
       reason::kServerDied,
-      absl::StrCat("the server (pid ", pid(), ") ", exit.ToString(),
-                   "; stop it to clean up, and start it again"));
+      absl::StrCat("the server (pid ", pid(), ") ", exit.ToString(), advice));
 }
 
 }  // namespace ward

@@ -27,6 +27,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -204,8 +205,9 @@ class ServerProcess {
   absl::Status Watch();
   void KillAndReap();
 
-  // kServerDied, how it ended, and what to do.
-  absl::Status Died(const ProcessExit& exit) const;
+  // kServerDied, how it ended, and what to do, if anything is left to do.
+  absl::Status Died(const ProcessExit& exit,
+                    std::string_view advice = {}) const;
 
   Environment& environment_;
   std::unique_ptr<Process> process_;

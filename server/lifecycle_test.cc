@@ -30,6 +30,7 @@ using testing::FailsWith;
 using ::testing::HasSubstr;
 using testing::IsOk;
 using testing::MovesClock;
+using ::testing::Not;
 
 // A server that is ready, and quits when its owner wants it to.
 absl::Status QuitWhenTold(OwnerLink& owner) {
@@ -102,8 +103,10 @@ TEST_F(LifecycleTest, TellsHowAChildDiedThatWasNotReady) {
 
 // Found by //testing's exploration: it was taken for a success.
 TEST_F(LifecycleTest, TakesACleanExitBeforeReadinessForADeath) {
-  EXPECT_THAT(Launch({}, [](OwnerLink&) { return absl::OkStatus(); }),
-              FailsWith(reason::kServerDied, "code 0"));
+  const auto server = Launch({}, [](OwnerLink&) { return absl::OkStatus(); });
+  EXPECT_THAT(server, FailsWith(reason::kServerDied, "code 0"));
+  // There is nothing left to stop, and nobody has stopped it.
+  EXPECT_THAT(server.status().message(), Not(HasSubstr("stop")));
 }
 
 TEST_F(LifecycleTest, KillsAChildThatIsNotReadyInTime) {
