@@ -251,9 +251,13 @@ absl::Status AbstractServer::CheckReachable() {
 
 absl::Status AbstractServer::Started::CheckReachable() {
   WARD_RETURN_IF_ERROR(CheckAlive());
-  return Annotate(listener->CheckPath(),
-                  absl::StrCat("the server, process ", process->pid(),
-                               ", lives, but is not reached"));
+  const absl::Status found = listener->CheckPath();
+  // Asked last: its name goes first.
+  if (stopping) {
+    return MakeError(reason::kServerStopping, "the server is being stopped");
+  }
+  return Annotate(found, absl::StrCat("the server, process ", process->pid(),
+                                      ", lives, but is not reached"));
 }
 
 // The server is gone. One that was killed could not remove its name.

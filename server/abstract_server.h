@@ -157,7 +157,8 @@ class AbstractServer {
   // The same, and whether the server's socket can be found: kServerUnreachable
   // when it lives, but its name was removed or leads to another file, or this
   // process has changed its root directory or user. No client reaches it then:
-  // stop it, and start it again.
+  // stop it, and start it again. kServerStopping while Stop is under way; that
+  // another owner stops it, or a signal, is not known before it has ended.
   absl::Status CheckReachable();
 
   // Runs the server in this process and on this thread, until `owner` is

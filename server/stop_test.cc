@@ -157,6 +157,35 @@ TEST_F(StopTest, WhatHasComeBeforeIsStillRead) {
   EXPECT_THAT(channel.Read(), RepliesWith("ab"));
 }
 
+// Its name is gone already, and that is no fault.
+TEST_F(StopTest, AServerThatIsBeingStoppedIsKnownToBe) {
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineMessageHandler("stay", [](MessageChannel& channel) {
+        (void)channel.Write("running");
+        while (!channel.transport()->HungUp()) {
+          absl::SleepFor(absl::Milliseconds(1));
+        }
+        return absl::OkStatus();
+      });
+    }
+  };
+  Server server(Options(kNever, 2 * kNever));
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  ASSERT_THAT(channel.Write("stay"), IsOk());
+  ASSERT_THAT(channel.Read(), IsOk());
+  RunAtOnce([&] { EXPECT_THAT(server.Stop(), IsOk()); },
+            [&] {
+              absl::Status status;
+              while ((status = server.CheckReachable()).ok()) {
+                absl::SleepFor(absl::Milliseconds(1));
+              }
+              EXPECT_THAT(status, FailsWith(reason::kServerStopping));
+              channel.Close();
+            });
+}
+
 // Its server reads no more from one moment on, and says why a little later.
 TEST_F(StopTest, AClientThatWritesIsToldWhy) {
   struct Server : Registered<Server> {
