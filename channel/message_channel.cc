@@ -154,10 +154,10 @@ absl::Status MessageChannel::WriteError(const absl::Status& error) {
 
 absl::Status MessageChannel::SendFrame(const Frame& frame,
                                        absl::Span<const int> descriptors) {
-  if (!is_open()) return Closed();
-  const absl::Time deadline = Deadline();
+  WARD_ASSIGN_OR_RETURN(const absl::Time deadline, Begin());
   absl::Status status =
-      writer_.Send(*transport_, frame, descriptors, limits_, deadline);
+      Explain(writer_.Send(*transport_, frame, descriptors, limits_, deadline),
+              deadline);
   // A server that refuses a client says why, and closes: that is in this socket
   // still. One that stops reads no more, and is about to say so.
   if (HasReason(status, reason::kConnectionLost) &&
@@ -240,12 +240,12 @@ absl::StatusOr<FileDescriptor> MessageChannel::ReadDescriptor() {
 
 absl::Status MessageChannel::ReceiveFrame(
     size_t max_bytes, std::vector<FileDescriptor>& descriptors) {
-  if (!is_open()) return Closed();
-  absl::Status status =
-      reader_.Read(*transport_, max_bytes, limits_, Deadline(), descriptors);
+  WARD_ASSIGN_OR_RETURN(const absl::Time deadline, Begin());
+  const absl::Status status =
+      reader_.Read(*transport_, max_bytes, limits_, deadline, descriptors);
   if (!status.ok()) {
     reader_.Release();  // Of a message that was lost; not of one under way.
-    return status;
+    return Explain(status, deadline);
   }
   const Frame& frame = reader_.frame();
   if (frame.content != Frame::Content::kError) return absl::OkStatus();
@@ -278,10 +278,26 @@ void MessageChannel::set_limits(const ChannelLimits& limits) {
       std::min(limits.max_descriptors, ChannelLimits::kMostDescriptors);
 }
 
-absl::Time MessageChannel::Deadline() const {
-  return timeout_ == absl::InfiniteDuration()
-             ? deadline_
-             : std::min(deadline_, transport_->TimeNow() + timeout_);
+absl::StatusOr<absl::Time> MessageChannel::Begin() const {
+  if (!is_open()) return Closed();
+  if (timeout_ == absl::InfiniteDuration() &&
+      deadline_ == absl::InfiniteFuture()) {
+    return deadline_;
+  }
+  const absl::Time now = transport_->TimeNow();
+  if (now >= deadline_) {
+    return Explain(
+        MakeError(reason::kTimedOut, "the channel's deadline has passed"),
+        deadline_);
+  }
+  return std::min(deadline_, now + timeout_);
+}
+
+absl::Status MessageChannel::Explain(const absl::Status& status,
+                                     absl::Time deadline) const {
+  const std::string& why = deadline == deadline_ ? deadline_why_ : timeout_why_;
+  if (why.empty() || !HasReason(status, reason::kTimedOut)) return status;
+  return Annotate(status, why);
 }
 
 }  // namespace ward

@@ -139,9 +139,13 @@ class MessageChannel {
   // --- settings ---
 
   // How long each of the operations above may take, as a whole, however the
-  // peer splits what it sends. Default: for ever (the end of the peer's
-  // process ends the wait).
-  void set_timeout(absl::Duration timeout) { timeout_ = timeout; }
+  // peer splits what it sends. What need not be waited for is done in any case.
+  // Default: for ever (the end of the peer's process ends the wait). `why`
+  // begins the text of a kTimedOut that comes of it: what has set this limit.
+  void set_timeout(absl::Duration timeout, std::string why = {}) {
+    timeout_ = timeout;
+    timeout_why_ = std::move(why);
+  }
 
   // What all channels with this budget may buffer together of messages that are
   // not read yet: those of up to 256 KiB are not counted. Borrowed.
@@ -166,8 +170,14 @@ class MessageChannel {
   }
 
   // Once it has passed, all operations end with kTimedOut, whatever
-  // set_timeout() says. On the transport's clock. Default: never.
-  void set_deadline(absl::Time deadline) { deadline_ = deadline; }
+  // set_timeout() says: those under way, and at once those that begin then,
+  // also if they need not wait. On the transport's clock. Default: never. `why`
+  // is as of set_timeout().
+  void set_deadline(absl::Time deadline, std::string why = {}) {
+    deadline_ = deadline;
+    deadline_why_ = std::move(why);
+  }
+  absl::Time deadline() const { return deadline_; }
 
   // Whether a part of the next message was received, as by a Read that timed
   // out.
@@ -200,12 +210,19 @@ class MessageChannel {
   // peer wrote is returned.
   absl::Status ReceiveFrame(size_t max_bytes,
                             std::vector<FileDescriptor>& descriptors);
-  absl::Time Deadline() const;
+  // When an operation that begins now must have ended; kChannelClosed,
+  // kTimedOut.
+  absl::StatusOr<absl::Time> Begin() const;
+  // `status`, of an operation that had until `deadline`, and why it had not
+  // longer.
+  absl::Status Explain(const absl::Status& status, absl::Time deadline) const;
 
   std::shared_ptr<Transport> transport_;
   ChannelLimits limits_;
   absl::Duration timeout_ = absl::InfiniteDuration();
   absl::Time deadline_ = absl::InfiniteFuture();
+  std::string timeout_why_;
+  std::string deadline_why_;
   FrameReader reader_;
   FrameWriter writer_;
 };

@@ -322,6 +322,48 @@ TEST_F(WireTest, APeerThatTakesOneByteAtATimeIsTimedToo) {
   EXPECT_THAT(channel.WriteScalar("x"), FailsWith(reason::kTimedOut));
 }
 
+TEST_F(WireTest, NothingIsReadOrWrittenOnceTheDeadlineHasPassed) {
+  Comes(ArrayFrame({"hello"}));
+  channel_.set_deadline(script_->now);
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kTimedOut));
+  std::string scalar;
+  EXPECT_THAT(channel_.ReadScalar(scalar), FailsWith(reason::kTimedOut));
+  EXPECT_THAT(channel_.Write("hello"), FailsWith(reason::kTimedOut));
+  EXPECT_THAT(channel_.WriteError(absl::CancelledError("no")),
+              FailsWith(reason::kTimedOut));
+  EXPECT_EQ(script_->receives, 0u);
+  EXPECT_THAT(script_->sent, IsEmpty());
+  // Nothing is lost by it.
+  channel_.set_deadline(script_->now + absl::Nanoseconds(1));
+  EXPECT_THAT(channel_.Write("hello"), IsOk());
+  EXPECT_THAT(Read(), ElementsAre("hello"));
+}
+
+TEST_F(WireTest, WhoHasSetTheLimitIsSaidWhereItEndsSomething) {
+  const auto times_out = [this](const char* why) {
+    script_->after_last = MakeError(reason::kTimedOut, "silence");
+    EXPECT_THAT(channel_.Read(), FailsWith(reason::kTimedOut, why));
+  };
+  channel_.set_timeout(absl::Seconds(1), "the patience is 1s");
+  channel_.set_deadline(script_->now + absl::Seconds(2), "the term is 2s");
+  times_out("the patience is 1s: silence");
+  script_->now += absl::Seconds(1.5);
+  times_out("the term is 2s: silence");
+  script_->now += absl::Seconds(1);
+  times_out("the term is 2s: the channel's deadline has passed");
+  channel_.set_deadline(absl::InfiniteFuture());
+  channel_.set_timeout(absl::Seconds(1));
+  EXPECT_EQ(channel_.Read().status().message(), "silence");
+  // What the peer has found is its own.
+  channel_.set_timeout(absl::Seconds(1), "the patience is 1s");
+  proto::Frame error;
+  error.mutable_error()->set_code(4);
+  error.mutable_error()->set_reason("TimedOut");
+  error.mutable_error()->set_text("too late");
+  Comes(Delimited(error));
+  EXPECT_EQ(channel_.Read().status().message(), "too late");
+}
+
 TEST_F(WireTest, AWriteThatTimedOutBeforeItsFirstByteCanBeRepeated) {
   const FileDescriptor null = Open(kNull);
   const Secret password("open sesame");

@@ -88,6 +88,33 @@ std::string UserName(Environment& environment, uid_t user) {
                                   "user namespace)");
 }
 
+absl::Status CheckOptions(const ServerOptions& options) {
+  if (std::min({options.max_clients, options.max_waiting_clients,
+                options.max_clients_per_process,
+                options.max_clients_per_user}) < 1) {
+    return absl::InvalidArgumentError(
+        "max_clients, max_waiting_clients, max_clients_per_process and "
+        "max_clients_per_user must be 1 or more: nobody would ever be served");
+  }
+  if (std::min({options.authentication_timeout, options.queue_timeout,
+                options.call_timeout, options.idle_timeout}) <=
+          absl::ZeroDuration() ||
+      options.drain_time < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(
+        "authentication_timeout, queue_timeout, call_timeout and idle_timeout "
+        "must be over 0 (for ever: absl::InfiniteDuration()), and drain_time "
+        "not under it");
+  }
+  return absl::OkStatus();
+}
+
+// What ends a call, for the text of kTimedOut; nothing if nothing does.
+std::string LimitName(std::string_view option, absl::Duration value) {
+  if (value == absl::InfiniteDuration()) return std::string();
+  return absl::StrCat("ServerOptions::", option, " is ",
+                      absl::FormatDuration(value));
+}
+
 }  // namespace
 
 AbstractServer::AbstractServer(ServerOptions options)
@@ -505,13 +532,7 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
     owner_ = nullptr;
     running_in_ = 0;
   };
-  if (std::min({options_.max_clients, options_.max_waiting_clients,
-                options_.max_clients_per_process,
-                options_.max_clients_per_user}) < 1) {
-    return absl::InvalidArgumentError(
-        "max_clients, max_waiting_clients, max_clients_per_process and "
-        "max_clients_per_user must be 1 or more: nobody would ever be served");
-  }
+  WARD_RETURN_IF_ERROR(CheckOptions(options_));
   SignalPlan plan{{SIGINT, SIGTERM}, {SIGHUP, SIGPIPE}};
   for (const auto& [signal, handler] : signal_handlers_) {
     plan.receive.push_back(signal);
@@ -616,14 +637,23 @@ absl::Status AbstractServer::ReceiveRequest(ClientPool::Client& client,
 absl::Status AbstractServer::ServeRequest(const ClientPool& pool,
                                           ClientPool::Client& client) const {
   client.channel.set_limits(options_.limits);
-  client.channel.set_timeout(options_.idle_timeout);
-  if (options_.call_timeout != absl::InfiniteDuration()) {
-    client.channel.set_deadline(environment().TimeNow() +
-                                options_.call_timeout);
+  client.channel.set_timeout(options_.idle_timeout,
+                             LimitName("idle_timeout", options_.idle_timeout));
+  const std::string limit = LimitName("call_timeout", options_.call_timeout);
+  if (!limit.empty()) {
+    client.channel.set_deadline(environment().TimeNow() + options_.call_timeout,
+                                limit);
   }
   const auto is_stopping = [&pool] { return pool.stopping(); };
-  return Dispatch(CallContext(client.channel, *client.peer, is_stopping),
-                  client.channel, client.request);
+  const CallContext context(client.channel, *client.peer, is_stopping);
+  absl::Status status = Dispatch(context, client.channel, client.request);
+  // A handler that has given up because of its context knows no more than that.
+  if (absl::IsCancelled(status) && ReasonOf(status).empty() &&
+      environment().TimeNow() >= context.deadline()) {
+    return MakeError(reason::kTimedOut,
+                     absl::StrCat(limit, ": ", status.message()));
+  }
+  return status;
 }
 
 absl::Status AbstractServer::Dispatch(const CallContext& context,

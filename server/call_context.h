@@ -5,18 +5,22 @@
 //     absl::MutexLock lock(&mutex_);
 //     const absl::Condition changed(this, &Store::Changed);
 //     while (!mutex_.AwaitWithTimeout(changed, absl::Milliseconds(100))) {
-//       if (context.cancelled()) return absl::CancelledError("nobody waits");
+//       if (context.cancelled()) return absl::CancelledError("given up");
 //     }
 //     ...
 //
+// If it is the time of the call that is over, its client is told that, and not
+// that the handler was cancelled.
+//
 // Instead of asking, a handler can poll the channel (Environment::Poll, or
-// poll(2) of its descriptor): that is readable when the server stops, when the
-// client has left, and when it has sent something more.
+// poll(2) of its descriptor), until deadline(): that is readable when the
+// server stops, when the client has left, and when it has sent something more.
 
 #ifndef WARD_SERVER_CALL_CONTEXT_H_
 #define WARD_SERVER_CALL_CONTEXT_H_
 
 #include "absl/functional/function_ref.h"
+#include "absl/time/time.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/transport.h"
 
@@ -29,7 +33,10 @@ class CallContext {
   // All three are borrowed; `stopping` is called on any thread.
   CallContext(const MessageChannel& channel, const PeerCredentials& peer,
               absl::FunctionRef<bool()> stopping)
-      : channel_(channel), peer_(peer), stopping_(stopping) {}
+      : channel_(channel),
+        peer_(peer),
+        stopping_(stopping),
+        deadline_(channel.deadline()) {}
 
   CallContext(const CallContext&) = delete;
   CallContext& operator=(const CallContext&) = delete;
@@ -39,12 +46,20 @@ class CallContext {
   // the answer can still be written.
   bool stopping() const { return stopping_(); }
 
-  // Nobody waits for the end of this call: the server stops, the client has
-  // closed its connection, or the handler has. A client that has merely ended
-  // its own sending (shutdown(2)) waits. Costs a system call.
+  // When ServerOptions::call_timeout is over, on the clock of
+  // Environment::TimeNow(): from then on nothing can be read from the channel,
+  // nor written. InfiniteFuture() without one.
+  absl::Time deadline() const { return deadline_; }
+
+  // The end of this call is of use to nobody: the server stops, the client has
+  // closed its connection, or the handler has, or deadline() has passed. A
+  // client that has merely ended its own sending (shutdown(2)) waits. Costs a
+  // system call.
   bool cancelled() const {
     const Transport* const connection = channel_.transport();
-    return connection == nullptr || connection->HungUp() || stopping();
+    return connection == nullptr || connection->HungUp() || stopping() ||
+           (deadline_ != absl::InfiniteFuture() &&
+            connection->TimeNow() >= deadline_);
   }
 
   // Who the client is.
@@ -54,6 +69,7 @@ class CallContext {
   const MessageChannel& channel_;
   const PeerCredentials& peer_;
   const absl::FunctionRef<bool()> stopping_;
+  const absl::Time deadline_;
 };
 
 }  // namespace ward

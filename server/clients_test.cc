@@ -39,6 +39,7 @@ namespace ward {
 namespace {
 
 using testing::HasProcesses;
+using ::testing::HasSubstr;
 using testing::MovesClock;
 using testing::RepliesWith;
 
@@ -420,8 +421,48 @@ TEST_F(ModesTest, ACallEndsAfterTheCallTimeout) {
     status = channel.Write("more");
     if (status.ok()) status = channel.Read().status();
   }
-  EXPECT_THAT(status, FailsWith(reason::kTimedOut));
+  EXPECT_THAT(status, FailsWith(reason::kTimedOut,
+                                "ServerOptions::call_timeout is 200ms"));
   EXPECT_GE(watch.Elapsed(), kTimeout);
+  channel.Close();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, ACallEndsAfterTheCallTimeoutAlsoIfItNeverWaits) {
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineMessageHandler("work", [](MessageChannel& channel) -> absl::Status {
+        while (true) {
+          WARD_RETURN_IF_ERROR(channel.Read().status());
+          absl::SleepFor(absl::Milliseconds(20));
+          WARD_RETURN_IF_ERROR(channel.Write("done"));
+        }
+      });
+      DefineMessageHandler("late", []() -> absl::StatusOr<std::string> {
+        absl::SleepFor(absl::Milliseconds(250));
+        return "done";
+      });
+    }
+  };
+  ServerOptions options;
+  options.call_timeout = absl::Milliseconds(200);
+  Server server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  // What the handler reads next is always there already.
+  for (const char* const word : {"work", "first", "second"}) {
+    ASSERT_THAT(channel.Write(word), IsOk());
+  }
+  absl::Status status;
+  for (int done = 0; done < 100 && status.ok(); ++done) {
+    status = channel.Read().status();
+    if (status.ok()) (void)channel.Write("more");
+  }
+  EXPECT_THAT(status, FailsWith(reason::kTimedOut,
+                                "ServerOptions::call_timeout is 200ms"));
+  EXPECT_THAT(
+      Call(server, "late"),
+      FailsWith(reason::kTimedOut, "ServerOptions::call_timeout is 200ms"));
   channel.Close();
   EXPECT_THAT(server.Stop(), IsOk());
 }
@@ -436,13 +477,43 @@ TEST_F(ModesTest, ASilentClientsCallEndsAfterTheIdleTimeout) {
   MessageChannel channel = Open(server);
   ASSERT_THAT(channel.Write("hold"), IsOk());
   ASSERT_THAT(channel.Read(), RepliesWith("held"));
-  EXPECT_THAT(channel.Read(), FailsWith(reason::kTimedOut));
+  EXPECT_THAT(
+      channel.Read(),
+      FailsWith(reason::kTimedOut, "ServerOptions::idle_timeout is 200ms"));
   EXPECT_GE(watch.Elapsed(), kTimeout);
   if (MovesClock()) {
     EXPECT_EQ(watch.Elapsed(), kTimeout);
   }
   channel.Close();
   EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ModesTest, TimesThatNoClientCouldKeepAreRefused) {
+  const std::pair<const char*, absl::Duration ServerOptions::*> times[] = {
+      {"authentication_timeout", &ServerOptions::authentication_timeout},
+      {"queue_timeout", &ServerOptions::queue_timeout},
+      {"call_timeout", &ServerOptions::call_timeout},
+      {"idle_timeout", &ServerOptions::idle_timeout},
+      {"drain_time", &ServerOptions::drain_time},
+  };
+  const auto start = [](absl::Duration ServerOptions::*time,
+                        absl::Duration value) {
+    ServerOptions options;
+    options.*time = value;
+    TestServer server(std::move(options));
+    return server.Start();
+  };
+  for (const auto& [name, time] : times) {
+    const absl::Status negative = start(time, -absl::Nanoseconds(1));
+    EXPECT_TRUE(absl::IsInvalidArgument(negative)) << name << negative;
+    EXPECT_THAT(negative.message(), HasSubstr(name));
+    const absl::Status zero = start(time, absl::ZeroDuration());
+    if (time == &ServerOptions::drain_time) {
+      EXPECT_THAT(zero, IsOk());
+    } else {
+      EXPECT_TRUE(absl::IsInvalidArgument(zero)) << name << zero;
+    }
+  }
 }
 
 // How many threads the server has, beside its main one.

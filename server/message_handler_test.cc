@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
@@ -41,9 +42,13 @@ class MessageHandlerTest : public ::testing::Test {
     EXPECT_TRUE(client_.Write("name", arguments...).ok());
     auto message = server_.Read();
     EXPECT_TRUE(message.ok()) << message.status();
+    return Serve(handler, *std::move(message));
+  }
+
+  absl::Status Serve(const MessageHandler& handler, Message message) {
     const PeerCredentials peer{1, 2, 3};
     const auto stopping = [this] { return stopping_; };
-    return handler(CallContext(server_, peer, stopping), server_, *message);
+    return handler(CallContext(server_, peer, stopping), server_, message);
   }
 
   std::string Reply() {
@@ -75,6 +80,24 @@ TEST_F(MessageHandlerTest, GivesTheCallsContextToWhoWantsIt) {
       });
   EXPECT_TRUE(Call(alone, 41).ok());
   EXPECT_EQ(Reply(), "42");
+}
+
+TEST_F(MessageHandlerTest, ACallIsCancelledOnceItsDeadlineHasPassed) {
+  const auto handler =
+      MakeMessageHandler([this](const CallContext& context, bool cancelled) {
+        EXPECT_EQ(context.deadline(), server_.deadline());
+        EXPECT_EQ(context.cancelled(), cancelled);
+        return absl::OkStatus();
+      });
+  EXPECT_TRUE(Call(handler, false).ok());
+  const absl::Time now = server_.transport()->TimeNow();
+  server_.set_deadline(now + absl::Hours(1));
+  EXPECT_TRUE(Call(handler, false).ok());
+  EXPECT_TRUE(client_.Write("name", true).ok());
+  auto message = server_.Read();
+  ASSERT_TRUE(message.ok()) << message.status();
+  server_.set_deadline(now);
+  EXPECT_TRUE(Serve(handler, *std::move(message)).ok());
 }
 
 TEST_F(MessageHandlerTest, ConvertsArgumentsToTheParametersOfALambda) {

@@ -37,6 +37,9 @@ enum class StartMode {
 StartMode DefaultStartMode();
 void SetDefaultStartModeForTesting(StartMode mode);
 
+// A server does not start (InvalidArgument) if a limit on clients is under 1,
+// one of queue_timeout, authentication_timeout, call_timeout and idle_timeout
+// is not over 0, or drain_time is under it.
 struct ServerOptions {
   // Where the socket appears. Empty: in a private directory that is made at
   // each start and removed at the end, see ListenOptions. A path that is set
@@ -90,8 +93,8 @@ struct ServerOptions {
   absl::Duration authentication_timeout = absl::Seconds(2);
 
   // How long a call may take: when it is over, whatever a handler does with its
-  // channel fails with kTimedOut. One that does not use it is not interrupted.
-  // Default: for ever.
+  // channel fails with kTimedOut, and CallContext::cancelled() is true. One
+  // that does not ask is not interrupted. Default: for ever.
   absl::Duration call_timeout = absl::InfiniteDuration();
 
   // How long a handler waits for its client, each time that it reads or writes;

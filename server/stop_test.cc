@@ -304,6 +304,39 @@ TEST_F(StopTest, AHandlerLearnsThatItsClientHasLeft) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+TEST_F(StopTest, AHandlerLearnsThatItsTimeIsOver) {
+  constexpr absl::Duration kTimeout = absl::Milliseconds(100);
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      // As in call_context.h.
+      DefineMessageHandler(
+          "watch", [this](const CallContext& context) -> absl::Status {
+            absl::MutexLock lock(&mutex_);
+            while (!mutex_.AwaitWithTimeout(absl::Condition(&never_),
+                                            absl::Milliseconds(10))) {
+              if (context.cancelled()) return absl::CancelledError("given up");
+            }
+            return absl::OkStatus();
+          });
+    }
+    absl::Mutex mutex_;
+    const bool never_ = false;
+  };
+  ServerOptions options = Options(kNever, 2 * kNever);
+  options.call_timeout = kTimeout;
+  Server server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  const Stopwatch watch;
+  EXPECT_THAT(
+      Call(server, "watch"),
+      FailsWith(reason::kTimedOut, "ServerOptions::call_timeout is 100ms"));
+  EXPECT_GE(watch.Elapsed(), kTimeout);
+  if (MovesClock()) {
+    EXPECT_EQ(watch.Elapsed(), kTimeout);
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 // What an owner finds that comes a second late, on a machine under load.
 auto KilledItself() {
   return FailsWith(reason::kServerDied, "killed by signal 9");
