@@ -160,6 +160,12 @@ absl::Status FrameReader::BoundArrivals(const ChannelLimits& limits) {
   return absl::OkStatus();
 }
 
+size_t FrameReader::unclaimed_descriptors() const {
+  size_t count = 0;
+  for (const Arrival& arrival : arrivals_) count += arrival.descriptors.size();
+  return count;
+}
+
 absl::Status FrameReader::Parse(Extent extent, const ChannelLimits& limits) {
   const size_t body_bytes = extent.frame_bytes - extent.header_bytes;
   WARD_ASSIGN_OR_RETURN(frame_, ParseFrame(buffer_.unread().substr(

@@ -60,6 +60,9 @@ class FrameReader {
   // Whether a part of the next frame, or all of it, has come already.
   bool has_begun() const { return buffer_.size() > 0; }
 
+  // How many descriptors have come that no frame was given yet.
+  size_t unclaimed_descriptors() const;
+
   // Refuses the first frame unless it carries `password` (borrowed until then).
   void ExpectPassword(const Secret& password) {
     expected_ = &password;

@@ -183,6 +183,12 @@ class MessageChannel {
   // out.
   bool partly_read() const { return reader_.has_begun(); }
 
+  // How many descriptors have come with messages that were not read yet, of
+  // which one may be received in part. They are closed with the channel.
+  size_t unclaimed_descriptors() const {
+    return reader_.unclaimed_descriptors();
+  }
+
   // --- ending ---
 
   // Ends both directions, from any thread: operations under way return, the

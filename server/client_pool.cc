@@ -61,6 +61,16 @@ void ReleaseMemory() {
 #endif
 }
 
+// Connections that are not served yet leave half of the descriptor table to
+// those that are.
+ClientPool::Limits Bounded(ClientPool::Limits limits, size_t max_descriptors) {
+  const size_t half = std::max(max_descriptors / 2, size_t{1});
+  if (half < static_cast<size_t>(limits.max_waiting_clients)) {
+    limits.max_waiting_clients = static_cast<int>(half);
+  }
+  return limits;
+}
+
 pid_t PidOf(const absl::StatusOr<PeerCredentials>& peer) {
   return peer.ok() ? peer->pid : 0;
 }
@@ -71,7 +81,8 @@ ClientPool::ClientPool(Environment& environment, Listener& listener,
                        Limits limits, Service service)
     : environment_(environment),
       listener_(listener),
-      limits_(limits),
+      limits_(Bounded(limits, environment.MaxDescriptors())),
+      max_held_(environment.MaxDescriptors() / 8),
       service_(std::move(service)) {}
 
 ClientPool::~ClientPool() {
@@ -192,12 +203,15 @@ void ClientPool::Accept() {
   absl::StatusOr<Listener::Accepted> accepted = listener_.Accept();
   mutex_.Lock();
   if (!accepted.ok()) {
-    if (!HasReason(accepted.status(), reason::kServerStopping) &&
-        !HasReason(accepted.status(), reason::kDescriptorTableFull)) {
-      failures_.Log(environment_, accepted.status().ToString());
+    if (HasReason(accepted.status(), reason::kDescriptorTableFull)) {
+      (void)MakeRoomInTable();
+    } else {
+      if (!HasReason(accepted.status(), reason::kServerStopping)) {
+        failures_.Log(environment_, accepted.status().ToString());
+      }
+      mutex_.AwaitWithTimeout(absl::Condition(this, &ClientPool::IsStopping),
+                              kBackOff);
     }
-    mutex_.AwaitWithTimeout(absl::Condition(this, &ClientPool::IsStopping),
-                            kBackOff);
     --accepting_;
     return;
   }
@@ -205,6 +219,7 @@ void ClientPool::Accept() {
   ++receiving_;
   const bool may_wait = receiving_ <= kMaxReceiving;
   LeaveAccepting();
+  if (accepted->on_reserve && MakeRoomInTable()) accepted->on_reserve = false;
   mutex_.Unlock();
 
   auto client = std::make_unique<Client>();
@@ -220,7 +235,6 @@ void ClientPool::Accept() {
   }
 
   mutex_.Lock();
-  --receiving_;
   // However late it is by now: what came in time is looked for once more.
   client = Settle(std::move(client), std::move(status), /*is_late=*/false);
   if (client != nullptr) Serve(std::move(client));
@@ -239,6 +253,54 @@ bool ClientPool::IsSpare() const {
 
 int ClientPool::CountWaiting() const {
   return static_cast<int>(silent_.size() + queued_.size()) + receiving_;
+}
+
+bool ClientPool::MakeRoomInTable() {
+  const absl::Time end = environment_.TimeNow() + kBackOff;
+  while (!RefuseHolder(0)) {
+    // What fills it may be a client's that a thread receives from just now.
+    const auto changed = [this, last_id = last_id_]()
+                             ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+                               return stopping_ || last_id_ != last_id;
+                             };
+    mutex_.AwaitWithTimeout(absl::Condition(&changed),
+                            end - environment_.TimeNow());
+    if (stopping_ || environment_.TimeNow() >= end) return false;
+  }
+  return true;
+}
+
+bool ClientPool::RefuseHolder(size_t allowed) {
+  std::unique_ptr<Client> holder = TakeHolder(allowed);
+  if (holder == nullptr) return false;
+  Refuse(std::move(holder),
+         MakeError(reason::kServerFull,
+                   "the server needs the descriptors that came with this "
+                   "message, which is not whole yet; try again, and send it "
+                   "whole at once"));
+  return true;
+}
+
+std::unique_ptr<ClientPool::Client> ClientPool::TakeHolder(size_t allowed) {
+  absl::flat_hash_map<pid_t, size_t> counts;
+  pid_t greediest = 0;
+  size_t most = 0;
+  size_t all = 0;
+  for (const auto& [id, client] : silent_) {
+    const size_t held = client->channel.unclaimed_descriptors();
+    all += held;
+    const size_t count = counts[PidOf(client->peer)] += held;
+    if (count <= most) continue;
+    most = count;
+    greediest = PidOf(client->peer);
+  }
+  if (all <= allowed) return nullptr;
+  const auto holder =
+      std::find_if(silent_.begin(), silent_.end(), [&](const auto& entry) {
+        return PidOf(entry.second->peer) == greediest &&
+               entry.second->channel.unclaimed_descriptors() > 0;
+      });
+  return Take(silent_, holder);
 }
 
 void ClientPool::AwaitRoom() {
@@ -298,6 +360,12 @@ std::unique_ptr<ClientPool::Client> ClientPool::TakeFromGreediest() {
 std::unique_ptr<ClientPool::Client> ClientPool::Settle(
     std::unique_ptr<Client> client, absl::Status received, bool is_late) {
   const bool unfinished = HasReason(received, reason::kTimedOut);
+  // Whatever one message has may come: what others have makes room for it.
+  if (unfinished && client->channel.unclaimed_descriptors() > 0) {
+    while (RefuseHolder(max_held_)) continue;
+  }
+  // Until now Stop waits for it, so that it is told.
+  --receiving_;
   if (stopping_ && (received.ok() || unfinished)) {
     received = StoppingError();
   } else if (unfinished && !is_late) {
@@ -469,7 +537,6 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
     const bool is_late = environment_.TimeNow() >= client->deadline_;
     absl::Status status = service_.receive(*client, absl::ZeroDuration());
     mutex_.Lock();
-    --receiving_;
     return Settle(std::move(client), std::move(status), is_late);
   }
   const auto queued = queued_.find(id);

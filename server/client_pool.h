@@ -7,6 +7,8 @@
 // thread, while there are any. So no silent peer has to be cut to make room for
 // another client: each has its time, and leaves when that is over. Where there
 // is room for no more of them (`max_waiting_clients`), the listen queue waits.
+// What they send along with a message that is not whole yet is bounded, too,
+// and theirs is the room that is made in a full descriptor table.
 //
 // Threads are started when all are busy, and end when they are idle for long;
 // a few are kept.
@@ -124,6 +126,15 @@ class ClientPool {
   // that accept hear of nothing.
   bool IsSpare() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Accept() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // In the process's descriptor table, which is full: whether there is some
+  // now, after kBackOff at most.
+  bool MakeRoomInTable() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether it refused one: of those whose first message is not whole, the
+  // oldest that has descriptors here, of the process that has most of them.
+  // Only if all have over `allowed`.
+  bool RefuseHolder(size_t allowed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::unique_ptr<Client> TakeHolder(size_t allowed)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AwaitRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int CountWaiting() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Watch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -137,9 +148,9 @@ class ClientPool {
   // This thread will be busy: another one accepts.
   void LeaveAccepting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // Says what becomes of a client whose request was received, or was not, if
-  // only because its time was up already before (`is_late`). Returns one that
-  // this thread is to serve.
+  // Says what becomes of a client that was among those of receiving_, whose
+  // request was received, or was not, if only because its time was up already
+  // before (`is_late`). Returns one that this thread is to serve.
   std::unique_ptr<Client> Settle(std::unique_ptr<Client> client,
                                  absl::Status received, bool is_late)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -175,6 +186,8 @@ class ClientPool {
   Environment& environment_;
   Listener& listener_;
   const Limits limits_;
+  // Descriptors of first messages that are not whole.
+  const size_t max_held_;
   const Service service_;
   std::unique_ptr<PollSet> watched_;
   SparseLog no_threads_;

@@ -1,5 +1,6 @@
 #include "ward/server/client_pool.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -23,7 +24,10 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/message_channel.h"
+#include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/server/server_for_test.h"
@@ -91,6 +95,46 @@ TEST_F(ClientPoolTest, WithoutMoreThreadsAllAreServedAndTheLogStaysShort) {
   // 1, 2, 4, ..., as often as the pool has tried: a few times for each call.
   EXPECT_GE(lines, 4);
   EXPECT_LE(lines, 9);
+}
+
+// However it was filled, the table is not kept full by who has no password.
+TEST_F(ClientPoolTest, WhoeverComesToAFullTableHasTheRoomOfAMessageNotWhole) {
+  TestServer server;
+  // After its start, when it may have many, so that the pool sees no reason to
+  // bound what this peer holds.
+  server.DefineMessageHandler("fill", [](MessageChannel& channel) {
+    const rlimit few{64, 64};
+    if (setrlimit(RLIMIT_NOFILE, &few) != 0) return channel.Write("refused");
+    std::vector<int> filling;
+    int last = -1;
+    while ((last = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0) {
+      filling.push_back(last);
+    }
+    for (int free = 0; free < 24; ++free) {
+      close(filling.back());
+      filling.pop_back();
+    }
+    return channel.Write("filled");
+  });
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_THAT(Call(server, "fill"), IsOkAndHolds("filled"));
+  ASSERT_OK_AND_ASSIGN(auto transport,
+                       Environment::Posix().Connect(server.socket_filename(),
+                                                    absl::InfiniteFuture()));
+  const FileDescriptor file(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const std::vector<int> attached(16, file.get());
+  ASSERT_THAT(transport->Send("\x20", attached, absl::InfiniteFuture()),
+              IsOk());
+  MessageChannel greedy(std::move(transport));
+  std::vector<MessageChannel> held;
+  for (int i = 0; i < 10; ++i) {
+    held.push_back(Open(server));
+    ASSERT_THAT(held.back().Write("hold"), IsOk());
+    ASSERT_THAT(held.back().Read(), RepliesWith("held"));
+  }
+  EXPECT_THAT(greedy.Read(), FailsWith(reason::kServerFull, "not whole"));
+  held.clear();
+  EXPECT_THAT(server.Stop(), IsOk());
 }
 
 size_t ResidentBytes(pid_t process) {

@@ -1,5 +1,7 @@
 // Who is served, and how many at a time, in every mode.
 
+#include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include <algorithm>
@@ -21,6 +23,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
@@ -278,6 +281,63 @@ TEST_F(ModesTest, OnlyASilentPeerOfAProcessThatTakesAllTheRoomIsRefused) {
   const Pollable* const polled[] = {slow->get()};
   EXPECT_THAT(environment().Poll(polled, environment().TimeNow()),
               FailsWith(reason::kTimedOut));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// Servers that start meanwhile may have as many descriptors open.
+class DescriptorLimit {
+ public:
+  explicit DescriptorLimit(rlim_t limit) {
+    getrlimit(RLIMIT_NOFILE, &found_);
+    rlimit set = found_;
+    set.rlim_cur = limit;
+    setrlimit(RLIMIT_NOFILE, &set);
+  }
+  ~DescriptorLimit() { setrlimit(RLIMIT_NOFILE, &found_); }
+
+ private:
+  rlimit found_;
+};
+
+TEST_F(ModesTest, DescriptorsOfMessagesThatAreNotWholeTakeAnEighthOfTheTable) {
+  constexpr rlim_t kLimit = 1024;
+  constexpr size_t kEach = 16;
+  // One message is allowed on top of that.
+  constexpr size_t kKept = kLimit / 8 / kEach + 1;
+  ServerOptions options = Shared();
+  options.authentication_timeout = kSurely;
+  TestServer server(std::move(options));
+  {
+    const DescriptorLimit limit(kLimit);
+    ASSERT_THAT(server.Start(), IsOk());
+  }
+  const MessageChannel silent = RawPeer(path());
+  const FileDescriptor file(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const std::vector<int> attached(kEach, file.get());
+  std::vector<MessageChannel> greedy;
+  for (size_t i = 0; i < 2 * kKept; ++i) {
+    ASSERT_OK_AND_ASSIGN(auto peer,
+                         environment().Connect(path(), absl::InfiniteFuture()));
+    ASSERT_THAT(peer->Send("\x20", attached, absl::InfiniteFuture()), IsOk());
+    greedy.emplace_back(std::move(peer));
+  }
+  while (greedy.size() > kKept) {
+    std::vector<const Pollable*> polled;
+    for (const MessageChannel& peer : greedy) {
+      polled.push_back(peer.transport());
+    }
+    ASSERT_OK_AND_ASSIGN(const size_t refused,
+                         environment().Poll(polled, absl::InfiniteFuture()));
+    ASSERT_THAT(greedy[refused].Read(),
+                FailsWith(reason::kServerFull, "not whole"));
+    greedy.erase(greedy.begin() + static_cast<ptrdiff_t>(refused));
+  }
+  // All have been seen, and nobody else had to go: least of all who holds none.
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  for (const MessageChannel& peer : greedy) {
+    EXPECT_FALSE(Readable(peer, absl::ZeroDuration()));
+  }
+  EXPECT_FALSE(Readable(silent, absl::ZeroDuration()));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

@@ -153,6 +153,9 @@ class Environment {
   // may be one of them itself.
   virtual bool KnowsUser(uid_t user) = 0;
 
+  // How many descriptors this process may have open, as of now (ulimit -n).
+  virtual size_t MaxDescriptors() = 0;
+
   // --- from process to process ---
 
   // A descriptor for a connection's end, or a process, of this environment's:

@@ -72,12 +72,18 @@ struct ServerOptions {
   int max_clients = 64;
 
   // Connections that are not served yet: their first message has not come, or
-  // they wait for a place. Each takes a descriptor (see ulimit -n) and what has
-  // come of its first message. More of them wait in the listen queue; only if
-  // one process has over half of these, its oldest that has sent nothing is
-  // refused with kServerFull. So whoever may connect can slow the others down,
-  // to max_waiting_clients new ones in an authentication_timeout, and never
-  // have them refused.
+  // they wait for a place. Each takes a descriptor and what has come of its
+  // first message; so there are never more than half as many as the server may
+  // have descriptors when it starts to serve (ulimit -n). More of them wait in
+  // the listen queue; only if one process has over half of these, its oldest
+  // that has sent nothing is refused with kServerFull. So whoever may connect
+  // can slow the others down, to max_waiting_clients new ones in an
+  // authentication_timeout, and never have them refused.
+  //
+  // Descriptors that came with first messages which are not whole yet are an
+  // eighth of what the server may have, and those of one message more. Over it,
+  // and when the table is full all the same, the oldest of these messages of
+  // the process that has the most is refused with kServerFull.
   int max_waiting_clients = 512;
 
   // How long a client waits for a place before it is refused with kServerFull.

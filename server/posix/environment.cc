@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -275,6 +276,11 @@ class PosixEnvironment final : public Environment {
 
   pid_t ProcessId() override { return getpid(); }
   uid_t UserId() override { return geteuid(); }
+  size_t MaxDescriptors() override {
+    rlimit limit{};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_cur;
+  }
   bool KnowsUser(uid_t user) override {
     return user != OverflowUser() || IsMapped(user);
   }

@@ -101,6 +101,7 @@ class RecordingEnvironment final : public Environment {
   pid_t ProcessId() override { return real_.ProcessId(); }
   uid_t UserId() override { return real_.UserId(); }
   bool KnowsUser(uid_t user) override { return real_.KnowsUser(user); }
+  size_t MaxDescriptors() override { return real_.MaxDescriptors(); }
   absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
       const SignalPlan& plan) override {
     return real_.TakeSignals(plan);

@@ -98,6 +98,8 @@ class SimulatedEnvironment final : public Environment {
   pid_t ProcessId() override;
   uid_t UserId() override;
   bool KnowsUser(uid_t /*user*/) override { return true; }
+  // What most systems say, on every machine.
+  size_t MaxDescriptors() override { return 1024; }
   absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
       const SignalPlan& plan) override;
   void Log(std::string_view line) override;

@@ -10,6 +10,7 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -92,6 +93,7 @@ class ThreadedEnvironment final : public Environment {
   pid_t ProcessId() override { return posix_.ProcessId(); }
   uid_t UserId() override { return posix_.UserId(); }
   bool KnowsUser(uid_t user) override { return posix_.KnowsUser(user); }
+  size_t MaxDescriptors() override { return posix_.MaxDescriptors(); }
   absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
       const SignalPlan& plan) override;
   void Log(std::string_view line) override { posix_.Log(line); }
