@@ -45,6 +45,10 @@ constexpr int kMaxReceiving = 16;
 constexpr int kMaxAccepting = 4;
 constexpr absl::Duration kMaxIdleTime = absl::Seconds(10);
 
+// When half of at least so many that waited have gone, so has the memory that
+// their messages had.
+constexpr size_t kCrowd = 16;
+
 // How long a client may take to read why it was refused. One that was never
 // served has all the socket's room for that: it is told at once.
 constexpr absl::Duration kErrorTimeout = absl::Seconds(1);
@@ -122,7 +126,8 @@ void ClientPool::Run(int thread) {
       break;
     }
   }
-  const bool burst_is_over = !stopping_ && idle_.empty();
+  // Those that are called now and then stay, whatever there was before.
+  const bool burst_is_over = !stopping_ && idle_.size() <= kMaxAccepting;
   End(thread);
   mutex_.Unlock();
   if (burst_is_over) ReleaseMemory();
@@ -497,7 +502,16 @@ void ClientPool::Watch() {
   watching_ = true;
   LeaveAccepting();
   std::unique_ptr<Client> client;
+  size_t most = 0;
   while (client == nullptr && !stopping_ && !deadlines_.empty()) {
+    most = std::max(most, deadlines_.size());
+    if (most >= kCrowd && deadlines_.size() <= most / 2) {
+      most = deadlines_.size();
+      mutex_.Unlock();
+      ReleaseMemory();
+      mutex_.Lock();
+      continue;
+    }
     watching_until_ = deadlines_.begin()->first;
     const absl::Time until = watching_until_;
     mutex_.Unlock();
