@@ -110,7 +110,7 @@ absl::Status CheckOptions(const ServerOptions& options) {
 
 // What ends a call, for the text of kTimedOut; nothing if nothing does.
 std::string LimitName(std::string_view option, absl::Duration value) {
-  if (value == absl::InfiniteDuration()) return std::string();
+  if (value == absl::InfiniteDuration()) return {};
   return absl::StrCat("ServerOptions::", option, " is ",
                       absl::FormatDuration(value));
 }
