@@ -180,8 +180,7 @@ class PosixListener final : public Listener {
           return SystemError(errno, "accept a client");
       }
     }
-    return MakeError(reason::kServerStopping,
-                     "the server accepts no more clients");
+    return Stopping();
   }
 
   // Not by shutdown(2), which reaches everyone who has the socket.
@@ -259,6 +258,11 @@ class PosixListener final : public Listener {
   }
 
  private:
+  static absl::Status Stopping() {
+    return MakeError(reason::kServerStopping,
+                     "the server accepts no more clients");
+  }
+
   static std::unique_ptr<Transport> Wrap(FileDescriptor client) {
     return std::make_unique<SocketTransport>(std::move(client));
   }
@@ -343,8 +347,12 @@ class PosixListener final : public Listener {
     // First: another thread's client may come to have its place.
     reserve_used_ = true;
     reserve_.Reset();
-    FileDescriptor client = FileDescriptor::Opened(
-        accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    FileDescriptor client;
+    do {
+      if (stop_.requested()) return Stopping();
+      client = FileDescriptor::Opened(
+          accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    } while (!client.is_open() && errno == EINTR);
     if (!client.is_open()) return SystemError(errno, "accept a client");
     reserve_ = OpenReserve();
     reserve_used_ = !reserve_.is_open();
