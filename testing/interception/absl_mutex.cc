@@ -6,13 +6,14 @@
 // compiler, and to that list.
 
 #include "absl/base/options.h"
+#include "absl/synchronization/internal/create_thread_identity.h"
 #include "absl/synchronization/internal/kernel_timeout.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "ward/testing/simulator/scheduler.h"
 
 using ::absl::synchronization_internal::KernelTimeout;
-using ::ward::testing::NoBranchPoints;
+using ::ward::testing::NoSchedulingPoints;
 using ::ward::testing::Scheduler;
 
 extern "C" {
@@ -54,10 +55,12 @@ static_assert(sizeof(WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME)) == 13,
       (mutex, condition, limit))
 
 void PointBeforeLock() {
-  if (NoBranchPoints::Exist()) return;
-  if (Scheduler* const scheduler = Scheduler::Current()) {
-    scheduler->Point("locking a mutex");
-  }
+  Scheduler* const scheduler = Scheduler::Current();
+  if (scheduler == nullptr) return;
+  // Whatever is waited for, a mutex is locked before.
+  scheduler->SetIdentity(
+      absl::synchronization_internal::GetOrCreateCurrentThreadIdentity());
+  if (!NoSchedulingPoints::Exist()) scheduler->Point("locking a mutex");
 }
 
 WARD_WRAP(void, Lock, "4Lock")

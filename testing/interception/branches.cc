@@ -3,7 +3,7 @@
 #include "absl/base/attributes.h"
 #include "ward/testing/simulator/scheduler.h"
 
-using ::ward::testing::NoBranchPoints;
+using ::ward::testing::NoSchedulingPoints;
 using ::ward::testing::Scheduler;
 
 extern "C" {
@@ -12,8 +12,8 @@ extern "C" {
 // -fsanitize-coverage=trace-pc. Weak: libFuzzer brings one that does nothing.
 // NOLINTNEXTLINE(bugprone-reserved-identifier,readability-identifier-naming)
 ABSL_ATTRIBUTE_WEAK void __sanitizer_cov_trace_pc() {
-  if (NoBranchPoints::Exist()) return;
-  const NoBranchPoints quiet;
+  if (NoSchedulingPoints::Exist()) return;
+  const NoSchedulingPoints quiet;
   if (Scheduler* const scheduler = Scheduler::Current()) {
     scheduler->Point("running");
   }

@@ -14,6 +14,11 @@ namespace {
 // One in this many chances for something to go wrong is taken.
 constexpr uint64_t kRarity = 32;
 
+bool IsAmongThreads(const Choice& choice) {
+  return choice.kind == ChoiceKind::kThread ||
+         choice.kind == ChoiceKind::kWaiter;
+}
+
 // Modulo, and not std::uniform_int_distribution, whose results differ from one
 // C++ library to the next. The bias is of no consequence here.
 size_t Below(std::mt19937_64& random, size_t bound) {
@@ -35,7 +40,7 @@ uint64_t RandomStrategy::Weight(int thread) {
 }
 
 size_t RandomStrategy::Choose(const Choice& choice) {
-  if (choice.kind != ChoiceKind::kThread) return ChooseFault(random_, choice);
+  if (!IsAmongThreads(choice)) return ChooseFault(random_, choice);
   if (!weighted_) return Below(random_, choice.options);
   uint64_t sum = 0;
   for (const int thread : choice.threads) sum += Weight(thread);
@@ -56,7 +61,7 @@ PctStrategy::PctStrategy(uint64_t seed, int depth, size_t length)
 }
 
 size_t PctStrategy::Choose(const Choice& choice) {
-  if (choice.kind != ChoiceKind::kThread) return ChooseFault(random_, choice);
+  if (!IsAmongThreads(choice)) return ChooseFault(random_, choice);
   const auto priority = [this](int thread) -> int64_t& {
     const auto [known, added] = priorities_.try_emplace(thread, 0);
     // Above those of the drops, which are above those of who has yielded.
@@ -75,6 +80,7 @@ size_t PctStrategy::Choose(const Choice& choice) {
             [&](int a, int b) { return priority(a) < priority(b); }) -
         choice.threads.begin());
   };
+  if (choice.kind == ChoiceKind::kWaiter) return highest();
   for (size_t i = 0; i < drops_.size(); ++i) {
     if (drops_[i] == step_) {
       priority(choice.threads[highest()]) = static_cast<int64_t>(i);
@@ -85,7 +91,7 @@ size_t PctStrategy::Choose(const Choice& choice) {
 }
 
 size_t DepthFirstStrategy::Choose(const Choice& choice) {
-  const bool is_fault = choice.kind != ChoiceKind::kThread;
+  const bool is_fault = !IsAmongThreads(choice);
   std::vector<Branch>& path = position_.path;
   if (depth_ == path.size()) {
     const bool bounded =

@@ -25,9 +25,9 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/internal/create_thread_identity.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/strategy.h"
 #include "ward/testing/simulator/watchdog.h"
 
@@ -46,8 +46,22 @@ constexpr absl::Duration kTick = absl::Microseconds(1);
 // until time passes.
 constexpr int kMostYields = 100;
 
+// How long what comes from outside of the simulation is waited for, when there
+// is nothing else to do.
+constexpr absl::Duration kPatienceWithTheWorld = absl::Seconds(5);
+
+absl::Duration RealTime() {
+  timespec time{};
+  syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &time);
+  return absl::DurationFromTimespec(time);
+}
+
+void ReallySleep(absl::Duration time) {
+  const timespec moment = absl::ToTimespec(time);
+  syscall(SYS_nanosleep, &moment, nullptr);
+}
+
 thread_local Scheduler* current_scheduler = nullptr;
-thread_local int no_branch_points = 0;
 
 // Of all simulated threads; asked by those that are not.
 class Identities {
@@ -75,23 +89,14 @@ class Identities {
 };
 
 [[noreturn]] void FailForeignThread(std::string_view what) {
-  std::cerr << "A thread that was not started through "
-               "ward::Environment::StartThread "
-            << what
-            << ". The simulation cannot schedule it: start it with "
-               "ward::Environment::Default().StartThread(), in the test as in "
-               "the server.\n";
+  std::cerr << "A thread that was there before the simulation " << what
+            << ". The simulation cannot schedule it: start it in the test's "
+               "body, or in the server.\n";
   Watchdog::PrintStacks();
   std::abort();
 }
 
 }  // namespace
-
-NoBranchPoints::NoBranchPoints() { ++no_branch_points; }
-
-NoBranchPoints::~NoBranchPoints() { --no_branch_points; }
-
-bool NoBranchPoints::Exist() { return no_branch_points > 0; }
 
 struct Scheduler::Thread {
   enum class State { kReady, kBlocked, kEnded, kKilled };
@@ -116,6 +121,10 @@ struct Scheduler::Thread {
 
   // Goes on when no other can.
   bool idle = false;
+  // While it is blocked: for something outside of the simulation.
+  bool awaits_world = false;
+  bool has_handle = false;
+  bool joinable = false;
 
   // While it is blocked.
   const absl::FunctionRef<bool()>* ready = nullptr;
@@ -127,15 +136,20 @@ struct Scheduler::Thread {
   size_t held = 0;
 
   sem_t baton;
-  bool has_handle = false;
   pthread_t handle{};
   pid_t number = 0;  // As stacks have it; once it has run.
+  // How often its end is put off still.
+  int rounds = PTHREAD_DESTRUCTOR_ITERATIONS - 1;
 
   // absl's semaphore of this thread.
   int tokens = 0;
   const void* identity = nullptr;
 
-  absl::AnyInvocable<void()> body;
+  // Where it waits, and since when, in the order of all waits; see WaitAt.
+  const void* waits_at = nullptr;
+  uint64_t wait = 0;
+
+  absl::AnyInvocable<void*()> body;
 };
 
 Scheduler::OneProcessor::OneProcessor() {
@@ -157,10 +171,10 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
   // change.
   static const double kFrequency = absl::base_internal::CycleClock::Frequency();
   (void)kFrequency;
+  // A real fork has none of the other threads: it is not simulated.
+  [[maybe_unused]] static const int kAtFork =
+      pthread_atfork(nullptr, nullptr, [] { current_scheduler = nullptr; });
   auto main = std::make_unique<Thread>(*this, 0, 1, "main");
-  main->identity =
-      absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
-  Identities::All().Add(main->identity);
   main->handle = pthread_self();
   main->number = static_cast<pid_t>(syscall(SYS_gettid));
   running_ = main.get();
@@ -173,10 +187,16 @@ Scheduler::~Scheduler() {
   Watchdog::Stop();
   current_scheduler = nullptr;
   for (auto& thread : threads_) {
-    Identities::All().Remove(thread->identity);
-    // One that has not ended sleeps on its semaphore, and refers to this
-    // object, for ever.
-    if (thread->has_handle) (void)thread.release();
+    if (thread->identity != nullptr) {
+      Identities::All().Remove(thread->identity);
+    }
+    if (!thread->has_handle) continue;
+    if (thread->state == Thread::State::kEnded) {
+      pthread_join(thread->handle, nullptr);
+    } else {
+      // It sleeps on its semaphore, and refers to this object, for ever.
+      (void)thread.release();
+    }
   }
 }
 
@@ -185,7 +205,7 @@ Scheduler* Scheduler::Current() { return current_scheduler; }
 int Scheduler::group() const { return running_->group; }
 
 std::vector<std::string> Scheduler::LiveThreads(int group) const {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   std::vector<std::string> names;
   for (const auto& thread : threads_) {
     if (thread->group == group && thread->alive()) {
@@ -196,7 +216,7 @@ std::vector<std::string> Scheduler::LiveThreads(int group) const {
 }
 
 size_t Scheduler::killed_threads() const {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   return static_cast<size_t>(
       std::count_if(threads_.begin(), threads_.end(), [](const auto& thread) {
         return thread->state == Thread::State::kKilled;
@@ -205,65 +225,143 @@ size_t Scheduler::killed_threads() const {
 
 int Scheduler::Start(std::string name, int group,
                      absl::AnyInvocable<void()> body) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
+  auto thread = std::make_unique<Thread>(
+      *this, static_cast<int>(threads_.size()), group, std::move(name));
+  thread->body = [body = std::move(body)]() mutable -> void* {
+    body();
+    return nullptr;
+  };
+  return StartThread(std::move(thread), nullptr, nullptr);
+}
+
+int Scheduler::StartJoinable(int group, const pthread_attr_t* attributes,
+                             pthread_t* handle,
+                             absl::AnyInvocable<void*()> body) {
+  const NoSchedulingPoints quiet;
   const int id = static_cast<int>(threads_.size());
-  threads_.push_back(
-      std::make_unique<Thread>(*this, id, group, std::move(name)));
+  auto thread =
+      std::make_unique<Thread>(*this, id, group, absl::StrCat("thread ", id));
+  thread->body = std::move(body);
+  thread->joinable = true;
+  return StartThread(std::move(thread), attributes, handle);
+}
+
+int Scheduler::StartThread(std::unique_ptr<Thread> started,
+                           const pthread_attr_t* attributes,
+                           pthread_t* handle) {
+  threads_.push_back(std::move(started));
   Thread& thread = *threads_.back();
   thread.ran = steps_;
-  thread.body = std::move(body);
   const int error =
-      pthread_create(&thread.handle, nullptr, &RunThread, &thread);
+      pthread_create(&thread.handle, attributes, &RunThread, &thread);
   if (error != 0) {
     Stuck(absl::StrCat("no thread could be started (error ", error,
                        "); are there too many killed ones?"));
   }
   thread.has_handle = true;
+  if (handle != nullptr) *handle = thread.handle;
   Point("starting a thread");
-  return id;
+  return thread.id;
+}
+
+int Scheduler::Joinable(pthread_t handle) const {
+  for (const auto& thread : threads_) {
+    if (thread->joinable && pthread_equal(thread->handle, handle) != 0) {
+      return thread->id;
+    }
+  }
+  return -1;
+}
+
+void* Scheduler::TakeResult(int thread) {
+  const NoSchedulingPoints quiet;
+  Thread& joined = *threads_[static_cast<size_t>(thread)];
+  joined.joinable = false;
+  void* result = nullptr;
+  if (joined.state == Thread::State::kEnded) {
+    pthread_join(joined.handle, &result);
+    joined.has_handle = false;
+  }
+  return result;
+}
+
+void Scheduler::Detach(int thread) {
+  // Its end is awaited in any case.
+  if (threads_[static_cast<size_t>(thread)]->state == Thread::State::kEnded) {
+    TakeResult(thread);
+  } else {
+    threads_[static_cast<size_t>(thread)]->joinable = false;
+  }
 }
 
 void* Scheduler::RunThread(void* argument) {
   Thread& thread = *static_cast<Thread*>(argument);
   current_scheduler = &thread.scheduler;
-  Scheduler& scheduler = thread.scheduler;
-  scheduler.AwaitTurn(thread);
-  thread.number = static_cast<pid_t>(syscall(SYS_gettid));
-  thread.identity =
-      absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
-  Identities::All().Add(thread.identity);
-  thread.body();
+  {
+    const NoSchedulingPoints quiet;
+    thread.scheduler.AwaitTurn(thread);
+    thread.number = static_cast<pid_t>(syscall(SYS_gettid));
+    // For debuggers and top(1); 15 characters (pthread_setname_np(3)).
+    pthread_setname_np(pthread_self(), thread.name.substr(0, 15).c_str());
+    pthread_setspecific(kEndKey.key, &thread);
+  }
+  void* const result = thread.body();
   thread.body = nullptr;
-  const NoBranchPoints quiet;
+  return result;
+}
+
+// Made before Abseil makes its own, whose destructor comes after this one then,
+// and gives the thread's identity to another one.
+__attribute__((init_priority(101))) const Scheduler::EndKey Scheduler::kEndKey;
+
+Scheduler::EndKey::EndKey() {
+  if (pthread_key_create(&key, &EndThread) != 0) std::abort();
+}
+
+// What destructors of thread_local objects and of other keys do belongs to the
+// schedule. They have run when this is called for the last time: a key that is
+// set again in its destructor has it called again (pthread_key_create(3)).
+void Scheduler::EndThread(void* argument) {
+  const NoSchedulingPoints quiet;
+  Thread& thread = *static_cast<Thread*>(argument);
+  thread.scheduler.SetIdentity(nullptr);
+  if (thread.rounds-- > 0) {
+    pthread_setspecific(kEndKey.key, &thread);
+    return;
+  }
+  Scheduler& scheduler = thread.scheduler;
   thread.state = Thread::State::kEnded;
-  Identities::All().Remove(thread.identity);
-  thread.identity = nullptr;
   current_scheduler = nullptr;
   Thread* const next = scheduler.Next();
   scheduler.running_ = next;
   scheduler.ending_ = &thread;
   ++scheduler.switches_;
   sem_post(&next->baton);
-  return nullptr;
 }
 
 void Scheduler::AwaitTurn(Thread& thread) {
   while (sem_wait(&thread.baton) != 0 && errno == EINTR) {
   }
-  // What it does at its end is no part of the schedule, and must not go on
-  // beside it: it locks what Abseil has for all threads.
+  // What is left of it must not go on beside this one: it gives its stack back,
+  // and the next thread may have it, or another one.
   Thread* const ending = std::exchange(ending_, nullptr);
   if (ending == nullptr) return;
-  pthread_join(ending->handle, nullptr);
-  ending->has_handle = false;
+  if (!ending->joinable) {
+    pthread_join(ending->handle, nullptr);
+    ending->has_handle = false;
+    return;
+  }
+  while (syscall(SYS_tgkill, getpid(), ending->number, 0) == 0) {
+    syscall(SYS_sched_yield);
+  }
 }
 
-void Scheduler::Join(int thread) {
-  const NoBranchPoints quiet;
+bool Scheduler::Join(int thread, absl::Time deadline) {
+  const NoSchedulingPoints quiet;
   const Thread& joined = *threads_[static_cast<size_t>(thread)];
-  BlockUntil(
-      "joining a thread", [&] { return !joined.alive(); },
-      absl::InfiniteFuture());
+  return BlockUntil(
+      "joining a thread", [&] { return !joined.alive(); }, deadline);
 }
 
 void Scheduler::CheckCaller() const {
@@ -274,7 +372,7 @@ void Scheduler::CheckCaller() const {
 }
 
 void Scheduler::Point(std::string_view doing) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   CheckCaller();
   running_->doing = doing;
   yields_ = 0;
@@ -282,7 +380,7 @@ void Scheduler::Point(std::string_view doing) {
 }
 
 void Scheduler::Yield(std::string_view doing) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   CheckCaller();
   running_->doing = doing;
   running_->held = steps_ + 1;
@@ -294,7 +392,7 @@ void Scheduler::Yield(std::string_view doing) {
 bool Scheduler::BlockUntil(std::string_view doing,
                            absl::FunctionRef<bool()> ready,
                            absl::Time deadline) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   CheckCaller();
   LeaveIfKilled();
   Thread& self = *running_;
@@ -339,13 +437,19 @@ bool Scheduler::CanRun(const Thread& thread) const {
 Scheduler::Thread* Scheduler::Next() {
   Watchdog::Feed();
   if (++steps_ - first_step_ > options_.max_steps) {
-    Stuck(absl::StrCat("no end after ", options_.max_steps,
-                       " steps: a loop that waits for nothing? One that waits "
-                       "for another thread must sleep or yield: "
-                       "std::this_thread::yield()."));
+    Stuck(absl::StrCat(
+        "no end after ", options_.max_steps,
+        " steps: a loop that waits for nothing? One that waits for another "
+        "thread must sleep or yield: std::this_thread::yield().",
+        NextDeadline() == absl::InfiniteFuture()
+            ? ""
+            : " Time stands still while a thread can run: until the loop "
+              "sleeps, none that sleeps wakes up."));
   }
   const int yielded = std::exchange(yielded_, -1);
   bool may_delay = options_.delays;
+  absl::Duration moment = absl::Microseconds(100);
+  absl::Duration idle_since = absl::ZeroDuration();
   while (true) {
     // The one that runs comes first: option 0 is to go on. Then the one that
     // has not run for the longest time. Whoever was held back comes after all
@@ -366,9 +470,19 @@ Scheduler::Thread* Scheduler::Next() {
     const absl::Time next_deadline = NextDeadline();
     if (candidates_.empty()) {
       if (next_deadline == absl::InfiniteFuture()) {
-        Stuck(
-            "deadlock: all threads wait, and for no point in time (or one "
-            "waits for a thread that was not started through Environment)");
+        const bool hope = SomebodyAwaitsTheWorld();
+        if (idle_since == absl::ZeroDuration()) idle_since = RealTime();
+        if (hope && RealTime() - idle_since < kPatienceWithTheWorld) {
+          Watchdog::Feed();
+          ReallySleep(moment);
+          moment = std::min(2 * moment, absl::Milliseconds(10));
+          continue;
+        }
+        Stuck(hope ? "all threads wait, one of them for something outside of "
+                     "the simulation, and nothing came for 5 s"
+                   : "deadlock: all threads wait, and for no point in time (or "
+                     "one waits for a thread that was there before the "
+                     "simulation)");
       }
       AdvanceTo(next_deadline);
       continue;
@@ -389,8 +503,7 @@ Scheduler::Thread* Scheduler::Next() {
     if (candidates_.size() > 1) {
       const Choice choice{ChoiceKind::kThread, candidates_.size(), candidates_,
                           yielded};
-      chosen = strategy_.Choose(choice);
-      if (options_.on_choice) options_.on_choice(choice, chosen);
+      chosen = Choose(choice);
     }
     for (size_t i = 0; i < chosen; ++i) {
       threads_[static_cast<size_t>(candidates_[i])]->held = steps_;
@@ -403,10 +516,63 @@ Scheduler::Thread* Scheduler::Next() {
   }
 }
 
+bool Scheduler::AwaitWorld(std::string_view doing,
+                           absl::FunctionRef<bool()> ready,
+                           absl::Time deadline) {
+  const NoSchedulingPoints quiet;
+  if (ready()) return true;
+  running_->awaits_world = true;
+  const bool is_ready = BlockUntil(doing, ready, deadline);
+  running_->awaits_world = false;
+  return is_ready;
+}
+
+bool Scheduler::WaitAt(const void* address, std::string_view doing,
+                       absl::Time deadline) {
+  const NoSchedulingPoints quiet;
+  Thread& self = *running_;
+  self.waits_at = address;
+  self.wait = ++waits_;
+  if (BlockUntil(
+          doing, [&self] { return self.waits_at == nullptr; }, deadline)) {
+    return true;
+  }
+  self.waits_at = nullptr;
+  return false;
+}
+
+size_t Scheduler::WakeAt(const void* address, size_t count) {
+  const NoSchedulingPoints quiet;
+  std::vector<Thread*> waiting;
+  for (const auto& thread : threads_) {
+    if (thread->waits_at == address && thread->alive()) {
+      waiting.push_back(thread.get());
+    }
+  }
+  std::sort(waiting.begin(), waiting.end(),
+            [](const Thread* a, const Thread* b) { return a->wait < b->wait; });
+  size_t woken = 0;
+  for (; woken < count && !waiting.empty(); ++woken) {
+    size_t chosen = 0;
+    if (count - woken < waiting.size()) {
+      std::vector<int> threads;
+      for (const Thread* thread : waiting) threads.push_back(thread->id);
+      const Choice choice{ChoiceKind::kWaiter, threads.size(), threads};
+      chosen = Choose(choice);
+    }
+    waiting[chosen]->waits_at = nullptr;
+    waiting.erase(waiting.begin() + static_cast<ptrdiff_t>(chosen));
+  }
+  return woken;
+}
+
 size_t Scheduler::Choose(ChoiceKind kind, size_t options) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   if (options < 2) return 0;
-  const Choice choice{kind, options};
+  return Choose(Choice{kind, options});
+}
+
+size_t Scheduler::Choose(const Choice& choice) {
   const size_t option = strategy_.Choose(choice);
   if (options_.on_choice) options_.on_choice(choice, option);
   return option;
@@ -423,6 +589,12 @@ absl::Time Scheduler::NextDeadline() const {
   return next;
 }
 
+bool Scheduler::SomebodyAwaitsTheWorld() const {
+  return std::any_of(threads_.begin(), threads_.end(), [](const auto& thread) {
+    return thread->state == Thread::State::kBlocked && thread->awaits_world;
+  });
+}
+
 void Scheduler::AdvanceTo(absl::Time time) {
   now_ = std::max(now_, kStart + absl::Ceil(time - kStart, kTick));
   while (true) {
@@ -437,7 +609,7 @@ void Scheduler::AdvanceTo(absl::Time time) {
 }
 
 void Scheduler::WaitUntilIdle() {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   CheckCaller();
   LeaveIfKilled();
   Thread& self = *running_;
@@ -449,7 +621,7 @@ void Scheduler::WaitUntilIdle() {
 }
 
 void Scheduler::Advance(absl::Duration time) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   const absl::Time end = now_ + time;
   // One deadline after the other: whoever is woken acts at its own time.
   WaitUntilIdle();
@@ -464,14 +636,14 @@ void Scheduler::Advance(absl::Duration time) {
 
 void Scheduler::SetTimer(int group, absl::Time time,
                          std::function<void()> at_time) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   timers_.erase(group);
   if (time == absl::InfiniteFuture()) return;
   timers_.emplace(group, Timer{time, std::move(at_time)});
 }
 
 void Scheduler::Kill(int group) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   timers_.erase(group);
   for (const auto& thread : threads_) {
     if (thread->group == group && thread->alive()) {
@@ -481,7 +653,7 @@ void Scheduler::Kill(int group) {
 }
 
 void Scheduler::LeaveIfKilled() {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   if (!running_->alive()) Reschedule();
 }
 
@@ -507,8 +679,18 @@ void Scheduler::Stuck(std::string_view why) {
   std::abort();
 }
 
+void Scheduler::SetIdentity(const void* identity) {
+  if (running_->identity == identity) return;
+  const NoSchedulingPoints quiet;
+  if (running_->identity != nullptr) {
+    Identities::All().Remove(running_->identity);
+  }
+  running_->identity = identity;
+  if (identity != nullptr) Identities::All().Add(identity);
+}
+
 bool Scheduler::PostSemaphore(const void* identity) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   for (const auto& thread : threads_) {
     if (thread->identity != identity) continue;
     ++thread->tokens;
@@ -525,7 +707,7 @@ void Scheduler::CheckForeignPost(const void* identity) {
 }
 
 bool Scheduler::WaitSemaphore(absl::Time deadline) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Thread& self = *running_;
   const bool due = deadline == now_;
   const bool woken = BlockUntil(

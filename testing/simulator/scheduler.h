@@ -6,12 +6,12 @@
 // microsecond, when none can. So a run is determined by its choices: the same
 // ones give the same run.
 //
-// Scheduling points are the calls of the simulated Environment and, through
-// //testing/interception, every wait and wake-up of absl::Mutex, CondVar,
-// Notification, Barrier, BlockingCounter and absl::SleepFor. A thread that
-// waits for something else stops the schedule; a watchdog then prints what all
-// threads are doing, and aborts. A thread that was started otherwise has no
-// part in it: if it calls any of this, the program is aborted.
+// Scheduling points are the calls of the simulated Environment, and what
+// testing/interception puts itself in front of: Abseil's locks and waits, and
+// those of pthreads, semaphores and futexes, on which the C++ library's stand.
+// A thread that waits for something else stops the schedule; a watchdog then
+// prints what all threads are doing, and aborts. A thread that was started
+// otherwise has no part in it: if it calls any of this, the program is aborted.
 //
 // Threads come in groups, which stand for processes: a group can be killed,
 // and then none of its threads ever runs again, wherever it was. Such a thread
@@ -20,12 +20,15 @@
 #ifndef WARD_TESTING_SIMULATOR_SCHEDULER_H_
 #define WARD_TESTING_SIMULATOR_SCHEDULER_H_
 
+#include <pthread.h>
 #include <sched.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +39,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -54,21 +58,6 @@ struct SchedulerOptions {
 
   // Told why the run cannot go on: a deadlock, a loop. Must not return.
   std::function<void(const std::string& why)> on_stuck;
-};
-
-// While one exists, neither locks nor the branches of code that is compiled
-// with -fsanitize-coverage=trace-pc are scheduling points on this thread. For
-// the simulator's own functions: of templates and inline functions that they
-// share with such code, the linker keeps one copy, and it may be the one with
-// points.
-class NoBranchPoints {
- public:
-  NoBranchPoints();
-  NoBranchPoints(const NoBranchPoints&) = delete;
-  NoBranchPoints& operator=(const NoBranchPoints&) = delete;
-  ~NoBranchPoints();
-
-  static bool Exist();
 };
 
 class Scheduler {
@@ -96,9 +85,21 @@ class Scheduler {
   // Starts a thread of `group`; returns its number.
   int Start(std::string name, int group, absl::AnyInvocable<void()> body);
 
-  // Waits for the end of a thread, in the schedule. One that was killed has
-  // ended: who joins it is of another group, which has none of it.
-  void Join(int thread);
+  // The same for pthread_create(3), whose attributes may be null. Stores its
+  // handle before it runs. It must be joined, as pthread_join does, or
+  // detached.
+  int StartJoinable(int group, const pthread_attr_t* attributes,
+                    pthread_t* handle, absl::AnyInvocable<void*()> body);
+  // -1: `handle` is none of this scheduler's, or was joined or detached.
+  int Joinable(pthread_t handle) const;
+  // Of a Joinable one that has ended: what it returned; null if it was killed.
+  void* TakeResult(int thread);
+  void Detach(int thread);
+
+  // Waits for the end of a thread, in the schedule; false if `deadline` came
+  // first. One that was killed has ended: who joins it is of another group,
+  // which has none of it.
+  bool Join(int thread, absl::Time deadline = absl::InfiniteFuture());
 
   // A scheduling point. `doing` is for reports; it must live for ever.
   void Point(std::string_view doing);
@@ -112,8 +113,25 @@ class Scheduler {
   bool BlockUntil(std::string_view doing, absl::FunctionRef<bool()> ready,
                   absl::Time deadline);
 
+  // The same for what may be decided outside of the simulation, as by another
+  // process: when nothing else is left to do, the world is given time.
+  bool AwaitWorld(std::string_view doing, absl::FunctionRef<bool()> ready,
+                  absl::Time deadline);
+
+  // Waits until somebody wakes who waits at `address`, of whatever is there, as
+  // futex(2) does; false if `deadline` came first.
+  bool WaitAt(const void* address, std::string_view doing,
+              absl::Time deadline = absl::InfiniteFuture());
+  // Wakes at most `count` of those that wait there, as the strategy chooses
+  // them; returns how many. No scheduling point.
+  size_t WakeAt(const void* address,
+                size_t count = std::numeric_limits<size_t>::max());
+
   // Lets the strategy choose among `options`; 0 if there is only one.
   size_t Choose(ChoiceKind kind, size_t options);
+
+  // For what asks the system for randomness: the same numbers in each run.
+  uint64_t NextRandom() { return random_(); }
 
   // Ends all threads of `group`. If the calling one is among them, it goes on
   // until LeaveIfKilled, which then does not return.
@@ -139,8 +157,12 @@ class Scheduler {
 
   // --- for //testing/interception ---
 
-  // absl's per-thread semaphore: `identity` is the address of a ThreadIdentity.
-  // False if none of this scheduler's threads has it.
+  // absl's ThreadIdentity of the thread that runs. At its end, it may become
+  // another one's.
+  void SetIdentity(const void* identity);
+
+  // absl's per-thread semaphore, by the thread's identity. False if none of
+  // this scheduler's threads has it.
   bool PostSemaphore(const void* identity);
 
   // By a thread that no scheduler has: fails the program if one of theirs has
@@ -164,17 +186,32 @@ class Scheduler {
     cpu_set_t found_;
   };
 
+  // Runs EndThread.
+  struct EndKey {
+    EndKey();
+
+    pthread_key_t key;
+  };
+
+  int StartThread(std::unique_ptr<Thread> started,
+                  const pthread_attr_t* attributes, pthread_t* handle);
   static void* RunThread(void* argument);
+  // The last of what a thread does.
+  static void EndThread(void* argument);
   // Sleeps until another thread hands over; if by its end, until it has ended.
   void AwaitTurn(Thread& thread);
   // Fails the program if the caller is not one of the threads.
   void CheckCaller() const;
   void Reschedule();
+  size_t Choose(const Choice& choice);
   Thread* Next();
   void AdvanceTo(absl::Time time);
   absl::Time NextDeadline() const;
+  bool SomebodyAwaitsTheWorld() const;
   bool CanRun(const Thread& thread) const;
   [[noreturn]] void Stuck(std::string_view why);
+
+  static const EndKey kEndKey;
 
   const OneProcessor one_processor_;
   Strategy& strategy_;
@@ -190,7 +227,9 @@ class Scheduler {
   };
   absl::btree_map<int, Timer> timers_;
   std::vector<int> candidates_;
+  std::mt19937_64 random_;
   uint64_t switches_ = 0;
+  uint64_t waits_ = 0;
   size_t steps_ = 0;
   // The step from which on the most are counted.
   size_t first_step_ = 0;

@@ -413,28 +413,40 @@ TEST(SchedulerDeathTest, ReportsALoopThatLetsTimePass) {
 TEST(SchedulerDeathTest, RefusesCallsOfOtherThreads) {
   EXPECT_DEATH(
       {
+        std::atomic<Scheduler*> called{nullptr};
+        std::thread caller([&] {
+          while (called == nullptr) {
+          }
+          called.load()->Point("calling");
+        });
         ReplayStrategy dull({});
         Scheduler scheduler(dull, {});
-        std::thread([&] { scheduler.Point("calling"); }).join();
+        called = &scheduler;
+        caller.join();
       },
-      "not started through ward::Environment::StartThread calls a simulated");
+      "was there before the simulation calls a simulated");
 }
 
 TEST(SchedulerDeathTest, RefusesToBeWokenByOtherThreads) {
   EXPECT_DEATH(
       {
+        absl::Notification given;
+        std::atomic<bool> gives{false};
+        std::thread giver([&] {
+          while (!gives) {
+          }
+          given.Notify();
+        });
         ReplayStrategy dull({});
         Scheduler scheduler(dull, {});
-        absl::Notification given;
-        std::thread giver;
         const int waiter = scheduler.Start(
             "waiter", kMain, [&] { given.WaitForNotification(); });
         scheduler.WaitUntilIdle();
-        giver = std::thread([&] { given.Notify(); });
+        gives = true;
         giver.join();
         scheduler.Join(waiter);
       },
-      "not started through ward::Environment::StartThread wakes one");
+      "was there before the simulation wakes one");
 }
 
 TEST(SchedulerDeathTest, AbortsWithAllStacksIfNobodyElseIsTold) {

@@ -114,7 +114,7 @@ void SimulatedEnvironment::Unlink(const std::string& path) {
 }
 
 void SimulatedEnvironment::Log(std::string_view line) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   log_.emplace_back(line);
   transcript_.Event(scheduler_.now(), ProcessId(), absl::StrCat("log: ", line));
 }
@@ -123,7 +123,7 @@ void SimulatedEnvironment::Log(std::string_view line) {
 
 absl::StatusOr<std::unique_ptr<Thread>> SimulatedEnvironment::StartThread(
     absl::AnyInvocable<void()> body) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("starting a thread");
   const bool full = 1 + OtherThreads(ProcessId()) >= Self().most_threads;
   if (const int fault = full ? EAGAIN : Fault({EAGAIN})) {
@@ -196,7 +196,7 @@ void SimulatedEnvironment::RemoveName(
 
 absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::Listen(
     const ListenOptions& options) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("listening");
   const std::string path =
       !options.path.empty()
@@ -235,7 +235,7 @@ bool SimulatedEnvironment::ListenSocket::Admits(uid_t user) const {
 
 absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
     const std::string& path, absl::Time deadline) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("connecting");
   const std::string attempt = absl::StrCat("connect to \"", path, "\"");
   if (const int fault = Fault({EMFILE, ENOMEM})) {
@@ -279,7 +279,7 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
 absl::StatusOr<
     std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>>>
 SimulatedEnvironment::CreateTransportPair() {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("creating a pair of sockets");
   if (const int fault = Fault({EMFILE, ENOMEM})) {
     return SystemError(fault, "create a pair of connected sockets");
@@ -293,7 +293,7 @@ SimulatedEnvironment::CreateTransportPair() {
 
 absl::StatusOr<size_t> SimulatedEnvironment::Poll(
     absl::Span<const Pollable* const> polled, absl::Time deadline) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("polling");
   std::vector<const Readiness*> entries;
   for (const Pollable* pollable : polled) {
@@ -319,7 +319,7 @@ absl::StatusOr<size_t> SimulatedEnvironment::Poll(
 }
 
 absl::StatusOr<std::unique_ptr<PollSet>> SimulatedEnvironment::CreatePollSet() {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("creating a poll set");
   if (const int fault = Fault({EMFILE, ENOMEM})) {
     return SystemError(fault, "create an epoll");

@@ -71,7 +71,7 @@ class SimulatedTransport final : public Transport, public Readiness {
         socket_(std::move(socket)) {}
 
   ~SimulatedTransport() override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Release(*socket_, environment_.ProcessId());
     if (socket_->holders.empty()) environment_.sockets_.erase(number_);
   }
@@ -90,7 +90,7 @@ class SimulatedTransport final : public Transport, public Readiness {
   absl::StatusOr<size_t> Send(std::string_view bytes,
                               absl::Span<const int> descriptors,
                               absl::Time deadline) override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     constexpr std::string_view kAttempt = "send to the peer";
     environment_.Step("sending");
     if (descriptors.size() > kMaxDescriptorsPerMessage) {
@@ -136,7 +136,7 @@ class SimulatedTransport final : public Transport, public Readiness {
                                    size_t max_descriptors,
                                    std::vector<FileDescriptor>& descriptors,
                                    absl::Time deadline) override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     constexpr std::string_view kAttempt = "receive from the peer";
     environment_.Step("receiving");
     max_descriptors = std::min(max_descriptors, kMaxDescriptorsPerMessage);
@@ -174,14 +174,14 @@ class SimulatedTransport final : public Transport, public Readiness {
   }
 
   void ShutDown() override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("shutting a connection down");
     socket_->ShutDown();
     environment_.EndTied();
   }
 
   void ShutDownReceiving() override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("ending the receiving from a connection");
     socket_->ShutDownReceiving();
   }
@@ -214,7 +214,7 @@ class SimulatedPollSet final : public PollSet, public Readiness {
 
   absl::Status Add(uint64_t id, const Pollable& pollable,
                    Event event) override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("adding to a poll set");
     constexpr std::string_view kAttempt = "watch a descriptor (epoll_ctl)";
     if (const int fault = environment_.Fault({ENOMEM, ENOSPC})) {
@@ -234,7 +234,7 @@ class SimulatedPollSet final : public PollSet, public Readiness {
   }
 
   void Remove(const Pollable& pollable) override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("removing from a poll set");
     for (auto it = entries_.begin(); it != entries_.end(); ++it) {
       if (it->second.pollable != &pollable) continue;
@@ -244,7 +244,7 @@ class SimulatedPollSet final : public PollSet, public Readiness {
   }
 
   absl::StatusOr<uint64_t> Wait(absl::Time deadline) override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("waiting for one of many");
     if (!environment_.scheduler_.BlockUntil(
             "waiting for one of many", [this] { return Readable(); },
@@ -256,7 +256,7 @@ class SimulatedPollSet final : public PollSet, public Readiness {
   }
 
   void Wake() override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("waking who waits for one of many");
     woken_ = true;
   }
@@ -301,7 +301,7 @@ class SimulatedListener final : public Listener, public Readiness {
         path_(socket_->path) {}
 
   ~SimulatedListener() override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     Close();
     if (socket_->holders.empty()) environment_.listeners_.erase(number_);
   }
@@ -313,7 +313,7 @@ class SimulatedListener final : public Listener, public Readiness {
   }
 
   absl::StatusOr<Accepted> Accept() override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("accepting");
     const auto stopped = [this, self = environment_.ProcessId()] {
       return !socket_->holders.contains(self);
@@ -335,20 +335,20 @@ class SimulatedListener final : public Listener, public Readiness {
   }
 
   void StopAccepting() override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("accepting no more");
     Close();
   }
 
   void Close() override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Release(*socket_, environment_.ProcessId());
   }
 
   const std::string& path() const override { return path_; }
 
   absl::Status CheckPath() const override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("looking at the socket's name");
     const auto named = environment_.names_.find(path_);
     const bool there = named != environment_.names_.end();
@@ -362,7 +362,7 @@ class SimulatedListener final : public Listener, public Readiness {
   }
 
   void RemovePath() override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("removing the socket's name");
     if (has_name_ && !is_strangers_) environment_.RemoveName(socket_);
   }
@@ -374,7 +374,7 @@ class SimulatedListener final : public Listener, public Readiness {
   std::vector<int> descriptors() const override { return {number_}; }
 
   absl::StatusOr<ListenerParts> Share() const override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     ListenerParts parts;
     parts.path = path_;
     const auto token = [this](bool holds) {
@@ -416,7 +416,7 @@ class SimulatedProcess final : public Process, public Readiness {
   bool Ending() const override { return state_.exit.has_value(); }
 
   absl::StatusOr<ProcessExit> Wait(absl::Time deadline) override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("waiting for a process");
     if (!environment_.scheduler_.BlockUntil(
             "waiting for a process to end", [this] { return Ending(); },
@@ -430,7 +430,7 @@ class SimulatedProcess final : public Process, public Readiness {
   }
 
   absl::Status Kill(int signal) override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("sending a signal");
     if (signal < 0 || signal > SIGRTMAX) {
       return SystemError(EINVAL,
@@ -473,7 +473,7 @@ class SimulatedSignals final : public Signals, public Readiness {
   bool Readable() const override { return !state_.pending.empty(); }
 
   int Next() override {
-    const NoBranchPoints quiet;
+    const NoSchedulingPoints quiet;
     environment_.Step("looking for signals");
     // As they come out of a real one: the next ones when all are returned.
     if (taken_.empty()) taken_.swap(state_.pending);

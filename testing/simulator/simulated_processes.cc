@@ -92,7 +92,7 @@ void SimulatedEnvironment::StartMain(pid_t pid,
 
 absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
     const ForkOptions& options, absl::AnyInvocable<int()> child) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("forking");
   const auto others = static_cast<int>(OtherThreads(ProcessId()));
   if (others > 0 && !options.allow_threads) return ForkWithThreadsError(others);
@@ -129,7 +129,7 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
 }
 
 void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   ProcessState& process = processes_.at(pid);
   if (process.exit.has_value()) return;
   process.exit = exit;
@@ -152,7 +152,7 @@ void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
 
 absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Exec(
     const std::string& entry, ExecLinks links, ProcessGroup group) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("starting a program");
   if (const int fault = Fault({EAGAIN, ENOMEM})) {
     return SystemError(fault, "start the server's program");
@@ -178,7 +178,7 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Exec(
 
 absl::Status SimulatedEnvironment::TieProcess(const Transport& end,
                                               const Listener* listener) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   ProcessState& self = Self();
   self.tied_to = dynamic_cast<const SimulatedTransport&>(end).socket();
   if (listener != nullptr) {
@@ -267,7 +267,7 @@ void SimulatedEnvironment::Own(FileDescriptor& descriptor) {
 
 absl::StatusOr<FileDescriptor> SimulatedEnvironment::Share(
     const Pollable& shared) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("sharing a descriptor");
   if (const int fault = Fault({EMFILE})) {
     return SystemError(fault, "duplicate a descriptor");
@@ -289,7 +289,7 @@ absl::StatusOr<FileDescriptor> SimulatedEnvironment::Share(
 
 absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::AdoptTransport(
     FileDescriptor shared) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("adopting a connection");
   const Token* const token = FindToken(shared);
   if (token == nullptr || token->socket == nullptr || !token->socket->of_pair) {
@@ -305,7 +305,7 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::AdoptTransport(
 
 absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::AdoptProcess(
     FileDescriptor shared, uid_t user) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("adopting a process");
   const Token* const token = FindToken(shared);
   if (token == nullptr || token->process == 0 ||
@@ -321,7 +321,7 @@ absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::AdoptProcess(
 
 absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::AdoptListener(
     ListenerParts parts, uid_t user) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("adopting a listener");
   const Token* const token =
       FindToken(parts.socket.is_open() ? parts.socket : parts.name);
@@ -347,7 +347,7 @@ absl::StatusOr<uint64_t> SimulatedEnvironment::SocketId(
 
 absl::StatusOr<std::vector<ProcessInfo>> SimulatedEnvironment::Holders(
     uint64_t socket_id) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("looking who has a connection open");
   std::vector<ProcessInfo> holders;
   const auto socket = sockets_.find(static_cast<int>(socket_id));
@@ -359,7 +359,7 @@ absl::StatusOr<std::vector<ProcessInfo>> SimulatedEnvironment::Holders(
 }
 
 absl::Status SimulatedEnvironment::SetProcessDeadline(absl::Duration left) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   const pid_t pid = ProcessId();
   // Never at once: a timer of no time is one of a moment (timer_settime(2)).
   const absl::Time end =
@@ -387,7 +387,7 @@ void SimulatedEnvironment::AwaitDescendants(pid_t process) {
 }
 
 bool SimulatedEnvironment::IsAlive(pid_t process) const {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   const auto found = processes_.find(process);
   return found != processes_.end() && !found->second.exit.has_value();
 }
@@ -396,7 +396,7 @@ bool SimulatedEnvironment::IsAlive(pid_t process) const {
 
 absl::StatusOr<std::unique_ptr<Signals>> SimulatedEnvironment::TakeSignals(
     const SignalPlan& plan) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   Step("taking over the signals");
   WARD_RETURN_IF_ERROR(CheckSignalPlan(plan));
   ProcessState& process = Self();
@@ -410,7 +410,7 @@ absl::StatusOr<std::unique_ptr<Signals>> SimulatedEnvironment::TakeSignals(
 }
 
 void SimulatedEnvironment::Raise(pid_t pid, int signal) {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   ProcessState& process = processes_.at(pid);
   // 0 only asks whether it may be sent.
   if (process.exit.has_value() || signal == 0) return;
@@ -455,7 +455,7 @@ void SimulatedEnvironment::Deliver(ProcessState& process, int signal) {
 // --- teardown ---
 
 std::vector<std::string> SimulatedEnvironment::Leftovers() {
-  const NoBranchPoints quiet;
+  const NoSchedulingPoints quiet;
   SweepTokens();
   std::vector<std::string> left;
   for (const auto& [number, socket] : sockets_) {

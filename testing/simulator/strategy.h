@@ -23,6 +23,7 @@ namespace ward::testing {
 
 enum class ChoiceKind {
   kThread,  // Who goes on.
+  kWaiter,  // Who is woken, of those that wait for the same thing.
   kDelay,   // 1: time passes first, to the next deadline.
   kFault,   // Which of the call's faults happens, from 1 on.
   kDeath,   // 1: the calling process is killed here.
@@ -31,8 +32,8 @@ enum class ChoiceKind {
 struct Choice {
   ChoiceKind kind;
   size_t options;
-  // Of kThread: the candidates' numbers, and which of them has just yielded
-  // (Scheduler::Yield), or -1.
+  // Of kThread and kWaiter: the candidates' numbers. Of kThread: which of them
+  // has just yielded (Scheduler::Yield), or -1.
   absl::Span<const int> threads = {};
   int yielded = -1;
 };

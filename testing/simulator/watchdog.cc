@@ -20,11 +20,16 @@
 #include "absl/base/config.h"
 #include "absl/debugging/failure_signal_handler.h"
 #include "absl/debugging/symbolize.h"
+#include "ward/testing/simulator/no_scheduling_points.h"
 
 namespace ward::testing {
 namespace {
 
 constexpr int kPatience = 5;  // Seconds.
+
+// Of the processor's time, in nanoseconds. Who gets less in a second waits:
+// even one of a hundred that want it gets more.
+constexpr int64_t kNoTime = 1'000'000;
 
 // Not blocked by the threads of servers (Environment::StartThread).
 constexpr int kStackSignal = SIGURG;
@@ -32,7 +37,11 @@ constexpr int kStackSignal = SIGURG;
 std::atomic<uint64_t> steps{0};
 // As of the last tick, and for how many ticks since.
 std::atomic<uint64_t> seen{0};
-std::atomic<int> idle_ticks{0};
+std::atomic<int> waiting_ticks{0};
+// What this process had had of the processor's time then, and when the last
+// step was seen.
+std::atomic<int64_t> time_at_tick{0};
+std::atomic<int64_t> time_at_step{0};
 
 timer_t timer;
 pid_t timer_process = 0;  // Timers do not survive a fork.
@@ -46,6 +55,7 @@ void Print(std::string_view text) {
 
 // In signal context: the functions below are safe there.
 void PrintOwnStack(int) {
+  const NoSchedulingPoints quiet;
   std::array<void*, 40> frames;
   // Not absl::GetStackTrace: it goes by frame pointers, and the C library,
   // where most threads wait, has none.
@@ -91,16 +101,34 @@ bool IsTraced() {
          found.substr(at + kField.size(), 1) != "0";
 }
 
+int64_t ProcessorTime() {
+  timespec time{};
+  syscall(SYS_clock_gettime, CLOCK_PROCESS_CPUTIME_ID, &time);
+  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+// Not by the clock alone: on a machine under load a thread that is right may
+// not run for long.
 void Tick(int) {
+  const NoSchedulingPoints quiet;
   const uint64_t now = steps;
-  idle_ticks = now == seen ? idle_ticks + 1 : 0;
-  seen = now;
-  if (idle_ticks < kPatience || IsTraced()) return;
-  Print(
-      "A simulated thread has not come to a scheduling point for 5 s. It waits "
-      "for something outside the schedule (a real socket, process or "
-      "std::mutex), or loops. Use absl's mutexes, and ward's Environment for "
-      "threads and sockets. The stacks of all threads:\n");
+  const int64_t time = ProcessorTime();
+  const bool waits = time - time_at_tick.exchange(time) < kNoTime;
+  if (now != seen.exchange(now)) {
+    time_at_step = time;
+    waiting_ticks = 0;
+    return;
+  }
+  waiting_ticks = waits ? waiting_ticks + 1 : 0;
+  const bool loops = time - time_at_step >= kPatience * int64_t{1'000'000'000};
+  if ((waiting_ticks < kPatience && !loops) || IsTraced()) return;
+  Print(loops ? "A simulated thread has not come to a scheduling point for 5 s "
+                "of the processor's time: it loops. One that waits for another "
+                "thread must sleep or yield. The stacks of all threads:\n"
+              : "A simulated thread waits for something outside the schedule, "
+                "for 5 s: for a thread that was there before the simulation, "
+                "another process or a machine, or in a call that "
+                "docs/testing.md does not list. The stacks of all threads:\n");
   Watchdog::PrintStacks();
   abort();
 }
@@ -114,6 +142,7 @@ void Handle(int signal, void (*handler)(int)) {
 
 // In a test of real threads: in the last of its time.
 void Expire(int) {
+  const NoSchedulingPoints quiet;
   if (IsTraced()) return;
   Print(
       "This test is about to run out of its time (TEST_TIMEOUT): something in "
@@ -148,7 +177,8 @@ void SetTimer(int seconds) {
 
 void Watchdog::Start() {
   MakeTimer();
-  idle_ticks = 0;
+  waiting_ticks = 0;
+  time_at_tick = time_at_step = ProcessorTime();
   Handle(SIGRTMAX, Tick);
   // A debugger would stop at each tick.
   SetTimer(traced ? 0 : 1);
@@ -176,6 +206,7 @@ void Watchdog::ShowStackOfCrash() {
 }
 
 void Watchdog::PrintStacks() {
+  const NoSchedulingPoints quiet;
   Handle(kStackSignal, PrintOwnStack);
   // Not opendir(3), which allocates: this may be in a signal handler.
   const int threads = open("/proc/self/task", O_RDONLY | O_CLOEXEC);

@@ -1,6 +1,6 @@
-// Notices a simulated thread that waits for something outside the schedule: a
-// real socket, a std::mutex, a child process. Nothing in the simulation could
-// ever end that wait. And a test of real threads that will run out of time.
+// Notices a simulated thread that waits for something outside the schedule,
+// which nothing in the simulation could ever end, or loops. And a test of real
+// threads that will run out of time.
 
 #ifndef WARD_TESTING_SIMULATOR_WATCHDOG_H_
 #define WARD_TESTING_SIMULATOR_WATCHDOG_H_
@@ -15,7 +15,8 @@ class Watchdog {
   static void Start();
   static void Stop();
 
-  // A step was made. After 5 s without one, prints all stacks and aborts.
+  // A step was made. After 5 s of waiting, or of the processor's time, without
+  // one, prints all stacks and aborts.
   static void Feed();
 
   // In a process without a simulation: prints all stacks and aborts when this

@@ -1,0 +1,94 @@
+// pthread_cond_t: under std::condition_variable, and with a mutex under
+// std::condition_variable_any and std::promise.
+
+#include <pthread.h>
+#include <time.h>
+
+#include <cerrno>
+
+#include "absl/time/time.h"
+#include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/mutex.h"
+#include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/scheduler.h"
+
+WARD_REAL(pthread_cond_wait);
+WARD_REAL(pthread_cond_timedwait);
+WARD_REAL(pthread_cond_clockwait);
+WARD_REAL(pthread_cond_signal);
+WARD_REAL(pthread_cond_broadcast);
+
+namespace ward::testing {
+namespace {
+
+int WaitInSchedule(Scheduler& scheduler, pthread_cond_t* condition,
+                   pthread_mutex_t* mutex, absl::Time deadline) {
+  // Nobody comes between: who signals now is heard.
+  if (const int error = UnlockInSchedule(scheduler, mutex)) return error;
+  const bool woken =
+      scheduler.WaitAt(condition, "waiting for a condition", deadline);
+  if (const int error = LockInSchedule(scheduler, mutex)) return error;
+  return woken ? 0 : ETIMEDOUT;
+}
+
+int WaitInSchedule(Scheduler& scheduler, pthread_cond_t* condition,
+                   pthread_mutex_t* mutex, const timespec& limit) {
+  if (!IsValid(limit)) return EINVAL;
+  return WaitInSchedule(scheduler, condition, mutex, DeadlineOf(limit));
+}
+
+}  // namespace
+}  // namespace ward::testing
+
+using ::ward::testing::Intercepting;
+using ::ward::testing::Scheduler;
+
+extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
+
+int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_cond_wait(condition, mutex);
+  return ward::testing::WaitInSchedule(*scheduler, condition, mutex,
+                                       absl::InfiniteFuture());
+}
+
+int pthread_cond_timedwait(pthread_cond_t* condition, pthread_mutex_t* mutex,
+                           const timespec* limit) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) {
+    return real_pthread_cond_timedwait(condition, mutex, limit);
+  }
+  return ward::testing::WaitInSchedule(*scheduler, condition, mutex, *limit);
+}
+
+int pthread_cond_clockwait(pthread_cond_t* condition, pthread_mutex_t* mutex,
+                           clockid_t clock, const timespec* limit) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) {
+    return real_pthread_cond_clockwait(condition, mutex, clock, limit);
+  }
+  return ward::testing::WaitInSchedule(*scheduler, condition, mutex, *limit);
+}
+
+// Threads that are not simulated may wait, too.
+int pthread_cond_signal(pthread_cond_t* condition) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_cond_signal(condition);
+  const bool woken = scheduler->WakeAt(condition, 1) > 0;
+  const int error = woken ? 0 : real_pthread_cond_signal(condition);
+  scheduler->Point("signalling a condition");
+  return error;
+}
+
+int pthread_cond_broadcast(pthread_cond_t* condition) noexcept {
+  const int error = real_pthread_cond_broadcast(condition);
+  if (Scheduler* const scheduler = Intercepting()) {
+    scheduler->WakeAt(condition);
+    scheduler->Point("signalling a condition to all");
+  }
+  return error;
+}
+
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
+}  // extern "C"

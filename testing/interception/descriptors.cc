@@ -1,0 +1,355 @@
+// What waits for real descriptors: read(2), write(2) and their relatives, which
+// other simulated threads may serve; and close(2), after which a number may be
+// another one's.
+//
+// A call that would have to wait does so in the schedule, until poll(2) says
+// that it need not. Calls that the C library makes itself, as of a FILE, are
+// not seen; writev(2) and sendmsg(2) of more than there is room for wait
+// outside of the schedule for the rest.
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cstddef>
+
+#include "absl/functional/function_ref.h"
+#include "absl/time/time.h"
+#include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/scheduler.h"
+
+WARD_REAL(read);
+WARD_REAL(readv);
+WARD_REAL(recv);
+WARD_REAL(recvfrom);
+WARD_REAL(recvmsg);
+WARD_REAL(write);
+WARD_REAL(writev);
+WARD_REAL(send);
+WARD_REAL(sendto);
+WARD_REAL(sendmsg);
+WARD_REAL(accept);
+WARD_REAL(accept4);
+WARD_REAL(poll);
+WARD_REAL(ppoll);
+WARD_REAL(select);
+WARD_REAL(pselect);
+WARD_REAL(epoll_wait);
+WARD_REAL(epoll_pwait);
+WARD_REAL(flock);
+WARD_REAL(waitpid);
+WARD_REAL(close);
+
+namespace ward::testing {
+namespace {
+
+bool IsReady(int descriptor, short events) {
+  pollfd polled{descriptor, events, 0};
+  return real_poll(&polled, 1, 0) != 0;
+}
+
+// What SO_RCVTIMEO or SO_SNDTIMEO say (socket(7)).
+absl::Duration LimitOfSocket(int descriptor, int option) {
+  timeval limit{};
+  socklen_t size = sizeof(limit);
+  const bool none =
+      getsockopt(descriptor, SOL_SOCKET, option, &limit, &size) != 0 ||
+      (limit.tv_sec == 0 && limit.tv_usec == 0);
+  return none ? absl::InfiniteDuration() : absl::DurationFromTimeval(limit);
+}
+
+// A scheduling point, and a wait unless the call itself would not wait. False
+// if the descriptor's own limit has come.
+bool Await(int descriptor, short events, int flags, int limit,
+           const char* doing) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return true;
+  scheduler->Point(doing);
+  if ((flags & MSG_DONTWAIT) != 0) return true;
+  const int status = fcntl(descriptor, F_GETFL);
+  if (status < 0 || (status & O_NONBLOCK) != 0) return true;
+  if (scheduler->AwaitWorld(
+          doing, [&] { return IsReady(descriptor, events); },
+          scheduler->now() + LimitOfSocket(descriptor, limit))) {
+    return true;
+  }
+  errno = EAGAIN;
+  return false;
+}
+
+bool AwaitInput(int descriptor, int flags = 0) {
+  return Await(descriptor, POLLIN, flags, SO_RCVTIMEO, "reading a descriptor");
+}
+
+bool AwaitRoom(int descriptor, int flags = 0) {
+  return Await(descriptor, POLLOUT, flags, SO_SNDTIMEO, "writing a descriptor");
+}
+
+// Whether one piece after the other comes to the same as all at once.
+bool IsStream(int descriptor) {
+  struct stat found;
+  if (fstat(descriptor, &found) != 0) return false;
+  int type = 0;
+  socklen_t size = sizeof(type);
+  return S_ISFIFO(found.st_mode) ||
+         (S_ISSOCK(found.st_mode) &&
+          getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+          type == SOCK_STREAM);
+}
+
+// Writes all with `write_some`, in pieces that there is room for: a pipe has it
+// for so much when poll(2) says that it has any (pipe(7)), and so has a socket.
+ssize_t WriteInSchedule(
+    int descriptor, size_t size, int flags,
+    absl::FunctionRef<ssize_t(size_t from, size_t size)> write_some) {
+  const bool whole = Intercepting() == nullptr || !IsStream(descriptor);
+  size_t written = 0;
+  do {
+    const size_t left = size - written;
+    const ssize_t result =
+        AwaitRoom(descriptor, flags)
+            ? write_some(written,
+                         whole ? left : std::min<size_t>(left, PIPE_BUF))
+            : -1;
+    if (result < 0) return written > 0 ? static_cast<ssize_t>(written) : -1;
+    written += static_cast<size_t>(result);
+    if (result == 0 || whole) break;
+  } while (written < size);
+  return static_cast<ssize_t>(written);
+}
+
+// `look` returns what the call returns, without waiting: 0 if it would.
+int LookInSchedule(Scheduler& scheduler, const char* doing,
+                   absl::FunctionRef<int()> look, absl::Duration limit) {
+  scheduler.Point(doing);
+  int result = 0;
+  int error = 0;
+  scheduler.AwaitWorld(
+      doing,
+      [&] {
+        if (result == 0) {
+          result = look();
+          error = errno;
+        }
+        return result != 0;
+      },
+      scheduler.now() + limit);
+  errno = error;
+  return result;
+}
+
+absl::Duration LimitOf(int milliseconds) {
+  return milliseconds < 0 ? absl::InfiniteDuration()
+                          : absl::Milliseconds(milliseconds);
+}
+absl::Duration LimitOf(const timespec* time) {
+  return time == nullptr ? absl::InfiniteDuration()
+                         : absl::DurationFromTimespec(*time);
+}
+
+}  // namespace
+}  // namespace ward::testing
+
+using ::ward::testing::AwaitInput;
+using ::ward::testing::AwaitRoom;
+using ::ward::testing::Intercepting;
+using ::ward::testing::LimitOf;
+using ::ward::testing::LookInSchedule;
+using ::ward::testing::Scheduler;
+using ::ward::testing::WriteInSchedule;
+
+extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
+
+ssize_t read(int fd, void* buffer, size_t size) {
+  if (!AwaitInput(fd)) return -1;
+  return real_read(fd, buffer, size);
+}
+
+ssize_t readv(int fd, const iovec* pieces, int count) {
+  if (!AwaitInput(fd)) return -1;
+  return real_readv(fd, pieces, count);
+}
+
+ssize_t recv(int fd, void* buffer, size_t size, int flags) {
+  if (!AwaitInput(fd, flags)) return -1;
+  return real_recv(fd, buffer, size, flags);
+}
+
+ssize_t recvfrom(int fd, void* buffer, size_t size, int flags, sockaddr* from,
+                 socklen_t* from_size) {
+  if (!AwaitInput(fd, flags)) return -1;
+  return real_recvfrom(fd, buffer, size, flags, from, from_size);
+}
+
+ssize_t recvmsg(int fd, msghdr* message, int flags) {
+  if (!AwaitInput(fd, flags)) return -1;
+  return real_recvmsg(fd, message, flags);
+}
+
+ssize_t write(int fd, const void* buffer, size_t size) {
+  return WriteInSchedule(fd, size, 0, [&](size_t from, size_t piece) {
+    return real_write(fd, static_cast<const char*>(buffer) + from, piece);
+  });
+}
+
+ssize_t writev(int fd, const iovec* pieces, int count) {
+  if (!AwaitRoom(fd)) return -1;
+  return real_writev(fd, pieces, count);
+}
+
+ssize_t send(int fd, const void* buffer, size_t size, int flags) {
+  return WriteInSchedule(fd, size, flags, [&](size_t from, size_t piece) {
+    return real_send(fd, static_cast<const char*>(buffer) + from, piece, flags);
+  });
+}
+
+ssize_t sendto(int fd, const void* buffer, size_t size, int flags,
+               const sockaddr* to, socklen_t to_size) {
+  return WriteInSchedule(fd, size, flags, [&](size_t from, size_t piece) {
+    return real_sendto(fd, static_cast<const char*>(buffer) + from, piece,
+                       flags, to, to_size);
+  });
+}
+
+ssize_t sendmsg(int fd, const msghdr* message, int flags) {
+  if (!AwaitRoom(fd, flags)) return -1;
+  return real_sendmsg(fd, message, flags);
+}
+
+int accept(int fd, sockaddr* address, socklen_t* size) {
+  if (!AwaitInput(fd)) return -1;
+  return real_accept(fd, address, size);
+}
+
+int accept4(int fd, sockaddr* address, socklen_t* size, int flags) {
+  if (!AwaitInput(fd)) return -1;
+  return real_accept4(fd, address, size, flags);
+}
+
+int poll(pollfd* polled, nfds_t count, int limit) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_poll(polled, count, limit);
+  return LookInSchedule(
+      *scheduler, "polling descriptors",
+      [&] { return real_poll(polled, count, 0); }, LimitOf(limit));
+}
+
+int ppoll(pollfd* polled, nfds_t count, const timespec* limit,
+          const sigset_t* mask) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_ppoll(polled, count, limit, mask);
+  const timespec none = {0, 0};
+  return LookInSchedule(
+      *scheduler, "polling descriptors",
+      [&] { return real_ppoll(polled, count, &none, mask); }, LimitOf(limit));
+}
+
+int epoll_wait(int epoll, epoll_event* events, int most, int limit) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_epoll_wait(epoll, events, most, limit);
+  return LookInSchedule(
+      *scheduler, "waiting at an epoll",
+      [&] { return real_epoll_wait(epoll, events, most, 0); }, LimitOf(limit));
+}
+
+int epoll_pwait(int epoll, epoll_event* events, int most, int limit,
+                const sigset_t* mask) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) {
+    return real_epoll_pwait(epoll, events, most, limit, mask);
+  }
+  return LookInSchedule(
+      *scheduler, "waiting at an epoll",
+      [&] { return real_epoll_pwait(epoll, events, most, 0, mask); },
+      LimitOf(limit));
+}
+
+int pselect(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
+            const timespec* limit, const sigset_t* mask) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) {
+    return real_pselect(count, readable, writable, exceptional, limit, mask);
+  }
+  // They are asked for and answered in the same sets.
+  const fd_set none{};
+  const auto asked = [&none](const fd_set* set) {
+    return set == nullptr ? none : *set;
+  };
+  const fd_set wanted[] = {asked(readable), asked(writable),
+                           asked(exceptional)};
+  return LookInSchedule(
+      *scheduler, "selecting descriptors",
+      [&] {
+        if (readable != nullptr) *readable = wanted[0];
+        if (writable != nullptr) *writable = wanted[1];
+        if (exceptional != nullptr) *exceptional = wanted[2];
+        const timespec now = {0, 0};
+        return real_pselect(count, readable, writable, exceptional, &now, mask);
+      },
+      LimitOf(limit));
+}
+
+int select(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
+           timeval* limit) {
+  if (Intercepting() == nullptr) {
+    return real_select(count, readable, writable, exceptional, limit);
+  }
+  timespec time{};
+  if (limit != nullptr) {
+    time = absl::ToTimespec(absl::DurationFromTimeval(*limit));
+  }
+  return pselect(count, readable, writable, exceptional,
+                 limit == nullptr ? nullptr : &time, nullptr);
+}
+
+int flock(int fd, int operation) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr || (operation & LOCK_NB) != 0) {
+    if (scheduler != nullptr) scheduler->Point("locking a file");
+    return real_flock(fd, operation);
+  }
+  const int result = LookInSchedule(
+      *scheduler, "locking a file",
+      [&] {
+        if (real_flock(fd, operation | LOCK_NB) == 0) return 1;
+        return errno == EWOULDBLOCK ? 0 : -1;
+      },
+      absl::InfiniteDuration());
+  return result > 0 ? 0 : -1;
+}
+
+pid_t waitpid(pid_t process, int* status, int options) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr || (options & WNOHANG) != 0) {
+    return real_waitpid(process, status, options);
+  }
+  return LookInSchedule(
+      *scheduler, "waiting for a child process",
+      [&] { return real_waitpid(process, status, options | WNOHANG); },
+      absl::InfiniteDuration());
+}
+
+// By then somebody may use it still, or have another one by its number.
+int close(int fd) {
+  if (Scheduler* const scheduler = Intercepting()) {
+    scheduler->Point("closing a descriptor");
+  }
+  return real_close(fd);
+}
+
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
+}  // extern "C"

@@ -1,0 +1,94 @@
+// syscall(2), for futex(2) alone: under std::atomic's wait(), std::future,
+// std::latch, std::barrier and std::counting_semaphore.
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstdarg>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "absl/time/time.h"
+#include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/scheduler.h"
+
+static ward::testing::Real<long, long, long, long, long, long, long, long>
+    real_syscall("syscall", nullptr);
+
+namespace ward::testing {
+namespace {
+
+using Arguments = std::array<long, 6>;
+
+long Failed(int error) {
+  errno = error;
+  return -1;
+}
+
+// Nothing: another operation than those that the C++ library makes.
+std::optional<long> FutexInSchedule(Scheduler& scheduler,
+                                    const Arguments& arguments) {
+  // NOLINTBEGIN(performance-no-int-to-ptr): so the call has them.
+  const auto* const word = reinterpret_cast<const uint32_t*>(arguments[0]);
+  const auto* const limit = reinterpret_cast<const timespec*>(arguments[3]);
+  // NOLINTEND(performance-no-int-to-ptr)
+  switch (arguments[1] & FUTEX_CMD_MASK) {
+    case FUTEX_WAIT:
+    case FUTEX_WAIT_BITSET: {
+      scheduler.Point("waiting at a futex");
+      if (__atomic_load_n(word, __ATOMIC_SEQ_CST) !=
+          static_cast<uint32_t>(arguments[2])) {
+        return Failed(EAGAIN);
+      }
+      absl::Time deadline = absl::InfiniteFuture();
+      if (limit != nullptr) {
+        if (!IsValid(*limit)) return Failed(EINVAL);
+        // FUTEX_WAIT's is relative (futex(2)).
+        deadline = (arguments[1] & FUTEX_CMD_MASK) == FUTEX_WAIT
+                       ? scheduler.now() + absl::DurationFromTimespec(*limit)
+                       : DeadlineOf(*limit);
+      }
+      return scheduler.WaitAt(word, "waiting at a futex", deadline)
+                 ? 0
+                 : Failed(ETIMEDOUT);
+    }
+    case FUTEX_WAKE:
+    case FUTEX_WAKE_BITSET: {
+      const auto count = static_cast<size_t>(arguments[2]);
+      const auto woken = static_cast<long>(scheduler.WakeAt(word, count));
+      scheduler.Point("waking at a futex");
+      return woken;
+    }
+    default:
+      return std::nullopt;
+  }
+}
+
+}  // namespace
+}  // namespace ward::testing
+
+// More than the call has are never looked at.
+// NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name)
+extern "C" long syscall(long number, ...) noexcept {
+  ward::testing::Arguments a;
+  va_list list;
+  va_start(list, number);
+  for (long& argument : a) argument = va_arg(list, long);
+  va_end(list);
+  if (number == SYS_futex) {
+    if (ward::testing::Scheduler* const scheduler =
+            ward::testing::Intercepting()) {
+      const std::optional<long> result =
+          ward::testing::FutexInSchedule(*scheduler, a);
+      if (result.has_value()) return *result;
+    }
+  }
+  return real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}

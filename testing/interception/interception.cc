@@ -1,0 +1,54 @@
+#include "ward/testing/interception/interception.h"
+
+#include <time.h>
+
+#include <cerrno>
+
+#include "absl/functional/function_ref.h"
+#include "absl/time/time.h"
+#include "ward/testing/simulator/scheduler.h"
+
+namespace ward::testing {
+
+Scheduler* Intercepting() {
+  return NoSchedulingPoints::Exist() ? nullptr : Scheduler::Current();
+}
+
+bool IsValid(const timespec& time) {
+  return time.tv_nsec >= 0 && time.tv_nsec < 1'000'000'000;
+}
+
+absl::Time DeadlineOf(const timespec& time) {
+  return absl::TimeFromTimespec(time);
+}
+
+int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
+                   absl::FunctionRef<int()> try_to_take, int busy,
+                   absl::Time deadline) {
+  scheduler.Point(names.taking);
+  while (true) {
+    const int error = try_to_take();
+    if (error != busy) return error;
+    if (!scheduler.WaitAt(object, names.waiting, deadline)) return ETIMEDOUT;
+  }
+}
+
+int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
+                   absl::FunctionRef<int()> try_to_take, int busy,
+                   const timespec& limit) {
+  if (IsValid(limit)) {
+    return TakeInSchedule(scheduler, object, names, try_to_take, busy,
+                          DeadlineOf(limit));
+  }
+  scheduler.Point(names.taking);
+  const int error = try_to_take();
+  return error == busy ? EINVAL : error;
+}
+
+void GiveInSchedule(Scheduler& scheduler, const void* object,
+                    const Names& names) {
+  scheduler.WakeAt(object);
+  scheduler.Point(names.giving);
+}
+
+}  // namespace ward::testing

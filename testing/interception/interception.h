@@ -1,0 +1,47 @@
+// What the functions have in common that stand in front of the C library's.
+
+#ifndef WARD_TESTING_INTERCEPTION_INTERCEPTION_H_
+#define WARD_TESTING_INTERCEPTION_INTERCEPTION_H_
+
+#include <time.h>
+
+#include "absl/functional/function_ref.h"
+#include "absl/time/time.h"
+#include "ward/testing/simulator/scheduler.h"
+
+namespace ward::testing {
+
+// The scheduler of the calling thread. Null where the function is to do what it
+// always does: on threads that are not simulated, and for the simulator itself.
+Scheduler* Intercepting();
+
+// A point in time of any of the clocks: they are one in a simulation.
+bool IsValid(const timespec& time);
+absl::Time DeadlineOf(const timespec& time);
+
+// What an object is called in reports. Must live for ever.
+struct Names {
+  const char* taking;
+  const char* waiting;
+  const char* giving;
+};
+
+// Takes a lock, or something like one, in the schedule: with `try_to_take`, as
+// often as somebody may have given it back. Returns what that said last unless
+// it was `busy`; ETIMEDOUT when `deadline` has come.
+int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
+                   absl::FunctionRef<int()> try_to_take, int busy,
+                   absl::Time deadline = absl::InfiniteFuture());
+
+// The same with a limit, which must be valid if it has to be waited for.
+int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
+                   absl::FunctionRef<int()> try_to_take, int busy,
+                   const timespec& limit);
+
+// Has those go on that wait for it. After it was given back.
+void GiveInSchedule(Scheduler& scheduler, const void* object,
+                    const Names& names);
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_INTERCEPTION_INTERCEPTION_H_

@@ -1,0 +1,422 @@
+// What the functions return that stand in front of the C library's, and that
+// time and threads are the simulation's in them. Of what they find in a program
+// standard_library_test tells.
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <sys/random.h>
+#include <threads.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <random>
+#include <shared_mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/testing/simulator/scheduler.h"
+#include "ward/testing/simulator/strategy.h"
+
+namespace ward::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
+
+class InterceptionTest : public ::testing::Test {
+ protected:
+  static timespec In(absl::Duration time) {
+    return absl::ToTimespec(absl::Now() + time);
+  }
+  absl::Duration Passed() const { return scheduler_.now() - start_; }
+
+  ReplayStrategy dull_{{}};
+  Scheduler scheduler_{dull_, {}};
+  const absl::Time start_ = scheduler_.now();
+};
+
+void* ReturnArgument(void* argument) { return argument; }
+
+TEST_F(InterceptionTest, AThreadKnowsItsHandleAndReturnsItsResult) {
+  pthread_t handle;
+  struct Seen {
+    pthread_t* handle;
+    bool equal;
+  } seen = {&handle, false};
+  ASSERT_EQ(pthread_create(
+                &handle, nullptr,
+                [](void* argument) -> void* {
+                  auto* const found = static_cast<Seen*>(argument);
+                  found->equal =
+                      pthread_equal(*found->handle, pthread_self()) != 0;
+                  return found;
+                },
+                &seen),
+            0);
+  void* result = nullptr;
+  EXPECT_EQ(pthread_join(handle, &result), 0);
+  EXPECT_EQ(result, &seen);
+  EXPECT_TRUE(seen.equal);
+  EXPECT_EQ(pthread_join(pthread_self(), nullptr), EDEADLK);
+}
+
+// A handle stays another's until it was joined.
+TEST_F(InterceptionTest, HandlesOfThreadsThatHaveEndedAreNotReused) {
+  std::vector<std::thread> threads;
+  std::vector<std::thread::id> ids;
+  for (int i = 0; i < 5; ++i) {
+    threads.emplace_back([] {});
+    scheduler_.WaitUntilIdle();
+    for (const std::thread::id id : ids) {
+      EXPECT_NE(id, threads.back().get_id());
+    }
+    ids.push_back(threads.back().get_id());
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST_F(InterceptionTest, AThreadMayExitAnywhere) {
+  pthread_t handle;
+  ASSERT_EQ(pthread_create(
+                &handle, nullptr,
+                [](void* argument) -> void* {
+                  std::this_thread::sleep_for(1s);
+                  pthread_exit(argument);
+                },
+                this),
+            0);
+  void* result = nullptr;
+  EXPECT_EQ(pthread_join(handle, &result), 0);
+  EXPECT_EQ(result, this);
+}
+
+TEST_F(InterceptionTest, ThreadsMayBeDetachedFromTheirStartOn) {
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  static std::atomic<int> ran{0};
+  for (int i = 0; i < 3; ++i) {
+    pthread_t handle;
+    ASSERT_EQ(pthread_create(
+                  &handle, &attributes,
+                  [](void*) -> void* {
+                    ++ran;
+                    return nullptr;
+                  },
+                  nullptr),
+              0);
+  }
+  pthread_attr_destroy(&attributes);
+  std::thread([] { ++ran; }).detach();
+  scheduler_.WaitUntilIdle();
+  EXPECT_EQ(ran, 4);
+}
+
+TEST_F(InterceptionTest, AJoinMayHaveALimit) {
+  pthread_t handle;
+  ASSERT_EQ(pthread_create(
+                &handle, nullptr,
+                [](void* argument) -> void* {
+                  std::this_thread::sleep_for(10s);
+                  return argument;
+                },
+                nullptr),
+            0);
+  EXPECT_EQ(pthread_tryjoin_np(handle, nullptr), EBUSY);
+  timespec limit = In(absl::Seconds(4));
+  EXPECT_EQ(pthread_timedjoin_np(handle, nullptr, &limit), ETIMEDOUT);
+  EXPECT_EQ(Passed(), absl::Seconds(4));
+  limit = In(absl::Seconds(7));
+  EXPECT_EQ(pthread_clockjoin_np(handle, nullptr, CLOCK_MONOTONIC, &limit), 0);
+  EXPECT_EQ(Passed(), absl::Seconds(10));
+}
+
+// They wait in the schedule, as everything else that a thread does.
+TEST_F(InterceptionTest, DestructorsOfAThreadsOwnVariablesAreScheduled) {
+  static std::mutex* const kMutex = new std::mutex;
+  static std::vector<std::string>* const kOrder = new std::vector<std::string>;
+  kOrder->clear();
+  struct Own {
+    ~Own() {
+      const std::lock_guard<std::mutex> lock(*kMutex);
+      kOrder->emplace_back("the thread's own");
+    }
+  };
+  std::thread thread;
+  {
+    const std::lock_guard<std::mutex> lock(*kMutex);
+    thread = std::thread([] {
+      static thread_local const Own kOwn;
+      (void)kOwn;
+    });
+    std::this_thread::sleep_for(1s);
+    kOrder->emplace_back("another's");
+  }
+  thread.join();
+  EXPECT_THAT(*kOrder, ElementsAre("another's", "the thread's own"));
+}
+
+TEST_F(InterceptionTest, DestructorsOfKeysMayUseAbseil) {
+  static absl::Mutex* const kMutex = new absl::Mutex;
+  static pthread_key_t key;
+  ASSERT_EQ(pthread_key_create(
+                &key, [](void*) { const absl::MutexLock lock(kMutex); }),
+            0);
+  std::thread thread;
+  {
+    const absl::MutexLock lock(kMutex);
+    thread = std::thread([this] { pthread_setspecific(key, this); });
+    absl::SleepFor(absl::Seconds(1));
+  }
+  thread.join();
+  EXPECT_EQ(Passed(), absl::Seconds(1));
+}
+
+TEST_F(InterceptionTest, MutexesKeepTheirTypes) {
+  std::recursive_mutex recursive;
+  recursive.lock();
+  recursive.lock();
+  std::thread([&] { EXPECT_FALSE(recursive.try_lock()); }).join();
+  recursive.unlock();
+  recursive.unlock();
+  std::thread([&] {
+    EXPECT_TRUE(recursive.try_lock());
+    recursive.unlock();
+  }).join();
+
+  pthread_mutexattr_t type;
+  pthread_mutexattr_init(&type);
+  pthread_mutexattr_settype(&type, PTHREAD_MUTEX_ERRORCHECK);
+  pthread_mutex_t checking;
+  pthread_mutex_init(&checking, &type);
+  EXPECT_EQ(pthread_mutex_lock(&checking), 0);
+  EXPECT_EQ(pthread_mutex_lock(&checking), EDEADLK);
+  EXPECT_EQ(pthread_mutex_trylock(&checking), EBUSY);
+  std::thread([&] {
+    EXPECT_EQ(pthread_mutex_unlock(&checking), EPERM);
+  }).join();
+  EXPECT_EQ(pthread_mutex_unlock(&checking), 0);
+  pthread_mutex_destroy(&checking);
+}
+
+TEST_F(InterceptionTest, LimitsAreOfSimulatedTime) {
+  std::timed_mutex mutex;
+  std::shared_timed_mutex shared;
+  std::condition_variable never;
+  sem_t empty;
+  sem_init(&empty, 0, 0);
+  mutex.lock();
+  shared.lock();
+  std::thread([&] {
+    EXPECT_FALSE(mutex.try_lock_for(1s));
+    EXPECT_FALSE(mutex.try_lock_until(std::chrono::system_clock::now() + 1s));
+    EXPECT_FALSE(shared.try_lock_for(1s));
+    EXPECT_FALSE(shared.try_lock_shared_for(1s));
+    std::mutex own;
+    std::unique_lock<std::mutex> lock(own);
+    EXPECT_EQ(never.wait_for(lock, 1s), std::cv_status::timeout);
+    timespec limit = In(absl::Seconds(1));
+    EXPECT_EQ(sem_timedwait(&empty, &limit), -1);
+    EXPECT_EQ(errno, ETIMEDOUT);
+    limit = In(absl::Seconds(1));
+    EXPECT_EQ(sem_clockwait(&empty, CLOCK_MONOTONIC, &limit), -1);
+  }).join();
+  EXPECT_EQ(Passed(), absl::Seconds(7));
+  mutex.unlock();
+  shared.unlock();
+  sem_destroy(&empty);
+}
+
+TEST_F(InterceptionTest, LimitsThatAreNoTimesAreRefusedWhereTheyMatter) {
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  const timespec none = {0, 1'000'000'000};
+  EXPECT_EQ(pthread_mutex_timedlock(&mutex, &none), 0);
+  std::thread([&] {
+    EXPECT_EQ(pthread_mutex_timedlock(&mutex, &none), EINVAL);
+  }).join();
+  pthread_cond_t never = PTHREAD_COND_INITIALIZER;
+  EXPECT_EQ(pthread_cond_timedwait(&never, &mutex, &none), EINVAL);
+  pthread_mutex_unlock(&mutex);
+}
+
+TEST_F(InterceptionTest, AReaderWriterLockRefusesItsOwnWriter) {
+  pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
+  EXPECT_EQ(pthread_rwlock_rdlock(&lock), 0);
+  EXPECT_EQ(pthread_rwlock_tryrdlock(&lock), 0);
+  EXPECT_EQ(pthread_rwlock_trywrlock(&lock), EBUSY);
+  EXPECT_EQ(pthread_rwlock_unlock(&lock), 0);
+  EXPECT_EQ(pthread_rwlock_unlock(&lock), 0);
+  EXPECT_EQ(pthread_rwlock_wrlock(&lock), 0);
+  EXPECT_EQ(pthread_rwlock_wrlock(&lock), EDEADLK);
+  EXPECT_EQ(pthread_rwlock_rdlock(&lock), EDEADLK);
+  EXPECT_EQ(pthread_rwlock_unlock(&lock), 0);
+}
+
+TEST_F(InterceptionTest, SpinLocksAndBarriersWait) {
+  pthread_spinlock_t spin;
+  pthread_spin_init(&spin, PTHREAD_PROCESS_PRIVATE);
+  pthread_barrier_t barrier;
+  pthread_barrier_init(&barrier, nullptr, 3);
+  std::atomic<int> last{0};
+  pthread_spin_lock(&spin);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      for (int phase = 0; phase < 2; ++phase) {
+        pthread_spin_lock(&spin);
+        pthread_spin_unlock(&spin);
+        // NOLINTNEXTLINE(bugprone-posix-return): this one may be negative.
+        if (pthread_barrier_wait(&barrier) == PTHREAD_BARRIER_SERIAL_THREAD) {
+          ++last;
+        }
+      }
+    });
+  }
+  std::this_thread::sleep_for(1s);
+  EXPECT_EQ(pthread_spin_trylock(&spin), EBUSY);
+  EXPECT_EQ(last, 0);
+  pthread_spin_unlock(&spin);
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(last, 2);
+  pthread_barrier_destroy(&barrier);
+  pthread_spin_destroy(&spin);
+}
+
+TEST_F(InterceptionTest, WhatThrowsInCallOnceIsTriedAgain) {
+  std::once_flag flag;
+  int tries = 0;
+  const auto once = [&] {
+    std::call_once(flag, [&] {
+      std::this_thread::sleep_for(1s);
+      if (++tries == 1) throw std::runtime_error("the first time");
+    });
+  };
+  std::thread first([&] { EXPECT_THROW(once(), std::runtime_error); });
+  std::thread second(once);
+  first.join();
+  second.join();
+  once();
+  EXPECT_EQ(tries, 2);
+  EXPECT_EQ(Passed(), absl::Seconds(2));
+}
+
+struct Made {
+  explicit Made(int& count) {
+    std::this_thread::sleep_for(1s);
+    if (++count == 1) throw std::runtime_error("the first time");
+  }
+};
+
+TEST_F(InterceptionTest, AStaticVariableIsMadeOnceWhileOthersWait) {
+  int count = 0;
+  const auto use = [&count] { static const Made kMade(count); };
+  std::thread first([&] { EXPECT_THROW(use(), std::runtime_error); });
+  std::thread second(use);
+  std::thread third(use);
+  first.join();
+  second.join();
+  third.join();
+  EXPECT_EQ(count, 2);
+  EXPECT_EQ(Passed(), absl::Seconds(2));
+}
+
+TEST_F(InterceptionTest, C11sThreadsAreTheSame) {
+  struct Shared {
+    mtx_t mutex;
+    cnd_t changed;
+    bool ready;
+  } shared{};
+  mtx_init(&shared.mutex, mtx_timed);
+  cnd_init(&shared.changed);
+  thrd_t thread;
+  ASSERT_EQ(thrd_create(
+                &thread,
+                [](void* argument) {
+                  auto* const found = static_cast<Shared*>(argument);
+                  const timespec second = {1, 0};
+                  thrd_sleep(&second, nullptr);
+                  mtx_lock(&found->mutex);
+                  found->ready = true;
+                  cnd_signal(&found->changed);
+                  mtx_unlock(&found->mutex);
+                  return 7;
+                },
+                &shared),
+            thrd_success);
+  mtx_lock(&shared.mutex);
+  timespec limit = In(absl::Milliseconds(500));
+  EXPECT_EQ(cnd_timedwait(&shared.changed, &shared.mutex, &limit),
+            thrd_timedout);
+  while (!shared.ready) cnd_wait(&shared.changed, &shared.mutex);
+  mtx_unlock(&shared.mutex);
+  int result = 0;
+  EXPECT_EQ(thrd_join(thread, &result), thrd_success);
+  EXPECT_EQ(result, 7);
+  EXPECT_EQ(Passed(), absl::Seconds(1));
+}
+
+TEST(Interception, RandomnessIsTheSameInEachRun) {
+  const auto draw = [] {
+    ReplayStrategy dull({});
+    const Scheduler scheduler(dull, {});
+    std::vector<uint64_t> drawn(3);
+    EXPECT_EQ(getrandom(drawn.data(), 7, 0), 7);
+    EXPECT_EQ(getentropy(&drawn[1], sizeof(drawn[1])), 0);
+    drawn[2] = std::random_device()();
+    return drawn;
+  };
+  EXPECT_EQ(draw(), draw());
+  EXPECT_NE(draw()[1], draw()[2]);
+  EXPECT_NE(std::random_device()(), draw()[2]);
+}
+
+TEST(InterceptionDeathTest, CancellationIsRefusedInWords) {
+  EXPECT_DEATH(
+      {
+        ReplayStrategy dull({});
+        const Scheduler scheduler(dull, {});
+        pthread_t handle;
+        pthread_create(&handle, nullptr, &ReturnArgument, nullptr);
+        pthread_cancel(handle);
+      },
+      "pthread_cancel\\(3\\) is not simulated");
+}
+
+// On threads that are not simulated, everything does what it always did.
+TEST(Interception, LeavesOtherThreadsAlone) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool ready = false;
+  std::thread waiter([&] {
+    std::unique_lock<std::mutex> lock(mutex);
+    changed.wait(lock, [&] { return ready; });
+  });
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    ready = true;
+  }
+  changed.notify_one();
+  waiter.join();
+  sem_t semaphore;
+  sem_init(&semaphore, 0, 0);
+  std::thread poster([&] { sem_post(&semaphore); });
+  EXPECT_EQ(sem_wait(&semaphore), 0);
+  poster.join();
+  sem_destroy(&semaphore);
+}
+
+}  // namespace
+}  // namespace ward::testing

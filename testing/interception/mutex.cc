@@ -1,0 +1,138 @@
+// pthread_mutex_t of all types, and pthread_spinlock_t: under std::mutex and
+// its relatives. The objects themselves say who has them, so that one that was
+// locked before the simulation, or by code that it does not see, is known.
+
+#include "ward/testing/interception/mutex.h"
+
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/scheduler.h"
+
+WARD_REAL(pthread_mutex_lock);
+WARD_REAL(pthread_mutex_trylock);
+WARD_REAL(pthread_mutex_timedlock);
+WARD_REAL(pthread_mutex_clocklock);
+WARD_REAL(pthread_mutex_unlock);
+WARD_REAL(pthread_spin_lock);
+WARD_REAL(pthread_spin_trylock);
+WARD_REAL(pthread_spin_unlock);
+
+namespace ward::testing {
+namespace {
+
+constexpr Names kMutex = {"locking a mutex", "waiting for a mutex",
+                          "unlocking a mutex"};
+constexpr Names kSpinLock = {"locking a spin lock", "waiting for a spin lock",
+                             "unlocking a spin lock"};
+
+// pthread_mutex_trylock says no more of such a mutex than that it is locked.
+bool IsErrorCheckingAndOwn(const pthread_mutex_t* mutex) {
+  constexpr int kTypeBits = 3;
+  return (mutex->__data.__kind & kTypeBits) == PTHREAD_MUTEX_ERRORCHECK_NP &&
+         mutex->__data.__owner == static_cast<int>(syscall(SYS_gettid));
+}
+
+int TryToLock(pthread_mutex_t* mutex) {
+  const int error = real_pthread_mutex_trylock(mutex);
+  return error == EBUSY && IsErrorCheckingAndOwn(mutex) ? EDEADLK : error;
+}
+
+int LockWithin(Scheduler& scheduler, pthread_mutex_t* mutex,
+               const timespec& limit) {
+  return TakeInSchedule(
+      scheduler, mutex, kMutex, [mutex] { return TryToLock(mutex); }, EBUSY,
+      limit);
+}
+
+}  // namespace
+
+int LockInSchedule(Scheduler& scheduler, pthread_mutex_t* mutex) {
+  return TakeInSchedule(
+      scheduler, mutex, kMutex, [mutex] { return TryToLock(mutex); }, EBUSY);
+}
+
+int UnlockInSchedule(Scheduler& scheduler, pthread_mutex_t* mutex) {
+  const int error = real_pthread_mutex_unlock(mutex);
+  if (error == 0) scheduler.WakeAt(mutex);
+  return error;
+}
+
+}  // namespace ward::testing
+
+using ::ward::testing::Intercepting;
+using ::ward::testing::Scheduler;
+
+extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
+
+int pthread_mutex_lock(pthread_mutex_t* mutex) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_mutex_lock(mutex);
+  return ward::testing::LockInSchedule(*scheduler, mutex);
+}
+
+int pthread_mutex_trylock(pthread_mutex_t* mutex) noexcept {
+  if (Scheduler* const scheduler = Intercepting()) {
+    scheduler->Point(ward::testing::kMutex.taking);
+  }
+  return real_pthread_mutex_trylock(mutex);
+}
+
+int pthread_mutex_timedlock(pthread_mutex_t* mutex,
+                            const timespec* limit) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_mutex_timedlock(mutex, limit);
+  return ward::testing::LockWithin(*scheduler, mutex, *limit);
+}
+
+int pthread_mutex_clocklock(pthread_mutex_t* mutex, clockid_t clock,
+                            const timespec* limit) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) {
+    return real_pthread_mutex_clocklock(mutex, clock, limit);
+  }
+  return ward::testing::LockWithin(*scheduler, mutex, *limit);
+}
+
+int pthread_mutex_unlock(pthread_mutex_t* mutex) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_mutex_unlock(mutex);
+  const int error = ward::testing::UnlockInSchedule(*scheduler, mutex);
+  // Who checks under the lock may use what was found after it.
+  if (error == 0) scheduler->Point(ward::testing::kMutex.giving);
+  return error;
+}
+
+int pthread_spin_lock(pthread_spinlock_t* lock) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_spin_lock(lock);
+  return ward::testing::TakeInSchedule(
+      *scheduler, const_cast<const int*>(lock), ward::testing::kSpinLock,
+      [lock] { return real_pthread_spin_trylock(lock); }, EBUSY);
+}
+
+int pthread_spin_trylock(pthread_spinlock_t* lock) noexcept {
+  if (Scheduler* const scheduler = Intercepting()) {
+    scheduler->Point(ward::testing::kSpinLock.taking);
+  }
+  return real_pthread_spin_trylock(lock);
+}
+
+int pthread_spin_unlock(pthread_spinlock_t* lock) noexcept {
+  const int error = real_pthread_spin_unlock(lock);
+  if (Scheduler* const scheduler = Intercepting()) {
+    ward::testing::GiveInSchedule(*scheduler, const_cast<const int*>(lock),
+                                  ward::testing::kSpinLock);
+  }
+  return error;
+}
+
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
+}  // extern "C"

@@ -1,0 +1,97 @@
+// pthread_once(3), under std::call_once; and what the compiler calls around the
+// initialisation of a static variable in a function.
+//
+// No scheduling points where nobody has to wait: a static variable outlives a
+// run, and what only the first one does would change its schedule.
+
+#include <cxxabi.h>
+#include <pthread.h>
+
+#include <set>
+
+#include "absl/base/attributes.h"
+#include "absl/cleanup/cleanup.h"
+#include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/scheduler.h"
+
+using Guard = __cxxabiv1::__guard;
+extern "C" {
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-redundant-declaration)
+int __cxa_guard_acquire(Guard* guard);
+void __cxa_guard_release(Guard* guard) noexcept;
+void __cxa_guard_abort(Guard* guard) noexcept;
+// NOLINTEND(bugprone-reserved-identifier,readability-redundant-declaration)
+}
+
+WARD_REAL(pthread_once);
+WARD_REAL(__cxa_guard_acquire);
+WARD_REAL(__cxa_guard_release);
+WARD_REAL(__cxa_guard_abort);
+
+namespace ward::testing {
+namespace {
+
+// What simulated threads are initialising now, by their addresses. Not a static
+// variable of a function, which would need what stands here.
+ABSL_CONST_INIT std::set<const void*>* underway = nullptr;
+
+// Waits for the others, and has them wait for this thread.
+void Begin(Scheduler& scheduler, const void* object, const char* doing) {
+  const NoSchedulingPoints quiet;
+  if (underway == nullptr) underway = new std::set<const void*>;
+  while (!underway->insert(object).second) scheduler.WaitAt(object, doing);
+}
+
+void End(Scheduler& scheduler, const void* object) {
+  const NoSchedulingPoints quiet;
+  underway->erase(object);
+  scheduler.WakeAt(object);
+}
+
+}  // namespace
+}  // namespace ward::testing
+
+using ::ward::testing::Intercepting;
+using ::ward::testing::Scheduler;
+
+extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
+
+int pthread_once(pthread_once_t* control, void (*initialise)()) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_once(control, initialise);
+  ward::testing::Begin(*scheduler, control, "waiting for std::call_once");
+  // It may throw.
+  const absl::Cleanup end = [&] { ward::testing::End(*scheduler, control); };
+  return real_pthread_once(control, initialise);
+}
+
+// NOLINTBEGIN(bugprone-reserved-identifier)
+int __cxa_guard_acquire(Guard* guard) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real___cxa_guard_acquire(guard);
+  ward::testing::Begin(*scheduler, guard,
+                       "waiting for a static variable's initialisation");
+  const int initialise = real___cxa_guard_acquire(guard);
+  if (initialise == 0) ward::testing::End(*scheduler, guard);
+  return initialise;
+}
+
+void __cxa_guard_release(Guard* guard) noexcept {
+  real___cxa_guard_release(guard);
+  if (Scheduler* const scheduler = Intercepting()) {
+    ward::testing::End(*scheduler, guard);
+  }
+}
+
+void __cxa_guard_abort(Guard* guard) noexcept {
+  real___cxa_guard_abort(guard);
+  if (Scheduler* const scheduler = Intercepting()) {
+    ward::testing::End(*scheduler, guard);
+  }
+}
+// NOLINTEND(bugprone-reserved-identifier)
+
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
+}  // extern "C"

@@ -1,0 +1,139 @@
+// pthread_rwlock_t: under std::shared_mutex and std::shared_timed_mutex.
+
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/scheduler.h"
+
+WARD_REAL(pthread_rwlock_rdlock);
+WARD_REAL(pthread_rwlock_tryrdlock);
+WARD_REAL(pthread_rwlock_timedrdlock);
+WARD_REAL(pthread_rwlock_clockrdlock);
+WARD_REAL(pthread_rwlock_wrlock);
+WARD_REAL(pthread_rwlock_trywrlock);
+WARD_REAL(pthread_rwlock_timedwrlock);
+WARD_REAL(pthread_rwlock_clockwrlock);
+WARD_REAL(pthread_rwlock_unlock);
+
+namespace ward::testing {
+namespace {
+
+constexpr Names kReading = {"locking a reader-writer lock to read",
+                            "waiting to read under a reader-writer lock",
+                            "unlocking a reader-writer lock"};
+constexpr Names kWriting = {"locking a reader-writer lock to write",
+                            "waiting to write under a reader-writer lock",
+                            "unlocking a reader-writer lock"};
+
+// The thread that waits would wait for itself (pthread_rwlock_wrlock(3p)).
+int Explain(int error, const pthread_rwlock_t& lock) {
+  const bool own =
+      lock.__data.__cur_writer == static_cast<int>(syscall(SYS_gettid));
+  return error == EBUSY && own ? EDEADLK : error;
+}
+
+// With a limit, or without one.
+template <typename... Limit>
+int Read(Scheduler& scheduler, pthread_rwlock_t* lock, const Limit&... limit) {
+  return TakeInSchedule(
+      scheduler, lock, kReading,
+      [lock] { return Explain(real_pthread_rwlock_tryrdlock(lock), *lock); },
+      EBUSY, limit...);
+}
+
+template <typename... Limit>
+int Write(Scheduler& scheduler, pthread_rwlock_t* lock, const Limit&... limit) {
+  return TakeInSchedule(
+      scheduler, lock, kWriting,
+      [lock] { return Explain(real_pthread_rwlock_trywrlock(lock), *lock); },
+      EBUSY, limit...);
+}
+
+}  // namespace
+}  // namespace ward::testing
+
+using ::ward::testing::Intercepting;
+using ::ward::testing::Scheduler;
+
+extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
+
+int pthread_rwlock_rdlock(pthread_rwlock_t* lock) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_rwlock_rdlock(lock);
+  return ward::testing::Read(*scheduler, lock);
+}
+
+int pthread_rwlock_timedrdlock(pthread_rwlock_t* lock,
+                               const timespec* limit) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) {
+    return real_pthread_rwlock_timedrdlock(lock, limit);
+  }
+  return ward::testing::Read(*scheduler, lock, *limit);
+}
+
+int pthread_rwlock_clockrdlock(pthread_rwlock_t* lock, clockid_t clock,
+                               const timespec* limit) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) {
+    return real_pthread_rwlock_clockrdlock(lock, clock, limit);
+  }
+  return ward::testing::Read(*scheduler, lock, *limit);
+}
+
+int pthread_rwlock_tryrdlock(pthread_rwlock_t* lock) noexcept {
+  if (Scheduler* const scheduler = Intercepting()) {
+    scheduler->Point(ward::testing::kReading.taking);
+  }
+  return real_pthread_rwlock_tryrdlock(lock);
+}
+
+int pthread_rwlock_wrlock(pthread_rwlock_t* lock) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_rwlock_wrlock(lock);
+  return ward::testing::Write(*scheduler, lock);
+}
+
+int pthread_rwlock_timedwrlock(pthread_rwlock_t* lock,
+                               const timespec* limit) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) {
+    return real_pthread_rwlock_timedwrlock(lock, limit);
+  }
+  return ward::testing::Write(*scheduler, lock, *limit);
+}
+
+int pthread_rwlock_clockwrlock(pthread_rwlock_t* lock, clockid_t clock,
+                               const timespec* limit) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) {
+    return real_pthread_rwlock_clockwrlock(lock, clock, limit);
+  }
+  return ward::testing::Write(*scheduler, lock, *limit);
+}
+
+int pthread_rwlock_trywrlock(pthread_rwlock_t* lock) noexcept {
+  if (Scheduler* const scheduler = Intercepting()) {
+    scheduler->Point(ward::testing::kWriting.taking);
+  }
+  return real_pthread_rwlock_trywrlock(lock);
+}
+
+int pthread_rwlock_unlock(pthread_rwlock_t* lock) noexcept {
+  const int error = real_pthread_rwlock_unlock(lock);
+  Scheduler* const scheduler = error == 0 ? Intercepting() : nullptr;
+  if (scheduler != nullptr) {
+    ward::testing::GiveInSchedule(*scheduler, lock, ward::testing::kReading);
+  }
+  return error;
+}
+
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
+}  // extern "C"

@@ -1,0 +1,82 @@
+// sem_t.
+
+#include <semaphore.h>
+#include <time.h>
+
+#include <cerrno>
+
+#include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/scheduler.h"
+
+WARD_REAL(sem_wait);
+WARD_REAL(sem_trywait);
+WARD_REAL(sem_timedwait);
+WARD_REAL(sem_clockwait);
+WARD_REAL(sem_post);
+
+namespace ward::testing {
+namespace {
+
+constexpr Names kSemaphore = {"taking a semaphore", "waiting for a semaphore",
+                              "posting a semaphore"};
+
+// As a function of semaphore.h returns it.
+template <typename... Limit>
+int Take(Scheduler& scheduler, sem_t* semaphore, const Limit&... limit) {
+  const auto try_to_take = [semaphore] {
+    return real_sem_trywait(semaphore) == 0 ? 0 : errno;
+  };
+  const int error = TakeInSchedule(scheduler, semaphore, kSemaphore,
+                                   try_to_take, EAGAIN, limit...);
+  if (error == 0) return 0;
+  errno = error;
+  return -1;
+}
+
+}  // namespace
+}  // namespace ward::testing
+
+using ::ward::testing::Intercepting;
+using ::ward::testing::Scheduler;
+
+extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
+
+int sem_wait(sem_t* semaphore) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_sem_wait(semaphore);
+  return ward::testing::Take(*scheduler, semaphore);
+}
+
+int sem_timedwait(sem_t* semaphore, const timespec* limit) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_sem_timedwait(semaphore, limit);
+  return ward::testing::Take(*scheduler, semaphore, *limit);
+}
+
+int sem_clockwait(sem_t* semaphore, clockid_t clock, const timespec* limit) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_sem_clockwait(semaphore, clock, limit);
+  return ward::testing::Take(*scheduler, semaphore, *limit);
+}
+
+int sem_trywait(sem_t* semaphore) noexcept {
+  if (Scheduler* const scheduler = Intercepting()) {
+    scheduler->Point(ward::testing::kSemaphore.taking);
+  }
+  return real_sem_trywait(semaphore);
+}
+
+int sem_post(sem_t* semaphore) noexcept {
+  const int result = real_sem_post(semaphore);
+  Scheduler* const scheduler = result == 0 ? Intercepting() : nullptr;
+  if (scheduler != nullptr) {
+    ward::testing::GiveInSchedule(*scheduler, semaphore,
+                                  ward::testing::kSemaphore);
+  }
+  return result;
+}
+
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
+}  // extern "C"

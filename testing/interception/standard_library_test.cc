@@ -1,0 +1,448 @@
+// Bugs with what the C++ library and pthreads have for threads: each is found,
+// and none in the same body once it is right. Nothing here knows of a
+// simulation.
+
+#include <pthread.h>
+#include <semaphore.h>
+
+#include <array>
+#include <atomic>
+#include <barrier>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <future>
+#include <latch>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <queue>
+#include <semaphore>
+#include <shared_mutex>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/testing/explore.h"
+
+namespace ward::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
+
+constexpr uint64_t kRuns = 10000;
+
+void InThreads(const std::vector<std::function<void()>>& bodies) {
+  std::vector<std::thread> threads;
+  threads.reserve(bodies.size());
+  for (const auto& body : bodies) threads.emplace_back(body);
+  for (std::thread& thread : threads) thread.join();
+}
+
+struct Case {
+  const char* name;
+  // What the report says.
+  const char* symptom;
+  // With the bug, or without it.
+  void (*body)(bool bug);
+};
+
+constexpr const char* kDeadlock = "deadlock: all threads wait";
+constexpr const char* kFailed = "Expected equality of these values";
+
+void LostUpdate(bool bug) {
+  std::mutex mutex;
+  int balance = 0;
+  const auto deposit = [&] {
+    std::unique_lock<std::mutex> lock(mutex);
+    const int found = balance;
+    if (bug) {
+      lock.unlock();
+      lock.lock();
+    }
+    balance = found + 1;
+  };
+  InThreads({deposit, deposit});
+  EXPECT_EQ(balance, 2);
+}
+
+void LockOrder(bool bug) {
+  std::mutex a;
+  std::mutex b;
+  const auto both = [](std::mutex& first, std::mutex& second) {
+    const std::lock_guard<std::mutex> one(first);
+    const std::lock_guard<std::mutex> other(second);
+  };
+  InThreads({[&] { both(a, b); }, [&] { bug ? both(b, a) : both(a, b); }});
+}
+
+void MissedWakeUp(bool bug) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::atomic<bool> ready{false};
+  InThreads({[&] {
+               if (bug) {
+                 ready = true;
+               } else {
+                 const std::lock_guard<std::mutex> lock(mutex);
+                 ready = true;
+               }
+               changed.notify_one();
+             },
+             [&] {
+               std::unique_lock<std::mutex> lock(mutex);
+               if (!bug) {
+                 changed.wait(lock, [&] { return ready.load(); });
+               } else if (!ready) {
+                 // Another thread may come here.
+                 lock.unlock();
+                 lock.lock();
+                 changed.wait(lock);
+               }
+             }});
+}
+
+// One is woken, and it may be the one who cannot go on.
+void WrongOneIsWoken(bool bug) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  int turn = 0;
+  const auto await = [&](int own) {
+    std::unique_lock<std::mutex> lock(mutex);
+    changed.wait(lock, [&] { return turn == own; });
+  };
+  InThreads({[&] { await(1); },
+             [&] {
+               await(2);
+               {
+                 const std::lock_guard<std::mutex> lock(mutex);
+                 turn = 1;
+               }
+               changed.notify_all();
+             },
+             [&] {
+               {
+                 const std::lock_guard<std::mutex> lock(mutex);
+                 turn = 2;
+               }
+               bug ? changed.notify_one() : changed.notify_all();
+             }});
+}
+
+void TimeLimitTakenForSuccess(bool bug) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::optional<int> value;
+  InThreads({[&] {
+               std::this_thread::sleep_for(bug ? 2s : 0s);
+               const std::lock_guard<std::mutex> lock(mutex);
+               value = 7;
+               changed.notify_one();
+             },
+             [&] {
+               std::unique_lock<std::mutex> lock(mutex);
+               const bool came = changed.wait_for(
+                   lock, 1s, [&] { return value.has_value(); });
+               EXPECT_EQ(came, true);
+             }});
+}
+
+void SharedMutexUpgrade(bool bug) {
+  std::shared_mutex mutex;
+  int value = 0;
+  const auto add = [&] {
+    if (bug) {
+      mutex.lock_shared();
+      const int found = value;
+      mutex.unlock_shared();
+      const std::unique_lock<std::shared_mutex> lock(mutex);
+      value = found + 1;
+    } else {
+      const std::unique_lock<std::shared_mutex> lock(mutex);
+      ++value;
+    }
+  };
+  InThreads({add, add});
+  EXPECT_EQ(value, 2);
+}
+
+void ReaderWaitsForWriterThatWaitsForIt(bool bug) {
+  std::shared_mutex mutex;
+  std::mutex other;
+  InThreads({[&] {
+               const std::shared_lock<std::shared_mutex> lock(mutex);
+               const std::lock_guard<std::mutex> inner(other);
+             },
+             [&] {
+               if (bug) {
+                 const std::lock_guard<std::mutex> lock(other);
+                 const std::unique_lock<std::shared_mutex> inner(mutex);
+               } else {
+                 const std::unique_lock<std::shared_mutex> lock(mutex);
+                 const std::lock_guard<std::mutex> inner(other);
+               }
+             }});
+}
+
+void CallOnceDeadlock(bool bug) {
+  std::once_flag one;
+  std::once_flag other;
+  std::mutex point;
+  const auto both = [&](std::once_flag& first, std::once_flag& second) {
+    std::call_once(first,
+                   [&] { const std::lock_guard<std::mutex> lock(point); });
+    std::call_once(first, [] {});
+    std::call_once(second,
+                   [&] { const std::lock_guard<std::mutex> lock(point); });
+  };
+  const auto nested = [&](std::once_flag& first, std::once_flag& second) {
+    std::call_once(first, [&] {
+      { const std::lock_guard<std::mutex> lock(point); }
+      std::call_once(second, [] {});
+    });
+  };
+  if (bug) {
+    InThreads({[&] { nested(one, other); }, [&] { nested(other, one); }});
+  } else {
+    InThreads({[&] { both(one, other); }, [&] { both(other, one); }});
+  }
+}
+
+// In a run of its own process each: see Explore's misuse of statics.
+struct Registry {
+  explicit Registry(std::mutex& mutex) {
+    const std::lock_guard<std::mutex> lock(mutex);
+  }
+};
+
+void StaticDeadlock(bool bug) {
+  static std::mutex* const kMutex = new std::mutex;
+  static std::atomic<int> made{0};
+  // A new one for each run: a template's static of another type would do.
+  const auto instance = [] {
+    static const Registry kRegistry(*kMutex);
+    ++made;
+  };
+  if (bug) {
+    InThreads({[&] {
+                 const std::lock_guard<std::mutex> lock(*kMutex);
+                 instance();
+               },
+               [&] { instance(); }});
+  } else {
+    InThreads({instance, instance});
+  }
+}
+
+void SemaphoreLosesAPermit(bool bug) {
+  std::counting_semaphore<2> permits(2);
+  std::atomic<int> inside{0};
+  const auto work = [&] {
+    permits.acquire();
+    ++inside;
+    --inside;
+    permits.release();
+    if (bug) permits.acquire();
+  };
+  InThreads({work, work, work});
+}
+
+void SemaphoreHandsOverTooEarly(bool bug) {
+  sem_t filled;
+  sem_init(&filled, 0, 0);
+  std::mutex mutex;
+  int value = 0;
+  InThreads({[&] {
+               if (bug) sem_post(&filled);
+               {
+                 const std::lock_guard<std::mutex> lock(mutex);
+                 value = 7;
+               }
+               if (!bug) sem_post(&filled);
+             },
+             [&] {
+               sem_wait(&filled);
+               const std::lock_guard<std::mutex> lock(mutex);
+               EXPECT_EQ(value, 7);
+             }});
+  sem_destroy(&filled);
+}
+
+void LatchOfOneTooMany(bool bug) {
+  std::latch done(bug ? 3 : 2);
+  InThreads({[&] { done.count_down(); }, [&] { done.arrive_and_wait(); }});
+}
+
+void BarrierPhaseIsLeftOut(bool bug) {
+  std::barrier<> phases(2);
+  std::mutex mutex;
+  std::array<int, 2> written{};
+  const auto work = [&](size_t own) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      written.at(own) = 1;
+    }
+    if (!bug) phases.arrive_and_wait();
+    const std::lock_guard<std::mutex> lock(mutex);
+    EXPECT_EQ(written.at(1 - own), 1);
+  };
+  InThreads({[&] { work(0); }, [&] { work(1); }});
+}
+
+void PromiseIsSetByNobody(bool bug) {
+  std::promise<int> promise;
+  std::future<int> future = promise.get_future();
+  std::atomic<bool> claimed{false};
+  std::mutex point;
+  const auto fulfil = [&] {
+    { const std::lock_guard<std::mutex> lock(point); }
+    if (!claimed.exchange(true)) promise.set_value(7);
+  };
+  const auto leave = [&] {
+    { const std::lock_guard<std::mutex> lock(point); }
+    if (bug) claimed = true;
+  };
+  InThreads({fulfil, leave, [&] { EXPECT_EQ(future.get(), 7); }});
+}
+
+void AsyncIsNotAwaited(bool bug) {
+  std::mutex mutex;
+  int value = 0;
+  std::future<void> done = std::async(std::launch::async, [&] {
+    const std::lock_guard<std::mutex> lock(mutex);
+    value = 7;
+  });
+  if (!bug) done.wait();
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    EXPECT_EQ(value, 7);
+  }
+}
+
+void AtomicIsWaitedForWithoutWord(bool bug) {
+  std::atomic<int> state{0};
+  InThreads({[&] {
+               state = 1;
+               if (!bug) state.notify_all();
+             },
+             [&] { state.wait(0); }});
+}
+
+void StopIsNotHeard(bool bug) {
+  std::mutex mutex;
+  std::condition_variable_any changed;
+  const std::jthread worker([&](const std::stop_token& stop) {
+    std::unique_lock<std::mutex> lock(mutex);
+    if (bug) {
+      if (!stop.stop_requested()) changed.wait(lock);
+    } else {
+      changed.wait(lock, stop, [] { return false; });
+    }
+  });
+}
+
+void* AddUnderLock(void* argument) {
+  auto& [mutex, value, bug] =
+      *static_cast<std::tuple<pthread_mutex_t, int, bool>*>(argument);
+  pthread_mutex_lock(&mutex);
+  const int found = value;
+  if (bug) {
+    pthread_mutex_unlock(&mutex);
+    pthread_mutex_lock(&mutex);
+  }
+  value = found + 1;
+  pthread_mutex_unlock(&mutex);
+  return nullptr;
+}
+
+void Pthreads(bool bug) {
+  std::tuple<pthread_mutex_t, int, bool> shared(PTHREAD_MUTEX_INITIALIZER, 0,
+                                                bug);
+  std::array<pthread_t, 2> threads;
+  for (pthread_t& thread : threads) {
+    ASSERT_EQ(pthread_create(&thread, nullptr, &AddUnderLock, &shared), 0);
+  }
+  for (const pthread_t thread : threads) pthread_join(thread, nullptr);
+  EXPECT_EQ(std::get<int>(shared), 2);
+}
+
+void CheckThenUseAfterUnlock(bool bug) {
+  std::mutex mutex;
+  std::queue<int> queue;
+  queue.push(1);
+  const auto take = [&] {
+    std::unique_lock<std::mutex> lock(mutex);
+    const bool any = !queue.empty();
+    if (bug) {
+      lock.unlock();
+      lock.lock();
+    }
+    if (any) {
+      EXPECT_EQ(queue.size(), 1u);
+      if (!queue.empty()) queue.pop();
+    }
+  };
+  InThreads({take, take});
+}
+
+void PrintTo(const Case& tried, std::ostream* out) { *out << tried.name; }
+
+class StandardLibraryTest : public ::testing::TestWithParam<Case> {};
+
+TEST_P(StandardLibraryTest, ABugIsFoundAndReplayed) {
+  ExploreOptions options;
+  options.runs = kRuns;
+  const Exploration found =
+      FindFailure(options, [] { GetParam().body(/*bug=*/true); });
+  ASSERT_TRUE(found.failure.has_value()) << found.runs << " runs";
+  EXPECT_THAT(found.failure->what, HasSubstr(GetParam().symptom));
+  EXPECT_TRUE(found.failure->replayed);
+  RecordProperty("runs", static_cast<int>(found.runs));
+}
+
+TEST_P(StandardLibraryTest, WithoutTheBugNothingIsFound) {
+  for (const Search search : {Search::kRandom, Search::kPct}) {
+    ExploreOptions options;
+    options.runs = kRuns / 10;
+    options.search = search;
+    const Exploration found =
+        FindFailure(options, [] { GetParam().body(/*bug=*/false); });
+    EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, StandardLibraryTest,
+    ::testing::Values(
+        Case{"LostUpdate", kFailed, LostUpdate},
+        Case{"LockOrder", kDeadlock, LockOrder},
+        Case{"MissedWakeUp", kDeadlock, MissedWakeUp},
+        Case{"WrongOneIsWoken", kDeadlock, WrongOneIsWoken},
+        Case{"TimeLimitTakenForSuccess", kFailed, TimeLimitTakenForSuccess},
+        Case{"SharedMutexUpgrade", kFailed, SharedMutexUpgrade},
+        Case{"ReaderWaitsForWriterThatWaitsForIt", kDeadlock,
+             ReaderWaitsForWriterThatWaitsForIt},
+        Case{"CallOnceDeadlock", kDeadlock, CallOnceDeadlock},
+        Case{"StaticDeadlock", kDeadlock, StaticDeadlock},
+        Case{"SemaphoreLosesAPermit", kDeadlock, SemaphoreLosesAPermit},
+        Case{"SemaphoreHandsOverTooEarly", kFailed, SemaphoreHandsOverTooEarly},
+        Case{"LatchOfOneTooMany", kDeadlock, LatchOfOneTooMany},
+        Case{"BarrierPhaseIsLeftOut", kFailed, BarrierPhaseIsLeftOut},
+        Case{"PromiseIsSetByNobody", kDeadlock, PromiseIsSetByNobody},
+        Case{"AsyncIsNotAwaited", kFailed, AsyncIsNotAwaited},
+        Case{"AtomicIsWaitedForWithoutWord", kDeadlock,
+             AtomicIsWaitedForWithoutWord},
+        Case{"StopIsNotHeard", kDeadlock, StopIsNotHeard},
+        Case{"Pthreads", kFailed, Pthreads},
+        Case{"CheckThenUseAfterUnlock", kFailed, CheckThenUseAfterUnlock}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace
+}  // namespace ward::testing
