@@ -1,4 +1,4 @@
-"""Rules for tests of ward servers."""
+"""Rules for tests of servers, and of whatever has threads."""
 
 load("@rules_cc//cc:cc_library.bzl", "cc_library")
 load("@rules_cc//cc:cc_test.bzl", "cc_test")
@@ -52,6 +52,25 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], 
         name = name,
         tags = tags,
         tests = ["%s_%s" % (name, mode) for mode in modes],
+    )
+
+def ward_explore_test(name, deps = [], **kwargs):
+    """A test that explores schedules, see ward/testing/explore.h; of any program.
+
+    Args:
+      name: of the cc_test.
+      deps: what its sources include; //testing:explore and a main() are added.
+      **kwargs: given on to the cc_test.
+    """
+    cc_test(
+        name = name,
+        # The simulator takes the place of functions at link time.
+        linkstatic = True,
+        deps = deps + [
+            Label("//testing:explore"),
+            Label("//testing:main"),
+        ],
+        **kwargs
     )
 
 def ward_fuzz_test(name, srcs, corpus, deps = [], dictionary = None, max_len = 4096, max_seconds = 30, tags = [], **kwargs):
