@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "absl/base/attributes.h"
 #include "absl/time/time.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
@@ -74,9 +75,11 @@ std::optional<long> FutexInSchedule(Scheduler& scheduler,
 }  // namespace
 }  // namespace ward::testing
 
-// More than the call has are never looked at.
+// It may have fewer arguments: what lies in their place on the caller's stack
+// is handed on, and never looked at.
 // NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name)
-extern "C" long syscall(long number, ...) noexcept {
+extern "C" ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS long syscall(long number,
+                                                           ...) noexcept {
   ward::testing::Arguments a;
   va_list list;
   va_start(list, number);

@@ -410,7 +410,7 @@ TEST_P(StandardLibraryTest, ABugIsFoundAndReplayed) {
 TEST_P(StandardLibraryTest, WithoutTheBugNothingIsFound) {
   for (const Search search : {Search::kRandom, Search::kPct}) {
     ExploreOptions options;
-    options.runs = kRuns / 10;
+    options.runs = 300;  // Of each; more with WARD_RUNS.
     options.search = search;
     const Exploration found =
         FindFailure(options, [] { GetParam().body(/*bug=*/false); });

@@ -138,8 +138,9 @@ struct Scheduler::Thread {
   sem_t baton;
   pthread_t handle{};
   pid_t number = 0;  // As stacks have it; once it has run.
-  // How often its end is put off still.
-  int rounds = PTHREAD_DESTRUCTOR_ITERATIONS - 1;
+  // How often its end is put off still. In the last round of destructors,
+  // sanitizers forget the thread.
+  int rounds = PTHREAD_DESTRUCTOR_ITERATIONS - 2;
 
   // absl's semaphore of this thread.
   int tokens = 0;
