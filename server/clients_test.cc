@@ -565,7 +565,11 @@ TEST_F(ModesTest, TimesThatNoClientCouldKeepAreRefused) {
     ServerOptions options;
     options.*time = value;
     TestServer server(std::move(options));
-    return server.Start();
+    const absl::Status started = server.Start();
+    if (started.ok()) {
+      EXPECT_THAT(server.Stop(), IsOk());
+    }
+    return started;
   };
   for (const auto& [name, time] : times) {
     const absl::Status negative = start(time, -absl::Nanoseconds(1));

@@ -299,6 +299,9 @@ TEST_F(InterceptionTest, SpinLocksAndBarriersWait) {
 }
 
 TEST_F(InterceptionTest, WhatThrowsInCallOnceIsTriedAgain) {
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+  GTEST_SKIP() << "Its pthread_once is underway for ever then.";
+#endif
   std::once_flag flag;
   int tries = 0;
   const auto once = [&] {
