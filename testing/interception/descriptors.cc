@@ -7,6 +7,9 @@
 // not seen; writev(2) and sendmsg(2) of more than there is room for wait
 // outside of the schedule for the rest.
 
+// Or the C library's headers define some of them, inline.
+#undef _FORTIFY_SOURCE
+
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -350,6 +353,39 @@ int close(int fd) {
   }
   return real_close(fd);
 }
+
+// --- what code that is compiled with _FORTIFY_SOURCE calls in their place ---
+
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
+[[noreturn]] void __chk_fail();
+
+ssize_t __read_chk(int fd, void* buffer, size_t size, size_t room) {
+  if (size > room) __chk_fail();
+  return read(fd, buffer, size);
+}
+
+ssize_t __recv_chk(int fd, void* buffer, size_t size, size_t room, int flags) {
+  if (size > room) __chk_fail();
+  return recv(fd, buffer, size, flags);
+}
+
+ssize_t __recvfrom_chk(int fd, void* buffer, size_t size, size_t room,
+                       int flags, sockaddr* from, socklen_t* from_size) {
+  if (size > room) __chk_fail();
+  return recvfrom(fd, buffer, size, flags, from, from_size);
+}
+
+int __poll_chk(pollfd* polled, nfds_t count, int limit, size_t room) {
+  if (count > room / sizeof(*polled)) __chk_fail();
+  return poll(polled, count, limit);
+}
+
+int __ppoll_chk(pollfd* polled, nfds_t count, const timespec* limit,
+                const sigset_t* mask, size_t room) {
+  if (count > room / sizeof(*polled)) __chk_fail();
+  return ppoll(polled, count, limit, mask);
+}
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 
 // NOLINTEND(readability-inconsistent-declaration-parameter-name)
 }  // extern "C"

@@ -28,6 +28,11 @@
 #include "ward/testing/explore.h"
 #include "ward/testing/simulator/scheduler.h"
 
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
+extern "C" ssize_t __read_chk(int fd, void* buffer, size_t size, size_t room);
+extern "C" int __poll_chk(pollfd* polled, nfds_t count, int limit, size_t room);
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
+
 namespace ward::testing {
 namespace {
 
@@ -213,6 +218,19 @@ TEST(EventLoops, AFileLockExcludesInTheSchedule) {
     std::thread other(work);
     work();
     other.join();
+  });
+}
+
+// As code that is compiled with _FORTIFY_SOURCE has it.
+TEST(EventLoops, ACheckedReadWaitsToo) {
+  Everywhere([] {
+    const Pair pipe = MakePipe();
+    std::thread writer([&] { WriteOne(pipe.second); });
+    char byte;
+    pollfd polled{pipe.first.get(), POLLIN, 0};
+    EXPECT_EQ(__poll_chk(&polled, 1, -1, sizeof(polled)), 1);
+    EXPECT_EQ(__read_chk(pipe.first.get(), &byte, 1, 1), 1);
+    writer.join();
   });
 }
 
