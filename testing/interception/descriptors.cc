@@ -1,6 +1,5 @@
 // What waits for real descriptors: read(2), write(2) and their relatives, which
-// other simulated threads may serve; and close(2), after which a number may be
-// another one's.
+// other simulated threads may serve.
 //
 // A call that would have to wait does so in the schedule, until poll(2) says
 // that it need not. Calls that the C library makes itself, as of a FILE, are
@@ -54,7 +53,6 @@ WARD_REAL(epoll_wait);
 WARD_REAL(epoll_pwait);
 WARD_REAL(flock);
 WARD_REAL(waitpid);
-WARD_REAL(close);
 
 namespace ward::testing {
 namespace {
@@ -344,14 +342,6 @@ pid_t waitpid(pid_t process, int* status, int options) {
       *scheduler, "waiting for a child process",
       [&] { return real_waitpid(process, status, options | WNOHANG); },
       absl::InfiniteDuration());
-}
-
-// By then somebody may use it still, or have another one by its number.
-int close(int fd) {
-  if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->Point("closing a descriptor");
-  }
-  return real_close(fd);
 }
 
 // --- what code that is compiled with _FORTIFY_SOURCE calls in their place ---

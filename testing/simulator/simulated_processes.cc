@@ -229,6 +229,7 @@ const SimulatedEnvironment::Token* SimulatedEnvironment::FindToken(
 }
 
 void SimulatedEnvironment::SweepTokens() {
+  const NoSchedulingPoints quiet;
   for (auto entry = tokens_.begin(); entry != tokens_.end();) {
     pollfd polled{entry->second.watch.get(), 0, 0};
     if (poll(&polled, 1, 0) <= 0) {
