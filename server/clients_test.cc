@@ -565,7 +565,7 @@ TEST_F(ModesTest, TimesThatNoClientCouldKeepAreRefused) {
     ServerOptions options;
     options.*time = value;
     TestServer server(std::move(options));
-    const absl::Status started = server.Start();
+    absl::Status started = server.Start();
     if (started.ok()) {
       EXPECT_THAT(server.Stop(), IsOk());
     }
