@@ -238,14 +238,14 @@ TEST(EventLoops, ACheckedReadWaitsToo) {
 TEST(EventLoops, TheWorldIsGivenTime) {
   Explore({.runs = 5}, [] {
     const Pair pipe = MakePipe();
+    timespec start;
+    syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &start);
     const pid_t child = fork();
     if (child == 0) {
       usleep(20'000);  // A real one.
       (void)!write(pipe.second.get(), "x", 1);
       _exit(7);
     }
-    timespec start;
-    syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &start);
     ReadOne(pipe.first);
     timespec end;
     syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &end);
