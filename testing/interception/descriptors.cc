@@ -260,11 +260,10 @@ int ppoll(pollfd* polled, nfds_t count, const timespec* limit,
 }
 
 int epoll_wait(int epoll, epoll_event* events, int most, int limit) {
-  Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr) return real_epoll_wait(epoll, events, most, limit);
-  return LookInSchedule(
-      *scheduler, "waiting at an epoll",
-      [&] { return real_epoll_wait(epoll, events, most, 0); }, LimitOf(limit));
+  if (Intercepting() == nullptr) {
+    return real_epoll_wait(epoll, events, most, limit);
+  }
+  return epoll_pwait(epoll, events, most, limit, nullptr);
 }
 
 int epoll_pwait(int epoll, epoll_event* events, int most, int limit,

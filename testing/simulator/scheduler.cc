@@ -227,32 +227,32 @@ size_t Scheduler::killed_threads() const {
 int Scheduler::Start(std::string name, int group,
                      absl::AnyInvocable<void()> body) {
   const NoSchedulingPoints quiet;
-  auto thread = std::make_unique<Thread>(
-      *this, static_cast<int>(threads_.size()), group, std::move(name));
-  thread->body = [body = std::move(body)]() mutable -> void* {
-    body();
-    return nullptr;
-  };
-  return StartThread(std::move(thread), nullptr, nullptr);
+  return StartThread(
+      std::move(name), group,
+      [body = std::move(body)]() mutable -> void* {
+        body();
+        return nullptr;
+      },
+      nullptr, nullptr);
 }
 
 int Scheduler::StartJoinable(int group, const pthread_attr_t* attributes,
                              pthread_t* handle,
                              absl::AnyInvocable<void*()> body) {
   const NoSchedulingPoints quiet;
-  const int id = static_cast<int>(threads_.size());
-  auto thread =
-      std::make_unique<Thread>(*this, id, group, absl::StrCat("thread ", id));
-  thread->body = std::move(body);
-  thread->joinable = true;
-  return StartThread(std::move(thread), attributes, handle);
+  return StartThread(absl::StrCat("thread ", threads_.size()), group,
+                     std::move(body), attributes, handle);
 }
 
-int Scheduler::StartThread(std::unique_ptr<Thread> started,
+int Scheduler::StartThread(std::string name, int group,
+                           absl::AnyInvocable<void*()> body,
                            const pthread_attr_t* attributes,
                            pthread_t* handle) {
-  threads_.push_back(std::move(started));
+  threads_.push_back(std::make_unique<Thread>(
+      *this, static_cast<int>(threads_.size()), group, std::move(name)));
   Thread& thread = *threads_.back();
+  thread.body = std::move(body);
+  thread.joinable = handle != nullptr;
   thread.ran = steps_;
   const int error =
       pthread_create(&thread.handle, attributes, &RunThread, &thread);

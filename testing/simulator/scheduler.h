@@ -193,7 +193,8 @@ class Scheduler {
     pthread_key_t key;
   };
 
-  int StartThread(std::unique_ptr<Thread> started,
+  // Joinable if its `handle` is asked for.
+  int StartThread(std::string name, int group, absl::AnyInvocable<void*()> body,
                   const pthread_attr_t* attributes, pthread_t* handle);
   static void* RunThread(void* argument);
   // The last of what a thread does.
