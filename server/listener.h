@@ -60,9 +60,10 @@ class Listener : public Pollable {
   };
 
   // Waits for a client. kServerStopping after StopAccepting;
-  // kDescriptorTableFull when not even the reserve is left: wait until
-  // something was closed. On a thread that does not block SIGURG, as those of
-  // Environment::StartThread do not.
+  // kDescriptorTableFull when not even the reserve is left, which another
+  // thread of the process that opens something may take in the moment in which
+  // it is free: wait until something was closed. On a thread that does not
+  // block SIGURG, as those of Environment::StartThread do not.
   virtual absl::StatusOr<Accepted> Accept() = 0;
 
   // Ends every Accept of this process, and returns when none is left; then
