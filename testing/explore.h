@@ -53,8 +53,9 @@ Exploration FindFailure(const ExploreOptions& options,
 // The same, and fails the calling test if there is one.
 void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body);
 
-// The fingerprint of the transcript of run `run` of Search::kRandom, which is
-// made here and now: to show that a body depends on nothing but its schedule.
+// The fingerprint of run `run` of Search::kRandom, of all its choices and of
+// its transcript, which is made here and now: to show that a body depends on
+// nothing but its schedule.
 uint64_t FingerprintOfRun(const ExploreOptions& options, uint64_t run,
                           absl::FunctionRef<void()> body);
 

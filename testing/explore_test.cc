@@ -50,6 +50,7 @@ namespace ward::testing {
 namespace {
 
 using ::testing::AnyOf;
+using ::testing::Gt;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
@@ -500,6 +501,23 @@ TEST(FindFailure, MakesAsManyRunsAsItIsTold) {
 }
 
 // --- replay ---
+
+// They are no processes that say something to each other.
+TEST(FingerprintOfRun, TellsSchedulesOfBareThreadsApart) {
+  const auto course = [](uint64_t run) {
+    return FingerprintOfRun({}, run, [] {
+      std::thread other([] { SchedulingPoint(); });
+      SchedulingPoint();
+      other.join();
+    });
+  };
+  std::set<uint64_t> courses;
+  for (uint64_t run = 0; run < 20; ++run) {
+    courses.insert(course(run));
+    EXPECT_EQ(course(run), course(run));
+  }
+  EXPECT_THAT(courses, SizeIs(Gt(1)));
+}
 
 TEST(Explore, ReplaysExactlyTheRunInThisProcess) {
   const Exploration found =

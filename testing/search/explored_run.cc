@@ -57,6 +57,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   ++record.runs;
   record.deviations = 0;
   record.transcript_size = 0;
+  record.course = 0xcbf29ce484222325;
   SimulationOptions simulated;
   simulated.faults = {options.faults, options.deaths};
   simulated.delays = options.delays;
@@ -69,6 +70,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
     if (choice.kind == ChoiceKind::kThread) {
       record.thread_choices = std::max(record.thread_choices, ++thread_choices);
     }
+    record.Follow(choice, option);
     if (keep == Keep::kAllTheTime) record.Keep(running->transcript());
     if (option == 0 || record.deviations == record.deviation.size()) return;
     record.deviation[record.deviations++] = {step,

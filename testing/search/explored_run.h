@@ -42,6 +42,8 @@ struct Record {
   uint64_t skipped;
   uint64_t switches;
   uint64_t thread_choices;
+  // Of the choices of the run, and of its transcript.
+  uint64_t course;
   uint64_t fingerprint;
   bool exhausted;
   bool crashed;
@@ -75,7 +77,18 @@ struct Record {
     const std::string text = shown.ToText(Transcript::kMostShown);
     transcript_size = std::min(text.size(), transcript.size());
     std::copy_n(text.begin(), transcript_size, transcript.begin());
-    fingerprint = shown.Fingerprint();
+    fingerprint = shown.Fingerprint() ^ course;
+  }
+
+  // As FNV-1a does with bytes.
+  void Follow(const Choice& choice, size_t option) {
+    const auto chosen = choice.threads.empty()
+                            ? option
+                            : static_cast<size_t>(choice.threads[option]);
+    for (const size_t part :
+         {static_cast<size_t>(choice.kind), choice.options, chosen}) {
+      course = (course ^ part) * 0x100000001b3;
+    }
   }
 
   Deviations Taken() const {
