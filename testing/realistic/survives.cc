@@ -1,0 +1,33 @@
+#include "ward/testing/realistic/survives.h"
+
+#include <cstdint>
+#include <set>
+
+#include "absl/functional/function_ref.h"
+#include "gtest/gtest.h"
+#include "ward/testing/environment_variable.h"
+#include "ward/testing/explore.h"
+
+namespace ward::testing {
+
+void Survives(absl::FunctionRef<void()> body) {
+  ExploreOptions options;
+  options.runs = 100;  // Explore() asks for WARD_RUNS itself.
+  for (const Search search : {Search::kRandom, Search::kPct}) {
+    options.search = search;
+    Explore(options, body);
+  }
+
+  // Each one is made here, after others.
+  options.search = Search::kRandom;
+  const uint64_t compared = EnvironmentNumber("WARD_RUNS", options.runs) / 5;
+  std::set<uint64_t> courses;
+  for (uint64_t run = 0; run < compared; ++run) {
+    const uint64_t course = FingerprintOfRun(options, run, body);
+    EXPECT_EQ(FingerprintOfRun(options, run, body), course) << "run " << run;
+    courses.insert(course);
+  }
+  EXPECT_GT(courses.size(), 1u) << "nothing that has an order is seen";
+}
+
+}  // namespace ward::testing
