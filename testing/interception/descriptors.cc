@@ -31,6 +31,7 @@
 #include "absl/time/time.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/interception/timers.h"
 #include "ward/testing/simulator/scheduler.h"
 
 WARD_REAL(read);
@@ -53,6 +54,7 @@ WARD_REAL(epoll_wait);
 WARD_REAL(epoll_pwait);
 WARD_REAL(flock);
 WARD_REAL(waitpid);
+WARD_REAL(close);
 
 namespace ward::testing {
 namespace {
@@ -330,6 +332,13 @@ int flock(int fd, int operation) noexcept {
       },
       absl::InfiniteDuration());
   return result > 0 ? 0 : -1;
+}
+
+int close(int fd) {
+  if (Scheduler* const scheduler = Intercepting()) {
+    ward::testing::ForgetTimer(*scheduler, fd);
+  }
+  return real_close(fd);
 }
 
 pid_t waitpid(pid_t process, int* status, int options) {

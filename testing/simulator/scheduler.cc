@@ -46,6 +46,9 @@ constexpr absl::Duration kTick = absl::Microseconds(1);
 // until time passes.
 constexpr int kMostYields = 100;
 
+// How often in a row time leaps to a timer that wakes nobody.
+constexpr int kMostLeaps = 1000;
+
 // How long what comes from outside of the simulation is waited for, when there
 // is nothing else to do.
 constexpr absl::Duration kPatienceWithTheWorld = absl::Seconds(5);
@@ -451,6 +454,7 @@ Scheduler::Thread* Scheduler::Next() {
   bool may_delay = options_.delays;
   absl::Duration moment = absl::Microseconds(100);
   absl::Duration idle_since = absl::ZeroDuration();
+  int leaps = 0;
   while (true) {
     // The one that runs comes first: option 0 is to go on. Then the one that
     // has not run for the longest time. Whoever was held back comes after all
@@ -485,6 +489,11 @@ Scheduler::Thread* Scheduler::Next() {
                      "one waits for a thread that was there before the "
                      "simulation)");
       }
+      // A timer that nobody waits for may go off for ever.
+      if (++leaps > kMostLeaps && !SomebodyHasADeadline()) {
+        Stuck("deadlock: all threads wait, and no timer wakes one of them");
+      }
+      Watchdog::Feed();
       AdvanceTo(next_deadline);
       continue;
     }
@@ -586,8 +595,15 @@ absl::Time Scheduler::NextDeadline() const {
       next = std::min(next, thread->deadline);
     }
   }
-  for (const auto& [group, timer] : timers_) next = std::min(next, timer.time);
+  for (const auto& [owner, timer] : timers_) next = std::min(next, timer.time);
   return next;
+}
+
+bool Scheduler::SomebodyHasADeadline() const {
+  return std::any_of(threads_.begin(), threads_.end(), [](const auto& thread) {
+    return thread->state == Thread::State::kBlocked &&
+           thread->deadline != absl::InfiniteFuture();
+  });
 }
 
 bool Scheduler::SomebodyAwaitsTheWorld() const {
@@ -636,16 +652,18 @@ void Scheduler::Advance(absl::Duration time) {
 }
 
 void Scheduler::SetTimer(int group, absl::Time time,
-                         std::function<void()> at_time) {
+                         std::function<void()> at_time, int number) {
   const NoSchedulingPoints quiet;
-  timers_.erase(group);
+  const std::pair<int, int> owner(group, number);
+  timers_.erase(owner);
   if (time == absl::InfiniteFuture()) return;
-  timers_.emplace(group, Timer{time, std::move(at_time)});
+  timers_.emplace(owner, Timer{time, std::move(at_time)});
 }
 
 void Scheduler::Kill(int group) {
   const NoSchedulingPoints quiet;
-  timers_.erase(group);
+  timers_.erase(timers_.lower_bound({group, 0}),
+                timers_.lower_bound({group + 1, 0}));
   for (const auto& thread : threads_) {
     if (thread->group == group && thread->alive()) {
       thread->state = Thread::State::kKilled;

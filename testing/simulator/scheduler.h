@@ -31,6 +31,9 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <typeindex>
+#include <typeinfo>
+#include <utility>
 #include <vector>
 
 #include "absl/container/btree_map.h"
@@ -139,8 +142,10 @@ class Scheduler {
   void LeaveIfKilled();
 
   // Calls `at_time` when `time` has come, on the thread that runs then;
-  // replaces an earlier one for the same group. InfiniteFuture() takes it back.
-  void SetTimer(int group, absl::Time time, std::function<void()> at_time);
+  // replaces an earlier one of the same group and number. InfiniteFuture()
+  // takes it back.
+  void SetTimer(int group, absl::Time time, std::function<void()> at_time,
+                int number = 0);
 
   // Waits until no other thread can run at this time.
   void WaitUntilIdle();
@@ -156,6 +161,14 @@ class Scheduler {
   size_t killed_threads() const;
 
   // --- for //testing/interception ---
+
+  // What a family of functions keeps for the length of this run, by its type.
+  template <typename T>
+  T& Kept() {
+    std::shared_ptr<void>& kept = kept_[typeid(T)];
+    if (kept == nullptr) kept = std::make_shared<T>();
+    return *static_cast<T*>(kept.get());
+  }
 
   // absl's ThreadIdentity of the thread that runs. At its end, it may become
   // another one's.
@@ -208,6 +221,7 @@ class Scheduler {
   Thread* Next();
   void AdvanceTo(absl::Time time);
   absl::Time NextDeadline() const;
+  bool SomebodyHasADeadline() const;
   bool SomebodyAwaitsTheWorld() const;
   bool CanRun(const Thread& thread) const;
   [[noreturn]] void Stuck(std::string_view why);
@@ -226,7 +240,9 @@ class Scheduler {
     absl::Time time;
     std::function<void()> at_time;
   };
-  absl::btree_map<int, Timer> timers_;
+  // By group and number.
+  absl::btree_map<std::pair<int, int>, Timer> timers_;
+  absl::btree_map<std::type_index, std::shared_ptr<void>> kept_;
   std::vector<int> candidates_;
   std::mt19937_64 random_;
   uint64_t switches_ = 0;
