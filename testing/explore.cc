@@ -1,5 +1,6 @@
 #include "ward/testing/explore.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <iostream>
@@ -7,13 +8,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "gtest/gtest.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/search/explored_run.h"
@@ -24,9 +24,12 @@
 namespace ward::testing {
 namespace {
 
-// The command that runs them again. Of several explorations in a test, which
-// one it is stands before them.
-std::string CommandFor(const Deviations& deviations, int ordinal) {
+// Before the deviations of a run that is not the first of its process.
+constexpr std::string_view kWarm = "warm:";
+
+// The command that runs it again. Of several explorations in a test, which one
+// it is stands before its deviations.
+std::string CommandFor(const Exploration::Failure& failure, int ordinal) {
   const auto* const test =
       ::testing::UnitTest::GetInstance()->current_test_info();
   const std::string_view target = EnvironmentVariable("TEST_TARGET");
@@ -37,7 +40,7 @@ std::string CommandFor(const Deviations& deviations, int ordinal) {
                       : absl::StrCat(" --test_filter=", test->test_suite_name(),
                                      ".", test->name()),
       " --test_env=WARD_REPLAY=", ordinal > 1 ? absl::StrCat(ordinal, ":") : "",
-      FormatDeviations(deviations));
+      failure.warm ? kWarm : "", FormatDeviations(failure.deviations));
 }
 
 // Which call of Explore in this test the next one is, from 1 on.
@@ -69,8 +72,8 @@ Exploration Find(ExploreOptions options, int ordinal,
   options.runs = EnvironmentNumber("WARD_RUNS", options.runs);
   return MakeRuns(
       options, FirstSeed(),
-      [ordinal](const Deviations& deviations) {
-        return CommandFor(deviations, ordinal);
+      [ordinal](const Exploration::Failure& failure) {
+        return CommandFor(failure, ordinal);
       },
       body);
 }
@@ -79,14 +82,16 @@ Exploration Find(ExploreOptions options, int ordinal,
 // exploration.
 void ReplayHere(std::string_view replay, const ExploreOptions& options,
                 int ordinal, absl::FunctionRef<void()> body) {
-  const std::pair<std::string_view, std::string_view> parts =
-      absl::StrSplit(replay, absl::MaxSplits(':', 1));
-  const bool has_ordinal = absl::StrContains(replay, ':');
+  std::string_view rest = replay;
   int of = 1;
-  const std::optional<Deviations> deviations =
-      ParseDeviations(has_ordinal ? parts.second : replay);
-  if (!deviations.has_value() ||
-      (has_ordinal && !absl::SimpleAtoi(parts.first, &of))) {
+  const size_t colon = rest.find(':');
+  if (colon != std::string_view::npos && !absl::StartsWith(rest, kWarm)) {
+    if (!absl::SimpleAtoi(rest.substr(0, colon), &of)) of = 0;
+    rest.remove_prefix(colon + 1);
+  }
+  const bool warm = absl::ConsumePrefix(&rest, kWarm);
+  const std::optional<Deviations> deviations = ParseDeviations(rest);
+  if (of < 1 || !deviations.has_value()) {
     FAIL() << "WARD_REPLAY is no list of step=option, as an earlier failure "
               "has printed it: "
            << replay;
@@ -105,6 +110,7 @@ void ReplayHere(std::string_view replay, const ExploreOptions& options,
                                   record->transcript_size)
               << std::flush;
   };
+  if (warm) MakeDullRun(options, body, *record);
   Run(options, strategy, Keep::kAlways, body, *record, print);
   print();
   EXPECT_FALSE(record->HasFailed()) << "the replayed run fails, see above";
@@ -138,11 +144,16 @@ void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
   ADD_FAILURE() << "Run " << failure.run << " (" << failure.found.size()
                 << " switches and faults) failed.\n"
                 << (failure.replayed
-                        ? absl::StrCat("It fails in the same way with ",
-                                       failure.deviations.size(),
-                                       " of them. To see it again:\n  ",
-                                       CommandFor(failure.deviations, ordinal),
-                                       "\n")
+                        ? absl::StrCat(
+                              "It fails in the same way with ",
+                              failure.deviations.size(), " of them",
+                              failure.warm
+                                  ? ", and not in the first run of a process, "
+                                    "which does something for good, such as "
+                                    "initialise a static variable"
+                                  : "",
+                              ". To see it again:\n  ",
+                              CommandFor(failure, ordinal), "\n")
                         : "Replayed, it did not fail in the same way: "
                           "something else than its schedule decides, such as "
                           "the address of an object, memory that was never "

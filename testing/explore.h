@@ -29,9 +29,10 @@
 //
 // Misuse:
 // - A body whose course depends on something else than its schedule: the
-//   address of an object (the order of a hash table's elements may), a static
-//   variable that earlier runs have set, std::random_device, a file. Its
-//   failures cannot be replayed; the report says so.
+//   address of an object (the order of a hash table's elements may), a file, a
+//   static variable that each run sets to something else (for these there is
+//   ExploreOptions::fresh_process). Its failures cannot be replayed; the report
+//   says so.
 // - A descriptor that the body opens once for all runs: to the first it is one
 //   that is left open. Open it before.
 // - Explore() in a test of a ServerTest fixture, which is a simulation itself.

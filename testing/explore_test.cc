@@ -55,6 +55,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
+using ::testing::StartsWith;
 
 // What the body writes here is seen by the test, which its runs' process is
 // not.
@@ -427,6 +428,58 @@ TEST(FindFailure, MakesAllRunsThoughDescriptorsOfTheKilledStay) {
   EXPECT_EQ(found.runs, 100u);
 }
 
+// What a static variable's initialisation does happens there alone.
+TEST(FindFailure, MakesFirstRunsOfProcessesAgainAndAgain) {
+  const Shared<std::atomic<int>> first;
+  const auto body = [&first] {
+    static bool used = false;
+    if (!std::exchange(used, true)) ++*first;
+  };
+  for (const Search search : {Search::kRandom, Search::kPct}) {
+    *first = 0;
+    ExploreOptions options = Runs(1000);
+    options.search = search;
+    EXPECT_FALSE(FindFailure(options, body).failure.has_value());
+    EXPECT_GE(*first, 15);
+    EXPECT_LE(*first, 100);
+  }
+}
+
+TEST(FindFailure, MakesEachRunInAProcessOfItsOwnIfAsked) {
+  for (const Search search :
+       {Search::kRandom, Search::kPct, Search::kDepthFirst}) {
+    ExploreOptions options = Runs(100);
+    options.fresh_process = true;
+    options.search = search;
+    const Exploration exploration = FindFailure(options, [] {
+      static int runs = 0;
+      EXPECT_EQ(++runs, 1);
+      LostUpdates();
+    });
+    EXPECT_FALSE(exploration.failure.has_value());
+    EXPECT_GT(exploration.runs, 2u);
+  }
+}
+
+// Fails if an update is lost, and has an initialisation before that, which
+// takes choices, in the first run of a process.
+void LoseUpdatesLater() {
+  static bool used = false;
+  if (std::exchange(used, true)) {
+    EXPECT_EQ(LostUpdates(), 0);
+  } else {
+    LostUpdates();
+  }
+}
+
+TEST(FindFailure, ReplaysWhatAProcessDoesNotDoFirst) {
+  const Exploration found = FindFailure({}, LoseUpdatesLater);
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_TRUE(found.failure->replayed);
+  EXPECT_TRUE(found.failure->warm);
+  EXPECT_THAT(found.failure->deviations, SizeIs(1));
+}
+
 TEST(FindFailure, EndsWithTheTest) {
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   const Shared<std::atomic<int>> runs;
@@ -593,18 +646,23 @@ TEST(Explore, FailsTheTestWithTheCommandThatReplays) {
   EXPECT_THAT(outcome.text, ::testing::ContainsRegex("WARD_REPLAY=[0-9]+=1\n"));
 }
 
+// What WARD_REPLAY is to be.
+std::string ReplayIn(std::string_view text) {
+  constexpr std::string_view kName = "WARD_REPLAY=";
+  const size_t at = text.find(kName);
+  if (at == std::string_view::npos) return "none";
+  text.remove_prefix(at + kName.size());
+  return std::string(text.substr(0, text.find('\n')));
+}
+
 TEST(Explore, ReplaysTheOneOfSeveralThatHasFailed) {
   const Outcome outcome = OutcomeOf([] {
     Explore(Runs(20), [] { LostUpdates(); });
     Explore({}, [] { EXPECT_EQ(LostUpdates(), 0); });
   });
   EXPECT_TRUE(outcome.failed);
-  constexpr std::string_view kName = "WARD_REPLAY=";
-  const size_t at = outcome.text.find(kName);
-  ASSERT_NE(at, std::string::npos) << outcome.text;
-  const std::string replay = outcome.text.substr(
-      at + kName.size(), outcome.text.find('\n', at) - at - kName.size());
-  EXPECT_THAT(replay, ::testing::StartsWith("2:"));
+  const std::string replay = ReplayIn(outcome.text);
+  EXPECT_THAT(replay, StartsWith("2:"));
   const Outcome replayed = OutcomeOf([&] {
     const Variable variable("WARD_REPLAY", replay);
     Explore(Runs(20), [] { ADD_FAILURE() << "the first one"; });
@@ -614,6 +672,20 @@ TEST(Explore, ReplaysTheOneOfSeveralThatHasFailed) {
   EXPECT_THAT(replayed.text, Not(HasSubstr("the first one")));
   EXPECT_THAT(replayed.text, HasSubstr("the second one"));
   EXPECT_THAT(replayed.text, HasSubstr("Not replayed"));
+}
+
+TEST(Explore, ReplaysWhatAProcessDoesNotDoFirst) {
+  const Outcome outcome = OutcomeOf([] { Explore({}, LoseUpdatesLater); });
+  EXPECT_TRUE(outcome.failed);
+  EXPECT_THAT(outcome.text, HasSubstr("not in the first run of a process"));
+  const std::string replay = ReplayIn(outcome.text);
+  EXPECT_THAT(replay, StartsWith("warm:"));
+  const Outcome replayed = OutcomeOf([&] {
+    const Variable variable("WARD_REPLAY", replay);
+    Explore({}, LoseUpdatesLater);
+  });
+  EXPECT_TRUE(replayed.failed);
+  EXPECT_THAT(replayed.text, HasSubstr("LostUpdates()"));
 }
 
 // So that a test which runs out of time has said what it found.

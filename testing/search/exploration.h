@@ -46,6 +46,10 @@ struct ExploreOptions {
   int deviations = 3;
   int faults_per_run = 1;
 
+  // Each run has a process of its own, and with it static variables of its own.
+  // It takes a millisecond; without it, some runs have.
+  bool fresh_process = false;
+
   // Of one run; more are taken for an endless loop.
   size_t max_steps = 100000;
 };
@@ -66,6 +70,9 @@ struct Exploration {
     // What makes it happen, as found and as simplified.
     Deviations found;
     Deviations deviations;
+    // It takes another run before, in the same process: the first one has done
+    // something for good, such as initialise a static variable.
+    bool warm = false;
     // The same deviations have made it fail again, in the same way.
     bool replayed = false;
     std::string what;

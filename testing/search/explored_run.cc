@@ -116,4 +116,11 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   return killed_threads;
 }
 
+void MakeDullRun(const ExploreOptions& options, absl::FunctionRef<void()> body,
+                 Record& record) {
+  ReplayStrategy dull({});
+  Run(options, dull, Keep::kIfItFails, body, record);
+  record.what_size = 0;
+}
+
 }  // namespace ward::testing

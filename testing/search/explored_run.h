@@ -38,6 +38,8 @@ struct Record {
   std::atomic<uint64_t> end;
   // The run under way, and totals in which it counts.
   uint64_t run;
+  // Others were made before it, in this process.
+  bool warm;
   uint64_t runs;
   uint64_t skipped;
   uint64_t switches;
@@ -137,6 +139,11 @@ size_t Run(
     const ExploreOptions& options, Strategy& strategy, Keep keep,
     absl::FunctionRef<void()> body, Record& record,
     absl::FunctionRef<void()> when_stuck = [] {});
+
+// One that deviates nowhere, for what it does to the process. How it ends is
+// forgotten.
+void MakeDullRun(const ExploreOptions& options, absl::FunctionRef<void()> body,
+                 Record& record);
 
 // Of what the body prints.
 void FlushOutput();

@@ -45,8 +45,12 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
   take(worker);
 
   Worker again;
-  again.Replay(options, failure.found, body);
-  failure.replayed = again.record().HasFailedAs(failure.what);
+  for (const bool warm : {false, true}) {
+    if (failure.replayed || (warm && !worker.record().warm)) break;
+    failure.warm = warm;
+    again.Replay(options, failure.found, warm, body);
+    failure.replayed = again.record().HasFailedAs(failure.what);
+  }
   if (!failure.replayed) return failure;
   take(again);
   // In case that the test's time is over before it is done.
@@ -54,12 +58,13 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
     std::cout << "Run " << failure.run
               << " failed. While a simpler one is looked for, this runs it "
                  "again:\n  "
-              << command(failure.deviations) << "\n"
+              << command(failure) << "\n"
               << failure.what << std::endl;
   };
   Simplify(options, body, failure, again, take, announce);
   if (crashed) {
-    again.Replay(options, failure.deviations, body, Keep::kAllTheTime);
+    again.Replay(options, failure.deviations, failure.warm, body,
+                 Keep::kAllTheTime);
     if (again.record().HasFailedAs(failure.what)) take(again);
   }
   return failure;
@@ -104,7 +109,7 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
   uint64_t length = 0;
   if (options.search == Search::kPct) {
     Worker dull;
-    dull.Replay(options, {}, body);
+    dull.Replay(options, {}, /*warm=*/false, body);
     if (dull.record().HasFailed()) {
       exploration.failure = Describe(dull, options, command, body);
       exploration.runs = 1;

@@ -8,12 +8,12 @@
 
 #include "absl/functional/function_ref.h"
 #include "ward/testing/search/exploration.h"
-#include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 
-// The command that makes a run again.
-using ReplayCommand = absl::FunctionRef<std::string(const Deviations&)>;
+// The command that makes a run again that has failed.
+using ReplayCommand =
+    absl::FunctionRef<std::string(const Exploration::Failure&)>;
 
 // As FindFailure() of ward/testing/explore.h. The runs at random have the seeds
 // from `seed` on. What makes no sense fails the calling test.

@@ -35,8 +35,8 @@ constexpr absl::Duration kLong = absl::Seconds(5);
 // and fails in the same way, is worth more than what is left of a run at
 // random.
 void TakeASimpleOne(ExploreOptions options, absl::FunctionRef<void()> body,
-                    int most, const std::string& what, Worker& worker,
-                    absl::FunctionRef<void(Worker&)> take) {
+                    int most, const Exploration::Failure& failure,
+                    Worker& worker, absl::FunctionRef<void(Worker&)> take) {
   const absl::Time end = absl::Now() + kMostTimeForSimpleRuns;
   options.search = Search::kDepthFirst;
   options.deviations = std::min(most, 2);
@@ -48,16 +48,17 @@ void TakeASimpleOne(ExploreOptions options, absl::FunctionRef<void()> body,
   record.path_size = 0;
   Work work;
   work.options = options;
-  work.failure = &what;
+  work.failure = &failure.what;
+  work.warm = failure.warm;
   work.processor = sched_getcpu();
   do {
     worker.Start(work, kMostSimpleRuns, body);
     worker.Reap(end);
   } while (record.outcome == Record::Outcome::kRetired);
-  if (!record.HasFailedAs(what)) return;
+  if (!record.HasFailedAs(failure.what)) return;
   // Again, now with a transcript.
-  worker.Replay(options, record.Taken(), body);
-  if (record.HasFailedAs(what)) take(worker);
+  worker.Replay(options, record.Taken(), failure.warm, body);
+  if (record.HasFailedAs(failure.what)) take(worker);
 }
 
 }  // namespace
@@ -68,7 +69,7 @@ void Simplify(const ExploreOptions& options, absl::FunctionRef<void()> body,
               absl::FunctionRef<void()> announce) {
   const absl::Time start = absl::Now();
   const auto most = static_cast<int>(failure.deviations.size()) - 1;
-  if (most > 0) TakeASimpleOne(options, body, most, failure.what, worker, take);
+  if (most > 0) TakeASimpleOne(options, body, most, failure, worker, take);
   // Leaves out ever smaller pieces for as long as that does not mend it.
   int attempts = 0;
   bool announced = false;
@@ -84,7 +85,7 @@ void Simplify(const ExploreOptions& options, absl::FunctionRef<void()> body,
         if (i < from || i >= from + size) fewer.insert(entry);
         ++i;
       }
-      worker.Replay(options, fewer, body);
+      worker.Replay(options, fewer, failure.warm, body);
       if (worker.record().HasFailedAs(failure.what) &&
           worker.record().deviations < failure.deviations.size()) {
         take(worker);

@@ -41,6 +41,10 @@ namespace {
 // A process with more threads that sleep for ever gives way to a fresh one.
 constexpr size_t kMostKilledThreads = 256;
 
+// And one that has made its runs of so many in a row: what happens in the first
+// run of a process alone is to be tried under more than one schedule.
+constexpr uint64_t kRunsOfProcesses = 64;
+
 // What the process cannot do without.
 int Must(long result, std::string_view attempt) {
   if (result >= 0) return static_cast<int>(result);
@@ -99,7 +103,13 @@ void ForgetOutput() {
       {record.level,
        {record.path.begin(),
         record.path.begin() + static_cast<ptrdiff_t>(record.path_size)}});
+  const uint64_t portion = options.fresh_process ? 1 : kRunsOfProcesses;
   size_t killed_threads = 0;
+  record.warm = false;
+  if (work.warm) {
+    MakeDullRun(options, body, record);
+    record.warm = true;
+  }
   for (; record.run < record.end; record.run += work.stride) {
     std::unique_ptr<Strategy> strategy;
     if (work.replayed != nullptr) {
@@ -125,8 +135,11 @@ void ForgetOutput() {
       record.path_size = std::min(path.size(), record.path.size());
       std::copy_n(path.begin(), record.path_size, record.path.begin());
     }
+    record.warm = true;
+    const bool last_of_portion =
+        record.run / portion != (record.run + work.stride) / portion;
     // Not if the next one would not know where to go on.
-    if ((failed || killed_threads > kMostKilledThreads ||
+    if ((failed || last_of_portion || killed_threads > kMostKilledThreads ||
          (killed_threads > 0 && HasManyDescriptors())) &&
         (!depth_first || all.position().path.size() <= record.path.size())) {
       record.run += work.stride;
@@ -200,11 +213,12 @@ void Worker::Reap(absl::Time deadline) {
 }
 
 void Worker::Replay(const ExploreOptions& options, const Deviations& deviations,
-                    absl::FunctionRef<void()> body, Keep keep) {
+                    bool warm, absl::FunctionRef<void()> body, Keep keep) {
   record().run = 0;
   Work work;
   work.options = options;
   work.replayed = &deviations;
+  work.warm = warm;
   work.keep = keep;
   work.processor = sched_getcpu();
   Start(work, /*end=*/1, body);

@@ -29,6 +29,8 @@ struct Work {
   uint64_t length = 0;
   // Instead of what the search would do.
   const Deviations* replayed = nullptr;
+  // After a run that deviates nowhere.
+  bool warm = false;
   // Runs whose assertions fail otherwise than this do not count.
   const std::string* failure = nullptr;
   Keep keep = Keep::kIfItFails;
@@ -53,9 +55,10 @@ class Worker {
   // Waits until it has; one that takes longer is killed, and has not failed.
   void Reap(absl::Time deadline);
 
-  // Makes the one run that `deviations` tell.
+  // Makes the one run that `deviations` tell; `warm`: see Work.
   void Replay(const ExploreOptions& options, const Deviations& deviations,
-              absl::FunctionRef<void()> body, Keep keep = Keep::kAlways);
+              bool warm, absl::FunctionRef<void()> body,
+              Keep keep = Keep::kAlways);
 
   // What the run has printed; of much, the beginning and the end.
   std::string Output() const;
