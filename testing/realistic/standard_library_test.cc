@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -114,6 +115,61 @@ TEST(StandardLibrary, AConditionWithATimeLimit) {
         },
         [&] { EXPECT_THAT(CallServer(server, "put", "hi"), IsOk()); });
     EXPECT_THAT(CallServer(server, "take", 1), RepliesWith("nothing"));
+  });
+}
+
+// --- what there is one of in the program ---
+
+// A table that is made when it is first asked for, and never destroyed.
+class Dictionary {
+ public:
+  static Dictionary& Instance() {
+    static auto& instance = *new Dictionary;
+    return instance;
+  }
+
+  std::string Translate(const std::string& word) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = words_.find(word);
+    return found == words_.end() ? "?" : found->second;
+  }
+
+ private:
+  Dictionary() {
+    Define("one", "un");
+    Define("two", "deux");
+  }
+  void Define(std::string word, std::string translation) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    words_[std::move(word)] = std::move(translation);
+  }
+
+  std::mutex mutex_;
+  std::map<std::string, std::string> words_;
+};
+
+class TranslationServer : public AbstractServer {
+ public:
+  TranslationServer() {
+    DefineMessageHandler("translate", [](const std::string& word) {
+      static const std::string kNotes = " (" + std::string("fr") + ")";
+      return absl::StatusOr<std::string>(
+          Dictionary::Instance().Translate(word) + kNotes);
+    });
+  }
+};
+
+TEST(StandardLibrary, StaticSingletons) {
+  Survives<TranslationServer>([](TranslationServer& server) {
+    RunAtOnce(
+        [&] {
+          EXPECT_THAT(CallServer(server, "translate", "one"),
+                      RepliesWith("un (fr)"));
+        },
+        [&] {
+          EXPECT_THAT(CallServer(server, "translate", "two"),
+                      RepliesWith("deux (fr)"));
+        });
   });
 }
 
