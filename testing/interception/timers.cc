@@ -206,10 +206,10 @@ int timerfd_settime(int fd, int flags, const itimerspec* setting,
   ward::testing::Reset(fd);
   absl::Time next = absl::InfiniteFuture();
   if (setting->it_value.tv_sec != 0 || setting->it_value.tv_nsec != 0) {
-    next = (flags & TFD_TIMER_ABSTIME) != 0
-               ? ward::testing::DeadlineOf(setting->it_value)
-               : scheduler->now() +
-                     absl::DurationFromTimespec(setting->it_value);
+    next =
+        (flags & TFD_TIMER_ABSTIME) != 0
+            ? ward::testing::DeadlineOf(setting->it_value)
+            : scheduler->now() + absl::DurationFromTimespec(setting->it_value);
   }
   scheduler->Kept<Timers>().Set(
       *scheduler, fd, next, absl::DurationFromTimespec(setting->it_interval));

@@ -109,9 +109,9 @@ TEST(Timers, APointInTimeOfAnyClock) {
       clock_gettime(clock, &now);
       itimerspec setting{};
       setting.it_value = {now.tv_sec + 5, now.tv_nsec};
-      ASSERT_EQ(timerfd_settime(timer.get(), TFD_TIMER_ABSTIME, &setting,
-                                nullptr),
-                0);
+      ASSERT_EQ(
+          timerfd_settime(timer.get(), TFD_TIMER_ABSTIME, &setting, nullptr),
+          0);
       std::this_thread::sleep_for(std::chrono::milliseconds(4999));
       EXPECT_EQ(Read(timer), 0u);
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -120,9 +120,9 @@ TEST(Timers, APointInTimeOfAnyClock) {
       // One that is over has expired at once, and so often.
       setting.it_value = now;
       setting.it_interval.tv_sec = 2;
-      ASSERT_EQ(timerfd_settime(timer.get(), TFD_TIMER_ABSTIME, &setting,
-                                nullptr),
-                0);
+      ASSERT_EQ(
+          timerfd_settime(timer.get(), TFD_TIMER_ABSTIME, &setting, nullptr),
+          0);
       EXPECT_EQ(Read(timer), 3u);
     }
   });

@@ -5,10 +5,13 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -34,6 +37,8 @@
 
 namespace ward::testing {
 namespace {
+
+using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
 
 // --- epoll(7) ---
 
@@ -238,6 +243,74 @@ TEST(EventLoops, ASelfPipe) {
     RunAtOnce(ring, ring, [&] {
       EXPECT_THAT(CallServer(server, "await", 2), RepliesWith("2"));
     });
+  });
+}
+
+// --- a timer that is a descriptor ---
+
+class TickingServer : public AbstractServer {
+ public:
+  TickingServer() { DefineMessageHandler("await", &TickingServer::Await); }
+
+ private:
+  absl::Status InitializeServer() override {
+    timer_ =
+        FileDescriptor::Opened(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));
+    stop_ = FileDescriptor::Opened(eventfd(0, EFD_CLOEXEC));
+    const timespec second = {1, 0};
+    const itimerspec each = {second, second};
+    if (!stop_.is_open() ||
+        timerfd_settime(timer_.get(), 0, &each, nullptr) != 0) {
+      return absl::ErrnoToStatus(errno, "no timer");
+    }
+    ticker_ = std::thread([this] { Tick(); });
+    return absl::OkStatus();
+  }
+  absl::Status FinalizeServer() override {
+    const uint64_t one = 1;
+    (void)!write(stop_.get(), &one, sizeof(one));
+    ticker_.join();
+    timer_.Reset();
+    stop_.Reset();
+    return absl::OkStatus();
+  }
+
+  void Tick() {
+    while (true) {
+      std::array<pollfd, 2> polled = {
+          {{timer_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}}};
+      if (poll(polled.data(), polled.size(), -1) < 0) continue;
+      if (polled[1].revents != 0) return;
+      uint64_t expired = 0;
+      if (read(timer_.get(), &expired, sizeof(expired)) < 0) continue;
+      const std::lock_guard<std::mutex> lock(mutex_);
+      ticks_ += expired;
+      changed_.notify_all();
+    }
+  }
+
+  absl::StatusOr<bool> Await(uint64_t ticks) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [&] { return ticks_ >= ticks; });
+    return true;
+  }
+
+  FileDescriptor timer_;
+  FileDescriptor stop_;
+  std::thread ticker_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  uint64_t ticks_ = 0;
+};
+
+TEST(EventLoops, ATicker) {
+  Survives<TickingServer>([](TickingServer& server) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto await = [&](uint64_t ticks) {
+      EXPECT_THAT(CallServer(server, "await", ticks), IsOk());
+    };
+    RunAtOnce([&] { await(2); }, [&] { await(60); });
+    EXPECT_GE(std::chrono::steady_clock::now() - start, 59s);
   });
 }
 

@@ -1,20 +1,30 @@
 // Servers that use what the system has: files, other programs, the network.
 
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <random>
 #include <string>
 #include <string_view>
+#include <thread>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
@@ -23,6 +33,7 @@
 #include "gtest/gtest.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/signals.h"
 #include "ward/testing/call_server.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/realistic/survives.h"
@@ -169,6 +180,171 @@ TEST(World, RandomDevice) {
   Survives<TokenServer>([](TokenServer& server) {
     RunAtOnce([&] { EXPECT_THAT(CallServer(server, "token"), IsOk()); },
               [&] { EXPECT_THAT(CallServer(server, "token"), IsOk()); });
+  });
+}
+
+// --- names of hosts ---
+
+class ResolvingServer : public AbstractServer {
+ public:
+  ResolvingServer() {
+    DefineMessageHandler("resolve", &ResolvingServer::Resolve);
+  }
+
+ private:
+  absl::StatusOr<std::string> Resolve(const std::string& host) {
+    addrinfo hints{};
+    hints.ai_family = AF_INET;
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* found = nullptr;
+    const int error = getaddrinfo(host.c_str(), "80", &hints, &found);
+    if (error != 0) return absl::NotFoundError(gai_strerror(error));
+    const absl::Cleanup free = [found] { freeaddrinfo(found); };
+    std::string address(INET_ADDRSTRLEN, '\0');
+    sockaddr_in internet;
+    std::memcpy(&internet, found->ai_addr, sizeof(internet));
+    inet_ntop(AF_INET, &internet.sin_addr, address.data(), INET_ADDRSTRLEN);
+    return std::string(address.c_str());
+  }
+};
+
+TEST(World, Getaddrinfo) {
+  Survives<ResolvingServer>([](ResolvingServer& server) {
+    RunAtOnce(
+        [&] {
+          EXPECT_THAT(CallServer(server, "resolve", "localhost"),
+                      RepliesWith("127.0.0.1"));
+        },
+        [&] {
+          EXPECT_THAT(CallServer(server, "resolve", "127.0.0.2"),
+                      RepliesWith("127.0.0.2"));
+        });
+  });
+}
+
+// --- other programs ---
+
+class ShellServer : public AbstractServer {
+ public:
+  ShellServer() { DefineMessageHandler("run", &ShellServer::Run); }
+
+ private:
+  absl::StatusOr<std::string> Run(const std::string& command) {
+    const UnblockedSignals unblocked;
+    FILE* const output = popen(command.c_str(), "re");
+    if (output == nullptr) return absl::ErrnoToStatus(errno, "no shell");
+    std::string printed;
+    std::array<char, 100> line;
+    while (std::fgets(line.data(), line.size(), output) != nullptr) {
+      printed += line.data();
+    }
+    return absl::StrCat(printed, WEXITSTATUS(pclose(output)));
+  }
+};
+
+TEST(World, Popen) {
+  Survives<ShellServer>([](ShellServer& server) {
+    RunAtOnce(
+        [&] {
+          EXPECT_THAT(CallServer(server, "run", "echo hi"),
+                      RepliesWith("hi\n0"));
+        },
+        [&] {
+          EXPECT_THAT(CallServer(server, "run", "exit 3"), RepliesWith("3"));
+        });
+  });
+}
+
+// --- TCP ---
+
+sockaddr_in Loopback(uint16_t port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(port);
+  return address;
+}
+
+// Answers each of two connections with what it says.
+class Upstream {
+ public:
+  Upstream()
+      : listener_(FileDescriptor::Opened(
+            socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0))) {
+    sockaddr_in address = Loopback(0);
+    socklen_t size = sizeof(address);
+    auto* const generic = reinterpret_cast<sockaddr*>(&address);
+    EXPECT_EQ(bind(listener_.get(), generic, size), 0);
+    EXPECT_EQ(listen(listener_.get(), 2), 0);
+    EXPECT_EQ(getsockname(listener_.get(), generic, &size), 0);
+    port_ = ntohs(address.sin_port);
+  }
+
+  uint16_t port() const { return port_; }
+
+  void Serve() const {
+    for (int i = 0; i < 2; ++i) {
+      const FileDescriptor client = FileDescriptor::Opened(
+          accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      std::array<char, 100> buffer;
+      ssize_t size;
+      while ((size = recv(client.get(), buffer.data(), buffer.size(), 0)) > 0) {
+        EXPECT_EQ(send(client.get(), buffer.data(), static_cast<size_t>(size),
+                       MSG_NOSIGNAL),
+                  size);
+      }
+      EXPECT_EQ(size, 0);
+    }
+  }
+
+ private:
+  const FileDescriptor listener_;
+  uint16_t port_ = 0;
+};
+
+class ProxyServer : public AbstractServer {
+ public:
+  explicit ProxyServer(uint16_t port) : port_(port) {
+    DefineMessageHandler("ask", &ProxyServer::Ask);
+  }
+
+ private:
+  absl::StatusOr<std::string> Ask(const std::string& question) {
+    const FileDescriptor upstream =
+        FileDescriptor::Opened(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const sockaddr_in address = Loopback(port_);
+    if (connect(upstream.get(), reinterpret_cast<const sockaddr*>(&address),
+                sizeof(address)) != 0 ||
+        send(upstream.get(), question.data(), question.size(), MSG_NOSIGNAL) <
+            0) {
+      return absl::ErrnoToStatus(errno, "upstream cannot be asked");
+    }
+    shutdown(upstream.get(), SHUT_WR);
+    std::string answer;
+    std::array<char, 100> buffer;
+    ssize_t size;
+    while ((size = recv(upstream.get(), buffer.data(), buffer.size(), 0)) > 0) {
+      answer.append(buffer.data(), static_cast<size_t>(size));
+    }
+    if (size < 0) return absl::ErrnoToStatus(errno, "upstream does not answer");
+    return answer;
+  }
+
+  const uint16_t port_;
+};
+
+TEST(World, ATcpClient) {
+  Survives([] {
+    const Upstream upstream;
+    ProxyServer server(upstream.port());
+    ASSERT_THAT(server.Start(), IsOk());
+    std::thread serving([&] { upstream.Serve(); });
+    const auto ask = [&](std::string_view question) {
+      EXPECT_THAT(CallServer(server, "ask", question), RepliesWith(question));
+    };
+    RunAtOnce([&] { ask("one"); }, [&] { ask("two"); });
+    serving.join();
+    EXPECT_THAT(server.Stop(), IsOk());
   });
 }
 
