@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <ctime>
@@ -16,6 +17,7 @@
 #include "absl/time/time.h"
 #include "ward/testing/simulator/scheduler.h"
 
+using ::ward::testing::Interruptions;
 using ::ward::testing::Scheduler;
 
 namespace {
@@ -26,14 +28,20 @@ bool IsSimulated(clockid_t clock_id) {
          clock_id == CLOCK_MONOTONIC_COARSE || clock_id == CLOCK_BOOTTIME;
 }
 
-// A thread that sleeps for no time waits for the others.
-void Sleep(Scheduler& scheduler, absl::Duration duration) {
+// A thread that sleeps for no time waits for the others. Returns what is left
+// when a signal's handler has ended it.
+absl::Duration Sleep(Scheduler& scheduler, absl::Duration duration) {
   if (duration <= absl::ZeroDuration()) {
     scheduler.Yield("yielding");
-  } else {
-    scheduler.BlockUntil(
-        "sleeping", [] { return false; }, scheduler.now() + duration);
+    return absl::ZeroDuration();
   }
+  const absl::Time end = scheduler.now() + duration;
+  const Interruptions& now = scheduler.interruptions();
+  const int before = now.all;
+  return scheduler.BlockUntil(
+             "sleeping", [&] { return now.all != before; }, end)
+             ? std::max(end - scheduler.now(), absl::ZeroDuration())
+             : absl::ZeroDuration();
 }
 
 }  // namespace
@@ -74,10 +82,13 @@ int clock_nanosleep(clockid_t clock_id, int flags, const struct timespec* req,
     return syscall(SYS_clock_nanosleep, clock_id, flags, req, rem) == 0 ? 0
                                                                         : errno;
   }
-  Sleep(*scheduler, (flags & TIMER_ABSTIME) != 0
-                        ? absl::TimeFromTimespec(*req) - scheduler->now()
-                        : absl::DurationFromTimespec(*req));
-  return 0;
+  const bool absolute = (flags & TIMER_ABSTIME) != 0;
+  const absl::Duration left = Sleep(
+      *scheduler, absolute ? absl::TimeFromTimespec(*req) - scheduler->now()
+                           : absl::DurationFromTimespec(*req));
+  if (left == absl::ZeroDuration()) return 0;
+  if (!absolute && rem != nullptr) *rem = absl::ToTimespec(left);
+  return EINTR;
 }
 
 int nanosleep(const struct timespec* requested_time,
@@ -109,7 +120,9 @@ int sched_yield() noexcept {
 
 void ABSL_INTERNAL_C_SYMBOL(AbslInternalSleepFor)(absl::Duration duration) {
   if (Scheduler* const scheduler = Scheduler::Current()) {
-    Sleep(*scheduler, duration);
+    do {
+      duration = Sleep(*scheduler, duration);
+    } while (duration > absl::ZeroDuration());
     return;
   }
   if (duration <= absl::ZeroDuration()) return;

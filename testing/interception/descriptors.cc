@@ -11,6 +11,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/select.h>
@@ -31,6 +32,7 @@
 #include "absl/time/time.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/interception/signals.h"
 #include "ward/testing/interception/timers.h"
 #include "ward/testing/simulator/scheduler.h"
 
@@ -75,7 +77,7 @@ absl::Duration LimitOfSocket(int descriptor, int option) {
 }
 
 // A scheduling point, and a wait unless the call itself would not wait. False
-// if the descriptor's own limit has come.
+// if the descriptor's own limit has come, or a signal.
 bool Await(int descriptor, short events, int flags, int limit,
            const char* doing) {
   Scheduler* const scheduler = Intercepting();
@@ -84,13 +86,18 @@ bool Await(int descriptor, short events, int flags, int limit,
   if ((flags & MSG_DONTWAIT) != 0) return true;
   const int status = fcntl(descriptor, F_GETFL);
   if (status < 0 || (status & O_NONBLOCK) != 0) return true;
-  if (scheduler->AwaitWorld(
-          doing, [&] { return IsReady(descriptor, events); },
-          scheduler->now() + LimitOfSocket(descriptor, limit))) {
-    return true;
-  }
-  errno = EAGAIN;
-  return false;
+  const Interruptions& now = scheduler->interruptions();
+  const int before = now.without_restart;
+  bool is_ready = false;
+  scheduler->AwaitWorld(
+      doing,
+      [&] {
+        is_ready = IsReady(descriptor, events);
+        return is_ready || now.without_restart != before;
+      },
+      scheduler->now() + LimitOfSocket(descriptor, limit));
+  if (!is_ready) errno = now.without_restart != before ? EINTR : EAGAIN;
+  return is_ready;
 }
 
 bool AwaitInput(int descriptor, int flags = 0) {
@@ -135,9 +142,20 @@ ssize_t WriteInSchedule(
 }
 
 // `look` returns what the call returns, without waiting: 0 if it would.
+// Blocks the signals of `mask` while it waits; `interruption` counts those that
+// end it (signal(7)).
 int LookInSchedule(Scheduler& scheduler, const char* doing,
-                   absl::FunctionRef<int()> look, absl::Duration limit) {
+                   absl::FunctionRef<int()> look, absl::Duration limit,
+                   const sigset_t* mask = nullptr,
+                   int Interruptions::*interruption = &Interruptions::all) {
   scheduler.Point(doing);
+  const WaitingMask waiting(mask);
+  if (waiting.interrupted()) {
+    errno = EINTR;
+    return -1;
+  }
+  const Interruptions& now = scheduler.interruptions();
+  const int before = now.*interruption;
   int result = 0;
   int error = 0;
   scheduler.AwaitWorld(
@@ -146,6 +164,10 @@ int LookInSchedule(Scheduler& scheduler, const char* doing,
         if (result == 0) {
           result = look();
           error = errno;
+        }
+        if (result == 0 && now.*interruption != before) {
+          result = -1;
+          error = EINTR;
         }
         return result != 0;
       },
@@ -169,6 +191,7 @@ absl::Duration LimitOf(const timespec* time) {
 using ::ward::testing::AwaitInput;
 using ::ward::testing::AwaitRoom;
 using ::ward::testing::Intercepting;
+using ::ward::testing::Interruptions;
 using ::ward::testing::LimitOf;
 using ::ward::testing::LookInSchedule;
 using ::ward::testing::Scheduler;
@@ -258,7 +281,8 @@ int ppoll(pollfd* polled, nfds_t count, const timespec* limit,
   const timespec none = {0, 0};
   return LookInSchedule(
       *scheduler, "polling descriptors",
-      [&] { return real_ppoll(polled, count, &none, mask); }, LimitOf(limit));
+      [&] { return real_ppoll(polled, count, &none, nullptr); }, LimitOf(limit),
+      mask);
 }
 
 int epoll_wait(int epoll, epoll_event* events, int most, int limit) {
@@ -276,8 +300,8 @@ int epoll_pwait(int epoll, epoll_event* events, int most, int limit,
   }
   return LookInSchedule(
       *scheduler, "waiting at an epoll",
-      [&] { return real_epoll_pwait(epoll, events, most, 0, mask); },
-      LimitOf(limit));
+      [&] { return real_epoll_pwait(epoll, events, most, 0, nullptr); },
+      LimitOf(limit), mask);
 }
 
 int pselect(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
@@ -300,9 +324,10 @@ int pselect(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
         if (writable != nullptr) *writable = wanted[1];
         if (exceptional != nullptr) *exceptional = wanted[2];
         const timespec now = {0, 0};
-        return real_pselect(count, readable, writable, exceptional, &now, mask);
+        return real_pselect(count, readable, writable, exceptional, &now,
+                            nullptr);
       },
-      LimitOf(limit));
+      LimitOf(limit), mask);
 }
 
 int select(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
@@ -330,7 +355,7 @@ int flock(int fd, int operation) noexcept {
         if (real_flock(fd, operation | LOCK_NB) == 0) return 1;
         return errno == EWOULDBLOCK ? 0 : -1;
       },
-      absl::InfiniteDuration());
+      absl::InfiniteDuration(), nullptr, &Interruptions::without_restart);
   return result > 0 ? 0 : -1;
 }
 
@@ -349,7 +374,7 @@ pid_t waitpid(pid_t process, int* status, int options) {
   return LookInSchedule(
       *scheduler, "waiting for a child process",
       [&] { return real_waitpid(process, status, options | WNOHANG); },
-      absl::InfiniteDuration());
+      absl::InfiniteDuration(), nullptr, &Interruptions::without_restart);
 }
 
 // --- what code that is compiled with _FORTIFY_SOURCE calls in their place ---

@@ -18,6 +18,19 @@ class NoSchedulingPoints {
   ~NoSchedulingPoints();
 
   static bool Exist();
+
+  // For code of the user's that the simulator calls: while one exists, there
+  // are scheduling points again.
+  class Suspended {
+   public:
+    Suspended();
+    Suspended(const Suspended&) = delete;
+    Suspended& operator=(const Suspended&) = delete;
+    ~Suspended();
+
+   private:
+    const int found_;
+  };
 };
 
 }  // namespace ward::testing

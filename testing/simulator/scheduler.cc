@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -153,6 +154,11 @@ struct Scheduler::Thread {
   const void* waits_at = nullptr;
   uint64_t wait = 0;
 
+  sigset_t mask{};
+  // Sent to it, and not raised.
+  std::vector<int> signals;
+  Interruptions interruptions;
+
   absl::AnyInvocable<void*()> body;
 };
 
@@ -181,6 +187,7 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
   auto main = std::make_unique<Thread>(*this, 0, 1, "main");
   main->handle = pthread_self();
   main->number = static_cast<pid_t>(syscall(SYS_gettid));
+  pthread_sigmask(SIG_BLOCK, nullptr, &main->mask);
   running_ = main.get();
   threads_.push_back(std::move(main));
   current_scheduler = this;
@@ -257,6 +264,7 @@ int Scheduler::StartThread(std::string name, int group,
   thread.body = std::move(body);
   thread.joinable = handle != nullptr;
   thread.ran = steps_;
+  thread.mask = running_->mask;
   const int error =
       pthread_create(&thread.handle, attributes, &RunThread, &thread);
   if (error != 0) {
@@ -381,6 +389,7 @@ void Scheduler::Point(std::string_view doing) {
   running_->doing = doing;
   yields_ = 0;
   Reschedule();
+  RaiseSignals();
 }
 
 void Scheduler::Yield(std::string_view doing) {
@@ -391,6 +400,7 @@ void Scheduler::Yield(std::string_view doing) {
   yielded_ = running_->id;
   ++yields_;
   Reschedule();
+  RaiseSignals();
 }
 
 bool Scheduler::BlockUntil(std::string_view doing,
@@ -400,14 +410,17 @@ bool Scheduler::BlockUntil(std::string_view doing,
   CheckCaller();
   LeaveIfKilled();
   Thread& self = *running_;
-  self.doing = doing;
   yields_ = 0;
-  self.ready = &ready;
-  self.deadline = deadline;
-  self.state = Thread::State::kBlocked;
-  Reschedule();
-  self.deadline = absl::InfiniteFuture();
-  self.ready = nullptr;
+  // A signal's handler does not end it.
+  do {
+    self.doing = doing;
+    self.ready = &ready;
+    self.deadline = deadline;
+    self.state = Thread::State::kBlocked;
+    Reschedule();
+    self.deadline = absl::InfiniteFuture();
+    self.ready = nullptr;
+  } while (RaiseSignals() && !ready() && now_ < deadline);
   return ready();
 }
 
@@ -426,6 +439,7 @@ bool Scheduler::CanRun(const Thread& thread) const {
     case Thread::State::kReady:
       return true;
     case Thread::State::kBlocked:
+      if (!thread.signals.empty()) return true;
       if (thread.idle) {
         return std::none_of(threads_.begin(), threads_.end(),
                             [this](const auto& other) {
@@ -630,11 +644,13 @@ void Scheduler::WaitUntilIdle() {
   CheckCaller();
   LeaveIfKilled();
   Thread& self = *running_;
-  self.idle = true;
-  self.doing = "waiting until the others wait";
-  self.state = Thread::State::kBlocked;
-  Reschedule();
-  self.idle = false;
+  do {
+    self.idle = true;
+    self.doing = "waiting until the others wait";
+    self.state = Thread::State::kBlocked;
+    Reschedule();
+    self.idle = false;
+  } while (RaiseSignals());
 }
 
 void Scheduler::Advance(absl::Duration time) {
@@ -674,6 +690,62 @@ void Scheduler::Kill(int group) {
 void Scheduler::LeaveIfKilled() {
   const NoSchedulingPoints quiet;
   if (!running_->alive()) Reschedule();
+}
+
+// --- signals ---
+
+int Scheduler::thread() const { return running_->id; }
+
+int Scheduler::Find(pthread_t handle) const {
+  for (const auto& thread : threads_) {
+    if (thread->alive() && pthread_equal(thread->handle, handle) != 0) {
+      return thread->id;
+    }
+  }
+  return -1;
+}
+
+int Scheduler::ThreadForSignal(int signal) const {
+  const auto takes = [&](const Thread& thread) {
+    return thread.alive() && thread.group == running_->group &&
+           sigismember(&thread.mask, signal) == 0;
+  };
+  if (takes(*running_)) return running_->id;
+  for (const auto& thread : threads_) {
+    if (takes(*thread)) return thread->id;
+  }
+  return -1;
+}
+
+void Scheduler::SendSignal(int thread, int signal) {
+  const NoSchedulingPoints quiet;
+  threads_[static_cast<size_t>(thread)]->signals.push_back(signal);
+}
+
+void Scheduler::SetSignalMask(const sigset_t& mask) { running_->mask = mask; }
+
+const Interruptions& Scheduler::interruptions() const {
+  return running_->interruptions;
+}
+
+bool Scheduler::RaiseSignals() {
+  Thread& self = *running_;
+  if (self.signals.empty()) return false;
+  const std::vector<int> signals = std::exchange(self.signals, {});
+  for (const int signal : signals) {
+    struct sigaction action;
+    if (sigismember(&self.mask, signal) == 0 &&
+        sigaction(signal, nullptr, &action) == 0 &&
+        action.sa_handler != SIG_IGN && action.sa_handler != SIG_DFL) {
+      ++self.interruptions.all;
+      if ((action.sa_flags & SA_RESTART) == 0) {
+        ++self.interruptions.without_restart;
+      }
+    }
+    const NoSchedulingPoints::Suspended handlers_have_them;
+    raise(signal);
+  }
+  return true;
 }
 
 void Scheduler::Stuck(std::string_view why) {

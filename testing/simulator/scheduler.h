@@ -22,6 +22,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -61,6 +62,13 @@ struct SchedulerOptions {
 
   // Told why the run cannot go on: a deadlock, a loop. Must not return.
   std::function<void(const std::string& why)> on_stuck;
+};
+
+// How many handlers of signals have interrupted what a thread waits for: of
+// all, and of those whose sigaction(2) has no SA_RESTART.
+struct Interruptions {
+  int all = 0;
+  int without_restart = 0;
 };
 
 class Scheduler {
@@ -150,6 +158,12 @@ class Scheduler {
   // Waits until no other thread can run at this time.
   void WaitUntilIdle();
 
+  // Told of the signals that a process sends to itself: true if it has taken
+  // one, which is then no matter of threads.
+  void SetSignalTaker(std::function<bool(int group, int signal)> taker) {
+    signal_taker_ = std::move(taker);
+  }
+
   // Moves the clock, and lets everyone act whose time comes meanwhile.
   void Advance(absl::Duration time);
 
@@ -169,6 +183,25 @@ class Scheduler {
     if (kept == nullptr) kept = std::make_shared<T>();
     return *static_cast<T*>(kept.get());
   }
+
+  // The thread that runs, and one by its handle, or -1 if none has it that has
+  // not ended.
+  int thread() const;
+  int Find(pthread_t handle) const;
+
+  // See SetSignalTaker; of the thread that runs.
+  bool TakesSignal(int signal) const {
+    return signal_taker_ && signal_taker_(group(), signal);
+  }
+  // Which thread of this process takes it: the one that runs unless it blocks
+  // it; -1 if all do.
+  int ThreadForSignal(int signal) const;
+  // Has another thread raise it when it next goes on, be it to wait again.
+  void SendSignal(int thread, int signal);
+  // What the thread that runs blocks, and those that it starts.
+  void SetSignalMask(const sigset_t& mask);
+  // Of the thread that runs, for as long as there is this scheduler.
+  const Interruptions& interruptions() const;
 
   // absl's ThreadIdentity of the thread that runs. At its end, it may become
   // another one's.
@@ -217,6 +250,8 @@ class Scheduler {
   // Fails the program if the caller is not one of the threads.
   void CheckCaller() const;
   void Reschedule();
+  // Raises what was sent to the thread that runs; false if nothing was.
+  bool RaiseSignals();
   size_t Choose(const Choice& choice);
   Thread* Next();
   void AdvanceTo(absl::Time time);
@@ -243,6 +278,7 @@ class Scheduler {
   // By group and number.
   absl::btree_map<std::pair<int, int>, Timer> timers_;
   absl::btree_map<std::type_index, std::shared_ptr<void>> kept_;
+  std::function<bool(int group, int signal)> signal_taker_;
   std::vector<int> candidates_;
   std::mt19937_64 random_;
   uint64_t switches_ = 0;

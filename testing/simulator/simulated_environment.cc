@@ -74,10 +74,17 @@ SimulatedEnvironment::SimulatedEnvironment(Scheduler& scheduler,
   test.group = kTestProcess;
   processes_.emplace(kTestProcess, std::move(test));
   transcript_.Name(kTestProcess, "test");
+  // The test's own are the real process's, until it has a plan for them.
+  scheduler_.SetSignalTaker([this](pid_t pid, int signal) {
+    if (pid == kTestProcess && !Self().plan.has_value()) return false;
+    Raise(pid, signal);
+    return true;
+  });
   EnlargeDescriptorTable();
 }
 
 SimulatedEnvironment::~SimulatedEnvironment() {
+  scheduler_.SetSignalTaker(nullptr);
   // The two ends of a connection refer to each other.
   for (const auto& [number, socket] : sockets_) socket->Close();
 }

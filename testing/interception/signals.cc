@@ -1,0 +1,198 @@
+// Signals that a program sends to itself, and waits for.
+//
+// POSIX has any thread that does not block it take a signal that is sent to the
+// process; here it is the sender, if it may be, and it has done so when kill(2)
+// returns. Another one takes it when it next goes on. One that all block stays
+// with the kernel, for signalfd(2) and sigwait(3). raise(3) needs nothing of
+// this: it is the caller's own, at once.
+
+#include "ward/testing/interception/signals.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "absl/time/time.h"
+#include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/scheduler.h"
+
+WARD_REAL(kill);
+WARD_REAL(pthread_kill);
+WARD_REAL(pthread_sigmask);
+WARD_REAL(sigprocmask);
+WARD_REAL(sigtimedwait);
+WARD_REAL(sigwaitinfo);
+WARD_REAL(sigwait);
+WARD_REAL(sigsuspend);
+WARD_REAL(pause);
+
+namespace ward::testing {
+namespace {
+
+int Failed(int error) {
+  errno = error;
+  return -1;
+}
+
+// As sigtimedwait(2).
+int AwaitSignal(Scheduler& scheduler, const sigset_t* signals,
+                siginfo_t* about, absl::Time deadline) {
+  scheduler.Point("waiting for a signal");
+  const Interruptions& now = scheduler.interruptions();
+  const int before = now.all;
+  int signal = -1;
+  scheduler.AwaitWorld(
+      "waiting for a signal",
+      [&] {
+        const timespec none = {0, 0};
+        if (signal < 0) signal = real_sigtimedwait(signals, about, &none);
+        return signal >= 0 || now.all != before;
+      },
+      deadline);
+  if (signal >= 0) return signal;
+  return Failed(now.all != before ? EINTR : EAGAIN);
+}
+
+// Until a handler has returned.
+int PauseInSchedule(Scheduler& scheduler) {
+  const Interruptions& now = scheduler.interruptions();
+  const int before = now.all;
+  scheduler.AwaitWorld(
+      "waiting for a signal", [&] { return now.all != before; },
+      absl::InfiniteFuture());
+  return Failed(EINTR);
+}
+
+// Whether `mask` lets one through that has come already.
+bool AnyPending(const sigset_t& mask) {
+  sigset_t pending;
+  sigpending(&pending);
+  for (int signal = 1; signal < NSIG; ++signal) {
+    if (sigismember(&pending, signal) == 1 && sigismember(&mask, signal) == 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+WaitingMask::WaitingMask(const sigset_t* mask) : set_(mask != nullptr) {
+  if (!set_) return;
+  interrupted_ = AnyPending(*mask);
+  pthread_sigmask(SIG_SETMASK, mask, &found_);
+}
+
+WaitingMask::~WaitingMask() {
+  if (set_) pthread_sigmask(SIG_SETMASK, &found_, nullptr);
+}
+
+}  // namespace ward::testing
+
+using ::ward::testing::Intercepting;
+using ::ward::testing::Scheduler;
+
+extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
+
+int kill(pid_t process, int signal) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr || process != getpid() || signal == 0) {
+    return real_kill(process, signal);
+  }
+  scheduler->Point("sending a signal to its own process");
+  if (scheduler->TakesSignal(signal)) return 0;
+  const int thread = scheduler->ThreadForSignal(signal);
+  if (thread < 0) return real_kill(process, signal);
+  if (thread == scheduler->thread()) {
+    return real_pthread_kill(pthread_self(), signal) == 0 ? 0 : -1;
+  }
+  scheduler->SendSignal(thread, signal);
+  return 0;
+}
+
+int pthread_kill(pthread_t handle, int signal) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_kill(handle, signal);
+  scheduler->Point("sending a signal to a thread");
+  const int thread = scheduler->Find(handle);
+  if (thread < 0 || thread == scheduler->thread() || signal <= 0 ||
+      signal >= NSIG) {
+    return real_pthread_kill(handle, signal);
+  }
+  scheduler->SendSignal(thread, signal);
+  return 0;
+}
+
+// Those that this lets through are taken before it returns: a point after it
+// shows others what they did.
+int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) noexcept {
+  const int error = real_pthread_sigmask(how, set, old);
+  if (error != 0 || set == nullptr) return error;
+  if (Scheduler* const scheduler = Intercepting()) {
+    sigset_t mask;
+    real_pthread_sigmask(SIG_BLOCK, nullptr, &mask);
+    scheduler->SetSignalMask(mask);
+  }
+  return 0;
+}
+
+int sigprocmask(int how, const sigset_t* set, sigset_t* old) noexcept {
+  if (Intercepting() == nullptr) return real_sigprocmask(how, set, old);
+  const int error = pthread_sigmask(how, set, old);
+  return error == 0 ? 0 : ward::testing::Failed(error);
+}
+
+int sigtimedwait(const sigset_t* signals, siginfo_t* about,
+                 const timespec* limit) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) {
+    return real_sigtimedwait(signals, about, limit);
+  }
+  if (limit != nullptr && !ward::testing::IsValid(*limit)) {
+    return ward::testing::Failed(EINVAL);
+  }
+  return ward::testing::AwaitSignal(
+      *scheduler, signals, about,
+      limit == nullptr
+          ? absl::InfiniteFuture()
+          : scheduler->now() + absl::DurationFromTimespec(*limit));
+}
+
+int sigwaitinfo(const sigset_t* signals, siginfo_t* about) {
+  if (Intercepting() == nullptr) return real_sigwaitinfo(signals, about);
+  return sigtimedwait(signals, about, nullptr);
+}
+
+int sigwait(const sigset_t* signals, int* signal) {
+  if (Intercepting() == nullptr) return real_sigwait(signals, signal);
+  // It is not interrupted (sigwait(3)).
+  do {
+    *signal = sigtimedwait(signals, nullptr, nullptr);
+  } while (*signal < 0 && errno == EINTR);
+  return *signal < 0 ? errno : 0;
+}
+
+int sigsuspend(const sigset_t* mask) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_sigsuspend(mask);
+  scheduler->Point("waiting for a signal");
+  const ward::testing::WaitingMask waiting(mask);
+  if (!waiting.interrupted()) ward::testing::PauseInSchedule(*scheduler);
+  return ward::testing::Failed(EINTR);
+}
+
+int pause() {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pause();
+  scheduler->Point("waiting for a signal");
+  return ward::testing::PauseInSchedule(*scheduler);
+}
+
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
+}  // extern "C"

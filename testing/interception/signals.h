@@ -1,0 +1,30 @@
+// What ppoll(2) and its relatives do with signals. For this folder's sources.
+
+#ifndef WARD_TESTING_INTERCEPTION_SIGNALS_H_
+#define WARD_TESTING_INTERCEPTION_SIGNALS_H_
+
+#include <signal.h>
+
+namespace ward::testing {
+
+// The signals that the calling simulated thread blocks while it waits, for as
+// long as this exists; null leaves them alone.
+class WaitingMask {
+ public:
+  explicit WaitingMask(const sigset_t* mask);
+  WaitingMask(const WaitingMask&) = delete;
+  WaitingMask& operator=(const WaitingMask&) = delete;
+  ~WaitingMask();
+
+  // One that had come already was let through, and has ended the wait.
+  bool interrupted() const { return interrupted_; }
+
+ private:
+  const bool set_;
+  bool interrupted_ = false;
+  sigset_t found_{};
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_INTERCEPTION_SIGNALS_H_

@@ -1,0 +1,258 @@
+// Programs that send signals to themselves: who takes them, and when, is the
+// schedule's.
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/server/environment.h"
+#include "ward/server/process.h"
+#include "ward/testing/explore.h"
+#include "ward/testing/simulator/scheduler.h"
+
+namespace ward::testing {
+namespace {
+
+void Everywhere(void (*body)()) {
+  for (const Search search :
+       {Search::kRandom, Search::kPct, Search::kDepthFirst}) {
+    ExploreOptions options;
+    options.runs = 200;
+    options.search = search;
+    Explore(options, body);
+  }
+  for (uint64_t run = 0; run < 10; ++run) {
+    EXPECT_EQ(FingerprintOfRun({}, run, body), FingerprintOfRun({}, run, body));
+  }
+}
+
+sigset_t Only(int signal) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, signal);
+  return set;
+}
+
+// Of the calling thread and those that it starts, for a while.
+class Blocked {
+ public:
+  explicit Blocked(int signal) {
+    const sigset_t set = Only(signal);
+    EXPECT_EQ(pthread_sigmask(SIG_BLOCK, &set, &found_), 0);
+  }
+  Blocked(const Blocked&) = delete;
+  Blocked& operator=(const Blocked&) = delete;
+  ~Blocked() { pthread_sigmask(SIG_SETMASK, &found_, nullptr); }
+
+ private:
+  sigset_t found_;
+};
+
+volatile sig_atomic_t handled;
+pthread_t handler_thread;
+
+// Notes who runs it.
+void Handle(int signal, int flags = SA_RESTART) {
+  handled = 0;
+  struct sigaction action {};
+  action.sa_handler = [](int) {
+    handled = handled + 1;
+    handler_thread = pthread_self();
+  };
+  action.sa_flags = flags;
+  ASSERT_EQ(sigaction(signal, &action, nullptr), 0);
+}
+
+TEST(Signals, ASignalfdIsReadByALoop) {
+  Everywhere([] {
+    const Blocked blocked(SIGUSR1);
+    const sigset_t set = Only(SIGUSR1);
+    const FileDescriptor signals(signalfd(-1, &set, SFD_CLOEXEC));
+    std::thread loop([&] {
+      pollfd polled{signals.get(), POLLIN, 0};
+      ASSERT_EQ(poll(&polled, 1, -1), 1);
+      signalfd_siginfo taken;
+      ASSERT_EQ(read(signals.get(), &taken, sizeof(taken)),
+                static_cast<ssize_t>(sizeof(taken)));
+      EXPECT_EQ(taken.ssi_signo, static_cast<uint32_t>(SIGUSR1));
+    });
+    EXPECT_EQ(kill(getpid(), SIGUSR1), 0);
+    loop.join();
+    EXPECT_EQ(raise(SIGUSR1), 0);
+    signalfd_siginfo taken;
+    EXPECT_EQ(read(signals.get(), &taken, sizeof(taken)),
+              static_cast<ssize_t>(sizeof(taken)));
+  });
+}
+
+TEST(Signals, TheSenderTakesItBeforeKillReturns) {
+  Everywhere([] {
+    Handle(SIGUSR1);
+    std::thread other([] {
+      EXPECT_EQ(kill(getpid(), SIGUSR1), 0);
+      EXPECT_EQ(handled, 1);
+      EXPECT_NE(pthread_equal(handler_thread, pthread_self()), 0);
+    });
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    other.join();
+  });
+}
+
+// A loop that is told to end by a flag, which it lets be set only while it
+// waits.
+TEST(Signals, AnotherThreadTakesWhatTheSenderBlocks) {
+  Everywhere([] {
+    Handle(SIGUSR1);
+    sigset_t none;
+    sigemptyset(&none);
+    const Blocked blocked(SIGUSR1);
+    std::thread other([] { EXPECT_EQ(kill(getpid(), SIGUSR1), 0); });
+    const pthread_t self = pthread_self();
+    while (handled == 0) {
+      EXPECT_EQ(ppoll(nullptr, 0, nullptr, &none), -1);
+      EXPECT_EQ(errno, EINTR);
+    }
+    EXPECT_NE(pthread_equal(handler_thread, self), 0);
+    other.join();
+  });
+}
+
+// It is looked at, set, and waited for too late: a classic.
+TEST(Signals, AFlagThatIsLookedAtTooEarlyIsFound) {
+  const Exploration found = FindFailure({.runs = 100}, [] {
+    Handle(SIGUSR1);
+    std::thread other([] {
+      const Blocked blocked(SIGUSR1);
+      EXPECT_EQ(kill(getpid(), SIGUSR1), 0);
+    });
+    if (handled == 0) {
+      EXPECT_EQ(poll(nullptr, 0, 1000), -1) << "missed";
+    }
+    other.join();
+  });
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_TRUE(found.failure->replayed);
+}
+
+TEST(Signals, AThreadTakesItInItsSleep) {
+  Everywhere([] {
+    Handle(SIGUSR1);
+    std::thread sleeper([] {
+      EXPECT_EQ(sleep(100), 70u);
+      EXPECT_NE(pthread_equal(handler_thread, pthread_self()), 0);
+    });
+    std::this_thread::sleep_for(std::chrono::seconds(30));
+    EXPECT_EQ(pthread_kill(sleeper.native_handle(), SIGUSR1), 0);
+    sleeper.join();
+    EXPECT_EQ(handled, 1);
+  });
+}
+
+TEST(Signals, AReadIsInterruptedUnlessItIsStartedAnew) {
+  for (const int flags : {0, SA_RESTART}) {
+    Explore({.runs = 200}, [flags] {
+      Handle(SIGUSR1, flags);
+      int ends[2];
+      ASSERT_EQ(pipe(ends), 0);
+      const FileDescriptor from(ends[0]);
+      const FileDescriptor to(ends[1]);
+      std::thread reader([&] {
+        char byte;
+        const ssize_t got = read(from.get(), &byte, 1);
+        EXPECT_EQ(got, flags == 0 ? -1 : 1);
+        if (got < 0) {
+          EXPECT_EQ(errno, EINTR);
+        }
+      });
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      EXPECT_EQ(pthread_kill(reader.native_handle(), SIGUSR1), 0);
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      EXPECT_EQ(write(to.get(), "x", 1), 1);
+      reader.join();
+      EXPECT_EQ(handled, 1);
+    });
+  }
+}
+
+TEST(Signals, ALockIsWaitedForOnAfterIt) {
+  Everywhere([] {
+    Handle(SIGUSR1);
+    std::mutex mutex;
+    mutex.lock();
+    bool locked = false;
+    std::thread waiter([&] {
+      const std::lock_guard<std::mutex> lock(mutex);
+      locked = true;
+    });
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    EXPECT_EQ(pthread_kill(waiter.native_handle(), SIGUSR1), 0);
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    EXPECT_EQ(handled, 1);
+    EXPECT_FALSE(locked);
+    mutex.unlock();
+    waiter.join();
+    EXPECT_TRUE(locked);
+  });
+}
+
+TEST(Signals, AThreadWaitsForThem) {
+  Everywhere([] {
+    const Blocked blocked(SIGTERM);
+    std::thread waiter([] {
+      const sigset_t set = Only(SIGTERM);
+      int signal = 0;
+      EXPECT_EQ(sigwait(&set, &signal), 0);
+      EXPECT_EQ(signal, SIGTERM);
+      const timespec limit = {30, 0};
+      const absl::Time start = Scheduler::Current()->now();
+      EXPECT_EQ(sigtimedwait(&set, nullptr, &limit), -1);
+      EXPECT_EQ(errno, EAGAIN);
+      EXPECT_EQ(Scheduler::Current()->now() - start, absl::Seconds(30));
+    });
+    EXPECT_EQ(kill(getpid(), SIGTERM), 0);
+    waiter.join();
+  });
+}
+
+TEST(Signals, MainSuspendsItselfUntilOneComes) {
+  Everywhere([] {
+    Handle(SIGUSR1);
+    const Blocked blocked(SIGUSR1);
+    std::thread other([] { EXPECT_EQ(kill(getpid(), SIGUSR1), 0); });
+    sigset_t none;
+    sigemptyset(&none);
+    EXPECT_EQ(sigsuspend(&none), -1);
+    EXPECT_EQ(errno, EINTR);
+    EXPECT_EQ(handled, 1);
+    other.join();
+  });
+}
+
+// One of its own, and not the test's.
+TEST(Signals, ASimulatedProcessKillsItself) {
+  Everywhere([] {
+    auto child = Environment::Default().Fork({}, [] {
+      kill(getpid(), SIGKILL);
+      return 0;
+    });
+    ASSERT_TRUE(child.ok());
+    const auto exit = (*child)->Wait(absl::InfiniteFuture());
+    ASSERT_TRUE(exit.ok());
+    EXPECT_EQ(exit->kind, ProcessExit::Kind::kSignaled);
+    EXPECT_EQ(exit->value, SIGKILL);
+  });
+}
+
+}  // namespace
+}  // namespace ward::testing
