@@ -119,6 +119,29 @@ void ReplayHere(std::string_view replay, const ExploreOptions& options,
             << deviations->size() << " deviations came to pass." << std::endl;
 }
 
+// What came of making it fail again, in words.
+std::string Verdict(const Exploration::Failure& failure, int ordinal) {
+  const std::string again =
+      absl::StrCat("To see it again:\n  ", CommandFor(failure, ordinal), "\n");
+  if (failure.hung) {
+    return absl::StrCat(
+        "It hung, which takes 5 s each time, and so was not made simpler. ",
+        again);
+  }
+  if (failure.replayed) {
+    return absl::StrCat(
+        "It fails in the same way with ", failure.deviations.size(), " of them",
+        failure.warm ? ", and not in the first run of a process, which does "
+                       "something for good, such as initialise a static "
+                       "variable"
+                     : "",
+        ". ", again);
+  }
+  return "Replayed, it did not fail in the same way: something else than its "
+         "schedule decides, such as the address of an object, memory that was "
+         "never set, what an earlier run has left, or a file.\n";
+}
+
 }  // namespace
 
 Exploration FindFailure(const ExploreOptions& options,
@@ -143,22 +166,7 @@ void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
   const Exploration::Failure& failure = *exploration.failure;
   ADD_FAILURE() << "Run " << failure.run << " (" << failure.found.size()
                 << " switches and faults) failed.\n"
-                << (failure.replayed
-                        ? absl::StrCat(
-                              "It fails in the same way with ",
-                              failure.deviations.size(), " of them",
-                              failure.warm
-                                  ? ", and not in the first run of a process, "
-                                    "which does something for good, such as "
-                                    "initialise a static variable"
-                                  : "",
-                              ". To see it again:\n  ",
-                              CommandFor(failure, ordinal), "\n")
-                        : "Replayed, it did not fail in the same way: "
-                          "something else than its schedule decides, such as "
-                          "the address of an object, memory that was never "
-                          "set, what an earlier run has left, or a file.\n")
-                << "\n"
+                << Verdict(failure, ordinal) << "\n"
                 << failure.what << "\n"
                 << failure.transcript;
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
@@ -187,6 +188,48 @@ TEST(FindFailure, FindsAnEndlessLoop) {
         while (true) SchedulingPoint();
       },
       options);
+}
+
+// Neither inlined nor a tail call, so that the stacks name it.
+[[gnu::noinline]] void WaitsOutsideTheSchedule() {
+  while (true) syscall(SYS_pause);
+}
+
+void ReadWhatNobodyWrites() {
+  std::array<int, 2> ends;
+  ASSERT_EQ(pipe(ends.data()), 0);
+  char byte;
+  (void)!read(ends[0], &byte, 1);
+}
+
+// Each attempt to make it simpler would take 5 s more.
+TEST(FindFailure, SaysOnceAndSoonWhyARunHangs) {
+  const struct {
+    void (*hang)();
+    const char* why;
+    const char* where;
+  } hangs[] = {
+      {WaitsOutsideTheSchedule,
+       "A simulated thread waits for something outside the schedule",
+       "WaitsOutsideTheSchedule"},
+      {ReadWhatNobodyWrites,
+       "all threads wait, one of them for something outside",
+       "ReadWhatNobodyWrites"},
+  };
+  for (const auto& [hang, why, where] : hangs) {
+    const absl::Time start = absl::Now();
+    const Exploration found = FindFailure({}, [hang = hang] {
+      if (LostUpdates() > 0) hang();
+    });
+    EXPECT_LT(absl::Now() - start, absl::Seconds(6));
+    ASSERT_TRUE(found.failure.has_value());
+    EXPECT_TRUE(found.failure->hung);
+    EXPECT_THAT(found.failure->what, StartsWith(why));
+    EXPECT_EQ(found.failure->what.find(why, 1), std::string::npos)
+        << found.failure->what;
+    EXPECT_THAT(found.failure->what, HasSubstr(where));
+    EXPECT_THAT(found.failure->what, Not(HasSubstr("a crash")));
+  }
 }
 
 TEST(FindFailure, FindsAProcessThatIsLeft) {

@@ -40,8 +40,8 @@ int Failed(int error) {
 }
 
 // As sigtimedwait(2).
-int AwaitSignal(Scheduler& scheduler, const sigset_t* signals,
-                siginfo_t* about, absl::Time deadline) {
+int AwaitSignal(Scheduler& scheduler, const sigset_t* signals, siginfo_t* about,
+                absl::Time deadline) {
   scheduler.Point("waiting for a signal");
   const Interruptions& now = scheduler.interruptions();
   const int before = now.all;
@@ -159,9 +159,8 @@ int sigtimedwait(const sigset_t* signals, siginfo_t* about,
   }
   return ward::testing::AwaitSignal(
       *scheduler, signals, about,
-      limit == nullptr
-          ? absl::InfiniteFuture()
-          : scheduler->now() + absl::DurationFromTimespec(*limit));
+      limit == nullptr ? absl::InfiniteFuture()
+                       : scheduler->now() + absl::DurationFromTimespec(*limit));
 }
 
 int sigwaitinfo(const sigset_t* signals, siginfo_t* about) {

@@ -78,6 +78,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   };
   simulated.on_stuck = [&](const std::string& why) {
     record.Fail(why);
+    record.hung = running->scheduler().has_waited_in_vain();
     record.Keep(running->transcript());
     record.outcome = Record::Outcome::kFailed;
     FlushOutput();

@@ -49,6 +49,8 @@ struct Record {
   uint64_t fingerprint;
   bool exhausted;
   bool crashed;
+  // See Exploration::Failure.
+  bool hung;
   size_t deviations;
   std::array<std::pair<uint32_t, uint32_t>, kMostChoices> deviation;
   // Of Search::kDepthFirst.

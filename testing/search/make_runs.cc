@@ -43,6 +43,8 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
     failure.transcript.assign(record.transcript.data(), record.transcript_size);
   };
   take(worker);
+  failure.hung = worker.record().hung;
+  if (failure.hung) return failure;
 
   Worker again;
   for (const bool warm : {false, true}) {

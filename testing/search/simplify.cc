@@ -21,7 +21,7 @@ namespace {
 
 // The most attempts to make a failure simpler.
 constexpr int kMostAttempts = 400;
-// One that the watchdog ends takes 5 s.
+// A run may take its time, and one that fails otherwise may hang.
 constexpr absl::Duration kMostTimeForAttempts = absl::Seconds(20);
 
 // How long to look for one that is simple of itself.

@@ -87,6 +87,8 @@ void ForgetOutput() {
   lseek(STDOUT_FILENO, 0, SEEK_SET);
 }
 
+Record* record_of_this_process = nullptr;
+
 // In the child.
 [[noreturn]] void DoWork(const Work& work, Record& record,
                          absl::FunctionRef<void()> body) {
@@ -94,6 +96,11 @@ void ForgetOutput() {
   delete listeners.Release(listeners.default_result_printer());
   listeners.Append(new FailureListener(record));
   Watchdog::ShowStackOfCrash();
+  record_of_this_process = &record;
+  Watchdog::SetTold([](std::string_view why) {
+    record_of_this_process->Fail(why);
+    record_of_this_process->hung = true;
+  });
 
   const ExploreOptions& options = work.options;
   const bool depth_first =
@@ -163,6 +170,7 @@ void Worker::Start(const Work& work, uint64_t end,
   record().outcome = Record::Outcome::kRunning;
   record().end = end;
   record().crashed = false;
+  record().hung = false;
   record().what_size = 0;
   Must(ftruncate(output_.get(), 0), "make room for the output of runs");
   lseek(output_.get(), 0, SEEK_SET);
@@ -190,6 +198,8 @@ void Worker::Reap() {
   const int status = Wait();
   if (record().outcome != Record::Outcome::kRunning) return;
   record().outcome = Record::Outcome::kFailed;
+  // Why, the watchdog has said.
+  if (record().hung) return;
   record().crashed = true;
   const ProcessExit exit =
       WIFSIGNALED(status)

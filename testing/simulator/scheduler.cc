@@ -497,6 +497,7 @@ Scheduler::Thread* Scheduler::Next() {
           moment = std::min(2 * moment, absl::Milliseconds(10));
           continue;
         }
+        has_waited_in_vain_ = hope;
         Stuck(hope ? "all threads wait, one of them for something outside of "
                      "the simulation, and nothing came for 5 s"
                    : "deadlock: all threads wait, and for no point in time (or "

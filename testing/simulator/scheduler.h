@@ -171,6 +171,9 @@ class Scheduler {
   uint64_t switches() const { return switches_; }
   size_t steps() const { return steps_; }
 
+  // It is stuck because what was to come from outside did not, for 5 s.
+  bool has_waited_in_vain() const { return has_waited_in_vain_; }
+
   // How many threads will stay asleep for ever.
   size_t killed_threads() const;
 
@@ -284,6 +287,7 @@ class Scheduler {
   uint64_t switches_ = 0;
   uint64_t waits_ = 0;
   size_t steps_ = 0;
+  bool has_waited_in_vain_ = false;
   // The step from which on the most are counted.
   size_t first_step_ = 0;
   // Who has just yielded, or -1; and how often that happened in a row.

@@ -20,16 +20,19 @@
 #include "absl/base/config.h"
 #include "absl/debugging/failure_signal_handler.h"
 #include "absl/debugging/symbolize.h"
+#include "absl/time/time.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 
 namespace ward::testing {
 namespace {
 
 constexpr int kPatience = 5;  // Seconds.
+// So that it is not 6 s before the report is there.
+constexpr int kTicksPerSecond = 4;
 
-// Of the processor's time, in nanoseconds. Who gets less in a second waits:
-// even one of a hundred that want it gets more.
-constexpr int64_t kNoTime = 1'000'000;
+// Of the processor's time, in nanoseconds. Who gets less between two ticks
+// waits: even one of a hundred that want it gets more.
+constexpr int64_t kNoTime = 1'000'000 / kTicksPerSecond;
 
 // Not blocked by the threads of servers (Environment::StartThread).
 constexpr int kStackSignal = SIGURG;
@@ -42,6 +45,7 @@ std::atomic<int> waiting_ticks{0};
 // step was seen.
 std::atomic<int64_t> time_at_tick{0};
 std::atomic<int64_t> time_at_step{0};
+std::atomic<void (*)(std::string_view why)> told{nullptr};
 
 timer_t timer;
 pid_t timer_process = 0;  // Timers do not survive a fork.
@@ -121,15 +125,21 @@ void Tick(int) {
   }
   waiting_ticks = waits ? waiting_ticks + 1 : 0;
   const bool loops = time - time_at_step >= kPatience * int64_t{1'000'000'000};
-  if ((waiting_ticks < kPatience && !loops) || IsTraced()) return;
-  Print(loops ? "A simulated thread has not come to a scheduling point for 5 s "
-                "of the processor's time: it loops. One that waits for another "
-                "thread must sleep or yield. The stacks of all threads:\n"
-              : "A simulated thread waits for something outside the schedule, "
-                "for 5 s: for a thread that was there before the simulation, "
-                "another process or a machine, or in a call that "
-                "docs/testing.md does not list. The stacks of all threads:\n");
+  if ((waiting_ticks < kPatience * kTicksPerSecond && !loops) || IsTraced()) {
+    return;
+  }
+  void (*const tell)(std::string_view) = told;
+  (tell == nullptr ? Print : tell)(
+      loops ? "A simulated thread has not come to a scheduling point for 5 s "
+              "of the processor's time: it loops. One that waits for another "
+              "thread must sleep or yield. The stacks of all threads:\n"
+            : "A simulated thread waits for something outside the schedule, "
+              "for 5 s: for a thread that was there before the simulation, "
+              "another process or a machine, or in a call that "
+              "docs/testing.md does not list. The stacks of all threads:\n");
   Watchdog::PrintStacks();
+  // Who was told needs no crash to see it by.
+  if (tell != nullptr) syscall(SYS_exit_group, 1);
   abort();
 }
 
@@ -166,10 +176,10 @@ void MakeTimer() {
   traced = IsTraced();
 }
 
-void SetTimer(int seconds) {
+void SetTimer(absl::Duration interval) {
   itimerspec setting{};
-  setting.it_value.tv_sec = seconds;
-  setting.it_interval.tv_sec = seconds;
+  setting.it_value = absl::ToTimespec(interval);
+  setting.it_interval = setting.it_value;
   timer_settime(timer, 0, &setting, nullptr);
 }
 
@@ -181,18 +191,22 @@ void Watchdog::Start() {
   time_at_tick = time_at_step = ProcessorTime();
   Handle(SIGRTMAX, Tick);
   // A debugger would stop at each tick.
-  SetTimer(traced ? 0 : 1);
+  SetTimer(traced ? absl::ZeroDuration() : absl::Seconds(1) / kTicksPerSecond);
 }
 
 void Watchdog::Stop() {
-  SetTimer(0);
+  SetTimer(absl::ZeroDuration());
   Handle(SIGRTMAX, SIG_IGN);  // One that is under way must not end us.
 }
 
 void Watchdog::LimitRealTest(int seconds) {
   MakeTimer();
   Handle(SIGRTMAX, Expire);
-  SetTimer(traced ? 0 : seconds);
+  SetTimer(traced ? absl::ZeroDuration() : absl::Seconds(seconds));
+}
+
+void Watchdog::SetTold(void (*function)(std::string_view why)) {
+  told = function;
 }
 
 void Watchdog::Feed() { steps.fetch_add(1, std::memory_order_relaxed); }

@@ -5,6 +5,8 @@
 #ifndef WARD_TESTING_SIMULATOR_WATCHDOG_H_
 #define WARD_TESTING_SIMULATOR_WATCHDOG_H_
 
+#include <string_view>
+
 namespace ward::testing {
 
 // Uses SIGRTMAX while a simulation runs, or from LimitRealTest on, and SIGURG
@@ -18,6 +20,10 @@ class Watchdog {
   // A step was made. After 5 s of waiting, or of the processor's time, without
   // one, prints all stacks and aborts.
   static void Feed();
+
+  // Instead of printing why it does so, has `told` told, if there is one. In
+  // signal context, as all of this.
+  static void SetTold(void (*told)(std::string_view why));
 
   // In a process without a simulation: prints all stacks and aborts when this
   // test still runs in so many seconds. Again: from then on.
