@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -12,6 +13,7 @@
 
 #include <array>
 #include <cerrno>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -19,6 +21,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <random>
 #include <string>
 #include <string_view>
@@ -252,6 +255,44 @@ TEST(World, Popen) {
         [&] {
           EXPECT_THAT(CallServer(server, "run", "exit 3"), RepliesWith("3"));
         });
+  });
+}
+
+// --- a signal to itself ---
+
+class ReloadingServer : public AbstractServer {
+ public:
+  ReloadingServer() {
+    DefineMessageHandler("reload", &ReloadingServer::Reload);
+    DefineSignalHandler(SIGHUP, [this] {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      ++version_;
+      changed_.notify_all();
+    });
+  }
+
+ private:
+  absl::StatusOr<bool> Reload() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    const int found = version_;
+    if (kill(getpid(), SIGHUP) != 0) {
+      return absl::ErrnoToStatus(errno, "no signal can be sent");
+    }
+    changed_.wait(lock, [&] { return version_ > found; });
+    return true;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int version_ = 0;
+};
+
+TEST(World, KillOfItself) {
+  Survives<ReloadingServer>([](ReloadingServer& server) {
+    const auto reload = [&] {
+      EXPECT_THAT(CallServer(server, "reload"), IsOk());
+    };
+    RunAtOnce(reload, reload);
   });
 }
 
