@@ -257,9 +257,12 @@ class AuctionServer : public AbstractServer {
     absl::SleepFor(absl::Milliseconds(10));
     absl::MutexLock lock(&mutex_);
     while (bids_ < 2) changed_.Wait(&mutex_);
-    mutex_.Await(absl::Condition(
-        +[](int* highest) { return *highest > 0; }, &highest_));
+    mutex_.Await(absl::Condition(this, &AuctionServer::IsSold));
     return highest_;
+  }
+
+  bool IsSold() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return highest_ > 0;
   }
 
   absl::Mutex mutex_;

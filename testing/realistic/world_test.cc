@@ -203,11 +203,11 @@ class ResolvingServer : public AbstractServer {
     const int error = getaddrinfo(host.c_str(), "80", &hints, &found);
     if (error != 0) return absl::NotFoundError(gai_strerror(error));
     const absl::Cleanup free = [found] { freeaddrinfo(found); };
-    std::string address(INET_ADDRSTRLEN, '\0');
+    std::array<char, INET_ADDRSTRLEN> address;
     sockaddr_in internet;
     std::memcpy(&internet, found->ai_addr, sizeof(internet));
-    inet_ntop(AF_INET, &internet.sin_addr, address.data(), INET_ADDRSTRLEN);
-    return std::string(address.c_str());
+    inet_ntop(AF_INET, &internet.sin_addr, address.data(), address.size());
+    return std::string(address.data());
   }
 };
 
@@ -350,7 +350,7 @@ class ProxyServer : public AbstractServer {
   }
 
  private:
-  absl::StatusOr<std::string> Ask(const std::string& question) {
+  absl::StatusOr<std::string> Ask(const std::string& question) const {
     const FileDescriptor upstream =
         FileDescriptor::Opened(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const sockaddr_in address = Loopback(port_);
