@@ -158,6 +158,7 @@ void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
   }
   const Exploration exploration = Find(options, ordinal, body);
   if (!exploration.failure.has_value()) {
+    std::cout << exploration.remarks << std::flush;
     if (exploration.runs > 0 && exploration.skipped >= exploration.runs) {
       GTEST_SKIP() << "every run of the exploration was skipped";
     }
@@ -167,7 +168,7 @@ void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
   ADD_FAILURE() << "Run " << failure.run << " (" << failure.found.size()
                 << " switches and faults) failed.\n"
                 << Verdict(failure, ordinal) << "\n"
-                << failure.what << "\n"
+                << exploration.remarks << failure.what << "\n"
                 << failure.transcript;
 }
 

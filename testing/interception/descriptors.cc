@@ -34,6 +34,7 @@
 #include "ward/testing/interception/real.h"
 #include "ward/testing/interception/signals.h"
 #include "ward/testing/interception/timers.h"
+#include "ward/testing/interception/world.h"
 #include "ward/testing/simulator/scheduler.h"
 
 WARD_REAL(read);
@@ -369,12 +370,18 @@ int close(int fd) {
 pid_t waitpid(pid_t process, int* status, int options) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr || (options & WNOHANG) != 0) {
-    return real_waitpid(process, status, options);
+    const pid_t ended = real_waitpid(process, status, options);
+    if (scheduler != nullptr && ended > 0) {
+      ward::testing::ChildHasEnded(*scheduler, ended);
+    }
+    return ended;
   }
-  return LookInSchedule(
+  const pid_t ended = LookInSchedule(
       *scheduler, "waiting for a child process",
       [&] { return real_waitpid(process, status, options | WNOHANG); },
       absl::InfiniteDuration(), nullptr, &Interruptions::without_restart);
+  if (ended > 0) ward::testing::ChildHasEnded(*scheduler, ended);
+  return ended;
 }
 
 // --- what code that is compiled with _FORTIFY_SOURCE calls in their place ---

@@ -64,6 +64,10 @@ struct Exploration {
   // kDepthFirst: there are no more schedules within the bounds.
   bool exhausted = false;
 
+  // What runs could not see, and what they asked the world, each once, with
+  // the stack of the call.
+  std::string remarks;
+
   struct Failure {
     // Which run it was, counted from 0.
     uint64_t run = 0;

@@ -18,9 +18,11 @@
 #include <utility>
 
 #include "absl/functional/function_ref.h"
+#include "absl/strings/match.h"
 #include "ward/testing/report/transcript.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/strategies.h"
+#include "ward/testing/simulator/remarks.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -60,6 +62,9 @@ struct Record {
   // Why it failed.
   size_t what_size;
   std::array<char, 1 << 16> what;
+  // See Exploration.
+  size_t remarks_size;
+  std::array<char, 1 << 14> remarks;
   size_t transcript_size;
   std::array<char, 1 << 18> transcript;
 
@@ -75,6 +80,17 @@ struct Record {
     std::copy_n(why.begin(), size,
                 what.begin() + static_cast<ptrdiff_t>(what_size));
     what_size += size;
+  }
+
+  std::string_view Remarked() const { return {remarks.data(), remarks_size}; }
+
+  // Once, however many processes have worked on it.
+  void Remark(std::string_view remark) {
+    if (absl::StrContains(Remarked(), Remarks::Subject(remark))) return;
+    const size_t size = std::min(remark.size(), remarks.size() - remarks_size);
+    std::copy_n(remark.begin(), size,
+                remarks.begin() + static_cast<ptrdiff_t>(remarks_size));
+    remarks_size += size;
   }
 
   void Keep(const Transcript& shown) {

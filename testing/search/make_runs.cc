@@ -7,11 +7,14 @@
 #include <cstdint>
 #include <iostream>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
@@ -72,6 +75,17 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
   return failure;
 }
 
+// Those that are not there already: a line without an indent begins each.
+void AddRemarks(const Record& record, std::string& all) {
+  bool known = false;
+  const std::string before = all;
+  for (const std::string_view line :
+       absl::StrSplit(record.Remarked(), '\n', absl::SkipEmpty())) {
+    if (line[0] != ' ') known = absl::StrContains(before, line);
+    if (!known) absl::StrAppend(&all, line, "\n");
+  }
+}
+
 // One for each process that makes runs.
 std::vector<int> ProcessorsFor(Search search, uint64_t runs) {
   std::vector<int> processors;
@@ -112,6 +126,7 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
   if (options.search == Search::kPct) {
     Worker dull;
     dull.Replay(options, {}, /*warm=*/false, body);
+    AddRemarks(dull.record(), exploration.remarks);
     if (dull.record().HasFailed()) {
       exploration.failure = Describe(dull, options, command, body);
       exploration.runs = 1;
@@ -192,6 +207,9 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
     }
   }
   count();
+  for (const auto& worker : workers) {
+    AddRemarks(worker->record(), exploration.remarks);
+  }
   if (failed != nullptr) {
     exploration.failure = Describe(*failed, options, command, body);
   }

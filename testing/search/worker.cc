@@ -32,6 +32,7 @@
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/strategies.h"
+#include "ward/testing/simulator/remarks.h"
 #include "ward/testing/simulator/strategy.h"
 #include "ward/testing/simulator/watchdog.h"
 
@@ -101,6 +102,8 @@ Record* record_of_this_process = nullptr;
     record_of_this_process->Fail(why);
     record_of_this_process->hung = true;
   });
+  Remarks::SetSink(
+      [](std::string_view remark) { record_of_this_process->Remark(remark); });
 
   const ExploreOptions& options = work.options;
   const bool depth_first =

@@ -50,10 +50,6 @@ constexpr int kMostYields = 100;
 // How often in a row time leaps to a timer that wakes nobody.
 constexpr int kMostLeaps = 1000;
 
-// How long what comes from outside of the simulation is waited for, when there
-// is nothing else to do.
-constexpr absl::Duration kPatienceWithTheWorld = absl::Seconds(5);
-
 absl::Duration RealTime() {
   timespec time{};
   syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &time);
@@ -491,15 +487,18 @@ Scheduler::Thread* Scheduler::Next() {
       if (next_deadline == absl::InfiniteFuture()) {
         const bool hope = SomebodyAwaitsTheWorld();
         if (idle_since == absl::ZeroDuration()) idle_since = RealTime();
-        if (hope && RealTime() - idle_since < kPatienceWithTheWorld) {
+        if (hope &&
+            RealTime() - idle_since < absl::Seconds(Watchdog::Patience())) {
           Watchdog::Feed();
           ReallySleep(moment);
           moment = std::min(2 * moment, absl::Milliseconds(10));
           continue;
         }
         has_waited_in_vain_ = hope;
-        Stuck(hope ? "all threads wait, one of them for something outside of "
-                     "the simulation, and nothing came for 5 s"
+        Stuck(hope ? absl::StrCat("all threads wait, one of them for something "
+                                  "outside of the simulation, and nothing came "
+                                  "for ",
+                                  Watchdog::Patience(), " s")
                    : "deadlock: all threads wait, and for no point in time (or "
                      "one waits for a thread that was there before the "
                      "simulation)");

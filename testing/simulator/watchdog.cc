@@ -27,6 +27,7 @@ namespace ward::testing {
 namespace {
 
 constexpr int kPatience = 5;  // Seconds.
+constexpr int kPatienceWithTheWorld = 60;
 // So that it is not 6 s before the report is there.
 constexpr int kTicksPerSecond = 4;
 
@@ -46,6 +47,9 @@ std::atomic<int> waiting_ticks{0};
 std::atomic<int64_t> time_at_tick{0};
 std::atomic<int64_t> time_at_step{0};
 std::atomic<void (*)(std::string_view why)> told{nullptr};
+
+// See ExpectTheWorld.
+std::atomic<int> expected{0};
 
 timer_t timer;
 pid_t timer_process = 0;  // Timers do not survive a fork.
@@ -125,7 +129,8 @@ void Tick(int) {
   }
   waiting_ticks = waits ? waiting_ticks + 1 : 0;
   const bool loops = time - time_at_step >= kPatience * int64_t{1'000'000'000};
-  if ((waiting_ticks < kPatience * kTicksPerSecond && !loops) || IsTraced()) {
+  if ((waiting_ticks < Watchdog::Patience() * kTicksPerSecond && !loops) ||
+      IsTraced()) {
     return;
   }
   void (*const tell)(std::string_view) = told;
@@ -186,7 +191,9 @@ void SetTimer(absl::Duration interval) {
 }  // namespace
 
 void Watchdog::Start() {
+  const NoSchedulingPoints quiet;
   MakeTimer();
+  expected = 0;
   waiting_ticks = 0;
   time_at_tick = time_at_step = ProcessorTime();
   Handle(SIGRTMAX, Tick);
@@ -203,6 +210,14 @@ void Watchdog::LimitRealTest(int seconds) {
   MakeTimer();
   Handle(SIGRTMAX, Expire);
   SetTimer(traced ? absl::ZeroDuration() : absl::Seconds(seconds));
+}
+
+void Watchdog::ExpectTheWorld() { ++expected; }
+
+void Watchdog::WorldHasAnswered() { --expected; }
+
+int Watchdog::Patience() {
+  return expected > 0 ? kPatienceWithTheWorld : kPatience;
 }
 
 void Watchdog::SetTold(void (*function)(std::string_view why)) {

@@ -17,9 +17,15 @@ class Watchdog {
   static void Start();
   static void Stop();
 
-  // A step was made. After 5 s of waiting, or of the processor's time, without
-  // one, prints all stacks and aborts.
+  // A step was made. After 5 s (Patience) of waiting, or of the processor's
+  // time, without one, prints all stacks and aborts.
   static void Feed();
+
+  // Something waits for another program or machine: patience is for a minute
+  // until that has answered. As often as it is said.
+  static void ExpectTheWorld();
+  static void WorldHasAnswered();
+  static int Patience();  // In seconds.
 
   // Instead of printing why it does so, has `told` told, if there is one. In
   // signal context, as all of this.

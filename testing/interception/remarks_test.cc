@@ -1,0 +1,140 @@
+// What asks the world: it works, and is said once, by name and place.
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/testing/explore.h"
+
+namespace ward::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+int Count(std::string_view text, std::string_view part) {
+  int count = 0;
+  for (size_t at = 0; (at = text.find(part, at)) != std::string_view::npos;
+       ++at) {
+    ++count;
+  }
+  return count;
+}
+
+// Neither inlined nor tail calls, so that the stacks name them.
+[[gnu::noinline]] int ResolveLocalhost() {
+  addrinfo hints{};
+  hints.ai_flags = AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  const int error = getaddrinfo("localhost", "80", &hints, &found);
+  if (error == 0) freeaddrinfo(found);
+  return error;
+}
+
+[[gnu::noinline]] std::string OutputOf(const char* command) {
+  FILE* const pipe = popen(command, "re");
+  std::array<char, 100> line{};
+  while (std::fgets(line.data(), line.size(), pipe) != nullptr) {
+  }
+  return absl::StrCat(line.data(), WEXITSTATUS(pclose(pipe)));
+}
+
+[[gnu::noinline]] int Spawn(const char* command) {
+  std::string shell = "sh";
+  std::string option = "-c";
+  std::string text = command;
+  char* const arguments[] = {shell.data(), option.data(), text.data(), nullptr};
+  pid_t child = 0;
+  EXPECT_EQ(posix_spawnp(&child, "sh", nullptr, nullptr, arguments, environ),
+            0);
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return WEXITSTATUS(status);
+}
+
+// Sends nothing: where it would go is asked for.
+[[gnu::noinline]] int ConnectTo(const char* address) {
+  const FileDescriptor socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(9);
+  inet_pton(AF_INET, address, &to.sin_addr);
+  return connect(socket.get(), reinterpret_cast<const sockaddr*>(&to),
+                 sizeof(to));
+}
+
+TEST(Remarks, SayOnceWhatAsksTheWorld) {
+  const Exploration found = FindFailure({.runs = 20}, [] {
+    std::thread other([] { EXPECT_EQ(ResolveLocalhost(), 0); });
+    EXPECT_EQ(ResolveLocalhost(), 0);
+    EXPECT_EQ(OutputOf("echo hi"), "hi\n0");
+    EXPECT_EQ(Spawn("exit 7"), 7);
+    EXPECT_EQ(WEXITSTATUS(std::system("exit 3")), 3);
+    (void)ConnectTo("192.0.2.1");
+    EXPECT_EQ(ConnectTo("127.0.0.1"), 0);
+    other.join();
+  });
+  ASSERT_FALSE(found.failure.has_value()) << found.failure->what;
+  EXPECT_EQ(found.runs, 20u);
+  for (const char* const call :
+       {"getaddrinfo", "popen", "posix_spawnp", "system", "connect"}) {
+    EXPECT_EQ(Count(found.remarks,
+                    absl::StrCat("This run called ", call,
+                                 ", which asks the world: a replay may "
+                                 "differ.")),
+              1)
+        << call << "\n"
+        << found.remarks;
+  }
+  for (const char* const place : {"ResolveLocalhost", "OutputOf", "Spawn",
+                                  "ConnectTo"}) {
+    EXPECT_THAT(found.remarks, HasSubstr(place));
+  }
+}
+
+TEST(Remarks, AreMadeOfNothingElse) {
+  const Exploration found = FindFailure({.runs = 20}, [] {
+    std::thread other([] {});
+    EXPECT_EQ(ConnectTo("127.0.0.1"), 0);
+    other.join();
+  });
+  EXPECT_THAT(found.remarks, IsEmpty());
+}
+
+// A second more than is waited for otherwise.
+TEST(Remarks, TheWorldIsGivenTheTimeItTakes) {
+  const Exploration found = FindFailure({.runs = 1}, [] {
+    std::thread other([] { EXPECT_EQ(Spawn("sleep 6; exit 7"), 7); });
+    other.join();
+    EXPECT_EQ(OutputOf("sleep 6; echo hi"), "hi\n0");
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+TEST(Remarks, AreWithWhatFails) {
+  const Exploration found = FindFailure({.runs = 20}, [] {
+    ResolveLocalhost();
+    FAIL() << "no luck";
+  });
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_THAT(found.remarks, HasSubstr("This run called getaddrinfo"));
+}
+
+}  // namespace
+}  // namespace ward::testing

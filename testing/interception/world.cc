@@ -1,0 +1,233 @@
+// What asks the world, whose answers no seed decides: names of hosts, other
+// programs, other machines. It does what it always does, and is said once; the
+// watchdog waits a minute for it.
+
+#include "ward/testing/interception/world.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include <cstring>
+#include <set>
+
+#include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/remarks.h"
+#include "ward/testing/simulator/scheduler.h"
+#include "ward/testing/simulator/watchdog.h"
+
+WARD_REAL(getaddrinfo);
+WARD_REAL(getnameinfo);
+WARD_REAL(gethostbyname);
+WARD_REAL(gethostbyname2);
+WARD_REAL(gethostbyaddr);
+WARD_REAL(gethostbyname_r);
+WARD_REAL(gethostbyname2_r);
+WARD_REAL(gethostbyaddr_r);
+WARD_REAL(connect);
+WARD_REAL(popen);
+WARD_REAL(pclose);
+WARD_REAL(system);
+WARD_REAL(posix_spawn);
+WARD_REAL(posix_spawnp);
+
+namespace ward::testing {
+namespace {
+
+// Programs that run, and are to be waited for.
+struct Programs {
+  std::set<pid_t> processes;
+  std::set<const FILE*> pipes;
+};
+
+void Remark(const char* function) {
+  Remarks::Add(function, "which asks the world: a replay may differ");
+}
+
+// A call by a simulated thread that asks the world, and waits for the answer:
+// not in the schedule, as it may hold locks of the C library's.
+class AskingTheWorld {
+ public:
+  explicit AskingTheWorld(const char* function) {
+    Remark(function);
+    Watchdog::ExpectTheWorld();
+  }
+  AskingTheWorld(const AskingTheWorld&) = delete;
+  AskingTheWorld& operator=(const AskingTheWorld&) = delete;
+  ~AskingTheWorld() { Watchdog::WorldHasAnswered(); }
+
+ private:
+  const NoSchedulingPoints quiet_;
+};
+
+template <typename Result, typename... Parameters, typename... Arguments>
+Result Ask(const char* function, Real<Result, Parameters...>& real,
+           Arguments... arguments) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real(arguments...);
+  scheduler->Point("asking the world");
+  const AskingTheWorld asking(function);
+  return real(arguments...);
+}
+
+template <typename Function, typename... Arguments>
+int Spawn(const char* function, Function& real, pid_t* child,
+          Arguments... arguments) {
+  Scheduler* const scheduler = Intercepting();
+  pid_t started = 0;
+  int error;
+  if (scheduler == nullptr) {
+    error = real(&started, arguments...);
+  } else {
+    scheduler->Point("starting a program");
+    const NoSchedulingPoints quiet;
+    Remark(function);
+    error = real(&started, arguments...);
+    if (error == 0) {
+      scheduler->Kept<Programs>().processes.insert(started);
+      Watchdog::ExpectTheWorld();
+    }
+  }
+  if (child != nullptr && error == 0) *child = started;
+  return error;
+}
+
+bool IsElsewhere(const sockaddr* address, socklen_t size) {
+  if (address->sa_family == AF_INET && size >= sizeof(sockaddr_in)) {
+    sockaddr_in found;
+    std::memcpy(&found, address, sizeof(found));
+    return ntohl(found.sin_addr.s_addr) >> IN_CLASSA_NSHIFT != IN_LOOPBACKNET;
+  }
+  if (address->sa_family == AF_INET6 && size >= sizeof(sockaddr_in6)) {
+    sockaddr_in6 found;
+    std::memcpy(&found, address, sizeof(found));
+    return !IN6_IS_ADDR_LOOPBACK(&found.sin6_addr);
+  }
+  return false;
+}
+
+}  // namespace
+
+void ChildHasEnded(Scheduler& scheduler, pid_t child) {
+  const NoSchedulingPoints quiet;
+  if (scheduler.Kept<Programs>().processes.erase(child) > 0) {
+    Watchdog::WorldHasAnswered();
+  }
+}
+
+}  // namespace ward::testing
+
+using ::ward::testing::Ask;
+using ::ward::testing::Intercepting;
+using ::ward::testing::NoSchedulingPoints;
+using ::ward::testing::Programs;
+using ::ward::testing::Scheduler;
+using ::ward::testing::Spawn;
+using ::ward::testing::Watchdog;
+
+extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
+
+int getaddrinfo(const char* host, const char* service, const addrinfo* hints,
+                addrinfo** found) {
+  return Ask("getaddrinfo", real_getaddrinfo, host, service, hints, found);
+}
+
+int getnameinfo(const sockaddr* address, socklen_t size, char* host,
+                socklen_t host_size, char* service, socklen_t service_size,
+                int flags) {
+  return Ask("getnameinfo", real_getnameinfo, address, size, host, host_size,
+             service, service_size, flags);
+}
+
+hostent* gethostbyname(const char* name) {
+  return Ask("gethostbyname", real_gethostbyname, name);
+}
+
+hostent* gethostbyname2(const char* name, int family) {
+  return Ask("gethostbyname2", real_gethostbyname2, name, family);
+}
+
+hostent* gethostbyaddr(const void* address, socklen_t size, int family) {
+  return Ask("gethostbyaddr", real_gethostbyaddr, address, size, family);
+}
+
+int gethostbyname_r(const char* name, hostent* found, char* buffer, size_t size,
+                    hostent** result, int* error) {
+  return Ask("gethostbyname_r", real_gethostbyname_r, name, found, buffer, size,
+             result, error);
+}
+
+int gethostbyname2_r(const char* name, int family, hostent* found, char* buffer,
+                     size_t size, hostent** result, int* error) {
+  return Ask("gethostbyname2_r", real_gethostbyname2_r, name, family, found,
+             buffer, size, result, error);
+}
+
+int gethostbyaddr_r(const void* address, socklen_t address_size, int family,
+                    hostent* found, char* buffer, size_t size, hostent** result,
+                    int* error) {
+  return Ask("gethostbyaddr_r", real_gethostbyaddr_r, address, address_size,
+             family, found, buffer, size, result, error);
+}
+
+int connect(int fd, const sockaddr* address, socklen_t size) {
+  if (address == nullptr || !ward::testing::IsElsewhere(address, size)) {
+    return real_connect(fd, address, size);
+  }
+  return Ask("connect", real_connect, fd, address, size);
+}
+
+int system(const char* command) {
+  return Ask("system", real_system, command);
+}
+
+// Its output is read, and awaited, by functions that the C library makes
+// itself.
+FILE* popen(const char* command, const char* mode) {
+  FILE* const pipe = Ask("popen", real_popen, command, mode);
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler != nullptr && pipe != nullptr) {
+    const NoSchedulingPoints quiet;
+    scheduler->Kept<Programs>().pipes.insert(pipe);
+    Watchdog::ExpectTheWorld();
+  }
+  return pipe;
+}
+
+int pclose(FILE* pipe) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pclose(pipe);
+  scheduler->Point("waiting for a program");
+  const NoSchedulingPoints quiet;
+  const bool expected = scheduler->Kept<Programs>().pipes.erase(pipe) > 0;
+  const int status = real_pclose(pipe);
+  if (expected) Watchdog::WorldHasAnswered();
+  return status;
+}
+
+int posix_spawn(pid_t* child, const char* path,
+                const posix_spawn_file_actions_t* actions,
+                const posix_spawnattr_t* attributes, char* const arguments[],
+                char* const environment[]) {
+  return Spawn("posix_spawn", real_posix_spawn, child, path, actions,
+               attributes, arguments, environment);
+}
+
+int posix_spawnp(pid_t* child, const char* file,
+                 const posix_spawn_file_actions_t* actions,
+                 const posix_spawnattr_t* attributes, char* const arguments[],
+                 char* const environment[]) {
+  return Spawn("posix_spawnp", real_posix_spawnp, child, file, actions,
+               attributes, arguments, environment);
+}
+
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
+}  // extern "C"
