@@ -1,5 +1,6 @@
-// syscall(2), for futex(2) alone: under std::atomic's wait(), std::future,
-// std::latch, std::barrier and std::counting_semaphore.
+// syscall(2), for futex(2) alone; others that wait are said. Under
+// std::atomic's wait(), std::future, std::latch, std::barrier and
+// std::counting_semaphore.
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -18,6 +19,7 @@
 #include "absl/time/time.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/remarks.h"
 #include "ward/testing/simulator/scheduler.h"
 
 static ward::testing::Real<long, long, long, long, long, long, long, long>
@@ -32,6 +34,32 @@ long Failed(int error) {
   errno = error;
   return -1;
 }
+
+// What waits, and is in the schedule by its own function alone.
+struct Waiting {
+  long number;
+  const char* why;
+};
+#define WARD_WAITING(name) \
+  Waiting { SYS_##name, "with SYS_" #name ", which is not in the schedule" }
+constexpr Waiting kWaiting[] = {
+    WARD_WAITING(read),
+    WARD_WAITING(readv),
+    WARD_WAITING(recvfrom),
+    WARD_WAITING(recvmsg),
+    WARD_WAITING(accept4),
+    WARD_WAITING(ppoll),
+    WARD_WAITING(pselect6),
+    WARD_WAITING(epoll_pwait),
+    WARD_WAITING(wait4),
+    WARD_WAITING(waitid),
+    WARD_WAITING(nanosleep),
+    WARD_WAITING(clock_nanosleep),
+    WARD_WAITING(rt_sigtimedwait),
+    WARD_WAITING(io_getevents),
+    WARD_WAITING(io_uring_enter),
+    WARD_WAITING(futex),
+};
 
 // Nothing: another operation than those that the C++ library makes.
 std::optional<long> FutexInSchedule(Scheduler& scheduler,
@@ -91,6 +119,11 @@ extern "C" ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS long syscall(long number,
       const std::optional<long> result =
           ward::testing::FutexInSchedule(*scheduler, a);
       if (result.has_value()) return *result;
+    }
+  }
+  for (const auto& [waiting, why] : ward::testing::kWaiting) {
+    if (number == waiting && ward::testing::Intercepting() != nullptr) {
+      ward::testing::Remarks::Add("syscall", why);
     }
   }
   return real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);

@@ -1,12 +1,15 @@
-// What asks the world: it works, and is said once, by name and place.
+// What asks the world, and what is not in the schedule: it works, and is said
+// once, by name and place.
 
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <spawn.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <array>
@@ -27,6 +30,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 int Count(std::string_view text, std::string_view part) {
   int count = 0;
@@ -102,8 +106,8 @@ TEST(Remarks, SayOnceWhatAsksTheWorld) {
         << call << "\n"
         << found.remarks;
   }
-  for (const char* const place : {"ResolveLocalhost", "OutputOf", "Spawn",
-                                  "ConnectTo"}) {
+  for (const char* const place :
+       {"ResolveLocalhost", "OutputOf", "Spawn", "ConnectTo"}) {
     EXPECT_THAT(found.remarks, HasSubstr(place));
   }
 }
@@ -125,6 +129,36 @@ TEST(Remarks, TheWorldIsGivenTheTimeItTakes) {
     EXPECT_EQ(OutputOf("sleep 6; echo hi"), "hi\n0");
   });
   EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+[[gnu::noinline]] void SetAnAlarm() {
+  alarm(100);
+  alarm(0);
+}
+
+[[gnu::noinline]] void ReallySleep() {
+  const timespec time = {0, 1000};
+  syscall(SYS_nanosleep, &time, nullptr);
+}
+
+TEST(Remarks, SayWhatIsNotInTheSchedule) {
+  const Exploration found = FindFailure({.runs = 20}, [] {
+    SetAnAlarm();
+    ReallySleep();
+  });
+  ASSERT_FALSE(found.failure.has_value()) << found.failure->what;
+  EXPECT_EQ(Count(found.remarks,
+                  "This run called alarm, which is not in the schedule."),
+            1)
+      << found.remarks;
+  EXPECT_THAT(found.remarks, HasSubstr("SetAnAlarm"));
+  EXPECT_EQ(Count(found.remarks,
+                  "This run called syscall, with SYS_nanosleep, which is not "
+                  "in the schedule."),
+            1)
+      << found.remarks;
+  EXPECT_THAT(found.remarks, HasSubstr("ReallySleep"));
+  EXPECT_THAT(found.remarks, Not(HasSubstr("Unseen")));
 }
 
 TEST(Remarks, AreWithWhatFails) {

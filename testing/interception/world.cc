@@ -185,9 +185,7 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
   return Ask("connect", real_connect, fd, address, size);
 }
 
-int system(const char* command) {
-  return Ask("system", real_system, command);
-}
+int system(const char* command) { return Ask("system", real_system, command); }
 
 // Its output is read, and awaited, by functions that the C library makes
 // itself.

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <iostream>
+#include <mutex>
 
 #include "absl/base/options.h"
 #include "absl/functional/function_ref.h"
@@ -41,6 +42,15 @@ bool InEffect() {
   mutex.Unlock();
   absl::SleepFor(time);
   return scheduler.now() == start + 2 * time;
+}
+
+// Whether //testing/interception is linked at all.
+bool IsThere() {
+  ReplayStrategy strategy({});
+  const Scheduler scheduler(strategy, {});
+  std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
+  return scheduler.steps() > 0;
 }
 
 // Whether locking a free mutex, in whichever way, is a scheduling point.
@@ -85,6 +95,14 @@ bool IsLinkedStatically() {
 }  // namespace
 
 void CheckInterception() {
+  static const bool kIsThere = IsThere();
+  if (!kIsThere) {
+    std::cerr << "ward's simulator does not see pthread_mutex_lock(3), nor "
+                 "anything else that waits: //testing/interception is not "
+                 "linked. Depend on //testing:explore, //testing:server_test "
+                 "or //testing:simulation, and not on what is behind them.\n";
+    abort();
+  }
   static const bool kIsLinkedStatically = IsLinkedStatically();
   static const bool kAreInEffect =
       kIsLinkedStatically && InEffect() && LocksArePoints();

@@ -11,7 +11,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
-#include <functional>
 #include <iostream>
 #include <mutex>
 #include <set>
@@ -31,7 +30,7 @@ struct Said {
   std::mutex mutex;
   // A child that was forked says it for itself.
   pid_t process = 0;
-  std::set<std::string, std::less<>> functions;
+  std::set<std::string> calls;
   void (*sink)(std::string_view remark) = nullptr;
 };
 
@@ -90,9 +89,9 @@ void Remarks::Add(std::string_view function, std::string_view why) {
   const std::lock_guard<std::mutex> lock(said.mutex);
   if (said.process != getpid()) {
     said.process = getpid();
-    said.functions.clear();
+    said.calls.clear();
   }
-  if (!said.functions.emplace(function).second) return;
+  if (!said.calls.insert(absl::StrCat(function, why)).second) return;
   const std::string remark =
       absl::StrCat("This run called ", function, ", ", why, ". It did so in\n",
                    Stack(function));

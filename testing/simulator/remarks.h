@@ -9,8 +9,8 @@ namespace ward::testing {
 
 class Remarks {
  public:
-  // Of a call of `function` by the calling thread, with its stack; once for
-  // each function in a process. `why` is a clause: "which asks the world".
+  // Of a call of `function` by the calling thread, with its stack; once in a
+  // process. `why` is a clause: "which asks the world".
   static void Add(std::string_view function, std::string_view why);
 
   // Gets them from now on, instead of standard error; null: that again.

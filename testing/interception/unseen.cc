@@ -1,0 +1,110 @@
+// What waits, or wakes, and is not in the schedule: it does what it always
+// does, and is said once, so that nobody takes a search for what it is not.
+
+#include <mqueue.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
+#include <sys/time.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/remarks.h"
+#include "ward/testing/simulator/scheduler.h"
+
+WARD_REAL(alarm);
+WARD_REAL(setitimer);
+WARD_REAL(timer_create);
+WARD_REAL(sigqueue);
+WARD_REAL(lockf);
+WARD_REAL(semop);
+WARD_REAL(msgrcv);
+WARD_REAL(msgsnd);
+WARD_REAL(mq_receive);
+WARD_REAL(mq_send);
+WARD_REAL(pthread_mutexattr_setprotocol);
+WARD_REAL(pthread_mutexattr_setrobust);
+
+namespace ward::testing {
+namespace {
+
+template <typename Result, typename... Parameters, typename... Arguments>
+Result Unseen(const char* function, Real<Result, Parameters...>& real,
+              Arguments... arguments) {
+  if (Intercepting() != nullptr) {
+    Remarks::Add(function, "which is not in the schedule");
+  }
+  return real(arguments...);
+}
+
+}  // namespace
+}  // namespace ward::testing
+
+using ::ward::testing::Unseen;
+
+extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
+
+unsigned alarm(unsigned seconds) noexcept {
+  return Unseen("alarm", real_alarm, seconds);
+}
+
+int setitimer(__itimer_which_t which, const itimerval* setting,
+              itimerval* old) noexcept {
+  return Unseen("setitimer", real_setitimer, which, setting, old);
+}
+
+int timer_create(clockid_t clock, sigevent* event, timer_t* timer) noexcept {
+  return Unseen("timer_create", real_timer_create, clock, event, timer);
+}
+
+int sigqueue(pid_t process, int signal, const sigval value) noexcept {
+  return Unseen("sigqueue", real_sigqueue, process, signal, value);
+}
+
+int lockf(int fd, int operation, off_t size) {
+  return Unseen("lockf", real_lockf, fd, operation, size);
+}
+
+int semop(int semaphores, sembuf* operations, size_t count) noexcept {
+  return Unseen("semop", real_semop, semaphores, operations, count);
+}
+
+ssize_t msgrcv(int queue, void* message, size_t size, long type, int flags) {
+  return Unseen("msgrcv", real_msgrcv, queue, message, size, type, flags);
+}
+
+int msgsnd(int queue, const void* message, size_t size, int flags) {
+  return Unseen("msgsnd", real_msgsnd, queue, message, size, flags);
+}
+
+ssize_t mq_receive(mqd_t queue, char* message, size_t size,
+                   unsigned* priority) {
+  return Unseen("mq_receive", real_mq_receive, queue, message, size, priority);
+}
+
+int mq_send(mqd_t queue, const char* message, size_t size, unsigned priority) {
+  return Unseen("mq_send", real_mq_send, queue, message, size, priority);
+}
+
+int pthread_mutexattr_setprotocol(pthread_mutexattr_t* attributes,
+                                  int protocol) noexcept {
+  if (protocol == PTHREAD_PRIO_NONE) {
+    return real_pthread_mutexattr_setprotocol(attributes, protocol);
+  }
+  return Unseen("pthread_mutexattr_setprotocol",
+                real_pthread_mutexattr_setprotocol, attributes, protocol);
+}
+
+int pthread_mutexattr_setrobust(pthread_mutexattr_t* attributes,
+                                int robust) noexcept {
+  return Unseen("pthread_mutexattr_setrobust", real_pthread_mutexattr_setrobust,
+                attributes, robust);
+}
+
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
+}  // extern "C"
