@@ -202,7 +202,8 @@ void ReadWhatNobodyWrites() {
   (void)!read(ends[0], &byte, 1);
 }
 
-// Each attempt to make it simpler would take 5 s more.
+// Each attempt to make it simpler would take 5 s more; the rest is for a
+// machine that is busy, on which the stacks take more than a second.
 TEST(FindFailure, SaysOnceAndSoonWhyARunHangs) {
   const struct {
     void (*hang)();
@@ -221,7 +222,7 @@ TEST(FindFailure, SaysOnceAndSoonWhyARunHangs) {
     const Exploration found = FindFailure({}, [hang = hang] {
       if (LostUpdates() > 0) hang();
     });
-    EXPECT_LT(absl::Now() - start, absl::Seconds(6));
+    EXPECT_LT(absl::Now() - start, absl::Seconds(9));
     ASSERT_TRUE(found.failure.has_value());
     EXPECT_TRUE(found.failure->hung);
     EXPECT_THAT(found.failure->what, StartsWith(why));

@@ -31,20 +31,23 @@ constexpr int kPatienceWithTheWorld = 60;
 // So that it is not 6 s before the report is there.
 constexpr int kTicksPerSecond = 4;
 
-// Of the processor's time, in nanoseconds. Who gets less between two ticks
-// waits: even one of a hundred that want it gets more.
-constexpr int64_t kNoTime = 1'000'000 / kTicksPerSecond;
+constexpr int kTicks = kPatience * kTicksPerSecond;
+
+// Of the processor's time, in nanoseconds. Who gets less in 5 s waits: even one
+// of hundreds that want it gets more. On a busy machine the ticks themselves
+// take some of it.
+constexpr int64_t kNoTime = 10'000'000;
 
 // Not blocked by the threads of servers (Environment::StartThread).
 constexpr int kStackSignal = SIGURG;
 
 std::atomic<uint64_t> steps{0};
-// As of the last tick, and for how many ticks since.
+// As of the last tick, and how many ticks ago that changed.
 std::atomic<uint64_t> seen{0};
-std::atomic<int> waiting_ticks{0};
-// What this process had had of the processor's time then, and when the last
-// step was seen.
-std::atomic<int64_t> time_at_tick{0};
+std::atomic<int> ticks{0};
+// What this process had had of the processor's time at each of the last ticks,
+// and when the last step was seen.
+std::array<std::atomic<int64_t>, kTicks> time_at_tick;
 std::atomic<int64_t> time_at_step{0};
 std::atomic<void (*)(std::string_view why)> told{nullptr};
 
@@ -121,18 +124,18 @@ void Tick(int) {
   const NoSchedulingPoints quiet;
   const uint64_t now = steps;
   const int64_t time = ProcessorTime();
-  const bool waits = time - time_at_tick.exchange(time) < kNoTime;
   if (now != seen.exchange(now)) {
-    time_at_step = time;
-    waiting_ticks = 0;
+    time_at_tick[0] = time_at_step = time;
+    ticks = 0;
     return;
   }
-  waiting_ticks = waits ? waiting_ticks + 1 : 0;
+  const int tick = ++ticks;
+  const int64_t time_then =
+      time_at_tick[static_cast<size_t>(tick % kTicks)].exchange(time);
+  const bool waits = tick >= Watchdog::Patience() * kTicksPerSecond &&
+                     time - time_then < kNoTime;
   const bool loops = time - time_at_step >= kPatience * int64_t{1'000'000'000};
-  if ((waiting_ticks < Watchdog::Patience() * kTicksPerSecond && !loops) ||
-      IsTraced()) {
-    return;
-  }
+  if ((!waits && !loops) || IsTraced()) return;
   void (*const tell)(std::string_view) = told;
   (tell == nullptr ? Print : tell)(
       loops ? "A simulated thread has not come to a scheduling point for 5 s "
@@ -194,8 +197,8 @@ void Watchdog::Start() {
   const NoSchedulingPoints quiet;
   MakeTimer();
   expected = 0;
-  waiting_ticks = 0;
-  time_at_tick = time_at_step = ProcessorTime();
+  ticks = 0;
+  time_at_tick[0] = time_at_step = ProcessorTime();
   Handle(SIGRTMAX, Tick);
   // A debugger would stop at each tick.
   SetTimer(traced ? absl::ZeroDuration() : absl::Seconds(1) / kTicksPerSecond);
