@@ -13,7 +13,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -255,6 +257,51 @@ TEST(EventLoops, TheWorldIsGivenTime) {
     int status = 0;
     EXPECT_EQ(waitpid(child, &status, 0), child);
     EXPECT_EQ(WEXITSTATUS(status), 7);
+  });
+}
+
+// A child that waits, or not, and ends.
+pid_t StartChild(int from = -1) {
+  const pid_t child = fork();
+  if (child != 0) return child;
+  char byte;
+  if (from >= 0) (void)!read(from, &byte, 1);
+  _exit(7);
+}
+
+void AwaitChild(pid_t child) {
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+}
+
+// However long it takes, which no machine is to decide.
+TEST(EventLoops, AChildsEndHasItsPlaceInTheSchedule) {
+  Everywhere([] {
+    std::atomic<bool> ended{false};
+    std::thread other([&] {
+      AwaitChild(StartChild());
+      ended = true;
+    });
+    std::thread ticker([&] {
+      while (!ended) std::this_thread::sleep_for(std::chrono::seconds(1));
+    });
+    AwaitChild(StartChild());
+    while (!ended) std::this_thread::yield();
+    other.join();
+    ticker.join();
+  });
+}
+
+TEST(EventLoops, AChildMayWaitForAnotherThread) {
+  Explore({.runs = 5}, [] {
+    const Pair pipe = MakePipe();
+    std::thread writer([&] {
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      WriteOne(pipe.second);
+    });
+    AwaitChild(StartChild(pipe.first.get()));
+    writer.join();
   });
 }
 

@@ -5,6 +5,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <spawn.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -254,6 +255,42 @@ TEST(World, Popen) {
         },
         [&] {
           EXPECT_THAT(CallServer(server, "run", "exit 3"), RepliesWith("3"));
+        });
+  });
+}
+
+class SpawningServer : public AbstractServer {
+ public:
+  SpawningServer() { DefineMessageHandler("run", &SpawningServer::Run); }
+
+ private:
+  absl::StatusOr<int> Run(const std::string& command) {
+    const UnblockedSignals unblocked;
+    std::string shell = "/bin/sh";
+    std::string flag = "-c";
+    std::string text = command;
+    std::array<char*, 4> arguments = {shell.data(), flag.data(), text.data(),
+                                      nullptr};
+    pid_t child = 0;
+    const int error = posix_spawn(&child, shell.c_str(), nullptr, nullptr,
+                                  arguments.data(), environ);
+    if (error != 0) return absl::ErrnoToStatus(error, "no shell");
+    int status = 0;
+    if (waitpid(child, &status, 0) != child) {
+      return absl::ErrnoToStatus(errno, "the shell is lost");
+    }
+    return WEXITSTATUS(status);
+  }
+};
+
+TEST(World, PosixSpawn) {
+  Survives<SpawningServer>([](SpawningServer& server) {
+    RunAtOnce(
+        [&] {
+          EXPECT_THAT(CallServer(server, "run", "exit 7"), RepliesWith("7"));
+        },
+        [&] {
+          EXPECT_THAT(CallServer(server, "run", "exit 8"), RepliesWith("8"));
         });
   });
 }

@@ -121,6 +121,8 @@ struct Scheduler::Thread {
 
   // Goes on when no other can.
   bool idle = false;
+  // Or when others do nothing but yield.
+  bool outlasts_yields = false;
   // While it is blocked: for something outside of the simulation.
   bool awaits_world = false;
   bool has_handle = false;
@@ -437,6 +439,7 @@ bool Scheduler::CanRun(const Thread& thread) const {
     case Thread::State::kBlocked:
       if (!thread.signals.empty()) return true;
       if (thread.idle) {
+        if (thread.outlasts_yields && yields_ > kMostYields) return true;
         return std::none_of(threads_.begin(), threads_.end(),
                             [this](const auto& other) {
                               return !other->idle && CanRun(*other);
@@ -511,7 +514,10 @@ Scheduler::Thread* Scheduler::Next() {
       AdvanceTo(next_deadline);
       continue;
     }
-    if (yields_ > kMostYields && next_deadline != absl::InfiniteFuture()) {
+    if (yields_ > kMostYields && next_deadline != absl::InfiniteFuture() &&
+        std::none_of(candidates_.begin(), candidates_.end(), [this](int id) {
+          return threads_[static_cast<size_t>(id)]->idle;
+        })) {
       yields_ = 0;
       AdvanceTo(next_deadline);
       continue;
@@ -639,13 +645,14 @@ void Scheduler::AdvanceTo(absl::Time time) {
   }
 }
 
-void Scheduler::WaitUntilIdle() {
+void Scheduler::WaitUntilIdle(bool or_yield) {
   const NoSchedulingPoints quiet;
   CheckCaller();
   LeaveIfKilled();
   Thread& self = *running_;
   do {
     self.idle = true;
+    self.outlasts_yields = or_yield;
     self.doing = "waiting until the others wait";
     self.state = Thread::State::kBlocked;
     Reschedule();

@@ -155,8 +155,9 @@ class Scheduler {
   void SetTimer(int group, absl::Time time, std::function<void()> at_time,
                 int number = 0);
 
-  // Waits until no other thread can run at this time.
-  void WaitUntilIdle();
+  // Waits until no other thread can run at this time; with `or_yield`, or does
+  // more than yield.
+  void WaitUntilIdle(bool or_yield = false);
 
   // Told of the signals that a process sends to itself: true if it has taken
   // one, which is then no matter of threads.
