@@ -57,6 +57,7 @@ WARD_REAL(pselect);
 WARD_REAL(epoll_wait);
 WARD_REAL(epoll_pwait);
 WARD_REAL(flock);
+WARD_REAL(wait);
 WARD_REAL(waitpid);
 WARD_REAL(close);
 
@@ -405,6 +406,11 @@ pid_t waitpid(pid_t process, int* status, int options) {
   }
   if (ended > 0) ward::testing::ChildHasEnded(*scheduler, ended);
   return ended;
+}
+
+pid_t wait(int* status) {
+  if (Intercepting() == nullptr) return real_wait(status);
+  return waitpid(-1, status, 0);
 }
 
 // --- what code that is compiled with _FORTIFY_SOURCE calls in their place ---

@@ -2,8 +2,10 @@
 // once, by name and place.
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -129,6 +131,31 @@ TEST(Remarks, TheWorldIsGivenTheTimeItTakes) {
     EXPECT_EQ(OutputOf("sleep 6; echo hi"), "hi\n0");
   });
   EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+// Its own limits do not come before what it waits for.
+TEST(Remarks, TimePassesAsInTheWorldWhileAProgramRuns) {
+  const Exploration found = FindFailure({.runs = 3}, [] {
+    std::array<int, 2> ends;
+    ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
+    const FileDescriptor from(ends[0]);
+    FileDescriptor to(ends[1]);
+    const pid_t child = fork();
+    if (child == 0) {
+      usleep(300'000);  // A real one.
+      (void)!write(to.get(), "x", 1);
+      _exit(7);
+    }
+    to.Reset();
+    pollfd polled{from.get(), POLLIN, 0};
+    EXPECT_EQ(poll(&polled, 1, 5000), 1);
+    int status = 0;
+    EXPECT_EQ(wait(&status), child);
+    EXPECT_EQ(WEXITSTATUS(status), 7);
+    EXPECT_EQ(poll(nullptr, 0, 3'600'000), 0) << "an hour";
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+  EXPECT_EQ(Count(found.remarks, "This run called fork"), 1) << found.remarks;
 }
 
 [[gnu::noinline]] void SetAnAlarm() {

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <set>
@@ -35,6 +36,7 @@ WARD_REAL(connect);
 WARD_REAL(popen);
 WARD_REAL(pclose);
 WARD_REAL(system);
+WARD_REAL(fork);
 WARD_REAL(posix_spawn);
 WARD_REAL(posix_spawnp);
 
@@ -77,6 +79,11 @@ Result Ask(const char* function, Real<Result, Parameters...>& real,
   return real(arguments...);
 }
 
+void Expect(Scheduler& scheduler, pid_t child) {
+  scheduler.Kept<Programs>().processes.insert(child);
+  Watchdog::ExpectTheWorld();
+}
+
 template <typename Function, typename... Arguments>
 int Spawn(const char* function, Function& real, pid_t* child,
           Arguments... arguments) {
@@ -90,10 +97,7 @@ int Spawn(const char* function, Function& real, pid_t* child,
     const NoSchedulingPoints quiet;
     Remark(function);
     error = real(&started, arguments...);
-    if (error == 0) {
-      scheduler->Kept<Programs>().processes.insert(started);
-      Watchdog::ExpectTheWorld();
-    }
+    if (error == 0) Expect(*scheduler, started);
   }
   if (child != nullptr && error == 0) *child = started;
   return error;
@@ -209,6 +213,17 @@ int pclose(FILE* pipe) {
   const int status = real_pclose(pipe);
   if (expected) Watchdog::WorldHasAnswered();
   return status;
+}
+
+pid_t fork() noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_fork();
+  scheduler->Point("forking");
+  const NoSchedulingPoints quiet;
+  ward::testing::Remark("fork");
+  const pid_t child = real_fork();
+  if (child > 0) ward::testing::Expect(*scheduler, child);
+  return child;
 }
 
 int posix_spawn(pid_t* child, const char* path,

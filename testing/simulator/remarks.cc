@@ -50,7 +50,7 @@ std::string Stack(std::string_view function) {
   const int depth = backtrace(frames.data(), kMostFrames);
   struct Text {
     size_t size;
-    std::array<char, kMostFrames * 256> text;
+    std::array<char, size_t{kMostFrames} * 256> text;
   };
   void* const memory = mmap(nullptr, sizeof(Text), PROT_READ | PROT_WRITE,
                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -76,7 +76,7 @@ std::string Stack(std::string_view function) {
   while (waitpid(static_cast<pid_t>(child), nullptr, __WALL) < 0 &&
          errno == EINTR) {
   }
-  const std::string stack(shared.text.data(), shared.size);
+  std::string stack(shared.text.data(), shared.size);
   munmap(memory, sizeof(Text));
   return stack;
 }

@@ -219,8 +219,10 @@ void Watchdog::ExpectTheWorld() { ++expected; }
 
 void Watchdog::WorldHasAnswered() { --expected; }
 
+bool Watchdog::ExpectsTheWorld() { return expected > 0; }
+
 int Watchdog::Patience() {
-  return expected > 0 ? kPatienceWithTheWorld : kPatience;
+  return ExpectsTheWorld() ? kPatienceWithTheWorld : kPatience;
 }
 
 void Watchdog::SetTold(void (*function)(std::string_view why)) {

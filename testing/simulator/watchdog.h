@@ -25,6 +25,7 @@ class Watchdog {
   // until that has answered. As often as it is said.
   static void ExpectTheWorld();
   static void WorldHasAnswered();
+  static bool ExpectsTheWorld();
   static int Patience();  // In seconds.
 
   // Instead of printing why it does so, has `told` told, if there is one. In
