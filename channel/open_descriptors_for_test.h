@@ -9,27 +9,38 @@
 #include <cstddef>
 #include <cstdlib>
 #include <map>
+#include <set>
 #include <string>
 
 namespace ward {
 
-// Each number with what it refers to ("socket:[4711]"), so that a descriptor
-// that was closed and another that got its number do not look alike.
-inline std::map<int, std::string> OpenDescriptors() {
-  std::map<int, std::string> open;
+inline std::set<int> OpenNumbers() {
+  std::set<int> open;
   DIR* const directory = opendir("/proc/self/fd");
   if (directory == nullptr) abort();
   // Safe on a stream of its own (readdir(3)).
   // NOLINTNEXTLINE(concurrency-mt-unsafe)
   while (const dirent* entry = readdir(directory)) {
     const int fd = atoi(entry->d_name);
-    if (entry->d_name[0] == '.' || fd == dirfd(directory)) continue;
-    char target[256];
-    const ssize_t size =
-        readlinkat(dirfd(directory), entry->d_name, target, sizeof(target));
-    open[fd] = std::string(target, size < 0 ? 0 : static_cast<size_t>(size));
+    if (entry->d_name[0] != '.' && fd != dirfd(directory)) open.insert(fd);
   }
   closedir(directory);
+  return open;
+}
+
+// What it refers to: "socket:[4711]".
+inline std::string TargetOf(int fd) {
+  const std::string name = "/proc/self/fd/" + std::to_string(fd);
+  char target[256];
+  const ssize_t size = readlink(name.c_str(), target, sizeof(target));
+  return std::string(target, size < 0 ? 0 : static_cast<size_t>(size));
+}
+
+// With the targets, so that a descriptor that was closed and another that got
+// its number do not look alike.
+inline std::map<int, std::string> OpenDescriptors() {
+  std::map<int, std::string> open;
+  for (const int fd : OpenNumbers()) open[fd] = TargetOf(fd);
   return open;
 }
 

@@ -1,4 +1,4 @@
-// That a run is determined by its number: thousands of them, made twice.
+// That a run is determined by its number: thousands of them, made three times.
 
 #include <sched.h>
 #include <sys/mman.h>
@@ -21,6 +21,7 @@
 #include "ward/server/environment.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/explore.h"
+#include "ward/testing/simulator/runner.h"
 
 namespace ward::testing {
 namespace {
@@ -95,29 +96,39 @@ bool MakeRuns(int processor, size_t portion, Fingerprints& made) {
   return true;
 }
 
-TEST(FingerprintOfRun, IsTheSameInAnotherProcess) {
+TEST(FingerprintOfRun, IsTheSameInOtherProcessesAndOnKernelThreads) {
   void* const memory =
-      mmap(nullptr, 2 * sizeof(Fingerprints), PROT_READ | PROT_WRITE,
+      mmap(nullptr, 3 * sizeof(Fingerprints), PROT_READ | PROT_WRITE,
            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   ASSERT_NE(memory, MAP_FAILED);
   auto* const made = static_cast<Fingerprints*>(memory);
   // Other portions, so that what earlier runs leave in a process shows, too.
   const pid_t other = fork();
-  if (other == 0) _exit(MakeRuns(1, 170, made[1]) ? 0 : 1);
+  if (other == 0) {
+    Runner::KeepParkedThreads();
+    _exit(MakeRuns(1, 170, made[1]) ? 0 : 1);
+  }
   EXPECT_TRUE(MakeRuns(0, 300, made[0]));
-  int status = 0;
-  ASSERT_EQ(waitpid(other, &status, 0), other);
-  EXPECT_EQ(status, 0);
+  const pid_t threads = fork();
+  if (threads == 0) {
+    setenv("WARD_KERNEL_THREADS", "1", 1);
+    _exit(MakeRuns(0, 230, made[2]) ? 0 : 1);
+  }
+  for (const pid_t child : {other, threads}) {
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+  }
 
   size_t different = 0;
   for (size_t run = 0; run < Runs(); ++run) {
-    if (made[0][run] == made[1][run]) continue;
+    if (made[0][run] == made[1][run] && made[0][run] == made[2][run]) continue;
     if (++different < 5) ADD_FAILURE() << "run " << run << " differs";
   }
   EXPECT_EQ(different, 0u);
   const std::set<uint64_t> courses(made[0].begin(), made[0].end());
   EXPECT_GT(courses.size(), Runs() / 20) << "the runs differ from one another";
-  munmap(memory, 2 * sizeof(Fingerprints));
+  munmap(memory, 3 * sizeof(Fingerprints));
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 WARD_REAL(thrd_create);
 WARD_REAL(thrd_join);
 WARD_REAL(thrd_detach);
+WARD_REAL(thrd_exit);
 WARD_REAL(mtx_lock);
 WARD_REAL(mtx_timedlock);
 WARD_REAL(mtx_trylock);
@@ -100,6 +101,15 @@ int thrd_join(thrd_t thread, int* result) {
 int thrd_detach(thrd_t thread) {
   if (Intercepting() == nullptr) return real_thrd_detach(thread);
   return FromError(pthread_detach(thread));
+}
+
+void thrd_exit(int result) {
+  if (Intercepting() == nullptr) {
+    real_thrd_exit(result);
+    __builtin_unreachable();
+  }
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): see Run.
+  pthread_exit(reinterpret_cast<void*>(static_cast<intptr_t>(result)));
 }
 
 int mtx_lock(mtx_t* mutex) {

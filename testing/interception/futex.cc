@@ -1,4 +1,4 @@
-// syscall(2), for futex(2) alone; others that wait are said. Under
+// syscall(2), for gettid(2), and for futex(2); others that wait are said. Under
 // std::atomic's wait(), std::future, std::latch, std::barrier and
 // std::counting_semaphore.
 
@@ -126,5 +126,6 @@ extern "C" ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS long syscall(long number,
       ward::testing::Remarks::Add("syscall", why);
     }
   }
+  if (number == SYS_gettid) return gettid();
   return real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }

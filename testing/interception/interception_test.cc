@@ -2,17 +2,22 @@
 // time and threads are the simulation's in them. Of what they find in a program
 // standard_library_test tells.
 
+#include <fenv.h>
+#include <locale.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <mutex>
 #include <random>
@@ -102,6 +107,99 @@ TEST_F(InterceptionTest, AThreadMayExitAnywhere) {
   void* result = nullptr;
   EXPECT_EQ(pthread_join(handle, &result), 0);
   EXPECT_EQ(result, this);
+}
+
+struct Own {
+  int number = 7;
+  std::string text = "a text that is too long for the object itself";
+};
+thread_local Own own;
+thread_local int uninitialised;
+
+// The second has the stack of the first, which has been joined.
+TEST_F(InterceptionTest, EachThreadBeginsAnew) {
+  static pthread_key_t key;
+  ASSERT_EQ(pthread_key_create(&key, nullptr), 0);
+  int own_number = 0;
+  const auto body = [&] {
+    EXPECT_EQ(own.number, 7);
+    EXPECT_EQ(own.text.size(), 45u);
+    EXPECT_EQ(uninitialised, 0);
+    EXPECT_EQ(errno, 0);
+    EXPECT_EQ(fegetround(), FE_TONEAREST);
+    EXPECT_EQ(uselocale(nullptr), LC_GLOBAL_LOCALE);
+    own = {8, "another one"};
+    uninitialised = 9;
+    errno = EAGAIN;
+    fesetround(FE_UPWARD);
+    const locale_t locale = newlocale(LC_ALL_MASK, "C", nullptr);
+    uselocale(locale);
+    std::this_thread::sleep_for(1s);
+    EXPECT_EQ(own.number, 8);
+    EXPECT_EQ(uninitialised, 9);
+    EXPECT_EQ(fegetround(), FE_UPWARD);
+    uselocale(LC_GLOBAL_LOCALE);
+    freelocale(locale);
+    own_number = gettid();
+  };
+  own.number = 1;
+  for (int i = 0; i < 3; ++i) {
+    std::thread thread(body);
+    std::this_thread::sleep_for(500ms);
+    EXPECT_EQ(fegetround(), FE_TONEAREST);
+    thread.join();
+    EXPECT_NE(own_number, gettid());
+  }
+  EXPECT_EQ(own.number, 1);
+  EXPECT_EQ(gettid(), syscall(SYS_gettid));
+  pthread_key_delete(key);
+}
+
+TEST_F(InterceptionTest, WhoExitsLeavesWhatIsOnTheStack) {
+  std::vector<std::string> left;
+  struct Object {
+    ~Object() { order.emplace_back("an object"); }
+    std::vector<std::string>& order;
+  };
+  std::thread([&] {
+    const Object object{left};
+    try {
+      pthread_exit(nullptr);
+    } catch (...) {
+      left.emplace_back("a handler");
+      throw;
+    }
+  }).join();
+  EXPECT_THAT(left, ElementsAre("a handler", "an object"));
+
+  thrd_t thread;
+  thrd_create(
+      &thread, [](void*) -> int { thrd_exit(5); }, nullptr);
+  int result = 0;
+  EXPECT_EQ(thrd_join(thread, &result), thrd_success);
+  EXPECT_EQ(result, 5);
+}
+
+TEST_F(InterceptionTest, AThreadMayHaveAStackOfItsOwnSize) {
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  constexpr size_t kSize = 32 << 20;
+  pthread_attr_setstacksize(&attributes, kSize);
+  for (int i = 0; i < 3; ++i) {
+    pthread_t handle;
+    ASSERT_EQ(pthread_create(
+                  &handle, &attributes,
+                  [](void*) -> void* {
+                    std::array<volatile char, kSize - (1 << 20)> large;
+                    large[0] = 1;
+                    std::this_thread::sleep_for(1s);
+                    return nullptr;
+                  },
+                  nullptr),
+              0);
+    EXPECT_EQ(pthread_join(handle, nullptr), 0);
+  }
+  pthread_attr_destroy(&attributes);
 }
 
 TEST_F(InterceptionTest, ThreadsMayBeDetachedFromTheirStartOn) {

@@ -5,14 +5,13 @@
 #include "ward/testing/interception/mutex.h"
 
 #include <pthread.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <cerrno>
 
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/scheduler.h"
 
 WARD_REAL(pthread_mutex_lock);
@@ -36,7 +35,7 @@ constexpr Names kSpinLock = {"locking a spin lock", "waiting for a spin lock",
 bool IsErrorCheckingAndOwn(const pthread_mutex_t* mutex) {
   constexpr int kTypeBits = 3;
   return (mutex->__data.__kind & kTypeBits) == PTHREAD_MUTEX_ERRORCHECK_NP &&
-         mutex->__data.__owner == static_cast<int>(syscall(SYS_gettid));
+         mutex->__data.__owner == Runner::CurrentNumber();
 }
 
 int TryToLock(pthread_mutex_t* mutex) {

@@ -1,14 +1,13 @@
 // pthread_rwlock_t: under std::shared_mutex and std::shared_timed_mutex.
 
 #include <pthread.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <cerrno>
 
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/scheduler.h"
 
 WARD_REAL(pthread_rwlock_rdlock);
@@ -33,8 +32,7 @@ constexpr Names kWriting = {"locking a reader-writer lock to write",
 
 // The thread that waits would wait for itself (pthread_rwlock_wrlock(3p)).
 int Explain(int error, const pthread_rwlock_t& lock) {
-  const bool own =
-      lock.__data.__cur_writer == static_cast<int>(syscall(SYS_gettid));
+  const bool own = lock.__data.__cur_writer == Runner::CurrentNumber();
   return error == EBUSY && own ? EDEADLK : error;
 }
 

@@ -2,7 +2,9 @@
 // std::async, whoever starts them.
 
 #include <pthread.h>
+#include <sys/types.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
@@ -11,7 +13,9 @@
 #include "absl/time/time.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/scheduler.h"
+#include "ward/testing/simulator/thread_exit.h"
 
 WARD_REAL(pthread_create);
 WARD_REAL(pthread_join);
@@ -19,6 +23,8 @@ WARD_REAL(pthread_tryjoin_np);
 WARD_REAL(pthread_timedjoin_np);
 WARD_REAL(pthread_clockjoin_np);
 WARD_REAL(pthread_detach);
+WARD_REAL(pthread_exit);
+WARD_REAL(gettid);
 WARD_REAL(pthread_cancel);
 
 namespace ward::testing {
@@ -64,6 +70,7 @@ int JoinInSchedule(Scheduler& scheduler, int thread, pthread_t handle,
 
 using ::ward::testing::Find;
 using ::ward::testing::Intercepting;
+using ::ward::testing::Runner;
 using ::ward::testing::Scheduler;
 
 extern "C" {
@@ -120,6 +127,17 @@ int pthread_detach(pthread_t handle) noexcept {
   if (thread < 0) return real_pthread_detach(handle);
   scheduler->Detach(thread);
   return 0;
+}
+
+void pthread_exit(void* result) {
+  if (Scheduler::Current() != nullptr) ward::testing::ExitThread(result);
+  real_pthread_exit(result);
+  __builtin_unreachable();
+}
+
+// That of the one kernel thread would be the same in all of them.
+pid_t gettid() noexcept {
+  return Intercepting() == nullptr ? real_gettid() : Runner::CurrentNumber();
 }
 
 // It would end the thread at a wait inside the C library, where a simulated one

@@ -1,5 +1,7 @@
 #include "ward/testing/search/explored_run.h"
 
+#include <sys/stat.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,8 +10,8 @@
 #include <cstdio>
 #include <exception>
 #include <iostream>
-#include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,6 +53,27 @@ void FlushOutput() {
   std::fflush(stdout);
 }
 
+namespace {
+
+// The descriptors of this process, listed anew when there are more or fewer.
+class OpenTable {
+ public:
+  const std::set<int>& Look() {
+    struct stat table {};
+    // Since Linux 6.2 its size is how many there are; 0 before.
+    const off_t count = stat("/proc/self/fd", &table) == 0 ? table.st_size : 0;
+    if (count == 0 || count != count_) numbers_ = OpenNumbers();
+    count_ = count;
+    return numbers_;
+  }
+
+ private:
+  off_t count_ = 0;
+  std::set<int> numbers_;
+};
+
+}  // namespace
+
 size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
            absl::FunctionRef<void()> body, Record& record,
            absl::FunctionRef<void()> when_stuck) {
@@ -87,7 +110,8 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
     ExitGuard::Disarm();
     _exit(1);
   };
-  const std::map<int, std::string> open = OpenDescriptors();
+  static auto& table = *new OpenTable;
+  const std::set<int> open = table.Look();
   Simulation simulation(strategy, simulated);
   running = &simulation;
   // Here, and not in GoogleTest, which would take this process for the test's.
@@ -103,10 +127,10 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   const size_t killed_threads = simulation.scheduler().killed_threads();
   // Real descriptors of a process that was killed are nobody's to close.
   if (killed_threads == 0 && left.empty()) {
-    for (const auto& [number, target] : OpenDescriptors()) {
+    for (const int number : table.Look()) {
       if (open.count(number) > 0) continue;
       // Its number comes last: it may be another one in the replayed run.
-      record.Fail(absl::StrCat("a descriptor is left open: ", target,
+      record.Fail(absl::StrCat("a descriptor is left open: ", TargetOf(number),
                                "\n  its number is ", number, "\n"));
     }
   }

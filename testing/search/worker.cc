@@ -33,6 +33,7 @@
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/remarks.h"
+#include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/strategy.h"
 #include "ward/testing/simulator/watchdog.h"
 
@@ -104,6 +105,7 @@ Record* record_of_this_process = nullptr;
   });
   Remarks::SetSink(
       [](std::string_view remark) { record_of_this_process->Remark(remark); });
+  Runner::KeepParkedThreads();
 
   const ExploreOptions& options = work.options;
   const bool depth_first =

@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -11,6 +10,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <iostream>
 #include <memory>
@@ -29,7 +29,10 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/strategy.h"
+#include "ward/testing/simulator/thread_destructors.h"
+#include "ward/testing/simulator/thread_exit.h"
 #include "ward/testing/simulator/watchdog.h"
 
 namespace ward::testing {
@@ -105,13 +108,13 @@ struct Scheduler::Thread {
       : scheduler(owner),
         id(number),
         group(of_group),
-        name(std::move(its_name)) {
-    sem_init(&baton, 0, 0);
-  }
+        name(std::move(its_name)) {}
 
   bool alive() const {
     return state == State::kReady || state == State::kBlocked;
   }
+
+  bool has_ended() const { return state == State::kEnded; }
 
   Scheduler& scheduler;
   const int id;
@@ -125,7 +128,6 @@ struct Scheduler::Thread {
   bool outlasts_yields = false;
   // While it is blocked: for something outside of the simulation.
   bool awaits_world = false;
-  bool has_handle = false;
   bool joinable = false;
 
   // While it is blocked.
@@ -137,12 +139,8 @@ struct Scheduler::Thread {
   size_t ran = 0;
   size_t held = 0;
 
-  sem_t baton;
-  pthread_t handle{};
-  pid_t number = 0;  // As stacks have it; once it has run.
-  // How often its end is put off still. In the last round of destructors,
-  // sanitizers forget the thread.
-  int rounds = PTHREAD_DESTRUCTOR_ITERATIONS - 2;
+  std::unique_ptr<Runner> runner;
+  void* result = nullptr;
 
   // absl's semaphore of this thread.
   int tokens = 0;
@@ -160,7 +158,9 @@ struct Scheduler::Thread {
   absl::AnyInvocable<void*()> body;
 };
 
-Scheduler::OneProcessor::OneProcessor() {
+Scheduler::OneProcessor::OneProcessor(Runner::Kind runners)
+    : is_needed_(runners == Runner::Kind::kKernelThread) {
+  if (!is_needed_) return;
   sched_getaffinity(0, sizeof(found_), &found_);
   cpu_set_t one;
   CPU_ZERO(&one);
@@ -169,11 +169,15 @@ Scheduler::OneProcessor::OneProcessor() {
 }
 
 Scheduler::OneProcessor::~OneProcessor() {
+  if (!is_needed_) return;
   sched_setaffinity(0, sizeof(found_), &found_);
 }
 
 Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
-    : strategy_(strategy), options_(std::move(options)), now_(kStart) {
+    : one_processor_(options.runners),
+      strategy_(strategy),
+      options_(std::move(options)),
+      now_(kStart) {
   // Abseil measures the processor's frequency when it is first asked for, by
   // sleeping: not in the schedule of the first run, whose course it would
   // change.
@@ -183,9 +187,9 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
   [[maybe_unused]] static const int kAtFork =
       pthread_atfork(nullptr, nullptr, [] { current_scheduler = nullptr; });
   auto main = std::make_unique<Thread>(*this, 0, 1, "main");
-  main->handle = pthread_self();
-  main->number = static_cast<pid_t>(syscall(SYS_gettid));
+  main->runner = Runner::ForCallingThread(options_.runners);
   pthread_sigmask(SIG_BLOCK, nullptr, &main->mask);
+  kernel_mask_ = main->mask;
   running_ = main.get();
   threads_.push_back(std::move(main));
   current_scheduler = this;
@@ -199,14 +203,12 @@ Scheduler::~Scheduler() {
     if (thread->identity != nullptr) {
       Identities::All().Remove(thread->identity);
     }
-    if (!thread->has_handle) continue;
-    if (thread->state == Thread::State::kEnded) {
-      pthread_join(thread->handle, nullptr);
-    } else {
-      // It sleeps on its semaphore, and refers to this object, for ever.
-      (void)thread.release();
-    }
+    const bool stays = thread->id != 0 && !thread->has_ended();
+    thread->runner.reset();
+    // What is on its stack refers to this object, for ever.
+    if (stays) (void)thread.release();
   }
+  Runner::EndParkedThreads();
 }
 
 Scheduler* Scheduler::Current() { return current_scheduler; }
@@ -263,21 +265,21 @@ int Scheduler::StartThread(std::string name, int group,
   thread.joinable = handle != nullptr;
   thread.ran = steps_;
   thread.mask = running_->mask;
-  const int error =
-      pthread_create(&thread.handle, attributes, &RunThread, &thread);
-  if (error != 0) {
-    Stuck(absl::StrCat("no thread could be started (error ", error,
+  thread.runner =
+      Runner::Create(options_.runners, attributes, &RunThread, &thread);
+  if (thread.runner == nullptr) {
+    Stuck(absl::StrCat("no thread could be started (error ", errno,
                        "); are there too many killed ones?"));
   }
-  thread.has_handle = true;
-  if (handle != nullptr) *handle = thread.handle;
+  if (handle != nullptr) *handle = thread.runner->handle();
   Point("starting a thread");
   return thread.id;
 }
 
 int Scheduler::Joinable(pthread_t handle) const {
   for (const auto& thread : threads_) {
-    if (thread->joinable && pthread_equal(thread->handle, handle) != 0) {
+    if (thread->joinable &&
+        pthread_equal(thread->runner->handle(), handle) != 0) {
       return thread->id;
     }
   }
@@ -288,82 +290,63 @@ void* Scheduler::TakeResult(int thread) {
   const NoSchedulingPoints quiet;
   Thread& joined = *threads_[static_cast<size_t>(thread)];
   joined.joinable = false;
-  void* result = nullptr;
-  if (joined.state == Thread::State::kEnded) {
-    pthread_join(joined.handle, &result);
-    joined.has_handle = false;
-  }
-  return result;
+  if (joined.has_ended()) joined.runner.reset();
+  return joined.result;
 }
 
 void Scheduler::Detach(int thread) {
   // Its end is awaited in any case.
-  if (threads_[static_cast<size_t>(thread)]->state == Thread::State::kEnded) {
+  if (threads_[static_cast<size_t>(thread)]->has_ended()) {
     TakeResult(thread);
   } else {
     threads_[static_cast<size_t>(thread)]->joinable = false;
   }
 }
 
-void* Scheduler::RunThread(void* argument) {
+void Scheduler::RunThread(void* argument) {
   Thread& thread = *static_cast<Thread*>(argument);
-  current_scheduler = &thread.scheduler;
+  Scheduler& scheduler = thread.scheduler;
+  current_scheduler = &scheduler;
+  ThreadDestructors::Begin();
   {
     const NoSchedulingPoints quiet;
-    thread.scheduler.AwaitTurn(thread);
-    thread.number = static_cast<pid_t>(syscall(SYS_gettid));
+    scheduler.TakeTurn(thread);
     // For debuggers and top(1); 15 characters (pthread_setname_np(3)).
-    pthread_setname_np(pthread_self(), thread.name.substr(0, 15).c_str());
-    pthread_setspecific(kEndKey.key, &thread);
+    if (scheduler.options_.runners == Runner::Kind::kKernelThread) {
+      pthread_setname_np(pthread_self(), thread.name.substr(0, 15).c_str());
+    }
   }
-  void* const result = thread.body();
-  thread.body = nullptr;
-  return result;
-}
-
-// Made before Abseil makes its own, whose destructor comes after this one then,
-// and gives the thread's identity to another one.
-__attribute__((init_priority(101))) const Scheduler::EndKey Scheduler::kEndKey;
-
-Scheduler::EndKey::EndKey() {
-  if (pthread_key_create(&key, &EndThread) != 0) std::abort();
-}
-
-// What destructors of thread_local objects and of other keys do belongs to the
-// schedule. They have run when this is called for the last time: a key that is
-// set again in its destructor has it called again (pthread_key_create(3)).
-void Scheduler::EndThread(void* argument) {
+  thread.result = CallUntilExit([&] {
+    void* const result = thread.body();
+    thread.body = nullptr;
+    return result;
+  });
+  ThreadDestructors::RunForObjects();
+  for (int round = 0; round < ThreadDestructors::kRounds; ++round) {
+    // Abseil's destructor makes it another thread's.
+    scheduler.SetIdentity(nullptr);
+    if (!ThreadDestructors::RunForKeys()) break;
+  }
   const NoSchedulingPoints quiet;
-  Thread& thread = *static_cast<Thread*>(argument);
-  thread.scheduler.SetIdentity(nullptr);
-  if (thread.rounds-- > 0) {
-    pthread_setspecific(kEndKey.key, &thread);
-    return;
-  }
-  Scheduler& scheduler = thread.scheduler;
   thread.state = Thread::State::kEnded;
   current_scheduler = nullptr;
   Thread* const next = scheduler.Next();
   scheduler.running_ = next;
   scheduler.ending_ = &thread;
   ++scheduler.switches_;
-  sem_post(&next->baton);
+  thread.runner->LeaveTo(*next->runner);
 }
 
-void Scheduler::AwaitTurn(Thread& thread) {
-  while (sem_wait(&thread.baton) != 0 && errno == EINTR) {
+void Scheduler::TakeTurn(Thread& thread) {
+  if (Thread* const ended = std::exchange(ending_, nullptr)) {
+    ended->runner->AwaitEnd();
+    if (!ended->joinable) ended->runner.reset();
   }
-  // What is left of it must not go on beside this one: it gives its stack back,
-  // and the next thread may have it, or another one.
-  Thread* const ending = std::exchange(ending_, nullptr);
-  if (ending == nullptr) return;
-  if (!ending->joinable) {
-    pthread_join(ending->handle, nullptr);
-    ending->has_handle = false;
-    return;
-  }
-  while (syscall(SYS_tgkill, getpid(), ending->number, 0) == 0) {
-    syscall(SYS_sched_yield);
+  // One kernel thread has the masks of all fibers.
+  if (options_.runners == Runner::Kind::kFiber &&
+      memcmp(&kernel_mask_, &thread.mask, sizeof(sigset_t)) != 0) {
+    kernel_mask_ = thread.mask;
+    pthread_sigmask(SIG_SETMASK, &kernel_mask_, nullptr);
   }
 }
 
@@ -428,8 +411,8 @@ void Scheduler::Reschedule() {
   if (next == &self) return;
   running_ = next;
   ++switches_;
-  sem_post(&next->baton);
-  AwaitTurn(self);
+  self.runner->SwitchTo(*next->runner);
+  TakeTurn(self);
 }
 
 bool Scheduler::CanRun(const Thread& thread) const {
@@ -619,6 +602,12 @@ size_t Scheduler::Choose(const Choice& choice) {
   return option;
 }
 
+uint64_t Scheduler::NextRandom() {
+  const NoSchedulingPoints quiet;
+  if (!random_.has_value()) random_.emplace();
+  return (*random_)();
+}
+
 absl::Time Scheduler::NextDeadline() const {
   absl::Time next = absl::InfiniteFuture();
   for (const auto& thread : threads_) {
@@ -716,7 +705,8 @@ int Scheduler::thread() const { return running_->id; }
 
 int Scheduler::Find(pthread_t handle) const {
   for (const auto& thread : threads_) {
-    if (thread->alive() && pthread_equal(thread->handle, handle) != 0) {
+    if (thread->alive() &&
+        pthread_equal(thread->runner->handle(), handle) != 0) {
       return thread->id;
     }
   }
@@ -740,7 +730,9 @@ void Scheduler::SendSignal(int thread, int signal) {
   threads_[static_cast<size_t>(thread)]->signals.push_back(signal);
 }
 
-void Scheduler::SetSignalMask(const sigset_t& mask) { running_->mask = mask; }
+void Scheduler::SetSignalMask(const sigset_t& mask) {
+  running_->mask = kernel_mask_ = mask;
+}
 
 const Interruptions& Scheduler::interruptions() const {
   return running_->interruptions;
@@ -776,11 +768,8 @@ void Scheduler::Stuck(std::string_view why) {
       absl::StrAppend(&text, ", for ",
                       absl::FormatDuration(thread->deadline - now_));
     }
-    if (thread->number != 0) {
-      absl::StrAppend(&text, " (its stack is that of thread ", thread->number,
-                      ")");
-    }
-    absl::StrAppend(&text, "\n");
+    absl::StrAppend(&text, " (its stack is that of thread ",
+                    thread->runner->number(), ")\n");
   }
   if (options_.on_stuck) options_.on_stuck(text);
   std::cerr << text;

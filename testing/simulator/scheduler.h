@@ -1,10 +1,10 @@
 // Threads in lock step, on a clock of their own.
 //
-// Each simulated thread is a real one, but only one of them runs at a time; at
-// every scheduling point a Strategy says who goes on. Time stands still while
-// a thread can run, and leaps to the next deadline, rounded up to a
-// microsecond, when none can. So a run is determined by its choices: the same
-// ones give the same run.
+// Each simulated thread has a stack and variables of its own (Runner), but only
+// one of them runs at a time; at every scheduling point a Strategy says who
+// goes on. Time stands still while a thread can run, and leaps to the next
+// deadline, rounded up to a microsecond, when none can. So a run is determined
+// by its choices: the same ones give the same run.
 //
 // Scheduling points are the calls of the simulated Environment, and what
 // testing/interception puts itself in front of: Abseil's locks and waits, and
@@ -29,6 +29,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <string_view>
@@ -44,6 +45,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -56,6 +58,9 @@ struct SchedulerOptions {
   // A run that takes more steps than this is stuck in a loop. Of Advance, each
   // part between two deadlines may take as many.
   size_t max_steps = 1000000;
+
+  // Of all threads.
+  Runner::Kind runners = Runner::DefaultKind();
 
   // Told of each choice that was made; may be null.
   std::function<void(const Choice&, size_t option)> on_choice;
@@ -142,7 +147,7 @@ class Scheduler {
   size_t Choose(ChoiceKind kind, size_t options);
 
   // For what asks the system for randomness: the same numbers in each run.
-  uint64_t NextRandom() { return random_(); }
+  uint64_t NextRandom();
 
   // Ends all threads of `group`. If the calling one is among them, it goes on
   // until LeaveIfKilled, which then does not return.
@@ -223,34 +228,27 @@ class Scheduler {
  private:
   struct Thread;
 
-  // A switch to a thread on another processor costs ten times as much; those
-  // that are started meanwhile stay on this one, too.
+  // A switch to a kernel thread on another processor costs ten times as much;
+  // those that are started meanwhile stay on this one, too.
   class OneProcessor {
    public:
-    OneProcessor();
+    explicit OneProcessor(Runner::Kind runners);
     OneProcessor(const OneProcessor&) = delete;
     OneProcessor& operator=(const OneProcessor&) = delete;
     ~OneProcessor();
 
    private:
+    const bool is_needed_;
     cpu_set_t found_;
-  };
-
-  // Runs EndThread.
-  struct EndKey {
-    EndKey();
-
-    pthread_key_t key;
   };
 
   // Joinable if its `handle` is asked for.
   int StartThread(std::string name, int group, absl::AnyInvocable<void*()> body,
                   const pthread_attr_t* attributes, pthread_t* handle);
-  static void* RunThread(void* argument);
-  // The last of what a thread does.
-  static void EndThread(void* argument);
-  // Sleeps until another thread hands over; if by its end, until it has ended.
-  void AwaitTurn(Thread& thread);
+  static void RunThread(void* argument);
+  // By a thread when it is its turn again: sees off the one before, if that has
+  // ended.
+  void TakeTurn(Thread& thread);
   // Fails the program if the caller is not one of the threads.
   void CheckCaller() const;
   void Reschedule();
@@ -265,14 +263,14 @@ class Scheduler {
   bool CanRun(const Thread& thread) const;
   [[noreturn]] void Stuck(std::string_view why);
 
-  static const EndKey kEndKey;
-
   const OneProcessor one_processor_;
   Strategy& strategy_;
   const SchedulerOptions options_;
   absl::Time now_;
   std::vector<std::unique_ptr<Thread>> threads_;
   Thread* running_ = nullptr;
+  // Of the kernel thread that runs.
+  sigset_t kernel_mask_{};
   // Has handed over for the last time.
   Thread* ending_ = nullptr;
   struct Timer {
@@ -284,7 +282,7 @@ class Scheduler {
   absl::btree_map<std::type_index, std::shared_ptr<void>> kept_;
   std::function<bool(int group, int signal)> signal_taker_;
   std::vector<int> candidates_;
-  std::mt19937_64 random_;
+  std::optional<std::mt19937_64> random_;  // Once it is asked for.
   uint64_t switches_ = 0;
   uint64_t waits_ = 0;
   size_t steps_ = 0;

@@ -22,6 +22,8 @@
 #include "absl/debugging/symbolize.h"
 #include "absl/time/time.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/runner.h"
+#include "ward/testing/simulator/traced.h"
 
 namespace ward::testing {
 namespace {
@@ -65,16 +67,16 @@ void Print(std::string_view text) {
 }
 
 // In signal context: the functions below are safe there.
-void PrintOwnStack(int) {
+void PrintOwnStack(pid_t number) {
   const NoSchedulingPoints quiet;
   std::array<void*, 40> frames;
   // Not absl::GetStackTrace: it goes by frame pointers, and the C library,
   // where most threads wait, has none.
   const int depth = backtrace(frames.data(), frames.size());
   std::array<char, 256> line;
-  snprintf(line.data(), line.size(), "thread %ld:\n", syscall(SYS_gettid));
+  snprintf(line.data(), line.size(), "thread %d:\n", number);
   Print(line.data());
-  constexpr int kOwn = 2;  // This function, and the signal's trampoline.
+  constexpr int kOwn = 1;  // This function.
   for (int i = kOwn; i < depth; ++i) {
     std::array<char, 200> name;
     const bool known = absl::Symbolize(frames[i], name.data(), name.size());
@@ -82,10 +84,17 @@ void PrintOwnStack(int) {
              known ? name.data() : "?");
     Print(line.data());
   }
+}
+
+void PrintStacksOfKernelThread(int) {
+  const NoSchedulingPoints quiet;
+  PrintOwnStack(Runner::CurrentNumber());
+  Runner::VisitFibers(&PrintOwnStack);
   sem_post(&printed);
 }
 
 void PrintStackOf(pid_t thread) {
+  if (Runner::IsParked(thread)) return;
   sem_init(&printed, 0, 0);
   if (syscall(SYS_tgkill, getpid(), thread, kStackSignal) != 0) return;
   // The function of this name would give the simulation's time, if the calling
@@ -95,21 +104,6 @@ void PrintStackOf(pid_t thread) {
   patience.tv_sec += 2;
   while (sem_timedwait(&printed, &patience) != 0 && errno == EINTR) {
   }
-}
-
-// Whether a debugger holds this process. In signal context.
-bool IsTraced() {
-  const int status = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
-  if (status < 0) return false;
-  std::array<char, 4096> text;
-  const ssize_t size = read(status, text.data(), text.size());
-  close(status);
-  const std::string_view found(text.data(),
-                               size < 0 ? 0 : static_cast<size_t>(size));
-  constexpr std::string_view kField = "TracerPid:\t";
-  const size_t at = found.find(kField);
-  return at != std::string_view::npos &&
-         found.substr(at + kField.size(), 1) != "0";
 }
 
 int64_t ProcessorTime() {
@@ -241,7 +235,7 @@ void Watchdog::ShowStackOfCrash() {
 
 void Watchdog::PrintStacks() {
   const NoSchedulingPoints quiet;
-  Handle(kStackSignal, PrintOwnStack);
+  Handle(kStackSignal, PrintStacksOfKernelThread);
   // Not opendir(3), which allocates: this may be in a signal handler.
   const int threads = open("/proc/self/task", O_RDONLY | O_CLOEXEC);
   if (threads < 0) return;

@@ -2,6 +2,7 @@
 
 #include "ward/testing/simulator/watchdog.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -62,9 +63,14 @@ TEST(WatchdogDeathTest, ReportsAThreadThatLoops) {
 TEST(Watchdog, HasPatienceWithAThreadThatHardlyRuns) {
   ReplayStrategy dull({});
   const Scheduler scheduler(dull, {});
+  cpu_set_t found;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(found), &found), 0);
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(sched_getcpu(), &one);
+  ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
   std::array<pid_t, 2> others;
   for (pid_t& other : others) {
-    // On the same processor, as the scheduler has but one.
     other = fork();
     if (other == 0) Loops();
   }
@@ -76,6 +82,7 @@ TEST(Watchdog, HasPatienceWithAThreadThatHardlyRuns) {
     kill(other, SIGKILL);
     waitpid(other, nullptr, 0);
   }
+  sched_setaffinity(0, sizeof(found), &found);
 }
 
 TEST(Watchdog, IsQuietWhenNoSimulationRuns) {
