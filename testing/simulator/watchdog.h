@@ -28,9 +28,9 @@ class Watchdog {
   static bool ExpectsTheWorld();
   static int Patience();  // In seconds.
 
-  // Instead of printing why it does so, has `told` told, if there is one. In
-  // signal context, as all of this.
-  static void SetTold(void (*told)(std::string_view why));
+  // Instead of printing why it does so, has `function` told, unless it is null.
+  // In signal context, as all of this.
+  static void SetTold(void (*function)(std::string_view why));
 
   // In a process without a simulation: prints all stacks and aborts when this
   // test still runs in so many seconds. Again: from then on.
