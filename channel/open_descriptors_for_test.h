@@ -33,7 +33,7 @@ inline std::string TargetOf(int fd) {
   const std::string name = "/proc/self/fd/" + std::to_string(fd);
   char target[256];
   const ssize_t size = readlink(name.c_str(), target, sizeof(target));
-  return std::string(target, size < 0 ? 0 : static_cast<size_t>(size));
+  return {target, size < 0 ? 0 : static_cast<size_t>(size)};
 }
 
 // With the targets, so that a descriptor that was closed and another that got

@@ -4,8 +4,10 @@
 
 #include "ward/testing/simulator/thread_destructors.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 
+#include "absl/base/attributes.h"
 #include "ward/testing/interception/real.h"
 
 extern "C" int
@@ -13,23 +15,34 @@ __cxa_thread_atexit_impl(  // NOLINT(bugprone-reserved-identifier)
     void (*destructor)(void*), void* object, void* library) noexcept;
 
 WARD_REAL(__cxa_thread_atexit_impl);
-WARD_REAL(pthread_key_create);
 WARD_REAL(pthread_key_delete);
 
 using ::ward::testing::ThreadDestructors;
 
+// See ThreadDestructors::AddKey: not by WARD_REAL.
+ABSL_ATTRIBUTE_NO_SANITIZE_THREAD ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS static int
+RealKeyCreate(pthread_key_t* key, void (*destructor)(void*)) {
+  static decltype(&pthread_key_create) found;  // Null at first.
+  if (found == nullptr) {
+    found = reinterpret_cast<decltype(&pthread_key_create)>(
+        dlsym(RTLD_NEXT, "pthread_key_create"));
+  }
+  return found(key, destructor);
+}
+
 extern "C" {
 // NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
 
-// NOLINTNEXTLINE(bugprone-reserved-identifier): of the Itanium C++ ABI.
+// NOLINTNEXTLINE: of the Itanium C++ ABI.
 int __cxa_thread_atexit_impl(void (*destructor)(void*), void* object,
                              void* library) noexcept {
   if (ThreadDestructors::Add(destructor, object)) return 0;
   return real___cxa_thread_atexit_impl(destructor, object, library);
 }
 
-int pthread_key_create(pthread_key_t* key, void (*destructor)(void*)) noexcept {
-  const int error = real_pthread_key_create(key, destructor);
+ABSL_ATTRIBUTE_NO_SANITIZE_THREAD ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS int
+pthread_key_create(pthread_key_t* key, void (*destructor)(void*)) noexcept {
+  const int error = RealKeyCreate(key, destructor);
   if (error == 0) ThreadDestructors::AddKey(*key, destructor);
   return error;
 }

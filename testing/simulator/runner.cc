@@ -30,7 +30,9 @@
 // void ward_switch_fiber(void** from, void* to, uint64_t fs_base): saves what a
 // function must not change (System V ABI, AMD64 supplement) and the stack
 // pointer in `*from`; takes them from `to`, where this was done before.
+// NOLINTNEXTLINE(readability-identifier-naming): so the assembler has it.
 extern "C" void ward_switch_fiber(void** from, void* to, uint64_t fs_base);
+// NOLINTNEXTLINE(readability-identifier-naming)
 extern "C" void ward_begin_fiber();
 #ifdef __x86_64__
 asm(R"(
@@ -559,6 +561,7 @@ Runner::Kind Runner::DefaultKind() {
 #else
   constexpr unsigned long kFsGsBase = 2;  // HWCAP2_FSGSBASE
   static const bool kCan = (getauxval(AT_HWCAP2) & kFsGsBase) != 0 &&
+                           // NOLINTNEXTLINE(concurrency-mt-unsafe)
                            getenv("WARD_KERNEL_THREADS") == nullptr &&
                            !IsTraced();
   return kCan ? Kind::kFiber : Kind::kKernelThread;

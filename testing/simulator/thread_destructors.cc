@@ -3,11 +3,10 @@
 #include <limits.h>
 #include <pthread.h>
 
-#include <array>
-#include <atomic>
 #include <cstddef>
 #include <utility>
 
+#include "absl/base/attributes.h"
 #include "absl/base/config.h"
 
 namespace ward::testing {
@@ -22,9 +21,13 @@ struct Object {
 thread_local bool has_begun = false;
 thread_local Object* last = nullptr;
 
-// Keys are made before anything is initialised, too.
-std::array<std::atomic<void (*)(void*)>, PTHREAD_KEYS_MAX> keys{};
-std::atomic<size_t> end_of_keys{0};
+using Destructor = void (*)(void*);
+
+// Keys are made before anything is initialised, by sanitizers before even they
+// are: nothing that they watch may be used for them.
+// NOLINTNEXTLINE(modernize-avoid-c-arrays): at() is a function.
+Destructor keys[PTHREAD_KEYS_MAX];
+size_t end_of_keys = 0;
 
 }  // namespace
 
@@ -43,16 +46,18 @@ bool ThreadDestructors::Add(void (*destructor)(void*), void* object) {
   return true;
 }
 
-void ThreadDestructors::AddKey(pthread_key_t key, void (*destructor)(void*)) {
-  keys.at(key) = destructor;
-  size_t end = end_of_keys;
-  while (end <= key && !end_of_keys.compare_exchange_weak(end, key + 1)) {
+ABSL_ATTRIBUTE_NO_SANITIZE_THREAD ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS void
+ThreadDestructors::AddKey(pthread_key_t key, void (*destructor)(void*)) {
+  if (key >= PTHREAD_KEYS_MAX) return;
+  __atomic_store_n(&keys[key], destructor, __ATOMIC_RELEASE);
+  size_t end = __atomic_load_n(&end_of_keys, __ATOMIC_RELAXED);
+  while (end <= key &&
+         !__atomic_compare_exchange_n(&end_of_keys, &end, key + 1, false,
+                                      __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
   }
 }
 
-void ThreadDestructors::RemoveKey(pthread_key_t key) {
-  if (key < keys.size()) keys.at(key) = nullptr;
-}
+void ThreadDestructors::RemoveKey(pthread_key_t key) { AddKey(key, nullptr); }
 
 void ThreadDestructors::RunForObjects() {
   while (last != nullptr) {
@@ -64,8 +69,9 @@ void ThreadDestructors::RunForObjects() {
 
 bool ThreadDestructors::RunForKeys() {
   bool were_any = false;
-  for (size_t i = 0; i < end_of_keys; ++i) {
-    const auto destructor = keys.at(i).load();
+  const size_t end = __atomic_load_n(&end_of_keys, __ATOMIC_ACQUIRE);
+  for (size_t i = 0; i < end; ++i) {
+    const Destructor destructor = __atomic_load_n(&keys[i], __ATOMIC_ACQUIRE);
     if (destructor == nullptr) continue;
     const auto key = static_cast<pthread_key_t>(i);
     void* const value = pthread_getspecific(key);
