@@ -10,9 +10,9 @@
 #include "absl/base/attributes.h"
 #include "ward/testing/interception/real.h"
 
-extern "C" int
-__cxa_thread_atexit_impl(  // NOLINT(bugprone-reserved-identifier)
-    void (*destructor)(void*), void* object, void* library) noexcept;
+// NOLINTNEXTLINE: of the Itanium C++ ABI.
+extern "C" int __cxa_thread_atexit_impl(void (*destructor)(void*), void* object,
+                                        void* library) noexcept;
 
 WARD_REAL(__cxa_thread_atexit_impl);
 WARD_REAL(pthread_key_delete);
