@@ -158,10 +158,9 @@ struct Scheduler::Thread {
   absl::AnyInvocable<void*()> body;
 };
 
-Scheduler::OneProcessor::OneProcessor(Runner::Kind runners)
-    : is_needed_(runners == Runner::Kind::kKernelThread) {
-  if (!is_needed_) return;
+Scheduler::OneProcessor::OneProcessor() {
   sched_getaffinity(0, sizeof(found_), &found_);
+  if (CPU_COUNT(&found_) == 1) return;
   cpu_set_t one;
   CPU_ZERO(&one);
   CPU_SET(sched_getcpu(), &one);
@@ -169,15 +168,12 @@ Scheduler::OneProcessor::OneProcessor(Runner::Kind runners)
 }
 
 Scheduler::OneProcessor::~OneProcessor() {
-  if (!is_needed_) return;
+  if (CPU_COUNT(&found_) == 1) return;
   sched_setaffinity(0, sizeof(found_), &found_);
 }
 
 Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
-    : one_processor_(options.runners),
-      strategy_(strategy),
-      options_(std::move(options)),
-      now_(kStart) {
+    : strategy_(strategy), options_(std::move(options)), now_(kStart) {
   // Abseil measures the processor's frequency when it is first asked for, by
   // sleeping: not in the schedule of the first run, whose course it would
   // change.

@@ -229,16 +229,16 @@ class Scheduler {
   struct Thread;
 
   // A switch to a kernel thread on another processor costs ten times as much;
-  // those that are started meanwhile stay on this one, too.
+  // those that are started meanwhile stay on this one, too. And a program that
+  // asks how many there are finds one in each run.
   class OneProcessor {
    public:
-    explicit OneProcessor(Runner::Kind runners);
+    OneProcessor();
     OneProcessor(const OneProcessor&) = delete;
     OneProcessor& operator=(const OneProcessor&) = delete;
     ~OneProcessor();
 
    private:
-    const bool is_needed_;
     cpu_set_t found_;
   };
 
