@@ -30,6 +30,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -205,6 +206,9 @@ void ReadWhatNobodyWrites() {
 // Each attempt to make it simpler would take 5 s more; the rest is for a
 // machine that is busy, on which the stacks take more than a second.
 TEST(FindFailure, SaysOnceAndSoonWhyARunHangs) {
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+  GTEST_SKIP() << "It withholds the signal that prints a stack.";
+#endif
   const struct {
     void (*hang)();
     const char* why;
@@ -222,7 +226,9 @@ TEST(FindFailure, SaysOnceAndSoonWhyARunHangs) {
     const Exploration found = FindFailure({}, [hang = hang] {
       if (LostUpdates() > 0) hang();
     });
-    EXPECT_LT(absl::Now() - start, absl::Seconds(9));
+    // 5 s and a half on a machine that does nothing else. To make it again and
+    // again took ten times as long.
+    EXPECT_LT(absl::Now() - start, absl::Seconds(25));
     ASSERT_TRUE(found.failure.has_value());
     EXPECT_TRUE(found.failure->hung);
     EXPECT_THAT(found.failure->what, StartsWith(why));
