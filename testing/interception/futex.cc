@@ -30,11 +30,6 @@ namespace {
 
 using Arguments = std::array<long, 6>;
 
-long Failed(int error) {
-  errno = error;
-  return -1;
-}
-
 // What waits, and is in the schedule by its own function alone.
 struct Waiting {
   long number;

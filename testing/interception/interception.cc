@@ -22,6 +22,11 @@ absl::Time DeadlineOf(const timespec& time) {
   return absl::TimeFromTimespec(time);
 }
 
+int Failed(int error) {
+  errno = error;
+  return -1;
+}
+
 int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
                    absl::FunctionRef<int()> try_to_take, int busy,
                    absl::Time deadline) {

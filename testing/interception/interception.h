@@ -19,6 +19,9 @@ Scheduler* Intercepting();
 bool IsValid(const timespec& time);
 absl::Time DeadlineOf(const timespec& time);
 
+// Sets errno, and returns -1 as system calls do.
+int Failed(int error);
+
 // What an object is called in reports. Must live for ever.
 struct Names {
   const char* taking;

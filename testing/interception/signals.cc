@@ -34,11 +34,6 @@ WARD_REAL(pause);
 namespace ward::testing {
 namespace {
 
-int Failed(int error) {
-  errno = error;
-  return -1;
-}
-
 // As sigtimedwait(2).
 int AwaitSignal(Scheduler& scheduler, const sigset_t* signals, siginfo_t* about,
                 absl::Time deadline) {

@@ -54,11 +54,6 @@ int EventNumber(int descriptor) {
   return -1;
 }
 
-int Failed(int error) {
-  errno = error;
-  return -1;
-}
-
 // Those of a run, by the number of their eventfd(2).
 class Timers {
  public:
