@@ -952,7 +952,7 @@ class SeedOfCrash {
     struct sigaction action {};
     action.sa_handler = Print;
     for (size_t i = 0; i < kSignals.size(); ++i) {
-      sigaction(kSignals[i], &action, &before[i]);
+      sigaction(kSignals[i], &action, &before_[i]);
     }
   }
   ~SeedOfCrash() { Restore(); }
@@ -972,11 +972,11 @@ class SeedOfCrash {
 
   static void Restore() {
     for (size_t i = 0; i < kSignals.size(); ++i) {
-      sigaction(kSignals[i], &before[i], nullptr);
+      sigaction(kSignals[i], &before_[i], nullptr);
     }
   }
 
-  static inline std::array<struct sigaction, kSignals.size()> before;
+  static inline std::array<struct sigaction, kSignals.size()> before_;
 };
 
 std::vector<std::string> RunOnKernel(absl::Span<const Step> steps) {
