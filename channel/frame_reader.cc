@@ -1,5 +1,6 @@
 #include "ward/channel/frame_reader.h"
 
+#include <array>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "ward/channel/channel_limits.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
@@ -17,6 +19,7 @@
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/channel/unclaimed_descriptors.h"
 
 namespace ward {
 namespace {
@@ -119,8 +122,9 @@ absl::Status FrameReader::ReceiveMore(Transport& transport, size_t frame_bytes,
   Arrival arrival;
   // With room for all that can come: they may be the next frame's, which may
   // have other limits.
-  const absl::StatusOr<Transport::Received> received = transport.Receive(
-      buffer_.room(), kMaxDescriptorsPerMessage, arrival.descriptors, deadline);
+  const absl::StatusOr<Transport::Received> received =
+      transport.Receive(buffer_.room(), kMaxDescriptorsPerMessage,
+                        arrival.descriptors.all(), deadline);
   if (!received.ok()) {
     if (!HasReason(received.status(), reason::kConnectionLost)) {
       return received.status();
@@ -156,7 +160,7 @@ absl::Status FrameReader::BoundArrivals(const ChannelLimits& limits) {
         "the peer sent descriptors twice for one message, or for none"));
   }
   Arrival& arrival = arrivals_.front();
-  if (arrival.count > limits.max_descriptors) arrival.descriptors.clear();
+  if (arrival.count > limits.max_descriptors) arrival.descriptors.Close();
   return absl::OkStatus();
 }
 
@@ -252,8 +256,25 @@ absl::Status FrameReader::ClaimDescriptors(
                      "; close some, or raise the limit (ulimit -n), and ask "
                      "again"));
   }
-  descriptors = std::move(arrival.descriptors);
+  descriptors = arrival.descriptors.Claim();
   return absl::OkStatus();
+}
+
+void FrameReader::DiscardUnread(Transport& transport) {
+  // First: then what there is has an end.
+  transport.ShutDownReceiving();
+  (void)Failed(MakeError(reason::kChannelClosed,
+                         "what the peer has sent was discarded"));
+  std::array<char, 4096> bytes;
+  while (true) {
+    UnclaimedDescriptors descriptors;
+    const absl::StatusOr<Transport::Received> received =
+        transport.Receive(absl::MakeSpan(bytes), kMaxDescriptorsPerMessage,
+                          descriptors.all(), transport.TimeNow());
+    if (!received.ok() || received->end_of_stream) return;
+    // It may be a password.
+    Wipe(bytes.data(), received->bytes);
+  }
 }
 
 absl::Status FrameReader::Failed(const absl::Status& status) {

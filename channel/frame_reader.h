@@ -16,6 +16,7 @@
 #include "ward/channel/receive_buffer.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/transport.h"
+#include "ward/channel/unclaimed_descriptors.h"
 
 namespace ward {
 
@@ -47,6 +48,11 @@ class FrameReader {
 
   // Borrows this reader's buffer, until the next call of a member.
   const Frame& frame() const { return frame_; }
+
+  // Nothing more is to be read. What has come of the peer's, and is still in
+  // the transport, goes here: where the connection's close meets descriptors,
+  // it may wait for them.
+  void DiscardUnread(Transport& transport);
 
   // frame() is not needed any more: the memory of a large one is given back.
   void Release() { buffer_.Release(); }
@@ -102,7 +108,7 @@ class FrameReader {
   struct Arrival {
     // How many came, and those of them that are kept.
     size_t count = 0;
-    std::vector<FileDescriptor> descriptors;
+    UnclaimedDescriptors descriptors;
     bool truncated = false;
   };
   // Not yet claimed by a frame, the oldest first.

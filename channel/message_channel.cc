@@ -256,6 +256,10 @@ absl::Status MessageChannel::ReceiveFrame(
 
 // --- both ---
 
+void MessageChannel::DiscardUnread() {
+  if (is_open()) reader_.DiscardUnread(*transport_);
+}
+
 void MessageChannel::ShutDown() {
   if (is_open()) transport_->ShutDown();
 }

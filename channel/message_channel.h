@@ -191,6 +191,11 @@ class MessageChannel {
 
   // --- ending ---
 
+  // Receives no more, and throws away what has come: the peer can send nothing,
+  // but is still written to. Before a peer that is not trusted is left: what it
+  // has sent could keep Close() waiting; see UnclaimedDescriptors.
+  void DiscardUnread();
+
   // Ends both directions, from any thread: operations under way return, the
   // peer reads the end of the stream.
   void ShutDown();

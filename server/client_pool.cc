@@ -471,6 +471,8 @@ void ClientPool::Tell(Client& client, const absl::Status& error) {
   client.channel.set_deadline(absl::InfiniteFuture());
   // A client that does not want to hear it, or has left, has its answer.
   (void)client.channel.WriteError(error);
+  // No thread may wait for what it has attached to be closed.
+  client.channel.DiscardUnread();
 }
 
 // --- waiting ---

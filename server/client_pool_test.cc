@@ -1,8 +1,13 @@
 #include "ward/server/client_pool.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -136,6 +141,101 @@ TEST_F(ClientPoolTest, WhoeverComesToAFullTableHasTheRoomOfAMessageNotWhole) {
   EXPECT_THAT(greedy.Read(), FailsWith(reason::kServerFull, "not whole"));
   held.clear();
   EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// A socket whose close(2) waits: for a peer that reads nothing, for as long as
+// it was told to (socket(7), SO_LINGER).
+class Lingering {
+ public:
+  static constexpr absl::Duration kTime = absl::Seconds(20);
+
+  Lingering() {
+    const FileDescriptor listener(
+        socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    socket_.Reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    // Room for little: it is soon full.
+    const int little = 2048;
+    setsockopt(listener.get(), SOL_SOCKET, SO_RCVBUF, &little, sizeof(little));
+    setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &little, sizeof(little));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    auto* const where = reinterpret_cast<sockaddr*>(&address);
+    socklen_t size = sizeof(address);
+    EXPECT_EQ(bind(listener.get(), where, size), 0);
+    EXPECT_EQ(listen(listener.get(), 1), 0);
+    EXPECT_EQ(getsockname(listener.get(), where, &size), 0);
+    EXPECT_EQ(connect(socket_.get(), where, size), 0);
+    peer_.Reset(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    EXPECT_TRUE(peer_.is_open());
+    const std::string bytes(size_t{64} << 10, 'x');
+    // Until its peer has taken none for a while.
+    pollfd polled{socket_.get(), POLLOUT, 0};
+    while (poll(&polled, 1, 50) > 0) {
+      EXPECT_GT(send(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT),
+                0);
+    }
+    const linger lingers{1, static_cast<int>(absl::ToInt64Seconds(kTime))};
+    EXPECT_EQ(setsockopt(socket_.get(), SOL_SOCKET, SO_LINGER, &lingers,
+                         sizeof(lingers)),
+              0);
+  }
+
+  // Sends it, with `bytes`, so that whoever receives it is alone to have it.
+  void SendTo(Transport& peer, std::string_view bytes) {
+    const int one[] = {socket_.get()};
+    EXPECT_THAT(peer.Send(bytes, one, absl::InfiniteFuture()),
+                IsOkAndHolds(bytes.size()));
+    socket_.Reset();
+  }
+
+ private:
+  FileDescriptor socket_;
+  FileDescriptor peer_;
+};
+
+// All of these are of peers without the password. Each would keep a thread for
+// as long as it likes; one that watches the others, too; and a Stop.
+TEST_F(ClientPoolTest, NobodyWaitsForWhatAPeerHasAttachedToBeClosed) {
+  constexpr int kOfEach = 10;
+  ServerOptions options;
+  options.max_clients = 1;
+  options.authentication_timeout = absl::Milliseconds(100);
+  TestServer server(std::move(options));
+  server.set_ignore_password_errors(true);
+  ASSERT_THAT(server.Start(), IsOk());
+  // A message that is not whole; one that is no frame, which is read no further
+  // than there; and one without a password.
+  const std::vector<std::vector<std::string_view>> peers = {
+      {"\x20"}, {"\x01x", "x"}, {std::string_view("\x02\x22\x00", 3)}};
+  // So that it finds all of what a peer has sent.
+  const pid_t pid = server.server_pid();
+  ASSERT_EQ(kill(pid, SIGSTOP), 0);
+  ASSERT_EQ(waitpid(pid, nullptr, WUNTRACED), pid);
+  std::vector<std::unique_ptr<Lingering>> lingering;
+  std::vector<std::unique_ptr<Transport>> open;
+  for (int i = 0; i < kOfEach; ++i) {
+    for (const auto& sends : peers) {
+      ASSERT_OK_AND_ASSIGN(
+          auto peer, Environment::Posix().Connect(server.socket_filename(),
+                                                  absl::InfiniteFuture()));
+      for (const std::string_view bytes : sends) {
+        lingering.push_back(std::make_unique<Lingering>());
+        lingering.back()->SendTo(*peer, bytes);
+      }
+      open.push_back(std::move(peer));
+    }
+  }
+  ASSERT_EQ(kill(pid, SIGCONT), 0);
+  const Stopwatch watch;
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  }
+  for (const auto& peer : open) {
+    EXPECT_TRUE(BecomesReadable(peer->descriptor()));
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_LT(watch.Elapsed(), Lingering::kTime / 2);
 }
 
 size_t ResidentBytes(pid_t process) {
