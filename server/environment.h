@@ -185,7 +185,14 @@ class Environment {
 
   // --- signals ---
 
-  // See signals.h.
+  // Takes over all signals of this process, and unblocks them all on the
+  // calling thread: they may arrive on any thread that does not block them.
+  // Children that are forked meanwhile (fork(2)) have them all at their
+  // default, and so have programs, however they are started: what is ignored
+  // here is not so by SIG_IGN, which they would inherit (execve(2)).
+  //
+  // Errors: kSignalsTaken; kInvalidSignal for SIGKILL, SIGSTOP, or a number
+  // that is no signal.
   virtual absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
       const SignalPlan& plan) = 0;
 

@@ -1,7 +1,7 @@
 // A process's signals, taken over for a while and put back exactly as found.
 //
-//   WARD_ASSIGN_OR_RETURN(auto signals,
-//                         ward::TakeSignals({{SIGTERM, SIGUSR1}, {SIGHUP}}));
+//   WARD_ASSIGN_OR_RETURN(
+//       auto signals, environment.TakeSignals({{SIGTERM, SIGUSR1}, {SIGHUP}}));
 //   poll(... signals->descriptor() ...);
 //   while (const int signal = signals->Next()) { ... }   // ordinary code
 //
@@ -16,11 +16,9 @@
 
 #include <signal.h>
 
-#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "ward/channel/transport.h"
 
 namespace ward {
@@ -44,16 +42,6 @@ class Signals : public Pollable {
   virtual int Next() = 0;
 };
 
-// Takes over all signals of this process, and unblocks them all on the calling
-// thread: they may arrive on any thread that does not block them. Children that
-// are forked meanwhile (fork(2)) have them all at their default, and so have
-// programs, however they are started: what is ignored here is not so by
-// SIG_IGN, which they would inherit (execve(2)).
-//
-// Errors: kSignalsTaken; kInvalidSignal for SIGKILL, SIGSTOP, or a number
-// that is no signal.
-absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(const SignalPlan& plan);
-
 // For a handler of messages that starts a program by posix_spawn(3), popen(3)
 // or system(3), which give it the mask of their thread: while this exists, its
 // thread blocks no signal. A fork(2) by such a thread needs none.
@@ -68,8 +56,8 @@ class UnblockedSignals {
   sigset_t found_;
 };
 
-// Why TakeSignals fails: kInvalidSignal if the plan is at fault, and
-// kSignalsTaken.
+// Why Environment::TakeSignals fails: kInvalidSignal if the plan is at fault,
+// and kSignalsTaken.
 absl::Status CheckSignalPlan(const SignalPlan& plan);
 absl::Status SignalsTakenError();
 

@@ -41,6 +41,7 @@
 #include "ward/server/posix/poll_set.h"
 #include "ward/server/posix/process.h"
 #include "ward/server/posix/signal_mask.h"
+#include "ward/server/posix/signals.h"
 #include "ward/server/posix/socket_path.h"
 #include "ward/server/posix/tie.h"
 #include "ward/server/signals.h"
@@ -77,11 +78,8 @@ class PosixThread final : public Thread {
     [[maybe_unused]] static const int kAtFork =
         pthread_atfork(nullptr, nullptr, &UnblockInChild);
     // A new thread has its creator's mask from its first instruction on.
-    const sigset_t blocked = BlockedByThreads();
-    sigset_t mask;
-    pthread_sigmask(SIG_SETMASK, &blocked, &mask);
+    const ScopedSignalMask mask(BlockedByThreads());
     const int error = pthread_create(&thread_, nullptr, &Run, this);
-    pthread_sigmask(SIG_SETMASK, &mask, nullptr);
     started_ = error == 0;
     return started_ ? absl::OkStatus() : SystemError(error, "start a thread");
   }
@@ -287,7 +285,7 @@ class PosixEnvironment final : public Environment {
 
   absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
       const SignalPlan& plan) override {
-    return ward::TakeSignals(plan);
+    return PosixTakeSignals(plan);
   }
 
   void Log(std::string_view line) override {

@@ -323,6 +323,26 @@ class PosixProcess final : public Process {
   std::optional<ProcessExit> exit_ ABSL_GUARDED_BY(mutex_);
 };
 
+// Returns in the parent alone.
+pid_t ForkAndRun(const ForkOptions& options, Descriptors& descriptors,
+                 absl::AnyInvocable<int()>& child) {
+  // No handler of this process's may run in the child.
+  const ScopedSignalMask mask(AllSignalsButFaults());
+  const pid_t pid = ForkWithEverything();
+  if (pid != 0) return pid;
+  if (options.process_group == ProcessGroup::kOwn) setpgid(0, 0);
+  // Before anything that could hang, such as a lock of the C library's.
+  if (options.tie >= 0) (void)TieByKill(options.tie);
+  descriptors.SortOutInChild();
+  ReseedRandom();
+  ReturnFreeMemory();
+  // An exception must not unwind into the copy of the parent's stack.
+  const auto run = [&child]() noexcept { return child(); };
+  const int code = run();
+  FlushStreams();
+  _exit(code);
+}
+
 void ReapChild(pid_t pid) {
   while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
   }
@@ -390,6 +410,8 @@ int Become(const Program& program) {
 // other threads hold is taken. So does posix_spawn(3), but it cannot tie.
 // `error` is what went wrong.
 pid_t Start(const Program& program, volatile int& error) {
+  // No handler of this process's may run in the child.
+  const ScopedSignalMask mask(AllSignalsButFaults());
   const pid_t pid = vfork();  // NOLINT(clang-analyzer-*)
   if (pid == 0) {
     error = Become(program);  // NOLINT(clang-analyzer-*)
@@ -425,27 +447,9 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
                         Descriptors::Prepare(options));
   FlushStreams();
 
-  // No handler of this process's may run in the child.
-  const sigset_t blocked = AllSignalsButFaults();
-  sigset_t mask;
-  pthread_sigmask(SIG_SETMASK, &blocked, &mask);
-  const pid_t pid = ForkWithEverything();
-  if (pid == 0) {
-    if (options.process_group == ProcessGroup::kOwn) setpgid(0, 0);
-    // Before anything that could hang, such as a lock of the C library's.
-    if (options.tie >= 0) (void)TieByKill(options.tie);
-    descriptors->SortOutInChild();
-    ReseedRandom();
-    ReturnFreeMemory();
-    // An exception must not unwind into the copy of the parent's stack.
-    const auto run = [&child]() noexcept { return child(); };
-    const int code = run();
-    FlushStreams();
-    _exit(code);
-  }
+  const pid_t pid = ForkAndRun(options, *descriptors, child);
   const int fork_error = errno;
   descriptors.reset();  // It has made room for one more.
-  pthread_sigmask(SIG_SETMASK, &mask, nullptr);
   if (pid < 0) return SystemError(fork_error, "fork the server's process");
 
   return WatchChild(pid);
@@ -486,14 +490,9 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
   // The program that runs, whatever stands at its path by now (proc(5)).
   const Program program = {"/proc/self/exe", arguments.data(), hand_over.get(),
                            owner.get(),      nothing.get(),    group};
-  // No handler of this process's may run in the child.
-  const sigset_t blocked = AllSignalsButFaults();
-  sigset_t mask;
-  pthread_sigmask(SIG_SETMASK, &blocked, &mask);
   volatile int error = 0;
   const pid_t pid = Start(program, error);
   if (pid < 0) error = errno;
-  pthread_sigmask(SIG_SETMASK, &mask, nullptr);
   if (error == 0) return WatchChild(pid);
   if (pid > 0) ReapChild(pid);
   return SystemError(error, "start the server's program (/proc/self/exe)");

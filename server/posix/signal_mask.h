@@ -1,8 +1,9 @@
-// What ward's threads and children block.
+// What threads block: ward's own, and its children.
 
 #ifndef WARD_SERVER_POSIX_SIGNAL_MASK_H_
 #define WARD_SERVER_POSIX_SIGNAL_MASK_H_
 
+#include <pthread.h>
 #include <signal.h>
 
 namespace ward {
@@ -20,6 +21,20 @@ inline sigset_t AllSignalsButFaults() {
   }
   return signals;
 }
+
+// While it exists, its thread blocks these signals and no others.
+class ScopedSignalMask {
+ public:
+  explicit ScopedSignalMask(const sigset_t& blocked) {
+    pthread_sigmask(SIG_SETMASK, &blocked, &found_);
+  }
+  ScopedSignalMask(const ScopedSignalMask&) = delete;
+  ScopedSignalMask& operator=(const ScopedSignalMask&) = delete;
+  ~ScopedSignalMask() { pthread_sigmask(SIG_SETMASK, &found_, nullptr); }
+
+ private:
+  sigset_t found_;
+};
 
 }  // namespace ward
 

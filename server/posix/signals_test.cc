@@ -1,4 +1,4 @@
-#include "ward/server/signals.h"
+#include "ward/server/posix/signals.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -15,6 +15,8 @@
 #include "absl/status/statusor.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
+#include "ward/channel/transport.h"
+#include "ward/server/signals.h"
 
 namespace ward {
 namespace {
@@ -22,7 +24,7 @@ namespace {
 void Ignore(int /*signal*/, siginfo_t* /*info*/, void* /*context*/) {}
 
 std::unique_ptr<Signals> Take(const SignalPlan& plan) {
-  absl::StatusOr<std::unique_ptr<Signals>> signals = TakeSignals(plan);
+  absl::StatusOr<std::unique_ptr<Signals>> signals = PosixTakeSignals(plan);
   EXPECT_TRUE(signals.ok()) << signals.status();
   return *std::move(signals);
 }
@@ -137,18 +139,18 @@ TEST(Signals, ArePutBackExactlyAsFound) {
 TEST(Signals, CannotBeTakenTwiceAtATime) {
   auto first = Take({{SIGUSR1}, {}});
   const SignalState before = SignalState::Current();
-  const auto second = TakeSignals({{SIGUSR2}, {}});
+  const auto second = PosixTakeSignals({{SIGUSR2}, {}});
   EXPECT_TRUE(HasReason(second.status(), reason::kSignalsTaken))
       << second.status();
   SignalState::Current().ExpectEqual(before);
   first.reset();
-  EXPECT_TRUE(TakeSignals({{SIGUSR2}, {}}).ok());
+  EXPECT_TRUE(PosixTakeSignals({{SIGUSR2}, {}}).ok());
 }
 
 TEST(Signals, RefusesNumbersThatCannotHaveAHandler) {
   const SignalState before = SignalState::Current();
   for (const int signal : {SIGKILL, SIGSTOP, 0, -1, 1000}) {
-    const auto signals = TakeSignals({{signal}, {}});
+    const auto signals = PosixTakeSignals({{signal}, {}});
     EXPECT_TRUE(HasReason(signals.status(), reason::kInvalidSignal))
         << signal << ": " << signals.status();
   }
@@ -189,7 +191,7 @@ TEST(Signals, OfAForkedChildAreItsOwn) {
   const auto signals = Take({{SIGUSR1}, {}});
   const pid_t child = fork();
   if (child == 0) {
-    const auto own = TakeSignals({{SIGUSR1}, {}});
+    const auto own = PosixTakeSignals({{SIGUSR1}, {}});
     raise(SIGUSR1);
     _exit(own.ok() && (*own)->Next() == SIGUSR1 ? 0 : 1);
   }
