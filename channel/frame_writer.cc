@@ -28,43 +28,35 @@ constexpr size_t kKeptBytes = size_t{64} << 10;
 // alone, and as they are. A socket holds less, so that they wait anyway.
 constexpr size_t kLargePiece = size_t{256} << 10;
 
-size_t VarintSize(uint64_t value) {
-  size_t size = 1;
-  for (; value >= 0x80; value >>= 7) ++size;
-  return size;
-}
-
-// What a field of `size` bytes takes; all tags of ours have one byte.
-size_t FieldSize(size_t size) { return 1 + VarintSize(size) + size; }
-
-size_t ArraySize(const Frame& frame) {
-  size_t size = 0;
-  for (const std::string_view part : frame.parts) {
-    size += FieldSize(part.size());
+// What a frame takes on the wire. Beside Sending, which has the same members:
+// what they are called with is said once, in AddBody.
+class Size {
+ public:
+  void AddVarint(uint64_t value) {
+    for (; value >= 0x80; value >>= 7) ++size_;
+    ++size_;
   }
-  return size;
-}
-
-// Fields of an error that are zero or empty are left out.
-size_t ErrorSize(const Frame::Error& error) {
-  size_t size = 0;
-  if (error.code != 0) size += 1 + VarintSize(error.code);
-  if (!error.reason.empty()) size += FieldSize(error.reason.size());
-  if (!error.text.empty()) size += FieldSize(error.text.size());
-  return size;
-}
-
-size_t ContentSize(const Frame& frame) {
-  switch (frame.content) {
-    case Frame::Content::kArray:
-      return ArraySize(frame);
-    case Frame::Content::kScalar:
-      return frame.scalar.size();
-    case Frame::Content::kError:
-      return ErrorSize(frame.error);
+  // All tags of ours have one byte.
+  void AddTag(uint32_t /*field*/, WireType /*type*/) { ++size_; }
+  void AddField(uint32_t field, std::string_view bytes) {
+    AddSize(field, bytes.size());
   }
-  return 0;
-}
+  template <typename Add>
+  void AddMessage(uint32_t field, size_t size, const Add& /*add*/) {
+    AddSize(field, size);
+  }
+
+  size_t size() const { return size_; }
+
+ private:
+  void AddSize(uint32_t field, size_t size) {
+    AddTag(field, kBytesType);
+    AddVarint(size);
+    size_ += size;
+  }
+
+  size_t size_ = 0;
+};
 
 absl::Status Check(const Frame& frame, size_t size,
                    absl::Span<const int> descriptors,
@@ -137,6 +129,14 @@ class Sending {
     }
   }
 
+  // One of `size` bytes, whose fields `add` adds.
+  template <typename Add>
+  void AddMessage(uint32_t field, size_t size, const Add& add) {
+    AddTag(field, kBytesType);
+    AddVarint(size);
+    add();
+  }
+
   void Flush() {
     Send(pending_);
     if (secret_) Wipe(pending_.data(), pending_.size());
@@ -180,30 +180,50 @@ class Sending {
   absl::Status status_;
 };
 
-void AddContent(const Frame& frame, size_t content, Sending& out) {
+template <typename Out>
+void AddParts(const Frame& frame, Out& out) {
+  for (const std::string_view part : frame.parts) {
+    out.AddField(kPartField, part);
+  }
+}
+
+// Fields that are zero or empty are left out.
+template <typename Out>
+void AddError(const Frame::Error& error, Out& out) {
+  if (error.code != 0) {
+    out.AddTag(kCodeField, kVarintType);
+    out.AddVarint(error.code);
+  }
+  if (!error.reason.empty()) out.AddField(kReasonField, error.reason);
+  if (!error.text.empty()) out.AddField(kTextField, error.text);
+}
+
+// Of the message that is the content, if it is one.
+size_t ContentSize(const Frame& frame) {
+  Size size;
+  if (frame.content == Frame::Content::kArray) AddParts(frame, size);
+  if (frame.content == Frame::Content::kError) AddError(frame.error, size);
+  return size.size();
+}
+
+template <typename Out>
+void AddBody(const Frame& frame, size_t content, size_t descriptors,
+             const Secret* password, Out& out) {
+  if (descriptors > 0) {
+    out.AddTag(kDescriptorsField, kVarintType);
+    out.AddVarint(descriptors);
+  }
+  if (password != nullptr) out.AddField(kPasswordField, password->Expose());
   switch (frame.content) {
     case Frame::Content::kArray:
-      out.AddTag(kArrayField, kBytesType);
-      out.AddVarint(content);
-      for (const std::string_view part : frame.parts) {
-        out.AddField(kPartField, part);
-      }
+      out.AddMessage(kArrayField, content, [&] { AddParts(frame, out); });
       break;
     case Frame::Content::kScalar:
       out.AddField(kScalarField, frame.scalar);
       break;
-    case Frame::Content::kError: {
-      const Frame::Error& error = frame.error;
-      out.AddTag(kErrorField, kBytesType);
-      out.AddVarint(content);
-      if (error.code != 0) {
-        out.AddTag(kCodeField, kVarintType);
-        out.AddVarint(error.code);
-      }
-      if (!error.reason.empty()) out.AddField(kReasonField, error.reason);
-      if (!error.text.empty()) out.AddField(kTextField, error.text);
+    case Frame::Content::kError:
+      out.AddMessage(kErrorField, content, [&] { AddError(frame.error, out); });
       break;
-    }
   }
 }
 
@@ -215,21 +235,16 @@ absl::Status FrameWriter::Send(Transport& transport, const Frame& frame,
                                absl::Time deadline) {
   WARD_RETURN_IF_ERROR(status_);
   const size_t content = ContentSize(frame);
-  size_t size = FieldSize(content);
-  if (!descriptors.empty()) size += 1 + VarintSize(descriptors.size());
-  const bool has_password = to_present_ != nullptr;
-  if (has_password) size += FieldSize(to_present_->Expose().size());
-  WARD_RETURN_IF_ERROR(Check(frame, size, descriptors, limits));
+  Size body;
+  AddBody(frame, content, descriptors.size(), to_present_, body);
+  WARD_RETURN_IF_ERROR(Check(frame, body.size(), descriptors, limits));
+  Size all = body;
+  all.AddVarint(body.size());
 
-  Sending out(transport, descriptors, deadline, VarintSize(size) + size,
-              has_password, bytes_);
-  out.AddVarint(size);
-  if (!descriptors.empty()) {
-    out.AddTag(kDescriptorsField, kVarintType);
-    out.AddVarint(descriptors.size());
-  }
-  if (has_password) out.AddField(kPasswordField, to_present_->Expose());
-  AddContent(frame, content, out);
+  Sending out(transport, descriptors, deadline, all.size(),
+              to_present_ != nullptr, bytes_);
+  out.AddVarint(body.size());
+  AddBody(frame, content, descriptors.size(), to_present_, out);
   out.Flush();
 
   if (out.begun()) to_present_ = nullptr;

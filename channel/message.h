@@ -29,6 +29,7 @@ namespace ward {
 // Move-only, since it owns its descriptors. Not thread-safe.
 class Message {
  public:
+  // Empty: no name, no parts, no descriptors, as one is that was moved from.
   Message() = default;
   explicit Message(std::vector<std::string> parts,
                    std::vector<FileDescriptor> descriptors = {})
