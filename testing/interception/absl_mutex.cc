@@ -1,4 +1,4 @@
-// Locking an absl::Mutex, free or not.
+// Locking an absl::Mutex, free or not, and unlocking it.
 //
 // Abseil has no hook there. The linker takes each call of, say, absl::Mutex's
 // Lock for one of __wrap_..., and of __real_... for that of Lock: -Wl,--wrap=,
@@ -10,11 +10,18 @@
 #include "absl/synchronization/internal/kernel_timeout.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "ward/testing/interception/interception.h"
 #include "ward/testing/simulator/scheduler.h"
 
 using ::absl::synchronization_internal::KernelTimeout;
+using ::ward::testing::Intercepting;
 using ::ward::testing::NoSchedulingPoints;
 using ::ward::testing::Scheduler;
+
+// So that the linker takes Abseil's own in: to those that are wrapped, there
+// are none but weak references.
+[[gnu::used]] static void (*const kAbseilsMutex)(absl::OnDeadlockCycle) =
+    &absl::SetMutexDeadlockDetectionMode;
 
 extern "C" {
 
@@ -24,13 +31,14 @@ extern "C" {
 // Lengths are part of such a name.
 static_assert(sizeof(WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME)) == 13,
               "Abseil's inline namespace is not called lts_YYYYMMDD");
-#define WARD_MUTEX \
-  "_ZN4absl12" WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME) "5Mutex"
+#define WARD_NAMESPACE \
+  "_ZN4absl12" WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME)
 #define WARD_ABSL "NS0_"
 #else
-#define WARD_MUTEX "_ZN4absl5Mutex"
+#define WARD_NAMESPACE "_ZN4absl"
 #define WARD_ABSL "NS_"
 #endif
+#define WARD_MUTEX WARD_NAMESPACE "5Mutex"
 
 // `symbol` is the function's own part of its name. The real one is weak: which
 // of these there are depends on Abseil's version.
@@ -72,6 +80,27 @@ WARD_WRAP(void, LowerLock, "4lock")
 WARD_WRAP(void, LockShared, "11lock_shared")
 WARD_WRAP(bool, LowerTryLock, "8try_lock")
 WARD_WRAP(bool, TryLockShared, "15try_lock_shared")
+
+// Who checks under the lock may use what was found after it. Who has woken
+// another one was at a point just now.
+#define WARD_WRAP_UNLOCK(type, name, symbol)                            \
+  void WardReal##name(absl::type* lock) __asm__(                        \
+      "__real_" WARD_NAMESPACE symbol "Ev") __attribute__((weak));      \
+  void WardWrap##name(absl::type* lock) __asm__(                        \
+      "__wrap_" WARD_NAMESPACE symbol "Ev");                            \
+  void WardWrap##name(absl::type* lock) {                               \
+    Scheduler* const scheduler = Intercepting();                        \
+    const size_t steps = scheduler == nullptr ? 0 : scheduler->steps(); \
+    WardReal##name(lock);                                               \
+    if (scheduler == nullptr || scheduler->steps() != steps) return;    \
+    scheduler->PointAfter("unlocking a mutex");                         \
+  }
+
+WARD_WRAP_UNLOCK(Mutex, Unlock, "5Mutex6Unlock")
+WARD_WRAP_UNLOCK(Mutex, ReaderUnlock, "5Mutex12ReaderUnlock")
+WARD_WRAP_UNLOCK(Mutex, LowerUnlock, "5Mutex6unlock")
+WARD_WRAP_UNLOCK(Mutex, UnlockShared, "5Mutex13unlock_shared")
+WARD_WRAP_UNLOCK(ReleasableMutexLock, Release, "19ReleasableMutexLock7Release")
 
 WARD_WRAP_WHEN(void, LockWhen, "8LockWhen")
 WARD_WRAP_WHEN(void, ReaderLockWhen, "14ReaderLockWhen")

@@ -53,7 +53,7 @@ int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
 void GiveInSchedule(Scheduler& scheduler, const void* object,
                     const Names& names) {
   scheduler.WakeAt(object);
-  scheduler.Point(names.giving);
+  scheduler.PointAfter(names.giving);
 }
 
 }  // namespace ward::testing

@@ -2,6 +2,7 @@
 // time and threads are the simulation's in them. Of what they find in a program
 // standard_library_test tells.
 
+#include <fcntl.h>
 #include <fenv.h>
 #include <locale.h>
 #include <pthread.h>
@@ -19,6 +20,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <random>
 #include <shared_mutex>
@@ -311,6 +313,32 @@ TEST_F(InterceptionTest, MutexesKeepTheirTypes) {
 #endif
   EXPECT_EQ(pthread_mutex_unlock(&checking), 0);
   pthread_mutex_destroy(&checking);
+}
+
+// Others may have seen it before the caller does the next thing.
+TEST_F(InterceptionTest, UnlockingWritingAndClosingAreFollowedByPoints) {
+  const auto points = [&](const std::function<void()>& call) {
+    const size_t before = scheduler_.steps();
+    call();
+    return scheduler_.steps() - before;
+  };
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(pipe2(pipe.data(), O_CLOEXEC), 0);
+  EXPECT_EQ(points([&] { EXPECT_EQ(write(pipe[1], "x", 1), 1); }), 2u);
+  EXPECT_EQ(points([&] { EXPECT_EQ(close(pipe[1]), 0); }), 2u);
+  EXPECT_EQ(points([&] { EXPECT_EQ(close(pipe[1]), -1); }), 1u)
+      << "nothing has happened";
+  EXPECT_EQ(close(pipe[0]), 0);
+  std::mutex mutex;
+  mutex.lock();
+  EXPECT_EQ(points([&] { mutex.unlock(); }), 1u);
+  absl::Mutex abseils;
+  abseils.Lock();
+  EXPECT_EQ(points([&] { abseils.Unlock(); }), 1u);
+  abseils.ReaderLock();
+  EXPECT_EQ(points([&] { abseils.ReaderUnlock(); }), 1u);
+  absl::ReleasableMutexLock lock(&abseils);
+  EXPECT_EQ(points([&] { lock.Release(); }), 1u);
 }
 
 TEST_F(InterceptionTest, LimitsAreOfSimulatedTime) {

@@ -105,7 +105,7 @@ int pthread_mutex_unlock(pthread_mutex_t* mutex) noexcept {
   if (scheduler == nullptr) return real_pthread_mutex_unlock(mutex);
   const int error = ward::testing::UnlockInSchedule(*scheduler, mutex);
   // Who checks under the lock may use what was found after it.
-  if (error == 0) scheduler->Point(ward::testing::kMutex.giving);
+  if (error == 0) scheduler->PointAfter(ward::testing::kMutex.giving);
   return error;
 }
 

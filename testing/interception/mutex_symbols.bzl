@@ -1,4 +1,4 @@
-"""The linker's names of what takes an absl::Mutex."""
+"""The linker's names of what takes an absl::Mutex, and gives it back."""
 
 # Abseil's releases; each has its functions in a namespace of its own. "" is
 # Abseil as it is between them.
@@ -16,31 +16,36 @@ _RELEASES = [
     "20260526",
 ]
 
-# As mangled, behind the class; %s is the namespace of absl::Condition and others.
-# Since 2025 the first four have C++'s names, which come next; and since 2023 one
-# function is under all that wait for a condition.
+# As mangled, behind the namespace; %s is that of absl::Condition and others. Since
+# 2025 those that lock and unlock have C++'s names, too; and since 2023 one function
+# is under all that wait for a condition.
 _FUNCTIONS = [
-    "4LockEv",
-    "10ReaderLockEv",
-    "7TryLockEv",
-    "13ReaderTryLockEv",
-    "4lockEv",
-    "11lock_sharedEv",
-    "8try_lockEv",
-    "15try_lock_sharedEv",
-    "8LockWhenERK%s9ConditionE",
-    "14ReaderLockWhenERK%s9ConditionE",
-    "19LockWhenWithTimeoutERK%s9ConditionE%s8DurationE",
-    "25ReaderLockWhenWithTimeoutERK%s9ConditionE%s8DurationE",
-    "20LockWhenWithDeadlineERK%s9ConditionE%s4TimeE",
-    "26ReaderLockWhenWithDeadlineERK%s9ConditionE%s4TimeE",
-    "14LockWhenCommonERK%s9ConditionE%s24synchronization_internal13KernelTimeoutEb",
+    "5Mutex4LockEv",
+    "5Mutex10ReaderLockEv",
+    "5Mutex7TryLockEv",
+    "5Mutex13ReaderTryLockEv",
+    "5Mutex4lockEv",
+    "5Mutex11lock_sharedEv",
+    "5Mutex8try_lockEv",
+    "5Mutex15try_lock_sharedEv",
+    "5Mutex6UnlockEv",
+    "5Mutex12ReaderUnlockEv",
+    "5Mutex6unlockEv",
+    "5Mutex13unlock_sharedEv",
+    "19ReleasableMutexLock7ReleaseEv",
+    "5Mutex8LockWhenERK%s9ConditionE",
+    "5Mutex14ReaderLockWhenERK%s9ConditionE",
+    "5Mutex19LockWhenWithTimeoutERK%s9ConditionE%s8DurationE",
+    "5Mutex25ReaderLockWhenWithTimeoutERK%s9ConditionE%s8DurationE",
+    "5Mutex20LockWhenWithDeadlineERK%s9ConditionE%s4TimeE",
+    "5Mutex26ReaderLockWhenWithDeadlineERK%s9ConditionE%s4TimeE",
+    "5Mutex14LockWhenCommonERK%s9ConditionE%s24synchronization_internal13KernelTimeoutEb",
 ]
 
 # For the linker, which passes over those that it does not meet. See
 # absl_mutex.cc.
 WRAP_MUTEX_LINKOPTS = [
-    "-Wl,--wrap=_ZN4absl%s5Mutex%s" % (
+    "-Wl,--wrap=_ZN4absl%s%s" % (
         "12lts_" + release if release else "",
         function.replace("%s", "NS0_" if release else "NS_"),
     )

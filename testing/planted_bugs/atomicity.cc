@@ -134,6 +134,46 @@ absl::Status CheckThenAct(const Trial& trial) {
   });
 }
 
+// --- what was checked under the lock is used after it ---
+
+class Purse : public PlantedServer {
+ public:
+  explicit Purse(const Trial& trial) : PlantedServer(trial) {
+    DefineMessageHandler("pay", &Purse::Pay);
+    DefineMessageHandler("left", &Purse::Left);
+  }
+
+ private:
+  absl::StatusOr<int> Pay(int amount) {
+    if (repaired()) {
+      absl::MutexLock lock(&mutex_);
+      if (coins_ < amount) return 0;
+      return coins_ -= amount;
+    }
+    {
+      absl::MutexLock lock(&mutex_);
+      if (coins_ < amount) return 0;
+    }
+    return coins_ -= amount;
+  }
+  absl::StatusOr<int> Left() {
+    absl::MutexLock lock(&mutex_);
+    return coins_.load();
+  }
+
+  absl::Mutex mutex_;
+  std::atomic<int> coins_ = 10;
+};
+
+absl::Status UseAfterUnlock(const Trial& trial) {
+  return Drive<Purse>(trial, [](Purse& server) -> absl::Status {
+    const auto pay = [&] { return server.Call("pay", {"10"}).status(); };
+    WARD_RETURN_IF_ERROR(server.AtOnce({pay, pay}));
+    WARD_ASSIGN_OR_RETURN(const int left, server.Call("left"));
+    return Expect(left >= 0, "more is paid than there was");
+  });
+}
+
 // --- ABA: the head of a free list is the same again, the rest is not ---
 
 class FreeList : public PlantedServer {
@@ -289,9 +329,10 @@ absl::Status TwoLocks(const Trial& trial) {
 }
 
 constexpr PlantedBug kBugs[] = {
-    {"lost update", LostUpdate},       {"unlocked counter", UnlockedCounter},
-    {"check then act", CheckThenAct},  {"ABA", Aba},
-    {"double-checked", DoubleChecked}, {"two locks", TwoLocks},
+    {"lost update", LostUpdate},          {"unlocked counter", UnlockedCounter},
+    {"check then act", CheckThenAct},     {"ABA", Aba},
+    {"double-checked", DoubleChecked},    {"two locks", TwoLocks},
+    {"use after unlock", UseAfterUnlock},
 };
 
 }  // namespace

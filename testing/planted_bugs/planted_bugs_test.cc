@@ -41,21 +41,32 @@ struct Bounds {
   std::array<uint64_t, kSearches.size()> runs;
 };
 constexpr Bounds kBounds[] = {
-    {"lost update", {250, 350, 80}},     {"unlocked counter", {90, 500, 80}},
-    {"lock order", {250, 300, 70}},      {"missed wake-up", {250, 1500, 90}},
-    {"notify one", {900, 20, 20}},       {"use after free", {7500, 900, 90}},
-    {"descriptor leak", {350, 350, 80}}, {"double close", {7500, 25000, 9000}},
-    {"order at start", {170, 60, 50}},   {"order at stop", {350, 50, 20}},
-    {"timeout race", {650, 5500, 9500}}, {"check then act", {250, 300, 70}},
-    {"ABA", {15000, 1500, 100}},         {"short read", {1500, 1500, 100}},
-    {"failed start", {250, 300, 90}},    {"double-checked", {150, 300, 70}},
-    {"two locks", {500, 450, 70}},       {"livelock", {90, 400, 70}},
+    {"lost update", {250, 750, 90}},
+    {"unlocked counter", {200, 500, 90}},
+    {"lock order", {250, 300, 80}},
+    {"missed wake-up", {250, 1500, 110}},
+    {"notify one", {1000, 20, 20}},
+    {"use after free", {14000, 1100, 100}},
+    {"descriptor leak", {350, 550, 90}},
+    {"double close", {7500, 50000, 11500}},
+    {"order at start", {170, 60, 50}},
+    {"order at stop", {350, 120, 20}},
+    {"timeout race", {1100, 5500, 13000}},
+    {"check then act", {250, 300, 80}},
+    {"ABA", {30000, 1500, 110}},
+    {"short read", {2200, 1800, 110}},
+    {"failed start", {500, 500, 100}},
+    {"double-checked", {220, 300, 80}},
+    {"two locks", {500, 450, 80}},
+    {"livelock", {200, 400, 80}},
+    {"use after unlock", {2000, 4000, 210}},
+    {"closed descriptor", {1500, 3000, 200}},
 };
 
 // What takes more runs than this is looked for with
 // --test_env=WARD_AT_LENGTH=1, as .ci/run does.
 uint64_t MostRuns() {
-  constexpr uint64_t kQuick = 100;
+  constexpr uint64_t kQuick = 110;
   return EnvironmentNumber("WARD_AT_LENGTH", 0) != 0 ? UINT64_MAX : kQuick;
 }
 

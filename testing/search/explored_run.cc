@@ -42,10 +42,12 @@ std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
   if (options.search == Search::kPct) {
     const uint64_t deepest = std::max(options.depth, 1);
     return std::make_unique<PctStrategy>(
-        seed + run, static_cast<int>(1 + run % deepest), length);
+        seed + run, static_cast<int>(1 + run % deepest), length,
+        /*after=*/run / deepest % 4 == 3);
   }
   return std::make_unique<RandomStrategy>(seed + run,
-                                          /*weighted=*/run % 2 == 1);
+                                          /*weighted=*/run % 2 == 1,
+                                          /*after=*/run / 2 % 2 == 1);
 }
 
 void FlushOutput() {
@@ -90,7 +92,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   simulated.on_choice = [&](uint32_t step, const Choice& choice,
                             size_t option) {
     // At once: the run may fail before its end.
-    if (choice.kind == ChoiceKind::kThread) {
+    if (choice.kind == ChoiceKind::kThread && choice.after < 0) {
       record.thread_choices = std::max(record.thread_choices, ++thread_choices);
     }
     record.Follow(choice, option);

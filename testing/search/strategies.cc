@@ -25,6 +25,16 @@ size_t Below(std::mt19937_64& random, size_t bound) {
   return static_cast<size_t>(random() % bound);
 }
 
+// Of a deviation, in DepthFirstStrategy's levels.
+constexpr int kCost = 2;
+constexpr int kCostAfter = 3;
+
+bool IsAfter(const Choice& choice) { return choice.after >= 0; }
+
+int CostOf(const Choice& choice) {
+  return IsAfter(choice) ? kCostAfter : kCost;
+}
+
 size_t ChooseFault(std::mt19937_64& random, const Choice& choice) {
   if (Below(random, kRarity) != 0) return 0;
   return 1 + Below(random, choice.options - 1);
@@ -41,6 +51,11 @@ uint64_t RandomStrategy::Weight(int thread) {
 
 size_t RandomStrategy::Choose(const Choice& choice) {
   if (!IsAmongThreads(choice)) return ChooseFault(random_, choice);
+  if (IsAfter(choice) && !after_) {
+    return static_cast<size_t>(
+        std::find(choice.threads.begin(), choice.threads.end(), choice.after) -
+        choice.threads.begin());
+  }
   if (!weighted_) return Below(random_, choice.options);
   uint64_t sum = 0;
   for (const int thread : choice.threads) sum += Weight(thread);
@@ -53,11 +68,12 @@ size_t RandomStrategy::Choose(const Choice& choice) {
   return 0;
 }
 
-PctStrategy::PctStrategy(uint64_t seed, int depth, size_t length)
+PctStrategy::PctStrategy(uint64_t seed, int depth, size_t length, bool after)
     : random_(seed) {
   for (int i = 1; i < depth; ++i) {
-    drops_.push_back(Below(random_, std::max<size_t>(length, 1)));
+    drops_.push_back({Below(random_, std::max<size_t>(length, 1))});
   }
+  if (after && depth > 1) drops_[Below(random_, drops_.size())].after = true;
 }
 
 size_t PctStrategy::Choose(const Choice& choice) {
@@ -82,26 +98,37 @@ size_t PctStrategy::Choose(const Choice& choice) {
   };
   if (choice.kind == ChoiceKind::kWaiter) return highest();
   for (size_t i = 0; i < drops_.size(); ++i) {
-    if (drops_[i] == step_) {
-      priority(choice.threads[highest()]) = static_cast<int64_t>(i);
+    Drop& drop = drops_[i];
+    if (drop.done || drop.step > step_ || drop.after != IsAfter(choice)) {
+      continue;
     }
+    priority(choice.threads[highest()]) = static_cast<int64_t>(i);
+    drop.done = true;
   }
-  ++step_;
+  step_ += IsAfter(choice) ? 0 : 1;
   return highest();
 }
 
+// Not if others could not make up the rest of the level: such a run is one of
+// another level's.
+bool DepthFirstStrategy::MayDeviate(const Choice& choice) const {
+  if (deviations_ == max_deviations_) return false;
+  if (!IsAmongThreads(choice) && faults_ == max_faults_) return false;
+  const int rest = position_.level - cost_ - CostOf(choice);
+  const int most = kCostAfter * (max_deviations_ - deviations_ - 1);
+  return rest == 0 || (rest >= kCost && rest <= most);
+}
+
 size_t DepthFirstStrategy::Choose(const Choice& choice) {
-  const bool is_fault = !IsAmongThreads(choice);
   std::vector<Branch>& path = position_.path;
   if (depth_ == path.size()) {
-    const bool bounded =
-        deviations_ >= position_.level || (is_fault && faults_ >= max_faults_);
-    path.push_back({bounded ? 1 : choice.options});
+    path.push_back({MayDeviate(choice) ? choice.options : 1});
   }
   const Branch& branch = path[depth_++];
   if (branch.chosen != 0) {
     ++deviations_;
-    faults_ += is_fault ? 1 : 0;
+    cost_ += CostOf(choice);
+    faults_ += IsAmongThreads(choice) ? 0 : 1;
   }
   // There are fewer options than last time if the run depends on more than its
   // schedule.
@@ -116,12 +143,15 @@ bool DepthFirstStrategy::NextRun() {
   }
   depth_ = 0;
   deviations_ = 0;
+  cost_ = 0;
   faults_ = 0;
   if (!path.empty()) {
     ++path.back().chosen;
     return true;
   }
-  return ++position_.level <= max_level_;
+  // There is none of half a deviation.
+  position_.level = std::max(position_.level + 1, kCost);
+  return position_.level <= kCostAfter * max_deviations_;
 }
 
 }  // namespace ward::testing

@@ -193,6 +193,14 @@ Enumeration Enumerate(DepthFirstStrategy& strategy,
   return all;
 }
 
+std::vector<Course> AtLevel(int level, const Enumeration& all) {
+  std::vector<Course> made;
+  for (size_t i = 0; i < all.runs.size(); ++i) {
+    if (all.levels[i] == level) made.push_back(all.runs[i]);
+  }
+  return made;
+}
+
 Course FourBinaryChoices(Strategy& strategy) {
   Course course;
   for (int i = 0; i < 4; ++i) course.push_back(strategy.Choose(Among({0, 1})));
@@ -209,7 +217,9 @@ TEST(DepthFirstStrategy, MakesTheDullRunFirstThenThoseWithMoreDeviations) {
   EXPECT_THAT(
       Enumerate(strategy, FourBinaryChoices).runs,
       ElementsAre(Course{0, 0, 0, 0}, Course{0, 0, 0, 0}, Course{0, 0, 0, 1},
-                  Course{0, 0, 1, 0}, Course{0, 1, 0, 0}, Course{1, 0, 0, 0}));
+                  Course{0, 0, 1, 0}, Course{0, 1, 0, 0}, Course{1, 0, 0, 0},
+                  // There is nothing for one after something.
+                  Course{0, 0, 0, 0}));
 }
 
 TEST(DepthFirstStrategy, MakesEveryRunWithinItsBoundsOnceAtEachLevel) {
@@ -217,21 +227,53 @@ TEST(DepthFirstStrategy, MakesEveryRunWithinItsBoundsOnceAtEachLevel) {
     DepthFirstStrategy strategy(bound, /*faults=*/0, {});
     const Enumeration all = Enumerate(strategy, FourBinaryChoices);
     ASSERT_TRUE(std::is_sorted(all.levels.begin(), all.levels.end()));
-    for (int level = 0; level <= bound; ++level) {
-      std::vector<Course> made;
-      for (size_t i = 0; i < all.runs.size(); ++i) {
-        if (all.levels[i] == level) made.push_back(all.runs[i]);
-      }
+    for (int deviations = 0; deviations <= bound; ++deviations) {
       std::vector<Course> expected;
       for (size_t bits = 0; bits < 16; ++bits) {
         const Course course = {bits >> 3 & 1, bits >> 2 & 1, bits >> 1 & 1,
                                bits & 1};
-        if (DeviationsIn(course) <= level) expected.push_back(course);
+        if (DeviationsIn(course) <= deviations) expected.push_back(course);
       }
-      EXPECT_THAT(made, ::testing::ElementsAreArray(expected))
-          << "level " << level << " of " << bound;
+      EXPECT_THAT(AtLevel(2 * deviations, all),
+                  ::testing::ElementsAreArray(expected))
+          << deviations << " of " << bound;
     }
   }
+}
+
+Course FourOfWhichTwoAreAfter(Strategy& strategy) {
+  Course course;
+  for (const bool after : {false, true, true, false}) {
+    Choice choice = Among({0, 1});
+    choice.after = after ? 0 : -1;
+    course.push_back(strategy.Choose(choice));
+  }
+  return course;
+}
+
+TEST(DepthFirstStrategy, ComesLaterToDeviationsAfterSomething) {
+  DepthFirstStrategy strategy(/*switches=*/3, /*faults=*/0, {});
+  const Enumeration all = Enumerate(strategy, FourOfWhichTwoAreAfter);
+  for (size_t bits = 0; bits < 16; ++bits) {
+    const Course course = {bits >> 3 & 1, bits >> 2 & 1, bits >> 1 & 1,
+                           bits & 1};
+    const auto found = std::find(all.runs.begin(), all.runs.end(), course);
+    if (DeviationsIn(course) > 3) {
+      EXPECT_EQ(found, all.runs.end());
+      continue;
+    }
+    ASSERT_NE(found, all.runs.end()) << bits;
+    const auto cost = 2 * (course[0] + course[3]) + 3 * (course[1] + course[2]);
+    EXPECT_LE(static_cast<size_t>(
+                  all.levels[static_cast<size_t>(found - all.runs.begin())]),
+              cost)
+        << bits;
+  }
+  EXPECT_THAT(
+      std::vector<Course>(all.runs.begin(), all.runs.begin() + 7),
+      ElementsAre(Course{0, 0, 0, 0}, Course{0, 0, 0, 0}, Course{0, 0, 0, 1},
+                  Course{1, 0, 0, 0}, Course{0, 0, 0, 0}, Course{0, 0, 1, 0},
+                  Course{0, 1, 0, 0}));
 }
 
 // The second choice has more options after one way than after the other, and
@@ -244,8 +286,8 @@ Course Uneven(Strategy& strategy) {
 }
 
 TEST(DepthFirstStrategy, FollowsATreeWhoseBranchesDiffer) {
-  DepthFirstStrategy strategy(/*switches=*/2, /*faults=*/0, {2, {}});
-  EXPECT_THAT(Enumerate(strategy, Uneven).runs,
+  DepthFirstStrategy strategy(/*switches=*/2, /*faults=*/0, {4, {}});
+  EXPECT_THAT(AtLevel(4, Enumerate(strategy, Uneven)),
               ElementsAre(Course{0, 0}, Course{0, 1}, Course{1, 0},
                           Course{1, 1}, Course{1, 2}, Course{1, 3}, Course{2}));
 }
@@ -257,8 +299,8 @@ Course ThreadsAndFaults(Strategy& strategy) {
 }
 
 TEST(DepthFirstStrategy, BoundsFaultsAndDeathsOfTheirOwn) {
-  DepthFirstStrategy strategy(/*switches=*/3, /*faults=*/1, {3, {}});
-  EXPECT_THAT(Enumerate(strategy, ThreadsAndFaults).runs,
+  DepthFirstStrategy strategy(/*switches=*/3, /*faults=*/1, {6, {}});
+  EXPECT_THAT(AtLevel(6, Enumerate(strategy, ThreadsAndFaults)),
               ElementsAre(Course{0, 0, 0}, Course{0, 0, 1}, Course{0, 1, 0},
                           Course{0, 1, 1}, Course{1, 0, 0}, Course{1, 1, 0},
                           Course{2, 0, 0}, Course{2, 1, 0}));
@@ -285,12 +327,12 @@ TEST(DepthFirstStrategy, GoesOnFromAPosition) {
 TEST(DepthFirstStrategy, EndsWhenThereIsNothingToChoose) {
   DepthFirstStrategy strategy(3, 1, {});
   EXPECT_EQ(Enumerate(strategy, [](Strategy&) { return Course{}; }).runs.size(),
-            4u)
-      << "one at each level";
+            9u)
+      << "one at each level, of which there is none of half a deviation";
 }
 
 TEST(DepthFirstStrategy, StaysWithinTheOptionsOfARunThatDiffers) {
-  DepthFirstStrategy strategy(1, 0, {1, {}});
+  DepthFirstStrategy strategy(1, 0, {2, {}});
   EXPECT_EQ(strategy.Choose(Among({0, 1, 2})), 0u);
   ASSERT_TRUE(strategy.NextRun());
   EXPECT_EQ(strategy.Choose(Among({0, 1, 2})), 1u);

@@ -53,7 +53,8 @@ bool IsThere() {
   return scheduler.steps() > 0;
 }
 
-// Whether locking a free mutex, in whichever way, is a scheduling point.
+// Whether locking a free mutex, in whichever way, is a scheduling point, and
+// unlocking it is another.
 bool LocksArePoints() {
   ReplayStrategy strategy({});
   const Scheduler scheduler(strategy, {});
@@ -62,7 +63,7 @@ bool LocksArePoints() {
   const auto is_point = [&](absl::FunctionRef<void()> lock) {
     const size_t steps = scheduler.steps();
     lock();
-    return scheduler.steps() > steps;
+    return scheduler.steps() == steps + 2;
   };
   const absl::Condition always(&yes);
   const absl::Duration time = absl::Seconds(1);
@@ -109,8 +110,9 @@ void CheckInterception() {
   if (kAreInEffect) return;
   if (kIsLinkedStatically) {
     std::cerr
-        << "ward's simulator does not see when a mutex is locked: it does "
-           "not know this release of Abseil, whose names begin with " WARD_MUTEX
+        << "ward's simulator does not see when a mutex is locked or unlocked: "
+           "it does not know this release of Abseil, whose names begin "
+           "with " WARD_MUTEX
            ". Add it to _RELEASES in ward's "
            "testing/interception/mutex_symbols.bzl (and "
            "tell ward's authors).\n";

@@ -369,6 +369,11 @@ void Scheduler::Point(std::string_view doing) {
   RaiseSignals();
 }
 
+void Scheduler::PointAfter(std::string_view done) {
+  after_ = true;
+  Point(done);
+}
+
 void Scheduler::Yield(std::string_view doing) {
   const NoSchedulingPoints quiet;
   CheckCaller();
@@ -443,6 +448,8 @@ Scheduler::Thread* Scheduler::Next() {
               "sleeps, none that sleeps wakes up."));
   }
   const int yielded = std::exchange(yielded_, -1);
+  const int after =
+      std::exchange(after_, false) && running_->alive() ? running_->id : -1;
   bool may_delay = options_.delays;
   absl::Duration moment = absl::Microseconds(100);
   absl::Duration idle_since = absl::ZeroDuration();
@@ -514,7 +521,7 @@ Scheduler::Thread* Scheduler::Next() {
     }
     if (may_delay && next_deadline != absl::InfiniteFuture()) {
       may_delay = false;
-      if (Choose(ChoiceKind::kDelay, 2) == 1) {
+      if (Choose(Choice{ChoiceKind::kDelay, 2, {}, -1, after}) == 1) {
         AdvanceTo(next_deadline);
         continue;
       }
@@ -522,7 +529,7 @@ Scheduler::Thread* Scheduler::Next() {
     size_t chosen = 0;
     if (candidates_.size() > 1) {
       const Choice choice{ChoiceKind::kThread, candidates_.size(), candidates_,
-                          yielded};
+                          yielded, after};
       chosen = Choose(choice);
     }
     for (size_t i = 0; i < chosen; ++i) {

@@ -120,6 +120,11 @@ class Scheduler {
   // A scheduling point. `doing` is for reports; it must live for ever.
   void Point(std::string_view doing);
 
+  // The same, when something was done that others may see, such as unlocking:
+  // for what the caller does next without a point before it, if there is any.
+  // Searches pay less heed to it than to other points.
+  void PointAfter(std::string_view done);
+
   // The same, in a loop that waits for others by asking again and again: the
   // caller comes after all of them. A hundred in a row let time pass.
   void Yield(std::string_view doing);
@@ -292,6 +297,8 @@ class Scheduler {
   // Who has just yielded, or -1; and how often that happened in a row.
   int yielded_ = -1;
   int yields_ = 0;
+  // The one that runs is at a PointAfter.
+  bool after_ = false;
 };
 
 }  // namespace ward::testing

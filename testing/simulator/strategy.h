@@ -36,6 +36,9 @@ struct Choice {
   // has just yielded (Scheduler::Yield), or -1.
   absl::Span<const int> threads = {};
   int yielded = -1;
+  // Of kThread and kDelay: the thread that is at a point after something
+  // (Scheduler::PointAfter), or -1. It is one of the candidates.
+  int after = -1;
 };
 
 // The choices, by their number in the run, that were not 0.
