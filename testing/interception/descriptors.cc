@@ -2,9 +2,10 @@
 // other simulated threads may serve.
 //
 // A call that would have to wait does so in the schedule, until poll(2) says
-// that it need not. Calls that the C library makes itself, as of a FILE, are
-// not seen; writev(2) and sendmsg(2) of more than there is room for wait
-// outside of the schedule for the rest.
+// that it need not. Who has written or closed something is at a point again
+// before it goes on: others may have seen that. Calls that the C library makes
+// itself, as of a FILE, are not seen; writev(2) and sendmsg(2) of more than
+// there is room for wait outside of the schedule for the rest.
 
 // Or the C library's headers define some of them, inline.
 #undef _FORTIFY_SOURCE
@@ -64,6 +65,18 @@ WARD_REAL(close);
 namespace ward::testing {
 namespace {
 
+constexpr const char* kWriting = "writing a descriptor";
+
+// What a call has returned that others may have seen.
+template <typename Result>
+Result Done(Result result, const char* doing) {
+  if (result < 0) return result;
+  if (Scheduler* const scheduler = Intercepting()) {
+    scheduler->PointAfter(doing);
+  }
+  return result;
+}
+
 bool IsReady(int descriptor, short events) {
   pollfd polled{descriptor, events, 0};
   return real_poll(&polled, 1, 0) != 0;
@@ -108,7 +121,7 @@ bool AwaitInput(int descriptor, int flags = 0) {
 }
 
 bool AwaitRoom(int descriptor, int flags = 0) {
-  return Await(descriptor, POLLOUT, flags, SO_SNDTIMEO, "writing a descriptor");
+  return Await(descriptor, POLLOUT, flags, SO_SNDTIMEO, kWriting);
 }
 
 // Whether one piece after the other comes to the same as all at once.
@@ -137,11 +150,12 @@ ssize_t WriteInSchedule(
             ? write_some(written,
                          whole ? left : std::min<size_t>(left, PIPE_BUF))
             : -1;
-    if (result < 0) return written > 0 ? static_cast<ssize_t>(written) : -1;
+    if (result < 0 && written == 0) return -1;
+    if (result < 0) break;
     written += static_cast<size_t>(result);
     if (result == 0 || whole) break;
   } while (written < size);
-  return static_cast<ssize_t>(written);
+  return Done(static_cast<ssize_t>(written), kWriting);
 }
 
 // `look` returns what the call returns, without waiting: 0 if it would.
@@ -211,8 +225,10 @@ absl::Duration LimitOf(const timespec* time) {
 
 using ::ward::testing::AwaitInput;
 using ::ward::testing::AwaitRoom;
+using ::ward::testing::Done;
 using ::ward::testing::Intercepting;
 using ::ward::testing::Interruptions;
+using ::ward::testing::kWriting;
 using ::ward::testing::LimitOf;
 using ::ward::testing::LookInSchedule;
 using ::ward::testing::Scheduler;
@@ -255,7 +271,7 @@ ssize_t write(int fd, const void* buffer, size_t size) {
 
 ssize_t writev(int fd, const iovec* pieces, int count) {
   if (!AwaitRoom(fd)) return -1;
-  return real_writev(fd, pieces, count);
+  return Done(real_writev(fd, pieces, count), kWriting);
 }
 
 ssize_t send(int fd, const void* buffer, size_t size, int flags) {
@@ -274,7 +290,7 @@ ssize_t sendto(int fd, const void* buffer, size_t size, int flags,
 
 ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   if (!AwaitRoom(fd, flags)) return -1;
-  return real_sendmsg(fd, message, flags);
+  return Done(real_sendmsg(fd, message, flags), kWriting);
 }
 
 int accept(int fd, sockaddr* address, socklen_t* size) {
@@ -381,10 +397,13 @@ int flock(int fd, int operation) noexcept {
 }
 
 int close(int fd) {
-  if (Scheduler* const scheduler = Intercepting()) {
-    ward::testing::ForgetTimer(*scheduler, fd);
-  }
-  return real_close(fd);
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_close(fd);
+  constexpr const char* kClosing = "closing a descriptor";
+  // Its number may be another's by now, or soon.
+  scheduler->Point(kClosing);
+  ward::testing::ForgetTimer(*scheduler, fd);
+  return Done(real_close(fd), kClosing);
 }
 
 pid_t waitpid(pid_t process, int* status, int options) {

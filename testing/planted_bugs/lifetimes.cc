@@ -21,7 +21,6 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/status_macros.h"
 #include "ward/server/environment.h"
-#include "ward/testing/explore.h"
 #include "ward/testing/planted_bugs/planted_bugs.h"
 #include "ward/testing/planted_bugs/planted_server.h"
 
@@ -137,7 +136,6 @@ class Rotator : public PlantedServer {
     }
     const int log = log_;
     if (log < 0) return 0;
-    SchedulingPoint();
     close(log);
     log_ = -1;
     return 1;
@@ -145,7 +143,6 @@ class Rotator : public PlantedServer {
   absl::StatusOr<int> Copy() {
     const int copy = open("/dev/null", O_WRONLY | O_CLOEXEC);
     for (int i = 0; i < 3; ++i) {
-      SchedulingPoint();
       if (write(copy, "x", 1) != 1) {
         return absl::InternalError("the copy is closed");
       }
@@ -162,6 +159,56 @@ absl::Status DoubleClose(const Trial& trial) {
     const auto rotate = [&] { return server.Call("rotate").status(); };
     return server.AtOnce(
         {rotate, rotate, [&] { return server.Call("copy").status(); }});
+  });
+}
+
+// --- a number is used that another thread has closed ---
+
+class LogFile : public PlantedServer {
+ public:
+  explicit LogFile(const Trial& trial) : PlantedServer(trial) {
+    DefineMessageHandler("append", &LogFile::Append);
+    DefineMessageHandler("reopen", &LogFile::Reopen);
+  }
+
+ private:
+  absl::Status InitializeServer() override {
+    Open();
+    return absl::OkStatus();
+  }
+  absl::Status FinalizeServer() override {
+    close(file_);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<int> Append() {
+    if (repaired()) {
+      absl::MutexLock lock(&mutex_);
+      return Write();
+    }
+    return Write();
+  }
+  absl::StatusOr<int> Reopen() {
+    absl::MutexLock lock(&mutex_);
+    close(file_);
+    Open();
+    return 1;
+  }
+
+  absl::StatusOr<int> Write() {
+    if (write(file_, "x", 1) == 1) return 1;
+    return absl::InternalError("the log is closed");
+  }
+  void Open() { file_ = open("/dev/null", O_WRONLY | O_CLOEXEC); }
+
+  absl::Mutex mutex_;
+  std::atomic<int> file_ = -1;
+};
+
+absl::Status ClosedDescriptor(const Trial& trial) {
+  return Drive<LogFile>(trial, [](LogFile& server) {
+    return server.AtOnce({[&] { return server.Call("reopen").status(); },
+                          [&] { return server.Call("append").status(); }});
   });
 }
 
@@ -268,6 +315,7 @@ absl::Status StopOrder(const Trial& trial) {
 constexpr PlantedBug kBugs[] = {
     {"use after free", UseAfterFree},
     {"double close", DoubleClose},
+    {"closed descriptor", ClosedDescriptor},
     {"order at start", StartOrder},
     {"order at stop", StopOrder},
 };

@@ -98,6 +98,10 @@ void SimulatedEnvironment::Step(std::string_view doing) {
   }
 }
 
+void SimulatedEnvironment::StepAfter(std::string_view done) {
+  if (Scheduler::Current() == &scheduler_) scheduler_.PointAfter(done);
+}
+
 int SimulatedEnvironment::Fault(std::initializer_list<int> errors) {
   if (!faults_.faults) return 0;
   const size_t fault = scheduler_.Choose(ChoiceKind::kFault, errors.size() + 1);

@@ -211,6 +211,9 @@ class SimulatedEnvironment final : public Environment {
 
   // Before each call: another thread may go on first, and this process may die.
   void Step(std::string_view doing);
+  // After what others may have seen (Scheduler::PointAfter); not by one that is
+  // in no simulation any more.
+  void StepAfter(std::string_view done);
   // One of `errors` if it is to happen now, or 0.
   int Fault(std::initializer_list<int> errors);
 

@@ -737,6 +737,30 @@ TEST(SimulatedTransport, ClosesDescriptorsInFlightThatNobodyReads) {
   });
 }
 
+// The peer may see it before the caller does the next thing.
+TEST(SimulatedTransport, SendingAndClosingAreFollowedByPoints) {
+  bool seen_early = false;
+  bool end_seen_early = false;
+  Simulate([&](SimulatedEnvironment& environment) {
+    ASSERT_OK_AND_ASSIGN(auto ends, environment.CreateTransportPair());
+    bool sent = false;
+    bool closed = false;
+    ASSERT_OK_AND_ASSIGN(auto thread, environment.StartThread([&] {
+      EXPECT_THAT(ReceiveSome(*ends.second), IsOkAndHolds("x"));
+      seen_early |= !sent;
+      EXPECT_THAT(ReceiveSome(*ends.second), IsOkAndHolds(""));
+      end_seen_early |= !closed;
+    }));
+    EXPECT_THAT(ends.first->Send("x", {}, kNever), IsOk());
+    sent = true;
+    ends.first.reset();
+    closed = true;
+    thread.reset();
+  });
+  EXPECT_TRUE(seen_early);
+  EXPECT_TRUE(end_seen_early);
+}
+
 TEST(SimulatedTransport, ShuttingDownWakesWhoeverWaits) {
   Simulate([](SimulatedEnvironment& environment) {
     ASSERT_OK_AND_ASSIGN(auto ends, environment.CreateTransportPair());

@@ -74,6 +74,7 @@ class SimulatedTransport final : public Transport, public Readiness {
     const NoSchedulingPoints quiet;
     environment_.Release(*socket_, environment_.ProcessId());
     if (socket_->holders.empty()) environment_.sockets_.erase(number_);
+    environment_.StepAfter("closing a connection");
   }
 
   int descriptor() const override { return number_; }
@@ -117,6 +118,7 @@ class SimulatedTransport final : public Transport, public Readiness {
                             : receivers.rbegin()->first,
           bytes.substr(0, result.bytes), descriptors.size());
       environment_.EndTied();
+      environment_.StepAfter("sending");
       return result.bytes;
     }
     if (result.error != EAGAIN) return TransferError(result.error, kAttempt);
@@ -178,12 +180,14 @@ class SimulatedTransport final : public Transport, public Readiness {
     environment_.Step("shutting a connection down");
     socket_->ShutDown();
     environment_.EndTied();
+    environment_.StepAfter("shutting a connection down");
   }
 
   void ShutDownReceiving() override {
     const NoSchedulingPoints quiet;
     environment_.Step("ending the receiving from a connection");
     socket_->ShutDownReceiving();
+    environment_.StepAfter("ending the receiving from a connection");
   }
 
   absl::StatusOr<PeerCredentials> Peer() const override {
@@ -343,6 +347,7 @@ class SimulatedListener final : public Listener, public Readiness {
   void Close() override {
     const NoSchedulingPoints quiet;
     environment_.Release(*socket_, environment_.ProcessId());
+    environment_.StepAfter("closing a listener");
   }
 
   const std::string& path() const override { return path_; }
