@@ -53,6 +53,9 @@ constexpr size_t kCrowd = 16;
 // served has all the socket's room for that: it is told at once.
 constexpr absl::Duration kErrorTimeout = absl::Seconds(1);
 
+// The listener's id in watched_; no client's.
+constexpr uint64_t kNewClient = std::numeric_limits<uint64_t>::max();
+
 absl::Status StoppingError() {
   return MakeError(reason::kServerStopping, "the server is about to quit");
 }
@@ -196,7 +199,8 @@ void ClientPool::End(int thread) {
 }
 
 void ClientPool::LeaveAccepting() {
-  if (accepting_ + called_ == 0 && !stopping_) Call();
+  if (accepting_ + called_ > 0 || stopping_ || Call()) return;
+  if (watching_) watched_->Wake();
 }
 
 // --- coming in ---
@@ -245,11 +249,20 @@ void ClientPool::Accept() {
   if (client != nullptr) Serve(std::move(client));
 }
 
-bool ClientPool::MayAccept() const {
-  if (accepting_ == 0) return true;
+bool ClientPool::MayAccept() {
+  if (accepting_ == 0) {
+    // Not the last one that is left for those who wait.
+    if (!watching_ || !IsSpare() || Call()) return true;
+    watched_->Wake();
+    return false;
+  }
   return accepting_ < kMaxAccepting &&
          CountWaiting() + accepting_ < limits_.max_waiting_clients &&
          !IsSpare();
+}
+
+bool ClientPool::NobodyAccepts() const {
+  return accepting_ + called_ == 0 && HasRoom();
 }
 
 bool ClientPool::IsSpare() const {
@@ -504,8 +517,10 @@ void ClientPool::Watch() {
   watching_ = true;
   LeaveAccepting();
   std::unique_ptr<Client> client;
+  bool listens = false;
+  bool comes = false;
   size_t most = 0;
-  while (client == nullptr && !stopping_ && !deadlines_.empty()) {
+  while (client == nullptr && !comes && !stopping_ && !deadlines_.empty()) {
     most = std::max(most, deadlines_.size());
     if (most >= kCrowd && deadlines_.size() <= most / 2) {
       most = deadlines_.size();
@@ -513,6 +528,13 @@ void ClientPool::Watch() {
       ReleaseMemory();
       mutex_.Lock();
       continue;
+    }
+    if (listens && !NobodyAccepts()) {
+      watched_->Remove(listener_);
+      listens = false;
+    } else if (!listens && NobodyAccepts()) {
+      listens =
+          watched_->Add(kNewClient, listener_, PollSet::Event::kReadable).ok();
     }
     watching_until_ = deadlines_.begin()->first;
     const absl::Time until = watching_until_;
@@ -524,6 +546,8 @@ void ClientPool::Watch() {
     if (!deadlines_.empty() &&
         deadlines_.begin()->first <= environment_.TimeNow()) {
       client = Attend(deadlines_.begin()->second);
+    } else if (heard_of.ok() && *heard_of == kNewClient) {
+      comes = NobodyAccepts();
     } else if (heard_of.ok()) {
       client = Attend(*heard_of);
     } else if (!HasReason(heard_of.status(), reason::kTimedOut)) {
@@ -539,7 +563,9 @@ void ClientPool::Watch() {
     if (!Call() && served_.size() == ready_.size()) client = TakeReady();
   }
   watching_ = false;
+  if (listens) watched_->Remove(listener_);
   if (client != nullptr) Serve(std::move(client));
+  if (comes) Accept();
 }
 
 std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {

@@ -11,7 +11,8 @@
 // and theirs is the room that is made in a full descriptor table.
 //
 // Threads are started when all are busy, and end when they are idle for long;
-// a few are kept.
+// a few are kept. Where the system gives no more of them, the one that watches
+// accepts, too.
 
 #ifndef WARD_SERVER_CLIENT_POOL_H_
 #define WARD_SERVER_CLIENT_POOL_H_
@@ -120,7 +121,10 @@ class ClientPool {
   // and left with mutex_ locked, and unlocks it for whatever takes time.
   void Run(int thread) ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether another thread may: each may bring a client that waits.
-  bool MayAccept() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  bool MayAccept() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether no thread accepts, or can be had for it, though one more client may
+  // come: the one that watches is to hear of it.
+  bool NobodyAccepts() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Whether the calling thread, which has nothing to do, is all that there is
   // for clients that are heard of: perhaps no other can be started, and those
   // that accept hear of nothing.
@@ -145,7 +149,7 @@ class ClientPool {
   // Has another thread come, to do what is to be done. False if there is none.
   bool Call() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status StartThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // This thread will be busy: another one accepts.
+  // This thread will be busy: another one accepts, if it can be had.
   void LeaveAccepting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Says what becomes of a client that was among those of receiving_, whose

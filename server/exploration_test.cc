@@ -30,6 +30,7 @@
 #include "ward/testing/call_server.h"
 #include "ward/testing/explore.h"
 #include "ward/testing/matchers.h"
+#include "ward/testing/run_at_once.h"
 #include "ward/testing/simulation.h"
 
 namespace ward {
@@ -40,6 +41,7 @@ using testing::Explore;
 using testing::ExploreOptions;
 using testing::IsOk;
 using testing::RepliesWith;
+using testing::RunAtOnce;
 using testing::Search;
 
 class EchoServer : public AbstractServer {
@@ -238,6 +240,49 @@ TEST_P(ExplorationTest, AFreePlaceIsForWhoHasNone) {
     }
     EXPECT_THAT(server.Stop(), IsOk());
   });
+}
+
+// One that says nothing keeps nobody waiting, however few threads the system
+// gives to the server.
+TEST_P(ExplorationTest, ASilentPeerKeepsNobodyWaitingWhereThreadsAreFew) {
+  struct Server : EchoServer {
+    Server(ServerOptions options, size_t threads)
+        : EchoServer(std::move(options)), threads_(threads) {}
+    absl::Status InitializeServer() override {
+      // And the main one.
+      testing::Simulation::Current()->environment().LimitThreads(1 + threads_);
+      return absl::OkStatus();
+    }
+    const size_t threads_;
+  };
+  ExploreOptions options;
+  options.search = GetParam();
+  options.runs = 100;
+  for (const size_t threads : {1, 2, 3}) {
+    SCOPED_TRACE(threads);
+    Explore(options, [threads] {
+      ServerOptions server_options;
+      server_options.authentication_timeout = absl::Minutes(1);
+      Server server(std::move(server_options), threads);
+      ASSERT_THAT(server.Start(), IsOk());
+      {
+        const auto silent = server.environment().Connect(
+            server.socket_filename(), absl::InfiniteFuture());
+        ASSERT_THAT(silent, IsOk());
+        // It is watched by now.
+        absl::SleepFor(absl::Milliseconds(100));
+        const absl::Time start = server.environment().TimeNow();
+        const auto call = [&server] {
+          for (int i = 0; i < 3; ++i) {
+            EXPECT_THAT(CallServer(server, "echo", "x"), RepliesWith("x"));
+          }
+        };
+        RunAtOnce(call, call);
+        EXPECT_LT(server.environment().TimeNow() - start, absl::Seconds(1));
+      }
+      EXPECT_THAT(server.Stop(), IsOk());
+    });
+  }
 }
 
 // Stop comes while a handler sleeps, one waits for its client, and one client
