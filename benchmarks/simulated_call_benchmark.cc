@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -28,6 +29,27 @@ class EchoServer : public AbstractServer {
                          });
   }
 };
+
+// Two threads that do nothing else.
+void Switches(benchmark::State& state) {
+  uint64_t switches = 0;
+  for ([[maybe_unused]] auto _ : state) {
+    RandomStrategy strategy(/*seed=*/1);
+    Simulation simulation(strategy, {});
+    const auto step = [&] {
+      for (int i = 0; i < 100'000; ++i) {
+        simulation.scheduler().Point("doing nothing");
+      }
+    };
+    std::thread other(step);
+    step();
+    other.join();
+    switches += simulation.scheduler().switches();
+  }
+  state.counters["switches"] = benchmark::Counter(static_cast<double>(switches),
+                                                  benchmark::Counter::kIsRate);
+}
+BENCHMARK(Switches)->UseRealTime();
 
 // One simulation has so many calls, as one of Explore's runs has a few: what it
 // takes to start and stop a server is part of it for the first.

@@ -21,7 +21,7 @@
 #include "ward/server/environment.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/explore.h"
-#include "ward/testing/simulator/runner.h"
+#include "ward/testing/simulation.h"
 
 namespace ward::testing {
 namespace {
@@ -105,7 +105,7 @@ TEST(FingerprintOfRun, IsTheSameInOtherProcessesAndOnKernelThreads) {
   // Other portions, so that what earlier runs leave in a process shows, too.
   const pid_t other = fork();
   if (other == 0) {
-    Runner::KeepParkedThreads();
+    Simulation::ExpectMany();
     _exit(MakeRuns(1, 170, made[1]) ? 0 : 1);
   }
   EXPECT_TRUE(MakeRuns(0, 300, made[0]));

@@ -273,6 +273,7 @@ void FuzzServer(absl::FunctionRef<std::unique_ptr<AbstractServer>()> make,
                 FuzzInput input) {
   ToAttach();
   const FuzzDescriptorCheck no_descriptor_left;
+  Simulation::ExpectMany();
   const uint8_t schedule = input.Byte();
   std::unique_ptr<Strategy> strategy;
   if (schedule < 128) {

@@ -91,17 +91,37 @@ void Transcript::Signal(absl::Time time, pid_t process, int signal) {
 
 void Transcript::Arrow(absl::Time time, pid_t from, pid_t to,
                        std::string_view what) {
-  // A line each, whatever a peer has put into a log.
-  entries_.push_back(
-      {time, from, to,
-       absl::StrReplaceAll(what, {{"\n", "\\n"}, {"\r", "\\r"}})});
+  heard_.push_back({time, from, to, std::string(what)});
 }
 
 void Transcript::Bytes(absl::Time time, int stream, pid_t from, pid_t to,
                        std::string_view bytes, size_t descriptors) {
-  Stream& state = streams_[{stream, from}];
-  state.bytes.append(bytes);
-  state.descriptors += descriptors;
+  heard_.push_back({time, from, to, std::string(bytes), stream, descriptors});
+  constexpr size_t kMostKept = 1 << 20;
+  heard_bytes_ += bytes.size();
+  if (heard_bytes_ > kMostKept) Entries();
+}
+
+const std::vector<Transcript::Entry>& Transcript::Entries() const {
+  for (const Heard& heard : heard_) {
+    if (heard.stream != kNone) {
+      Understand(heard);
+      continue;
+    }
+    // A line each, whatever a peer has put into a log.
+    entries_.push_back(
+        {heard.time, heard.from, heard.to,
+         absl::StrReplaceAll(heard.what, {{"\n", "\\n"}, {"\r", "\\r"}})});
+  }
+  heard_.clear();
+  heard_bytes_ = 0;
+  return entries_;
+}
+
+void Transcript::Understand(const Heard& sent) const {
+  Stream& state = streams_[{sent.stream, sent.from}];
+  state.bytes.append(sent.what);
+  state.descriptors += sent.descriptors;
   while (true) {
     google::protobuf::io::CodedInputStream in(
         reinterpret_cast<const uint8_t*>(state.bytes.data()),
@@ -111,12 +131,12 @@ void Transcript::Bytes(absl::Time time, int stream, pid_t from, pid_t to,
     const auto header = static_cast<size_t>(in.CurrentPosition());
     if (state.bytes.size() - header < size) return;
     proto::Frame frame;
-    if (frame.ParseFromArray(state.bytes.data() + header,
-                             static_cast<int>(size))) {
-      Arrow(time, from, to, Describe(frame, state.descriptors));
-    } else {
-      Arrow(time, from, to, absl::StrCat(size, " bytes that are no frame"));
-    }
+    const bool is_frame = frame.ParseFromArray(state.bytes.data() + header,
+                                               static_cast<int>(size));
+    entries_.push_back({sent.time, sent.from, sent.to,
+                        is_frame
+                            ? Describe(frame, state.descriptors)
+                            : absl::StrCat(size, " bytes that are no frame")});
     state.bytes.erase(0, header + size);
     state.descriptors = 0;
   }
@@ -142,15 +162,16 @@ std::string Transcript::ToText(size_t most) const {
     line.replace(at, what.size(), what);
     return line;
   };
+  const std::vector<Entry>& entries = Entries();
   const absl::Time start =
-      entries_.empty() ? absl::UnixEpoch() : entries_.front().time;
+      entries.empty() ? absl::UnixEpoch() : entries.front().time;
   absl::Duration shown = -absl::InfiniteDuration();
-  const size_t left_out = entries_.size() - std::min(entries_.size(), most);
+  const size_t left_out = entries.size() - std::min(entries.size(), most);
   if (left_out > 0) {
     absl::StrAppend(&text, "\n(", left_out, " entries before these)");
   }
-  for (size_t i = left_out; i < entries_.size(); ++i) {
-    const Entry& entry = entries_[i];
+  for (size_t i = left_out; i < entries.size(); ++i) {
+    const Entry& entry = entries[i];
     std::string line = bars;
     if (const absl::Duration time = entry.time - start; time != shown) {
       line = overwrite(line, 0, absl::FormatDuration(time));
@@ -178,7 +199,7 @@ std::string Transcript::ToMermaid() const {
     absl::StrAppend(&text, "  participant P", process, " as ", name, " (",
                     process, ")\n");
   }
-  for (const Entry& entry : entries_) {
+  for (const Entry& entry : Entries()) {
     // Both end a statement there.
     const std::string what =
         absl::StrReplaceAll(entry.what, {{"#", "#35;"}, {";", "#59;"}});

@@ -18,8 +18,9 @@
 
 namespace ward::testing {
 
-// Records frames as they are sent. Their passwords are left out, and parts are
-// cut to a length that fits on a line. Not thread-safe.
+// Records frames as they are sent. Of what it tells, their passwords are left
+// out, and parts are cut to a length that fits on a line. Most are never told:
+// until then it keeps the bytes, up to a megabyte. Not thread-safe.
 class Transcript {
  public:
   // Who takes part, in order of appearance.
@@ -59,14 +60,30 @@ class Transcript {
     pid_t to;  // The same as `from`: an event.
     std::string what;
   };
+  // What has not become entries yet: bytes of a stream, or what an entry tells.
+  struct Heard {
+    absl::Time time;
+    pid_t from;
+    pid_t to;
+    std::string what;
+    int stream = kNone;
+    size_t descriptors = 0;
+  };
   struct Stream {
     std::string bytes;
     size_t descriptors = 0;
   };
 
+  static constexpr int kNone = -1;
+
+  const std::vector<Entry>& Entries() const;
+  void Understand(const Heard& sent) const;
+
   std::vector<std::pair<pid_t, std::string>> names_;
-  std::vector<Entry> entries_;
-  absl::btree_map<std::pair<int, pid_t>, Stream> streams_;
+  mutable std::vector<Heard> heard_;
+  mutable size_t heard_bytes_ = 0;
+  mutable std::vector<Entry> entries_;
+  mutable absl::btree_map<std::pair<int, pid_t>, Stream> streams_;
 };
 
 }  // namespace ward::testing

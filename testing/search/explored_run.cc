@@ -1,5 +1,6 @@
 #include "ward/testing/search/explored_run.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -10,14 +11,17 @@
 #include <cstdio>
 #include <exception>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/open_descriptors_for_test.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/strategies.h"
@@ -60,16 +64,43 @@ namespace {
 // The descriptors of this process, listed anew when there are more or fewer.
 class OpenTable {
  public:
-  const std::set<int>& Look() {
-    struct stat table {};
-    // Since Linux 6.2 its size is how many there are; 0 before.
-    const off_t count = stat("/proc/self/fd", &table) == 0 ? table.st_size : 0;
-    if (count == 0 || count != count_) numbers_ = OpenNumbers();
+  // Those that were not open when it was last called.
+  std::vector<int> TakeNew() {
+    const off_t count = Count();
+    if (count != 0 && count == count_) return {};
     count_ = count;
-    return numbers_;
+    const std::set<int> before = std::exchange(numbers_, OpenNumbers());
+    numbers_.erase(folder_.get());
+    std::vector<int> opened;
+    std::set_difference(numbers_.begin(), numbers_.end(), before.begin(),
+                        before.end(), std::back_inserter(opened));
+    return opened;
   }
 
  private:
+  // Since Linux 6.2 the folder's size is how many there are; 0 before.
+  off_t Count() {
+    struct stat table {};
+    const auto is_there = [&] {
+      return fstat(folder_.get(), &table) == 0 && table.st_ino == inode_;
+    };
+    // A fork has another one, and a run may close what it has not opened.
+    if (process_ != getpid() || !is_there()) {
+      process_ = getpid();
+      (void)folder_.Release();
+      folder_.Reset(open("/proc/self/fd", O_PATH | O_CLOEXEC));
+      if (fstat(folder_.get(), &table) != 0) return 0;
+      inode_ = table.st_ino;
+      // With this descriptor.
+      (void)is_there();
+    }
+    return table.st_size;
+  }
+
+  // Kept open: to look a path up takes as long as a short run.
+  FileDescriptor folder_;
+  pid_t process_ = 0;
+  ino_t inode_ = 0;
   off_t count_ = 0;
   std::set<int> numbers_;
 };
@@ -113,7 +144,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
     _exit(1);
   };
   static auto& table = *new OpenTable;
-  const std::set<int> open = table.Look();
+  table.TakeNew();
   Simulation simulation(strategy, simulated);
   running = &simulation;
   // Here, and not in GoogleTest, which would take this process for the test's.
@@ -127,10 +158,10 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   const std::vector<std::string> left = simulation.Settle();
   for (const std::string& leak : left) record.Fail(leak + "\n");
   const size_t killed_threads = simulation.scheduler().killed_threads();
+  const std::vector<int> opened = table.TakeNew();
   // Real descriptors of a process that was killed are nobody's to close.
   if (killed_threads == 0 && left.empty()) {
-    for (const int number : table.Look()) {
-      if (open.count(number) > 0) continue;
+    for (const int number : opened) {
       // Its number comes last: it may be another one in the replayed run.
       record.Fail(absl::StrCat("a descriptor is left open: ", TargetOf(number),
                                "\n  its number is ", number, "\n"));

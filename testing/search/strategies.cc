@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <random>
 #include <vector>
 
+#include "ward/testing/simulator/split_mix.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -21,7 +21,7 @@ bool IsAmongThreads(const Choice& choice) {
 
 // Modulo, and not std::uniform_int_distribution, whose results differ from one
 // C++ library to the next. The bias is of no consequence here.
-size_t Below(std::mt19937_64& random, size_t bound) {
+size_t Below(SplitMix& random, size_t bound) {
   return static_cast<size_t>(random() % bound);
 }
 
@@ -35,7 +35,7 @@ int CostOf(const Choice& choice) {
   return IsAfter(choice) ? kCostAfter : kCost;
 }
 
-size_t ChooseFault(std::mt19937_64& random, const Choice& choice) {
+size_t ChooseFault(SplitMix& random, const Choice& choice) {
   if (Below(random, kRarity) != 0) return 0;
   return 1 + Below(random, choice.options - 1);
 }

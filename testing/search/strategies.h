@@ -5,11 +5,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <random>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "ward/testing/simulator/split_mix.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -34,7 +34,7 @@ class RandomStrategy final : public Strategy {
  private:
   uint64_t Weight(int thread);
 
-  std::mt19937_64 random_;
+  SplitMix random_;
   const bool weighted_;
   const bool after_;
   absl::flat_hash_map<int, uint64_t> weights_;
@@ -60,7 +60,7 @@ class PctStrategy final : public Strategy {
     bool done = false;
   };
 
-  std::mt19937_64 random_;
+  SplitMix random_;
   std::vector<Drop> drops_;
   absl::flat_hash_map<int, int64_t> priorities_;
   int64_t lowest_ = 0;

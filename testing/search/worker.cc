@@ -33,7 +33,7 @@
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/remarks.h"
-#include "ward/testing/simulator/runner.h"
+#include "ward/testing/simulator/simulation.h"
 #include "ward/testing/simulator/strategy.h"
 #include "ward/testing/simulator/watchdog.h"
 
@@ -43,9 +43,11 @@ namespace {
 // A process with more threads that sleep for ever gives way to a fresh one.
 constexpr size_t kMostKilledThreads = 256;
 
-// And one that has made its runs of so many in a row: what happens in the first
-// run of a process alone is to be tried under more than one schedule.
-constexpr uint64_t kRunsOfProcesses = 64;
+// And one that has made so many runs, with so many switches of threads: what
+// happens in the first run of a process alone is to be tried under more than
+// one schedule. A fork takes as long as some thousand switches.
+constexpr uint64_t kRunsOfProcess = 32;
+constexpr uint64_t kSwitchesOfProcess = 4000;
 
 // What the process cannot do without.
 int Must(long result, std::string_view attempt) {
@@ -105,7 +107,7 @@ Record* record_of_this_process = nullptr;
   });
   Remarks::SetSink(
       [](std::string_view remark) { record_of_this_process->Remark(remark); });
-  Runner::KeepParkedThreads();
+  Simulation::ExpectMany();
 
   const ExploreOptions& options = work.options;
   const bool depth_first =
@@ -115,7 +117,8 @@ Record* record_of_this_process = nullptr;
       {record.level,
        {record.path.begin(),
         record.path.begin() + static_cast<ptrdiff_t>(record.path_size)}});
-  const uint64_t portion = options.fresh_process ? 1 : kRunsOfProcesses;
+  const uint64_t runs_before = record.runs;
+  const uint64_t switches_before = record.switches;
   size_t killed_threads = 0;
   record.warm = false;
   if (work.warm) {
@@ -148,10 +151,12 @@ Record* record_of_this_process = nullptr;
       std::copy_n(path.begin(), record.path_size, record.path.begin());
     }
     record.warm = true;
-    const bool last_of_portion =
-        record.run / portion != (record.run + work.stride) / portion;
+    const bool has_done_its_part =
+        options.fresh_process ||
+        (record.runs - runs_before >= kRunsOfProcess &&
+         record.switches - switches_before >= kSwitchesOfProcess);
     // Not if the next one would not know where to go on.
-    if ((failed || last_of_portion || killed_threads > kMostKilledThreads ||
+    if ((failed || has_done_its_part || killed_threads > kMostKilledThreads ||
          (killed_threads > 0 && HasManyDescriptors())) &&
         (!depth_first || all.position().path.size() <= record.path.size())) {
       record.run += work.stride;
@@ -166,6 +171,7 @@ Record* record_of_this_process = nullptr;
 }  // namespace
 
 Worker::Worker() {
+  Watchdog::PrepareForks();
   output_.Reset(Must(memfd_create("output", MFD_CLOEXEC),
                      "make a file for the output of runs"));
 }

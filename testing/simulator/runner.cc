@@ -554,29 +554,28 @@ Fiber* Fiber::visiting_ = nullptr;
 
 }  // namespace
 
-Runner::Kind Runner::DefaultKind() {
+bool Runner::AreFibers() {
 #if !defined(__x86_64__) || defined(ABSL_HAVE_ADDRESS_SANITIZER) || \
     defined(ABSL_HAVE_THREAD_SANITIZER) || defined(ABSL_HAVE_MEMORY_SANITIZER)
-  return Kind::kKernelThread;
+  return false;
 #else
   constexpr unsigned long kFsGsBase = 2;  // HWCAP2_FSGSBASE
   static const bool kCan = (getauxval(AT_HWCAP2) & kFsGsBase) != 0 &&
                            // NOLINTNEXTLINE(concurrency-mt-unsafe)
                            getenv("WARD_KERNEL_THREADS") == nullptr &&
                            !IsTraced();
-  return kCan ? Kind::kFiber : Kind::kKernelThread;
+  return kCan;
 #endif
 }
 
-std::unique_ptr<Runner> Runner::ForCallingThread(Kind kind) {
-  if (kind == Kind::kFiber) return std::make_unique<Fiber>();
+std::unique_ptr<Runner> Runner::ForCallingThread() {
+  if (AreFibers()) return std::make_unique<Fiber>();
   return std::make_unique<KernelThread>();
 }
 
-std::unique_ptr<Runner> Runner::Create(Kind kind,
-                                       const pthread_attr_t* attributes,
+std::unique_ptr<Runner> Runner::Create(const pthread_attr_t* attributes,
                                        void (*entry)(void*), void* argument) {
-  if (kind == Kind::kKernelThread) {
+  if (!AreFibers()) {
     auto thread = std::make_unique<KernelThread>(attributes, entry, argument);
     if (!thread->has_thread()) return nullptr;
     return thread;

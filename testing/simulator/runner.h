@@ -17,21 +17,18 @@ namespace ward::testing {
 
 class Runner {
  public:
-  enum class Kind { kFiber, kKernelThread };
-
-  // Fibers, where the processor and the kernel let programs write the FS base
-  // (x86-64's FSGSBASE, Linux 5.9). Not under sanitizers, nor in a debugger,
-  // which know kernel threads only; nor where the environment has
-  // WARD_KERNEL_THREADS. The same for all of a process's life.
-  static Kind DefaultKind();
+  // Whether they are fibers: where the processor and the kernel let programs
+  // write the FS base (x86-64's FSGSBASE, Linux 5.9). Not under sanitizers, nor
+  // in a debugger, which know kernel threads only; nor where the environment
+  // has WARD_KERNEL_THREADS. The same for all of a process's life.
+  static bool AreFibers();
 
   // The calling thread, which runs.
-  static std::unique_ptr<Runner> ForCallingThread(Kind kind);
+  static std::unique_ptr<Runner> ForCallingThread();
 
   // One that calls `entry` when it is switched to for the first time. Null if
   // there can be no more threads; errno says why. `attributes` may be null.
-  static std::unique_ptr<Runner> Create(Kind kind,
-                                        const pthread_attr_t* attributes,
+  static std::unique_ptr<Runner> Create(const pthread_attr_t* attributes,
                                         void (*entry)(void*), void* argument);
 
   // The threads whose stacks nobody uses end now, as other simulations and

@@ -183,10 +183,11 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
   [[maybe_unused]] static const int kAtFork =
       pthread_atfork(nullptr, nullptr, [] { current_scheduler = nullptr; });
   auto main = std::make_unique<Thread>(*this, 0, 1, "main");
-  main->runner = Runner::ForCallingThread(options_.runners);
+  main->runner = Runner::ForCallingThread();
   pthread_sigmask(SIG_BLOCK, nullptr, &main->mask);
   kernel_mask_ = main->mask;
   running_ = main.get();
+  live_.push_back(running_);
   threads_.push_back(std::move(main));
   current_scheduler = this;
   Watchdog::Start();
@@ -214,12 +215,18 @@ int Scheduler::group() const { return running_->group; }
 std::vector<std::string> Scheduler::LiveThreads(int group) const {
   const NoSchedulingPoints quiet;
   std::vector<std::string> names;
-  for (const auto& thread : threads_) {
-    if (thread->group == group && thread->alive()) {
+  for (const Thread* thread : live_) {
+    if (thread->group == group) {
       names.push_back(absl::StrCat(thread->name, " (", thread->doing, ")"));
     }
   }
   return names;
+}
+
+size_t Scheduler::CountLiveThreads(int group) const {
+  return static_cast<size_t>(std::count_if(
+      live_.begin(), live_.end(),
+      [group](const Thread* thread) { return thread->group == group; }));
 }
 
 size_t Scheduler::killed_threads() const {
@@ -261,13 +268,13 @@ int Scheduler::StartThread(std::string name, int group,
   thread.joinable = handle != nullptr;
   thread.ran = steps_;
   thread.mask = running_->mask;
-  thread.runner =
-      Runner::Create(options_.runners, attributes, &RunThread, &thread);
+  thread.runner = Runner::Create(attributes, &RunThread, &thread);
   if (thread.runner == nullptr) {
     Stuck(absl::StrCat("no thread could be started (error ", errno,
                        "); are there too many killed ones?"));
   }
   if (handle != nullptr) *handle = thread.runner->handle();
+  live_.push_back(&thread);
   Point("starting a thread");
   return thread.id;
 }
@@ -308,7 +315,7 @@ void Scheduler::RunThread(void* argument) {
     const NoSchedulingPoints quiet;
     scheduler.TakeTurn(thread);
     // For debuggers and top(1); 15 characters (pthread_setname_np(3)).
-    if (scheduler.options_.runners == Runner::Kind::kKernelThread) {
+    if (!Runner::AreFibers()) {
       pthread_setname_np(pthread_self(), thread.name.substr(0, 15).c_str());
     }
   }
@@ -325,6 +332,7 @@ void Scheduler::RunThread(void* argument) {
   }
   const NoSchedulingPoints quiet;
   thread.state = Thread::State::kEnded;
+  scheduler.RemoveTheDead();
   current_scheduler = nullptr;
   Thread* const next = scheduler.Next();
   scheduler.running_ = next;
@@ -339,7 +347,7 @@ void Scheduler::TakeTurn(Thread& thread) {
     if (!ended->joinable) ended->runner.reset();
   }
   // One kernel thread has the masks of all fibers.
-  if (options_.runners == Runner::Kind::kFiber &&
+  if (Runner::AreFibers() &&
       memcmp(&kernel_mask_, &thread.mask, sizeof(sigset_t)) != 0) {
     kernel_mask_ = thread.mask;
     pthread_sigmask(SIG_SETMASK, &kernel_mask_, nullptr);
@@ -417,21 +425,40 @@ void Scheduler::Reschedule() {
 }
 
 bool Scheduler::CanRun(const Thread& thread) const {
-  switch (thread.state) {
-    case Thread::State::kReady:
-      return true;
-    case Thread::State::kBlocked:
-      if (!thread.signals.empty()) return true;
-      if (thread.idle) {
-        if (thread.outlasts_yields && yields_ > kMostYields) return true;
-        return std::none_of(threads_.begin(), threads_.end(),
-                            [this](const auto& other) {
-                              return !other->idle && CanRun(*other);
-                            });
-      }
-      return now_ >= thread.deadline || (*thread.ready)();
-    default:
-      return false;
+  if (thread.state == Thread::State::kReady) return true;
+  if (!thread.signals.empty()) return true;
+  if (thread.idle) {
+    if (thread.outlasts_yields && yields_ > kMostYields) return true;
+    return std::none_of(
+        live_.begin(), live_.end(),
+        [this](const Thread* other) { return !other->idle && CanRun(*other); });
+  }
+  return now_ >= thread.deadline || (*thread.ready)();
+}
+
+// The one that runs comes first: option 0 is to go on. Then the one that has
+// not run for the longest time. Whoever was held back comes after all others,
+// from then on: a single deviation lets them do as much as they can without
+// that thread (as PctStrategy's drops do).
+bool Scheduler::ComesBefore(const Thread& a, const Thread& b) const {
+  if (a.held != b.held) return a.held < b.held;
+  if (&a == running_ || &b == running_) return &a == running_;
+  if (a.ran != b.ran) return a.ran < b.ran;
+  return a.id < b.id;
+}
+
+void Scheduler::FindCandidates() {
+  candidates_.clear();
+  // A few, and mostly in order: nothing sorts them faster.
+  for (Thread* const thread : live_) {
+    if (!CanRun(*thread)) continue;
+    size_t place = candidates_.size();
+    candidates_.push_back(thread);
+    for (; place > 0 && ComesBefore(*thread, *candidates_[place - 1]);
+         --place) {
+      candidates_[place] = candidates_[place - 1];
+    }
+    candidates_[place] = thread;
   }
 }
 
@@ -455,24 +482,9 @@ Scheduler::Thread* Scheduler::Next() {
   absl::Duration idle_since = absl::ZeroDuration();
   int leaps = 0;
   while (true) {
-    // The one that runs comes first: option 0 is to go on. Then the one that
-    // has not run for the longest time. Whoever was held back comes after all
-    // others, from then on: a single deviation lets them do as much as they can
-    // without that thread (as PctStrategy's drops do).
-    candidates_.clear();
-    for (const auto& thread : threads_) {
-      if (CanRun(*thread)) candidates_.push_back(thread->id);
-    }
-    std::sort(candidates_.begin(), candidates_.end(), [this](int a, int b) {
-      const auto turn = [this](int id) {
-        const Thread& thread = *threads_[static_cast<size_t>(id)];
-        return std::make_tuple(thread.held, &thread != running_, thread.ran,
-                               id);
-      };
-      return turn(a) < turn(b);
-    });
-    const absl::Time next_deadline = NextDeadline();
+    FindCandidates();
     if (candidates_.empty()) {
+      const absl::Time next_deadline = NextDeadline();
       if (next_deadline == absl::InfiniteFuture()) {
         const bool hope = SomebodyAwaitsTheWorld();
         if (idle_since == absl::ZeroDuration()) idle_since = RealTime();
@@ -511,32 +523,21 @@ Scheduler::Thread* Scheduler::Next() {
       AdvanceTo(next_deadline);
       continue;
     }
-    if (yields_ > kMostYields && next_deadline != absl::InfiniteFuture() &&
-        std::none_of(candidates_.begin(), candidates_.end(), [this](int id) {
-          return threads_[static_cast<size_t>(id)]->idle;
-        })) {
+    if (yields_ > kMostYields && NextDeadline() != absl::InfiniteFuture() &&
+        std::none_of(candidates_.begin(), candidates_.end(),
+                     [](const Thread* thread) { return thread->idle; })) {
       yields_ = 0;
-      AdvanceTo(next_deadline);
+      AdvanceTo(NextDeadline());
       continue;
     }
-    if (may_delay && next_deadline != absl::InfiniteFuture()) {
+    if (may_delay && NextDeadline() != absl::InfiniteFuture()) {
       may_delay = false;
       if (Choose(Choice{ChoiceKind::kDelay, 2, {}, -1, after}) == 1) {
-        AdvanceTo(next_deadline);
+        AdvanceTo(NextDeadline());
         continue;
       }
     }
-    size_t chosen = 0;
-    if (candidates_.size() > 1) {
-      const Choice choice{ChoiceKind::kThread, candidates_.size(), candidates_,
-                          yielded, after};
-      chosen = Choose(choice);
-    }
-    for (size_t i = 0; i < chosen; ++i) {
-      threads_[static_cast<size_t>(candidates_[i])]->held = steps_;
-    }
-    Thread* const next =
-        threads_[static_cast<size_t>(candidates_[chosen])].get();
+    Thread* const next = ChooseCandidate(yielded, after);
     next->state = Thread::State::kReady;
     next->ran = steps_;
     return next;
@@ -571,11 +572,10 @@ bool Scheduler::WaitAt(const void* address, std::string_view doing,
 size_t Scheduler::WakeAt(const void* address, size_t count) {
   const NoSchedulingPoints quiet;
   std::vector<Thread*> waiting;
-  for (const auto& thread : threads_) {
-    if (thread->waits_at == address && thread->alive()) {
-      waiting.push_back(thread.get());
-    }
+  for (Thread* thread : live_) {
+    if (thread->waits_at == address) waiting.push_back(thread);
   }
+  if (waiting.empty()) return 0;
   std::sort(waiting.begin(), waiting.end(),
             [](const Thread* a, const Thread* b) { return a->wait < b->wait; });
   size_t woken = 0;
@@ -593,6 +593,18 @@ size_t Scheduler::WakeAt(const void* address, size_t count) {
   return woken;
 }
 
+Scheduler::Thread* Scheduler::ChooseCandidate(int yielded, int after) {
+  if (candidates_.size() == 1) return candidates_.front();
+  candidate_ids_.clear();
+  for (const Thread* thread : candidates_) {
+    candidate_ids_.push_back(thread->id);
+  }
+  const size_t chosen = Choose(
+      Choice{ChoiceKind::kThread, candidates_.size(), candidate_ids_, yielded});
+  for (size_t i = 0; i < chosen; ++i) candidates_[i]->held = steps_;
+  return candidates_[chosen];
+}
+
 size_t Scheduler::Choose(ChoiceKind kind, size_t options) {
   const NoSchedulingPoints quiet;
   if (options < 2) return 0;
@@ -605,15 +617,11 @@ size_t Scheduler::Choose(const Choice& choice) {
   return option;
 }
 
-uint64_t Scheduler::NextRandom() {
-  const NoSchedulingPoints quiet;
-  if (!random_.has_value()) random_.emplace();
-  return (*random_)();
-}
+uint64_t Scheduler::NextRandom() { return random_(); }
 
 absl::Time Scheduler::NextDeadline() const {
   absl::Time next = absl::InfiniteFuture();
-  for (const auto& thread : threads_) {
+  for (const Thread* thread : live_) {
     if (thread->state == Thread::State::kBlocked && thread->deadline > now_) {
       next = std::min(next, thread->deadline);
     }
@@ -623,14 +631,14 @@ absl::Time Scheduler::NextDeadline() const {
 }
 
 bool Scheduler::SomebodyHasADeadline() const {
-  return std::any_of(threads_.begin(), threads_.end(), [](const auto& thread) {
+  return std::any_of(live_.begin(), live_.end(), [](const Thread* thread) {
     return thread->state == Thread::State::kBlocked &&
            thread->deadline != absl::InfiniteFuture();
   });
 }
 
 bool Scheduler::SomebodyAwaitsTheWorld() const {
-  return std::any_of(threads_.begin(), threads_.end(), [](const auto& thread) {
+  return std::any_of(live_.begin(), live_.end(), [](const Thread* thread) {
     return thread->state == Thread::State::kBlocked && thread->awaits_world;
   });
 }
@@ -690,11 +698,17 @@ void Scheduler::Kill(int group) {
   const NoSchedulingPoints quiet;
   timers_.erase(timers_.lower_bound({group, 0}),
                 timers_.lower_bound({group + 1, 0}));
-  for (const auto& thread : threads_) {
-    if (thread->group == group && thread->alive()) {
-      thread->state = Thread::State::kKilled;
-    }
+  for (Thread* thread : live_) {
+    if (thread->group == group) thread->state = Thread::State::kKilled;
   }
+  RemoveTheDead();
+}
+
+void Scheduler::RemoveTheDead() {
+  live_.erase(
+      std::remove_if(live_.begin(), live_.end(),
+                     [](const Thread* thread) { return !thread->alive(); }),
+      live_.end());
 }
 
 void Scheduler::LeaveIfKilled() {
@@ -707,9 +721,8 @@ void Scheduler::LeaveIfKilled() {
 int Scheduler::thread() const { return running_->id; }
 
 int Scheduler::Find(pthread_t handle) const {
-  for (const auto& thread : threads_) {
-    if (thread->alive() &&
-        pthread_equal(thread->runner->handle(), handle) != 0) {
+  for (const Thread* thread : live_) {
+    if (pthread_equal(thread->runner->handle(), handle) != 0) {
       return thread->id;
     }
   }
@@ -718,11 +731,11 @@ int Scheduler::Find(pthread_t handle) const {
 
 int Scheduler::ThreadForSignal(int signal) const {
   const auto takes = [&](const Thread& thread) {
-    return thread.alive() && thread.group == running_->group &&
+    return thread.group == running_->group &&
            sigismember(&thread.mask, signal) == 0;
   };
-  if (takes(*running_)) return running_->id;
-  for (const auto& thread : threads_) {
+  if (running_->alive() && takes(*running_)) return running_->id;
+  for (const Thread* thread : live_) {
     if (takes(*thread)) return thread->id;
   }
   return -1;
@@ -763,8 +776,7 @@ bool Scheduler::RaiseSignals() {
 
 void Scheduler::Stuck(std::string_view why) {
   std::string text = absl::StrCat(why, "\n");
-  for (const auto& thread : threads_) {
-    if (!thread->alive()) continue;
+  for (const Thread* thread : live_) {
     absl::StrAppend(&text, "  thread ", thread->id, " of process ",
                     thread->group, ", ", thread->name, ": ", thread->doing);
     if (thread->deadline != absl::InfiniteFuture()) {

@@ -29,8 +29,6 @@
 #include <functional>
 #include <limits>
 #include <memory>
-#include <optional>
-#include <random>
 #include <string>
 #include <string_view>
 #include <typeindex>
@@ -46,6 +44,7 @@
 #include "absl/types/span.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/runner.h"
+#include "ward/testing/simulator/split_mix.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -58,9 +57,6 @@ struct SchedulerOptions {
   // A run that takes more steps than this is stuck in a loop. Of Advance, each
   // part between two deadlines may take as many.
   size_t max_steps = 1000000;
-
-  // Of all threads.
-  Runner::Kind runners = Runner::DefaultKind();
 
   // Told of each choice that was made; may be null.
   std::function<void(const Choice&, size_t option)> on_choice;
@@ -97,6 +93,7 @@ class Scheduler {
 
   // The names of the threads of `group` that can still run.
   std::vector<std::string> LiveThreads(int group) const;
+  size_t CountLiveThreads(int group) const;
 
   // Starts a thread of `group`; returns its number.
   int Start(std::string name, int group, absl::AnyInvocable<void()> body);
@@ -261,6 +258,10 @@ class Scheduler {
   bool RaiseSignals();
   size_t Choose(const Choice& choice);
   Thread* Next();
+  bool ComesBefore(const Thread& a, const Thread& b) const;
+  void FindCandidates();
+  Thread* ChooseCandidate(int yielded, int after);
+  void RemoveTheDead();
   void AdvanceTo(absl::Time time);
   absl::Time NextDeadline() const;
   bool SomebodyHasADeadline() const;
@@ -272,7 +273,9 @@ class Scheduler {
   Strategy& strategy_;
   const SchedulerOptions options_;
   absl::Time now_;
+  // All that there were, by their numbers, and those that can still run.
   std::vector<std::unique_ptr<Thread>> threads_;
+  std::vector<Thread*> live_;
   Thread* running_ = nullptr;
   // Of the kernel thread that runs.
   sigset_t kernel_mask_{};
@@ -286,8 +289,10 @@ class Scheduler {
   absl::btree_map<std::pair<int, int>, Timer> timers_;
   absl::btree_map<std::type_index, std::shared_ptr<void>> kept_;
   std::function<bool(int group, int signal)> signal_taker_;
-  std::vector<int> candidates_;
-  std::optional<std::mt19937_64> random_;  // Once it is asked for.
+  // At this step, and their numbers.
+  std::vector<Thread*> candidates_;
+  std::vector<int> candidate_ids_;
+  SplitMix random_;
   uint64_t switches_ = 0;
   uint64_t waits_ = 0;
   size_t steps_ = 0;

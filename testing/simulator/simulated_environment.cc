@@ -146,7 +146,7 @@ absl::StatusOr<std::unique_ptr<Thread>> SimulatedEnvironment::StartThread(
 }
 
 size_t SimulatedEnvironment::OtherThreads(pid_t pid) const {
-  return scheduler_.LiveThreads(pid).size() - 1;
+  return scheduler_.CountLiveThreads(pid) - 1;
 }
 
 // --- sockets ---

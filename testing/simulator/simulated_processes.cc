@@ -247,7 +247,9 @@ void SimulatedEnvironment::EnlargeDescriptorTable() {
   // Once a process has threads, the kernel waits for all of the machine's
   // processors when it does so (expand_fdtable, synchronize_rcu): some 15 ms,
   // and once more than the watchdog allows. A table does not become smaller
-  // again.
+  // again, but a fork's is as small as it can be.
+  static pid_t enlarged_in = 0;
+  if (std::exchange(enlarged_in, getpid()) == enlarged_in) return;
   const FileDescriptor last(
       fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, kFirstOfExeced));
 }

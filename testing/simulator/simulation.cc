@@ -10,8 +10,10 @@
 #include "absl/time/time.h"
 #include "ward/server/environment.h"
 #include "ward/testing/simulator/interception_check.h"
+#include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/scheduler.h"
 #include "ward/testing/simulator/strategy.h"
+#include "ward/testing/simulator/watchdog.h"
 
 namespace ward::testing {
 namespace {
@@ -41,6 +43,11 @@ Simulation::~Simulation() {
 std::vector<std::string> Simulation::Settle() {
   scheduler_.Advance(absl::Minutes(2));
   return environment_.Leftovers();
+}
+
+void Simulation::ExpectMany() {
+  Runner::KeepParkedThreads();
+  Watchdog::StayAwake();
 }
 
 Simulation* Simulation::Current() { return current_simulation; }

@@ -41,6 +41,10 @@ class Simulation {
   // returns what is left (SimulatedEnvironment::Leftovers).
   std::vector<std::string> Settle();
 
+  // For a process that makes many, one after the other, and nothing else: what
+  // each of them needs of the process stays.
+  static void ExpectMany();
+
   // The one under way, or null.
   static Simulation* Current();
 

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <execinfo.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -16,6 +17,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <string_view>
+#include <utility>
 
 #include "absl/base/config.h"
 #include "absl/debugging/failure_signal_handler.h"
@@ -59,6 +61,9 @@ std::atomic<int> expected{0};
 timer_t timer;
 pid_t timer_process = 0;  // Timers do not survive a fork.
 bool traced = false;
+bool stays_awake = false;
+// And is.
+bool is_awake = false;
 sem_t printed;
 
 void Print(std::string_view text) {
@@ -164,12 +169,19 @@ void Expire(int) {
   abort();
 }
 
+// What the printing of stacks does once in a process, and its forks need not.
+void PrepareStacks() {
+  [[maybe_unused]] static const bool kDone = [] {
+    absl::InitializeSymbolizer("/proc/self/exe");
+    // The first call loads a library, which no signal handler may.
+    std::array<void*, 1> frame;
+    return backtrace(frame.data(), frame.size()) > 0;
+  }();
+}
+
 void MakeTimer() {
   if (timer_process == getpid()) return;
-  absl::InitializeSymbolizer("/proc/self/exe");
-  // The first call loads a library, which no signal handler may.
-  std::array<void*, 1> frame;
-  backtrace(frame.data(), frame.size());
+  PrepareStacks();
   sigevent event{};
   event.sigev_notify = SIGEV_SIGNAL;
   event.sigev_signo = SIGRTMAX;
@@ -189,8 +201,13 @@ void SetTimer(absl::Duration interval) {
 
 void Watchdog::Start() {
   const NoSchedulingPoints quiet;
-  MakeTimer();
   expected = 0;
+  if (is_awake) {
+    Feed();
+    return;
+  }
+  MakeTimer();
+  is_awake = stays_awake;
   ticks = 0;
   time_at_tick[0] = time_at_step = ProcessorTime();
   Handle(SIGRTMAX, Tick);
@@ -198,7 +215,13 @@ void Watchdog::Start() {
   SetTimer(traced ? absl::ZeroDuration() : absl::Seconds(1) / kTicksPerSecond);
 }
 
+void Watchdog::StayAwake() {
+  if (std::exchange(stays_awake, true)) return;
+  pthread_atfork(nullptr, nullptr, [] { is_awake = false; });
+}
+
 void Watchdog::Stop() {
+  if (is_awake) return;
   SetTimer(absl::ZeroDuration());
   Handle(SIGRTMAX, SIG_IGN);  // One that is under way must not end us.
 }
@@ -219,6 +242,8 @@ int Watchdog::Patience() {
   return ExpectsTheWorld() ? kPatienceWithTheWorld : kPatience;
 }
 
+void Watchdog::PrepareForks() { PrepareStacks(); }
+
 void Watchdog::SetTold(void (*function)(std::string_view why)) {
   told = function;
 }
@@ -228,7 +253,7 @@ void Watchdog::Feed() { steps.fetch_add(1, std::memory_order_relaxed); }
 void Watchdog::ShowStackOfCrash() {
 #if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
     !defined(ABSL_HAVE_THREAD_SANITIZER)
-  absl::InitializeSymbolizer("/proc/self/exe");
+  PrepareStacks();
   absl::InstallFailureSignalHandler({});
 #endif
 }

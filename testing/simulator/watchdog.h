@@ -17,6 +17,12 @@ class Watchdog {
   static void Start();
   static void Stop();
 
+  // Does at once what its forks would have to do each.
+  static void PrepareForks();
+
+  // For a process that makes many runs: Stop changes nothing any more.
+  static void StayAwake();
+
   // A step was made. After 5 s (Patience) of waiting, or of the processor's
   // time, without one, prints all stacks and aborts.
   static void Feed();
