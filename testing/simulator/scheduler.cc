@@ -46,6 +46,9 @@ const absl::Time kStart = absl::FromUnixSeconds(1'000'000'000);
 // end before its time, or who waits again for the rest does so for ever.
 constexpr absl::Duration kTick = absl::Microseconds(1);
 
+// What the kernel has of a sigset_t; nobody sets the rest.
+constexpr size_t kSizeOfMask = (NSIG - 1) / 8;
+
 // How many yields in a row, with nothing else between, are taken for waiting
 // until time passes.
 constexpr int kMostYields = 100;
@@ -348,7 +351,7 @@ void Scheduler::TakeTurn(Thread& thread) {
   }
   // One kernel thread has the masks of all fibers.
   if (Runner::AreFibers() &&
-      memcmp(&kernel_mask_, &thread.mask, sizeof(sigset_t)) != 0) {
+      memcmp(&kernel_mask_, &thread.mask, kSizeOfMask) != 0) {
     kernel_mask_ = thread.mask;
     pthread_sigmask(SIG_SETMASK, &kernel_mask_, nullptr);
   }

@@ -9,8 +9,8 @@
 namespace ward::testing {
 
 // A UniformRandomBitGenerator: SplitMix64 (Steele, Lea, Flood: "Fast Splittable
-// Pseudorandom Number Generators", OOPSLA 2014). To seed a std::mt19937_64 costs
-// as much as a whole short run; those that cost nothing, of the standard
+// Pseudorandom Number Generators", OOPSLA 2014). To seed a std::mt19937_64
+// costs as much as a whole short run; those that cost nothing, of the standard
 // library, begin alike with seeds that follow each other.
 class SplitMix {
  public:
