@@ -490,7 +490,7 @@ TEST(FindFailure, MakesFirstRunsOfProcessesAgainAndAgain) {
     ExploreOptions options = Runs(1000);
     options.search = search;
     EXPECT_FALSE(FindFailure(options, body).failure.has_value());
-    EXPECT_GE(*first, 15);
+    EXPECT_GE(*first, 1000 / 128);
     EXPECT_LE(*first, 100);
   }
 }

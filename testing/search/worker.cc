@@ -43,11 +43,12 @@ namespace {
 // A process with more threads that sleep for ever gives way to a fresh one.
 constexpr size_t kMostKilledThreads = 256;
 
-// And one that has made so many runs, with so many switches of threads: what
-// happens in the first run of a process alone is to be tried under more than
-// one schedule. A fork takes as long as some thousand switches.
-constexpr uint64_t kRunsOfProcess = 32;
-constexpr uint64_t kSwitchesOfProcess = 4000;
+// And one that has made its part: what happens in the first run of a process
+// alone is to be tried under more than one schedule. Of short runs it makes
+// more, as a fork takes as long as some thousand switches of threads.
+bool HasMadeItsPart(uint64_t runs, uint64_t switches) {
+  return runs >= 128 || (runs >= 32 && switches >= 4000);
+}
 
 // What the process cannot do without.
 int Must(long result, std::string_view attempt) {
@@ -151,12 +152,12 @@ Record* record_of_this_process = nullptr;
       std::copy_n(path.begin(), record.path_size, record.path.begin());
     }
     record.warm = true;
-    const bool has_done_its_part =
+    const bool has_made_its_part =
         options.fresh_process ||
-        (record.runs - runs_before >= kRunsOfProcess &&
-         record.switches - switches_before >= kSwitchesOfProcess);
+        HasMadeItsPart(record.runs - runs_before,
+                       record.switches - switches_before);
     // Not if the next one would not know where to go on.
-    if ((failed || has_done_its_part || killed_threads > kMostKilledThreads ||
+    if ((failed || has_made_its_part || killed_threads > kMostKilledThreads ||
          (killed_threads > 0 && HasManyDescriptors())) &&
         (!depth_first || all.position().path.size() <= record.path.size())) {
       record.run += work.stride;
