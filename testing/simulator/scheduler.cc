@@ -602,8 +602,8 @@ Scheduler::Thread* Scheduler::ChooseCandidate(int yielded, int after) {
   for (const Thread* thread : candidates_) {
     candidate_ids_.push_back(thread->id);
   }
-  const size_t chosen = Choose(
-      Choice{ChoiceKind::kThread, candidates_.size(), candidate_ids_, yielded});
+  const size_t chosen = Choose(Choice{ChoiceKind::kThread, candidates_.size(),
+                                      candidate_ids_, yielded, after});
   for (size_t i = 0; i < chosen; ++i) candidates_[i]->held = steps_;
   return candidates_[chosen];
 }

@@ -58,7 +58,9 @@ SchedulerOptions Simulation::ForScheduler() {
   options.max_steps = options_.max_steps;
   options.on_choice = [this](const Choice& choice, size_t option) {
     const uint32_t step = choices_++;
-    if (option != 0) deviations_[step] = static_cast<uint32_t>(option);
+    if (option != 0) {
+      deviations_.emplace_back(step, static_cast<uint32_t>(option));
+    }
     if (options_.on_choice) options_.on_choice(step, choice, option);
   };
   options.on_stuck = options_.on_stuck;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ward/testing/report/transcript.h"
@@ -53,14 +54,16 @@ class Simulation {
   Transcript& transcript() { return transcript_; }
 
   // The choices so far that were not 0.
-  const Deviations& deviations() const { return deviations_; }
+  Deviations deviations() const {
+    return {deviations_.begin(), deviations_.end()};
+  }
 
  private:
   SchedulerOptions ForScheduler();
 
   const ExitGuard guard_;
   const SimulationOptions options_;
-  Deviations deviations_;
+  std::vector<std::pair<uint32_t, uint32_t>> deviations_;
   uint32_t choices_ = 0;
   Transcript transcript_;
   Scheduler scheduler_;
