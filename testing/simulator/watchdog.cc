@@ -61,8 +61,9 @@ std::atomic<int> expected{0};
 timer_t timer;
 pid_t timer_process = 0;  // Timers do not survive a fork.
 bool traced = false;
+// Whether a simulation runs. The timer may go on without one.
+std::atomic<bool> watches{false};
 bool stays_awake = false;
-// And is.
 bool is_awake = false;
 sem_t printed;
 
@@ -123,7 +124,7 @@ void Tick(int) {
   const NoSchedulingPoints quiet;
   const uint64_t now = steps;
   const int64_t time = ProcessorTime();
-  if (now != seen.exchange(now)) {
+  if (now != seen.exchange(now) || !watches) {
     time_at_tick[0] = time_at_step = time;
     ticks = 0;
     return;
@@ -202,10 +203,8 @@ void SetTimer(absl::Duration interval) {
 void Watchdog::Start() {
   const NoSchedulingPoints quiet;
   expected = 0;
-  if (is_awake) {
-    Feed();
-    return;
-  }
+  watches = true;
+  if (is_awake) return;
   MakeTimer();
   is_awake = stays_awake;
   ticks = 0;
@@ -221,6 +220,7 @@ void Watchdog::StayAwake() {
 }
 
 void Watchdog::Stop() {
+  watches = false;
   if (is_awake) return;
   SetTimer(absl::ZeroDuration());
   Handle(SIGRTMAX, SIG_IGN);  // One that is under way must not end us.

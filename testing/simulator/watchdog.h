@@ -20,7 +20,8 @@ class Watchdog {
   // Does at once what its forks would have to do each.
   static void PrepareForks();
 
-  // For a process that makes many runs: Stop changes nothing any more.
+  // For a process that makes many runs: its timer goes on between them, and
+  // nothing comes of it.
   static void StayAwake();
 
   // A step was made. After 5 s (Patience) of waiting, or of the processor's

@@ -94,5 +94,14 @@ TEST(Watchdog, IsQuietWhenNoSimulationRuns) {
   absl::SleepFor(absl::Milliseconds(1100));
 }
 
+TEST(Watchdog, IsQuietBetweenSimulationsThoughItStaysAwake) {
+  Watchdog::StayAwake();
+  {
+    ReplayStrategy dull({});
+    const Scheduler scheduler(dull, {});
+  }
+  absl::SleepFor(absl::Seconds(6));
+}
+
 }  // namespace
 }  // namespace ward::testing
