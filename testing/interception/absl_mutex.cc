@@ -1,4 +1,5 @@
-// Locking an absl::Mutex, free or not, and unlocking it.
+// Locking an absl::Mutex, free or not, and unlocking it; and waits at a CondVar
+// that end for no reason.
 //
 // Abseil has no hook there. The linker takes each call of, say, absl::Mutex's
 // Lock for one of __wrap_..., and of __real_... for that of Lock: -Wl,--wrap=,
@@ -101,6 +102,47 @@ WARD_WRAP_UNLOCK(Mutex, ReaderUnlock, "5Mutex12ReaderUnlock")
 WARD_WRAP_UNLOCK(Mutex, LowerUnlock, "5Mutex6unlock")
 WARD_WRAP_UNLOCK(Mutex, UnlockShared, "5Mutex13unlock_shared")
 WARD_WRAP_UNLOCK(ReleasableMutexLock, Release, "19ReleasableMutexLock7Release")
+
+// `early` waits until `past`.
+#define WARD_WRAP_WAIT(result, name, symbol, parameters, arguments, early) \
+  result WardReal##name parameters __asm__(                                \
+      "__real_" WARD_NAMESPACE "7CondVar" symbol) __attribute__((weak));   \
+  result WardWrap##name parameters __asm__("__wrap_" WARD_NAMESPACE        \
+                                           "7CondVar" symbol);             \
+  result WardWrap##name parameters {                                       \
+    Scheduler* const scheduler = Intercepting();                           \
+    if (scheduler == nullptr || !scheduler->WakesForNoReason()) {          \
+      return WardReal##name arguments;                                     \
+    }                                                                      \
+    /* As if its limit had come, but for what it returns. */               \
+    const absl::Time past = scheduler->now() - absl::Seconds(1);           \
+    early;                                                                 \
+    return result();                                                       \
+  }
+
+WARD_WRAP_WAIT(bool, WaitWithDeadline,
+               "16WaitWithDeadlineEP" WARD_ABSL "5MutexE" WARD_ABSL "4TimeE",
+               (absl::CondVar * condition, absl::Mutex* mutex, absl::Time end),
+               (condition, mutex, end),
+               WardRealWaitWithDeadline(condition, mutex, past))
+WARD_WRAP_WAIT(bool, WaitWithTimeout,
+               "15WaitWithTimeoutEP" WARD_ABSL "5MutexE" WARD_ABSL "8DurationE",
+               (absl::CondVar * condition, absl::Mutex* mutex,
+                absl::Duration limit),
+               (condition, mutex, limit),
+               WardRealWaitWithDeadline(condition, mutex, past))
+WARD_WRAP_WAIT(void, Wait, "4WaitEP" WARD_ABSL "5MutexE",
+               (absl::CondVar * condition, absl::Mutex* mutex),
+               (condition, mutex),
+               WardRealWaitWithDeadline(condition, mutex, past))
+// Under all of these since 2023, which are inline.
+WARD_WRAP_WAIT(bool, WaitCommon,
+               "10WaitCommonEP" WARD_ABSL "5MutexE" WARD_ABSL
+               "24synchronization_internal13KernelTimeoutE",
+               (absl::CondVar * condition, absl::Mutex* mutex,
+                KernelTimeout limit),
+               (condition, mutex, limit),
+               WardRealWaitCommon(condition, mutex, KernelTimeout(past)))
 
 WARD_WRAP_WHEN(void, LockWhen, "8LockWhen")
 WARD_WRAP_WHEN(void, ReaderLockWhen, "14ReaderLockWhen")

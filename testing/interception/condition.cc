@@ -26,6 +26,7 @@ int WaitInSchedule(Scheduler& scheduler, pthread_cond_t* condition,
   // Nobody comes between: who signals now is heard.
   if (const int error = UnlockInSchedule(scheduler, mutex)) return error;
   const bool woken =
+      scheduler.WakesForNoReason() ||
       scheduler.WaitAt(condition, "waiting for a condition", deadline);
   if (const int error = LockInSchedule(scheduler, mutex)) return error;
   return woken ? 0 : ETIMEDOUT;

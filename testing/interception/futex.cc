@@ -79,7 +79,8 @@ std::optional<long> FutexInSchedule(Scheduler& scheduler,
                        ? scheduler.now() + absl::DurationFromTimespec(*limit)
                        : DeadlineOf(*limit);
       }
-      return scheduler.WaitAt(word, "waiting at a futex", deadline)
+      return scheduler.WakesForNoReason() ||
+                     scheduler.WaitAt(word, "waiting at a futex", deadline)
                  ? 0
                  : Failed(ETIMEDOUT);
     }

@@ -341,6 +341,60 @@ TEST_F(InterceptionTest, UnlockingWritingAndClosingAreFollowedByPoints) {
   EXPECT_EQ(points([&] { lock.Release(); }), 1u);
 }
 
+// All that may end for no reason does, and how often that was asked.
+class WakeUps final : public Strategy {
+ public:
+  size_t Choose(const Choice& choice) override {
+    if (choice.kind != ChoiceKind::kWakeUp) return 0;
+    ++asked_;
+    return 1;
+  }
+  int asked() const { return asked_; }
+
+ private:
+  int asked_ = 0;
+};
+
+TEST(Interception, WaitsThatMayEndForNoReasonEndInALoop) {
+  for (const bool delays : {false, true}) {
+    WakeUps strategy;
+    SchedulerOptions options;
+    options.delays = delays;
+    const Scheduler scheduler(strategy, options);
+    std::mutex mutex;
+    std::condition_variable came;
+    absl::Mutex abseils;
+    absl::CondVar abseils_came;
+    bool is_there = false;
+    int waits = 0;
+    int abseils_waits = 0;
+    std::thread waiter([&] {
+      {
+        std::unique_lock<std::mutex> lock(mutex);
+        for (; !is_there; ++waits) came.wait(lock);
+      }
+      const absl::ReaderMutexLock lock(&abseils);
+      for (; is_there; ++abseils_waits) abseils_came.Wait(&abseils);
+    });
+    std::this_thread::sleep_for(1s);
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      is_there = true;
+    }
+    came.notify_all();
+    std::this_thread::sleep_for(1s);
+    {
+      const absl::MutexLock lock(&abseils);
+      is_there = false;
+    }
+    abseils_came.SignalAll();
+    waiter.join();
+    EXPECT_EQ(waits, delays ? 2 : 1);
+    EXPECT_EQ(abseils_waits, delays ? 2 : 1);
+    EXPECT_EQ(strategy.asked(), delays ? 2 : 0);
+  }
+}
+
 TEST_F(InterceptionTest, LimitsAreOfSimulatedTime) {
   std::timed_mutex mutex;
   std::shared_timed_mutex shared;

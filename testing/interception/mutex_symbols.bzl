@@ -1,4 +1,4 @@
-"""The linker's names of what takes an absl::Mutex, and gives it back."""
+"""The linker's names of what takes an absl::Mutex, and gives it back, and waits with it."""
 
 # Abseil's releases; each has its functions in a namespace of its own. "" is
 # Abseil as it is between them.
@@ -18,7 +18,7 @@ _RELEASES = [
 
 # As mangled, behind the namespace; %s is that of absl::Condition and others. Since
 # 2025 those that lock and unlock have C++'s names, too; and since 2023 one function
-# is under all that wait for a condition.
+# is under all that wait for a condition, and one under those that wait at a CondVar.
 _FUNCTIONS = [
     "5Mutex4LockEv",
     "5Mutex10ReaderLockEv",
@@ -33,6 +33,10 @@ _FUNCTIONS = [
     "5Mutex6unlockEv",
     "5Mutex13unlock_sharedEv",
     "19ReleasableMutexLock7ReleaseEv",
+    "7CondVar4WaitEP%s5MutexE",
+    "7CondVar15WaitWithTimeoutEP%s5MutexE%s8DurationE",
+    "7CondVar16WaitWithDeadlineEP%s5MutexE%s4TimeE",
+    "7CondVar10WaitCommonEP%s5MutexE%s24synchronization_internal13KernelTimeoutE",
     "5Mutex8LockWhenERK%s9ConditionE",
     "5Mutex14ReaderLockWhenERK%s9ConditionE",
     "5Mutex19LockWhenWithTimeoutERK%s9ConditionE%s8DurationE",

@@ -2,8 +2,11 @@
 // and none in the same body once it is right. Nothing here knows of a
 // simulation.
 
+#include <linux/futex.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
@@ -27,6 +30,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/testing/explore.h"
@@ -52,6 +56,8 @@ struct Case {
   const char* symptom;
   // With the bug, or without it.
   void (*body)(bool bug);
+  // See ExploreOptions.
+  bool delays = false;
 };
 
 constexpr const char* kDeadlock = "deadlock: all threads wait";
@@ -387,6 +393,86 @@ void CheckThenUseAfterUnlock(bool bug) {
   InThreads({take, take});
 }
 
+// Waits end for no reason.
+void ConditionIsNotLookedAtAgain(bool bug) {
+  std::mutex mutex;
+  std::condition_variable came;
+  bool is_there = false;
+  const auto wait = [&] {
+    std::unique_lock<std::mutex> lock(mutex);
+    if (bug) {
+      if (!is_there) came.wait(lock);
+    } else {
+      came.wait(lock, [&] { return is_there; });
+    }
+    EXPECT_EQ(is_there, true);
+  };
+  InThreads({wait, [&] {
+               const std::lock_guard<std::mutex> lock(mutex);
+               is_there = true;
+               came.notify_one();
+             }});
+}
+
+void NoTimeoutIsTakenForSuccess(bool bug) {
+  std::mutex mutex;
+  std::condition_variable came;
+  bool is_there = false;
+  const auto wait = [&] {
+    std::unique_lock<std::mutex> lock(mutex);
+    std::cv_status status = std::cv_status::no_timeout;
+    while (!is_there && status == std::cv_status::no_timeout) {
+      status = came.wait_for(lock, 1s);
+      if (bug) break;
+    }
+    if (status == std::cv_status::no_timeout) {
+      EXPECT_EQ(is_there, true);
+    }
+  };
+  InThreads({wait, [&] {
+               const std::lock_guard<std::mutex> lock(mutex);
+               is_there = true;
+               came.notify_one();
+             }});
+}
+
+void AbseilsConditionIsNotLookedAtAgain(bool bug) {
+  absl::Mutex mutex;
+  absl::CondVar came;
+  bool is_there = false;
+  const auto wait = [&] {
+    absl::MutexLock lock(&mutex);
+    while (!is_there) {
+      came.Wait(&mutex);
+      if (bug) break;
+    }
+    EXPECT_EQ(is_there, true);
+  };
+  InThreads({wait, [&] {
+               absl::MutexLock lock(&mutex);
+               is_there = true;
+               came.Signal();
+             }});
+}
+
+void FutexIsNotLookedAtAgain(bool bug) {
+  std::atomic<int> word = 0;
+  const auto call = [&](int operation, int value) {
+    return syscall(SYS_futex, &word, operation, value, nullptr, nullptr, 0);
+  };
+  const auto wait = [&] {
+    while (word == 0) {
+      call(FUTEX_WAIT_PRIVATE, 0);
+      if (bug) break;
+    }
+    EXPECT_EQ(word, 1);
+  };
+  InThreads({wait, [&] {
+               word = 1;
+               call(FUTEX_WAKE_PRIVATE, 1);
+             }});
+}
+
 void PrintTo(const Case& tried, std::ostream* out) { *out << tried.name; }
 
 class StandardLibraryTest : public ::testing::TestWithParam<Case> {};
@@ -394,6 +480,7 @@ class StandardLibraryTest : public ::testing::TestWithParam<Case> {};
 TEST_P(StandardLibraryTest, ABugIsFoundAndReplayed) {
   ExploreOptions options;
   options.runs = kRuns;
+  options.delays = GetParam().delays;
   const Exploration found =
       FindFailure(options, [] { GetParam().body(/*bug=*/true); });
   ASSERT_TRUE(found.failure.has_value()) << found.runs << " runs";
@@ -407,6 +494,7 @@ TEST_P(StandardLibraryTest, WithoutTheBugNothingIsFound) {
     ExploreOptions options;
     options.runs = 300;  // Of each; more with WARD_RUNS.
     options.search = search;
+    options.delays = GetParam().delays;
     const Exploration found =
         FindFailure(options, [] { GetParam().body(/*bug=*/false); });
     EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
@@ -436,7 +524,15 @@ INSTANTIATE_TEST_SUITE_P(
              AtomicIsWaitedForWithoutWord},
         Case{"StopIsNotHeard", kDeadlock, StopIsNotHeard},
         Case{"Pthreads", kFailed, Pthreads},
-        Case{"CheckThenUseAfterUnlock", kFailed, CheckThenUseAfterUnlock}),
+        Case{"CheckThenUseAfterUnlock", kFailed, CheckThenUseAfterUnlock},
+        Case{"ConditionIsNotLookedAtAgain", kFailed,
+             ConditionIsNotLookedAtAgain, /*delays=*/true},
+        Case{"NoTimeoutIsTakenForSuccess", kFailed, NoTimeoutIsTakenForSuccess,
+             /*delays=*/true},
+        Case{"AbseilsConditionIsNotLookedAtAgain", kFailed,
+             AbseilsConditionIsNotLookedAtAgain, /*delays=*/true},
+        Case{"FutexIsNotLookedAtAgain", kFailed, FutexIsNotLookedAtAgain,
+             /*delays=*/true}),
     [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

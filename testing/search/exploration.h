@@ -34,15 +34,16 @@ struct ExploreOptions {
   bool faults = false;
   // Processes other than the test's own may be killed at each of their calls.
   bool deaths = false;
-  // Deadlines may come while threads could still run.
+  // Deadlines may come while threads could still run, and waits for conditions
+  // end for no reason.
   bool delays = false;
 
   // kPct: how many steps must happen in the right order, at most; the runs have
   // each depth up to this in turn.
   int depth = 5;
   // kDepthFirst: at most this many deviations from the dull schedule, of which
-  // this many are faults, deaths or delays. Each more takes about a hundred
-  // times as many runs.
+  // this many are faults, deaths, delays or wake-ups. Each more takes about a
+  // hundred times as many runs.
   int deviations = 3;
   int faults_per_run = 1;
 

@@ -149,6 +149,9 @@ struct Scheduler::Thread {
   int tokens = 0;
   const void* identity = nullptr;
 
+  // Its last wait that may end for no reason did.
+  bool woke_for_no_reason = false;
+
   // Where it waits, and since when, in the order of all waits; see WaitAt.
   const void* waits_at = nullptr;
   uint64_t wait = 0;
@@ -606,6 +609,12 @@ Scheduler::Thread* Scheduler::ChooseCandidate(int yielded, int after) {
                                       candidate_ids_, yielded, after});
   for (size_t i = 0; i < chosen; ++i) candidates_[i]->held = steps_;
   return candidates_[chosen];
+}
+
+bool Scheduler::WakesForNoReason() {
+  bool& wakes = running_->woke_for_no_reason;
+  wakes = options_.delays && !wakes && Choose(ChoiceKind::kWakeUp, 2) == 1;
+  return wakes;
 }
 
 size_t Scheduler::Choose(ChoiceKind kind, size_t options) {

@@ -51,7 +51,7 @@ namespace ward::testing {
 
 struct SchedulerOptions {
   // Let time pass at any step, to the next deadline, as on a machine that is
-  // slow just then.
+  // slow just then; and waits end early that may (WakesForNoReason).
   bool delays = false;
 
   // A run that takes more steps than this is stuck in a loop. Of Advance, each
@@ -144,6 +144,10 @@ class Scheduler {
   // them; returns how many. No scheduling point.
   size_t WakeAt(const void* address,
                 size_t count = std::numeric_limits<size_t>::max());
+
+  // Whether what waits now goes on at once, for no reason, as POSIX allows for
+  // conditions: a choice, with `delays`. A thread that then waits again waits.
+  bool WakesForNoReason();
 
   // Lets the strategy choose among `options`; 0 if there is only one.
   size_t Choose(ChoiceKind kind, size_t options);

@@ -27,6 +27,7 @@ enum class ChoiceKind {
   kDelay,   // 1: time passes first, to the next deadline.
   kFault,   // Which of the call's faults happens, from 1 on.
   kDeath,   // 1: the calling process is killed here.
+  kWakeUp,  // 1: the wait that begins here ends for no reason.
 };
 
 struct Choice {
