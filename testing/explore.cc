@@ -125,7 +125,7 @@ std::string Verdict(const Exploration::Failure& failure, int ordinal) {
       absl::StrCat("To see it again:\n  ", CommandFor(failure, ordinal), "\n");
   if (failure.hung) {
     return absl::StrCat(
-        "It hung, which takes 5 s each time, and so was not made simpler. ",
+        "It hung, which takes as long each time, and so was not made simpler. ",
         again);
   }
   if (failure.replayed) {

@@ -1,6 +1,7 @@
 #include "ward/testing/explore.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -224,7 +225,9 @@ TEST(FindFailure, SaysOnceAndSoonWhyARunHangs) {
   for (const auto& [hang, why, where] : hangs) {
     const absl::Time start = absl::Now();
     const Exploration found = FindFailure({}, [hang = hang] {
-      if (LostUpdates() > 0) hang();
+      if (LostUpdates() == 0) return;
+      Environment::Default().Log("now");
+      hang();
     });
     // 5 s and a half on a machine that does nothing else. To make it again and
     // again took ten times as long.
@@ -236,7 +239,25 @@ TEST(FindFailure, SaysOnceAndSoonWhyARunHangs) {
         << found.failure->what;
     EXPECT_THAT(found.failure->what, HasSubstr(where));
     EXPECT_THAT(found.failure->what, Not(HasSubstr("a crash")));
+    EXPECT_THAT(found.failure->transcript, HasSubstr("log: now"));
   }
+}
+
+TEST(FindFailure, NamesThreadsThatWereThereBefore) {
+#if defined(ABSL_HAVE_THREAD_SANITIZER) || defined(ABSL_HAVE_ADDRESS_SANITIZER)
+  GTEST_SKIP() << "Theirs look the same.";
+#endif
+  absl::Notification done;
+  std::thread thread([&] {
+    pthread_setname_np(pthread_self(), "indexer");
+    done.WaitForNotification();
+  });
+  while (FindFailure(Runs(1), [] {}).remarks.find(": indexer.") ==
+         std::string::npos) {
+    std::this_thread::yield();
+  }
+  done.Notify();
+  thread.join();
 }
 
 TEST(FindFailure, FindsAProcessThatIsLeft) {

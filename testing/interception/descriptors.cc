@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -59,6 +60,9 @@ WARD_REAL(epoll_wait);
 WARD_REAL(epoll_pwait);
 WARD_REAL(flock);
 WARD_REAL(wait);
+WARD_REAL(wait3);
+WARD_REAL(wait4);
+WARD_REAL(waitid);
 WARD_REAL(waitpid);
 WARD_REAL(close);
 
@@ -196,12 +200,11 @@ int LookInSchedule(Scheduler& scheduler, const char* doing,
 // Really waits for a child that ends by itself, once nobody else can go on: so
 // it takes none of the simulated time, and its end comes at the same place in
 // each run. 0: it has not ended in half a second. It may wait for one of us.
-pid_t GiveTimeToChild(Scheduler& scheduler, pid_t process, int* status,
-                      int options) {
+pid_t GiveTimeToChild(Scheduler& scheduler, absl::FunctionRef<pid_t()> look) {
   scheduler.WaitUntilIdle(/*or_yield=*/true);
   timespec moment = {0, 50'000};
   for (int naps = 0; naps < 17; ++naps) {
-    const pid_t ended = real_waitpid(process, status, options | WNOHANG);
+    const pid_t ended = look();
     if (ended != 0) return ended;
     const NoSchedulingPoints quiet;
     real_ppoll(nullptr, 0, &moment, nullptr);
@@ -209,6 +212,19 @@ pid_t GiveTimeToChild(Scheduler& scheduler, pid_t process, int* status,
     if (naps < 10) moment.tv_nsec *= 2;
   }
   return 0;
+}
+
+// `look` returns which child has ended, without waiting: 0 if none has.
+pid_t AwaitChild(absl::FunctionRef<pid_t()> look, bool without_waiting) {
+  Scheduler& scheduler = *Intercepting();
+  pid_t ended = without_waiting ? look() : GiveTimeToChild(scheduler, look);
+  if (ended == 0 && !without_waiting) {
+    ended = LookInSchedule(scheduler, "waiting for a child process", look,
+                           absl::InfiniteDuration(), nullptr,
+                           &Interruptions::without_restart);
+  }
+  if (ended > 0) ChildHasEnded(scheduler, ended);
+  return ended;
 }
 
 absl::Duration LimitOf(int milliseconds) {
@@ -406,30 +422,42 @@ int close(int fd) {
   return Done(real_close(fd), kClosing);
 }
 
+pid_t wait4(pid_t process, int* status, int options, rusage* usage) noexcept {
+  if (Intercepting() == nullptr) {
+    return real_wait4(process, status, options, usage);
+  }
+  return ward::testing::AwaitChild(
+      [&] { return real_wait4(process, status, options | WNOHANG, usage); },
+      (options & WNOHANG) != 0);
+}
+
+pid_t wait3(int* status, int options, rusage* usage) noexcept {
+  if (Intercepting() == nullptr) return real_wait3(status, options, usage);
+  return wait4(-1, status, options, usage);
+}
+
 pid_t waitpid(pid_t process, int* status, int options) {
-  Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr || (options & WNOHANG) != 0) {
-    const pid_t ended = real_waitpid(process, status, options);
-    if (scheduler != nullptr && ended > 0) {
-      ward::testing::ChildHasEnded(*scheduler, ended);
-    }
-    return ended;
-  }
-  pid_t ended =
-      ward::testing::GiveTimeToChild(*scheduler, process, status, options);
-  if (ended == 0) {
-    ended = LookInSchedule(
-        *scheduler, "waiting for a child process",
-        [&] { return real_waitpid(process, status, options | WNOHANG); },
-        absl::InfiniteDuration(), nullptr, &Interruptions::without_restart);
-  }
-  if (ended > 0) ward::testing::ChildHasEnded(*scheduler, ended);
-  return ended;
+  if (Intercepting() == nullptr) return real_waitpid(process, status, options);
+  return wait4(process, status, options, nullptr);
 }
 
 pid_t wait(int* status) {
   if (Intercepting() == nullptr) return real_wait(status);
-  return waitpid(-1, status, 0);
+  return wait4(-1, status, 0, nullptr);
+}
+
+int waitid(idtype_t type, id_t id, siginfo_t* about, int options) {
+  if (Intercepting() == nullptr) return real_waitid(type, id, about, options);
+  siginfo_t found{};
+  const pid_t ended = ward::testing::AwaitChild(
+      [&] {
+        const int error = real_waitid(type, id, &found, options | WNOHANG);
+        return error == 0 ? found.si_pid : -1;
+      },
+      (options & WNOHANG) != 0);
+  if (ended < 0) return -1;
+  if (about != nullptr) *about = found;
+  return 0;
 }
 
 // --- what code that is compiled with _FORTIFY_SOURCE calls in their place ---

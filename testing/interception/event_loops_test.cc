@@ -3,9 +3,11 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -303,6 +305,36 @@ TEST(EventLoops, AChildMayWaitForAnotherThread) {
     AwaitChild(StartChild(pipe.first.get()));
     writer.join();
   });
+}
+
+TEST(EventLoops, AnyFunctionWaitsForAChildInTheSchedule) {
+  using Wait = pid_t (*)(pid_t child, int* status);
+  constexpr Wait kWaits[] = {
+      [](pid_t, int* status) { return wait(status); },
+      [](pid_t, int* status) { return wait3(status, 0, nullptr); },
+      [](pid_t child, int* status) { return wait4(child, status, 0, nullptr); },
+      [](pid_t child, int* status) {
+        siginfo_t about{};
+        const auto id = static_cast<id_t>(child);
+        if (waitid(P_PID, id, &about, WEXITED) != 0) return -1;
+        *status = W_EXITCODE(about.si_status, 0);
+        return about.si_pid;
+      },
+  };
+  for (const Wait wait_for : kWaits) {
+    Explore({.runs = 3}, [wait_for] {
+      const Pair pipe = MakePipe();
+      std::thread writer([&] {
+        std::this_thread::sleep_for(std::chrono::seconds(1));
+        WriteOne(pipe.second);
+      });
+      const pid_t child = StartChild(pipe.first.get());
+      int status = 0;
+      EXPECT_EQ(wait_for(child, &status), child);
+      EXPECT_EQ(WEXITSTATUS(status), 7);
+      writer.join();
+    });
+  }
 }
 
 TEST(EventLoops, ADescriptorThatIsClosedTooEarlyIsFound) {

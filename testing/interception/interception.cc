@@ -29,21 +29,28 @@ int Failed(int error) {
 
 int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
                    absl::FunctionRef<int()> try_to_take, int busy,
-                   absl::Time deadline) {
+                   absl::Time deadline, int Interruptions::*interruption) {
   scheduler.Point(names.taking);
   while (true) {
     const int error = try_to_take();
     if (error != busy) return error;
-    if (!scheduler.WaitAt(object, names.waiting, deadline)) return ETIMEDOUT;
+    const Interruptions before = scheduler.interruptions();
+    if (scheduler.WaitAt(object, names.waiting, deadline, interruption)) {
+      continue;
+    }
+    const bool interrupted =
+        interruption != nullptr &&
+        scheduler.interruptions().*interruption != before.*interruption;
+    return interrupted ? EINTR : ETIMEDOUT;
   }
 }
 
 int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
                    absl::FunctionRef<int()> try_to_take, int busy,
-                   const timespec& limit) {
+                   const timespec& limit, int Interruptions::*interruption) {
   if (IsValid(limit)) {
     return TakeInSchedule(scheduler, object, names, try_to_take, busy,
-                          DeadlineOf(limit));
+                          DeadlineOf(limit), interruption);
   }
   scheduler.Point(names.taking);
   const int error = try_to_take();

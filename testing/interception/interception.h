@@ -31,15 +31,18 @@ struct Names {
 
 // Takes a lock, or something like one, in the schedule: with `try_to_take`, as
 // often as somebody may have given it back. Returns what that said last unless
-// it was `busy`; ETIMEDOUT when `deadline` has come.
+// it was `busy`; ETIMEDOUT when `deadline` has come; EINTR when a handler has
+// run of a signal that counts among `interruption`.
 int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
                    absl::FunctionRef<int()> try_to_take, int busy,
-                   absl::Time deadline = absl::InfiniteFuture());
+                   absl::Time deadline = absl::InfiniteFuture(),
+                   int Interruptions::*interruption = nullptr);
 
 // The same with a limit, which must be valid if it has to be waited for.
 int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
                    absl::FunctionRef<int()> try_to_take, int busy,
-                   const timespec& limit);
+                   const timespec& limit,
+                   int Interruptions::*interruption = nullptr);
 
 // Has those go on that wait for it. After it was given back.
 void GiveInSchedule(Scheduler& scheduler, const void* object,

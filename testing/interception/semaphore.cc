@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "absl/time/time.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/scheduler.h"
@@ -22,13 +23,14 @@ constexpr Names kSemaphore = {"taking a semaphore", "waiting for a semaphore",
                               "posting a semaphore"};
 
 // As a function of semaphore.h returns it.
-template <typename... Limit>
-int Take(Scheduler& scheduler, sem_t* semaphore, const Limit&... limit) {
+template <typename Limit>
+int Take(Scheduler& scheduler, sem_t* semaphore, const Limit& limit,
+         int Interruptions::*interruption) {
   const auto try_to_take = [semaphore] {
     return real_sem_trywait(semaphore) == 0 ? 0 : errno;
   };
   const int error = TakeInSchedule(scheduler, semaphore, kSemaphore,
-                                   try_to_take, EAGAIN, limit...);
+                                   try_to_take, EAGAIN, limit, interruption);
   if (error == 0) return 0;
   errno = error;
   return -1;
@@ -38,6 +40,7 @@ int Take(Scheduler& scheduler, sem_t* semaphore, const Limit&... limit) {
 }  // namespace ward::testing
 
 using ::ward::testing::Intercepting;
+using ::ward::testing::Interruptions;
 using ::ward::testing::Scheduler;
 
 extern "C" {
@@ -46,19 +49,23 @@ extern "C" {
 int sem_wait(sem_t* semaphore) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_sem_wait(semaphore);
-  return ward::testing::Take(*scheduler, semaphore);
+  return ward::testing::Take(*scheduler, semaphore, absl::InfiniteFuture(),
+                             &Interruptions::without_restart);
 }
 
 int sem_timedwait(sem_t* semaphore, const timespec* limit) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_sem_timedwait(semaphore, limit);
-  return ward::testing::Take(*scheduler, semaphore, *limit);
+  // The kernel does not start it anew, whatever sigaction(2) has.
+  return ward::testing::Take(*scheduler, semaphore, *limit,
+                             &Interruptions::all);
 }
 
 int sem_clockwait(sem_t* semaphore, clockid_t clock, const timespec* limit) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_sem_clockwait(semaphore, clock, limit);
-  return ward::testing::Take(*scheduler, semaphore, *limit);
+  return ward::testing::Take(*scheduler, semaphore, *limit,
+                             &Interruptions::all);
 }
 
 int sem_trywait(sem_t* semaphore) noexcept {

@@ -186,6 +186,37 @@ TEST(Signals, AReadIsInterruptedUnlessItIsStartedAnew) {
   }
 }
 
+TEST(Signals, ASemaphoreIsInterruptedAsTheKernelsIs) {
+  for (const int flags : {0, SA_RESTART}) {
+    Explore({.runs = 200}, [flags] {
+      Handle(SIGUSR1, flags);
+      sem_t semaphore;
+      sem_init(&semaphore, 0, 0);
+      std::thread waiter([&] {
+        EXPECT_EQ(sem_wait(&semaphore), flags == 0 ? -1 : 0);
+        if (flags == 0) {
+          EXPECT_EQ(errno, EINTR);
+        }
+        const timespec limit =
+            absl::ToTimespec(Scheduler::Current()->now() + absl::Hours(1));
+        EXPECT_EQ(sem_timedwait(&semaphore, &limit), -1);
+        EXPECT_EQ(errno, EINTR) << "with either";
+      });
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      EXPECT_EQ(pthread_kill(waiter.native_handle(), SIGUSR1), 0);
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      if (flags != 0) {
+        EXPECT_EQ(sem_post(&semaphore), 0);
+      }
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      EXPECT_EQ(pthread_kill(waiter.native_handle(), SIGUSR1), 0);
+      waiter.join();
+      EXPECT_EQ(handled, 2);
+      sem_destroy(&semaphore);
+    });
+  }
+}
+
 TEST(Signals, ALockIsWaitedForOnAfterIt) {
   Everywhere([] {
     Handle(SIGUSR1);

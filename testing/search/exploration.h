@@ -78,8 +78,9 @@ struct Exploration {
     // It takes another run before, in the same process: the first one has done
     // something for good, such as initialise a static variable.
     bool warm = false;
-    // It waited for something outside of the schedule, or looped, for 5 s. As
-    // each more would take as long, it was not made again.
+    // It waited for something outside of the schedule, or looped, for as long
+    // as the watchdog's patience. As each more would take as long, it was not
+    // made again.
     bool hung = false;
     // The same deviations have made it fail again, in the same way.
     bool replayed = false;

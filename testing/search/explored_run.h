@@ -163,6 +163,9 @@ size_t Run(
 void MakeDullRun(const ExploreOptions& options, absl::FunctionRef<void()> body,
                  Record& record);
 
+// Of the run under way, for the watchdog. In signal context.
+void KeepTranscriptOfHang(Record& record);
+
 // Of what the body prints.
 void FlushOutput();
 

@@ -14,12 +14,14 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
+#include "ward/testing/search/foreign_threads.h"
 #include "ward/testing/search/simplify.h"
 #include "ward/testing/search/worker.h"
 #include "ward/testing/simulator/interception_check.h"
@@ -120,6 +122,14 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
     return exploration;
   }
   CheckInterception();
+  const std::vector<std::string> foreign = ForeignThreads();
+  if (!foreign.empty()) {
+    absl::StrAppend(&exploration.remarks,
+                    "This process has threads that were there before: ",
+                    absl::StrJoin(foreign, ", "),
+                    ". Runs are made in other processes, which have none of "
+                    "them: what waits for one hangs.\n");
+  }
 
   // How many choices a run has, for PctStrategy.
   uint64_t length = 0;

@@ -105,6 +105,7 @@ Record* record_of_this_process = nullptr;
   Watchdog::SetTold([](std::string_view why) {
     record_of_this_process->Fail(why);
     record_of_this_process->hung = true;
+    KeepTranscriptOfHang(*record_of_this_process);
   });
   Remarks::SetSink(
       [](std::string_view remark) { record_of_this_process->Remark(remark); });

@@ -562,17 +562,21 @@ bool Scheduler::AwaitWorld(std::string_view doing,
 }
 
 bool Scheduler::WaitAt(const void* address, std::string_view doing,
-                       absl::Time deadline) {
+                       absl::Time deadline, int Interruptions::*interruption) {
   const NoSchedulingPoints quiet;
   Thread& self = *running_;
   self.waits_at = address;
   self.wait = ++waits_;
-  if (BlockUntil(
-          doing, [&self] { return self.waits_at == nullptr; }, deadline)) {
-    return true;
-  }
-  self.waits_at = nullptr;
-  return false;
+  const Interruptions before = self.interruptions;
+  BlockUntil(
+      doing,
+      [&] {
+        return self.waits_at == nullptr ||
+               (interruption != nullptr &&
+                self.interruptions.*interruption != before.*interruption);
+      },
+      deadline);
+  return std::exchange(self.waits_at, nullptr) == nullptr;
 }
 
 size_t Scheduler::WakeAt(const void* address, size_t count) {

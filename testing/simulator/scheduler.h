@@ -137,9 +137,11 @@ class Scheduler {
                   absl::Time deadline);
 
   // Waits until somebody wakes who waits at `address`, of whatever is there, as
-  // futex(2) does; false if `deadline` came first.
+  // futex(2) does; false if `deadline` came first, or a handler of a signal
+  // that counts among `interruption`.
   bool WaitAt(const void* address, std::string_view doing,
-              absl::Time deadline = absl::InfiniteFuture());
+              absl::Time deadline = absl::InfiniteFuture(),
+              int Interruptions::*interruption = nullptr);
   // Wakes at most `count` of those that wait there, as the strategy chooses
   // them; returns how many. No scheduling point.
   size_t WakeAt(const void* address,

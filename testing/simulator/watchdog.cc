@@ -136,15 +136,20 @@ void Tick(int) {
                      time - time_then < kNoTime;
   const bool loops = time - time_at_step >= kPatience * int64_t{1'000'000'000};
   if ((!waits && !loops) || IsTraced()) return;
+  std::array<char, 512> why;
+  snprintf(why.data(), why.size(),
+           loops ? "A simulated thread has not come to a scheduling point for "
+                   "%d s of the processor's time: it loops. One that waits for "
+                   "another thread must sleep or yield. The stacks of all "
+                   "threads:\n"
+                 : "A simulated thread waits for something outside the "
+                   "schedule, for %d s: for a thread that was there before the "
+                   "simulation, another process or a machine, or in a call "
+                   "that docs/testing.md does not list. The stacks of all "
+                   "threads:\n",
+           loops ? kPatience : Watchdog::Patience());
   void (*const tell)(std::string_view) = told;
-  (tell == nullptr ? Print : tell)(
-      loops ? "A simulated thread has not come to a scheduling point for 5 s "
-              "of the processor's time: it loops. One that waits for another "
-              "thread must sleep or yield. The stacks of all threads:\n"
-            : "A simulated thread waits for something outside the schedule, "
-              "for 5 s: for a thread that was there before the simulation, "
-              "another process or a machine, or in a call that "
-              "docs/testing.md does not list. The stacks of all threads:\n");
+  (tell == nullptr ? Print : tell)(why.data());
   Watchdog::PrintStacks();
   // Who was told needs no crash to see it by.
   if (tell != nullptr) syscall(SYS_exit_group, 1);
