@@ -51,7 +51,7 @@ constexpr Bounds kBounds[] = {
     {"double close", {7500, 50000, 11500}},
     {"order at start", {170, 60, 50}},
     {"order at stop", {350, 120, 20}},
-    {"timeout race", {1100, 5500, 13000}},
+    {"timeout race", {1500, 5500, 13000}},
     {"check then act", {250, 300, 80}},
     {"ABA", {30000, 1500, 110}},
     {"short read", {2200, 1800, 110}},
