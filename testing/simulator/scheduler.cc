@@ -605,6 +605,8 @@ size_t Scheduler::WakeAt(const void* address, size_t count) {
 
 Scheduler::Thread* Scheduler::ChooseCandidate(int yielded, int after) {
   if (candidates_.size() == 1) return candidates_.front();
+  // It may have been killed by a timer since.
+  if (!running_->alive()) after = -1;
   candidate_ids_.clear();
   for (const Thread* thread : candidates_) {
     candidate_ids_.push_back(thread->id);

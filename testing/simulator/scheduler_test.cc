@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -25,6 +26,7 @@
 namespace ward::testing {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
@@ -281,6 +283,46 @@ TEST(Scheduler, KilledGroupsNeverRunAgain) {
     EXPECT_EQ(steps, before);
     EXPECT_EQ(others, 100);
   }
+}
+
+// Lets time pass whenever it can.
+class PassTime final : public Strategy {
+ public:
+  explicit PassTime(int preferred) : preferred_(preferred) {}
+
+  size_t Choose(const Choice& choice) override {
+    if (choice.kind == ChoiceKind::kDelay) return 1;
+    if (choice.after >= 0) {
+      EXPECT_THAT(choice.threads, Contains(choice.after));
+    }
+    const auto found =
+        std::find(choice.threads.begin(), choice.threads.end(), preferred_);
+    return found == choice.threads.end()
+               ? 0
+               : static_cast<size_t>(found - choice.threads.begin());
+  }
+
+ private:
+  const int preferred_;
+};
+
+TEST(Scheduler, NobodyIsAtAPointWhomATimerKillsThere) {
+  PassTime strategy(/*preferred=*/2);
+  SchedulerOptions options;
+  options.delays = true;
+  Scheduler scheduler(strategy, options);
+  bool killed = false;
+  scheduler.Start("other", 8, [&] { scheduler.Point("doing nothing"); });
+  const int victim = scheduler.Start("victim", 7, [&] {
+    scheduler.SetTimer(7, scheduler.now() + absl::Seconds(1), [&] {
+      killed = true;
+      scheduler.Kill(7);
+    });
+    scheduler.PointAfter("done");
+    ADD_FAILURE() << "it lives";
+  });
+  scheduler.Join(victim);
+  EXPECT_TRUE(killed);
 }
 
 TEST(Scheduler, AThreadThatKillsItsOwnGroupStopsWhereItLeaves) {
