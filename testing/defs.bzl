@@ -1,17 +1,52 @@
 """Rules for tests of servers, and of whatever has threads."""
 
+load("@rules_cc//cc:cc_binary.bzl", "cc_binary")
 load("@rules_cc//cc:cc_library.bzl", "cc_library")
 load("@rules_cc//cc:cc_test.bzl", "cc_test")
 
 MODES = ["simulated", "threaded", "forked", "exec"]
 
-# What compiles the sources, and not what makes the programs.
+# What compiles the sources, and what runs the tests; all else makes the program.
 _FOR_SOURCES = ["copts", "defines", "includes", "local_defines"]
+_FOR_TESTS = ["args", "flaky", "local", "shard_count", "size", "timeout", "visibility"]
+
+def _take(kwargs, names):
+    return {name: kwargs.pop(name) for name in names if name in kwargs}
+
+def _mode_test_impl(ctx):
+    program = ctx.attr.program[DefaultInfo]
+    test = ctx.actions.declare_file(ctx.label.name)
+    ctx.actions.symlink(
+        output = test,
+        target_file = ctx.executable.program,
+        is_executable = True,
+    )
+    return [
+        DefaultInfo(
+            executable = test,
+            runfiles = ctx.runfiles([ctx.executable.program]).merge(program.default_runfiles),
+        ),
+        coverage_common.instrumented_files_info(ctx, dependency_attributes = ["program"]),
+        testing.TestEnvironment(ctx.attr.env),
+    ]
+
+# A program under a name that says in which mode it runs: to link it once for
+# each takes most of the time that a change takes to be tested.
+_mode_test = rule(
+    implementation = _mode_test_impl,
+    attrs = {
+        "env": attr.string_dict(),
+        "program": attr.label(cfg = "target", executable = True, mandatory = True),
+    },
+    test = True,
+)
 
 def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], **kwargs):
     """One test of a server, in each of the modes of ward/testing/server_test.h.
 
-    Makes a cc_test NAME_MODE for each mode, and a test_suite NAME of them.
+    Makes a test NAME_MODE for each mode, and a test_suite NAME of them. All are
+    the same program, NAME_program, which does by its name what they do: so they
+    may be run by hand, or in a debugger.
 
     Args:
       name: of the suite.
@@ -19,12 +54,14 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], 
       deps: what they include; //testing:server_test and a main() are added.
       modes: those to run in, of MODES. For exec, the classes of the servers
         need WARD_REGISTER_SERVER.
-      env: of all targets, beside WARD_TEST_MODE.
-      tags: of all targets.
+      env: of all tests, as it is.
+      tags: of all tests.
       **kwargs: given on to what compiles the sources (copts, defines, includes,
-        local_defines), or to each cc_test (size, shard_count, ...).
+        local_defines), to each test (size, shard_count, ...), or to the cc_binary
+        (data, linkopts, ...).
     """
-    for_sources = {key: kwargs.pop(key) for key in _FOR_SOURCES if key in kwargs}
+    for_sources = _take(kwargs, _FOR_SOURCES)
+    for_tests = _take(kwargs, _FOR_TESTS)
     cc_library(
         name = name + "_body",
         testonly = True,
@@ -38,15 +75,23 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], 
         alwayslink = True,
         **for_sources
     )
+    cc_binary(
+        name = name + "_program",
+        testonly = True,
+        # The simulator takes the place of functions at link time.
+        linkstatic = True,
+        tags = tags + ["manual"],
+        visibility = ["//visibility:private"],
+        deps = [":" + name + "_body"],
+        **kwargs
+    )
     for mode in modes:
-        cc_test(
+        _mode_test(
             name = "%s_%s" % (name, mode),
-            env = dict(env, WARD_TEST_MODE = mode),
-            # The simulator takes the place of functions at link time.
-            linkstatic = True,
+            env = env,
+            program = ":" + name + "_program",
             tags = tags,
-            deps = [":" + name + "_body"],
-            **kwargs
+            **for_tests
         )
     native.test_suite(
         name = name,

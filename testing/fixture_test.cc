@@ -230,7 +230,7 @@ Outcome OutcomeOf(std::string_view test) {
           "TEST_UNDECLARED_OUTPUTS_DIR"}) {
       unsetenv(name);
     }
-    execl(program.c_str(), program.c_str(), filter.c_str(),
+    execl(program.c_str(), program_invocation_name, filter.c_str(),
           "--gtest_also_run_disabled_tests", nullptr);
     _exit(127);
   }

@@ -21,6 +21,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
@@ -97,13 +98,21 @@ int RunAndReap(absl::AnyInvocable<int()>& body) {
 }  // namespace
 
 Mode TestMode() {
-  const std::string_view mode = EnvironmentVariable("WARD_TEST_MODE");
-  if (mode.empty() || mode == "simulated") return Mode::kSimulated;
-  if (mode == "threaded") return Mode::kThreaded;
-  if (mode == "forked") return Mode::kForked;
-  if (mode == "exec") return Mode::kExec;
+  constexpr std::pair<std::string_view, Mode> kModes[] = {
+      {"_simulated", Mode::kSimulated},
+      {"_threaded", Mode::kThreaded},
+      {"_forked", Mode::kForked},
+      {"_exec", Mode::kExec}};
+  const std::string_view asked = EnvironmentVariable("WARD_TEST_MODE");
+  for (const auto& [ending, mode] : kModes) {
+    if (asked.empty() ? absl::EndsWith(program_invocation_short_name, ending)
+                      : asked == ending.substr(1)) {
+      return mode;
+    }
+  }
+  if (asked.empty()) return Mode::kSimulated;
   std::cerr << "WARD_TEST_MODE is simulated, threaded, forked or exec, not \""
-            << mode << "\"\n";
+            << asked << "\"\n";
   std::abort();
 }
 

@@ -14,7 +14,8 @@
 //   forked     as in production
 //   exec       the same, with StartMode::kExec: the server's class needs
 //              WARD_REGISTER_SERVER, and all that it must know in its options
-// Without ward_server_test it is simulated; WARD_TEST_MODE says otherwise.
+// Which it is, the program's name says, "..._forked"; without one, it is
+// simulated. WARD_TEST_MODE=forked says otherwise.
 //
 // What holds in which mode:
 //                                        simulated  threaded  forked, exec
@@ -75,7 +76,7 @@ namespace ward::testing {
 
 enum class Mode { kSimulated, kThreaded, kForked, kExec };
 
-// Of this process: WARD_TEST_MODE.
+// Of this process.
 Mode TestMode();
 
 inline bool SharesMemory() {
