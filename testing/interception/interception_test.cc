@@ -332,13 +332,15 @@ TEST_F(InterceptionTest, UnlockingWritingAndClosingAreFollowedByPoints) {
   std::mutex mutex;
   mutex.lock();
   EXPECT_EQ(points([&] { mutex.unlock(); }), 1u);
+  // With the one before locking.
   absl::Mutex abseils;
-  abseils.Lock();
-  EXPECT_EQ(points([&] { abseils.Unlock(); }), 1u);
-  abseils.ReaderLock();
-  EXPECT_EQ(points([&] { abseils.ReaderUnlock(); }), 1u);
-  absl::ReleasableMutexLock lock(&abseils);
-  EXPECT_EQ(points([&] { lock.Release(); }), 1u);
+  EXPECT_EQ(points([&] { const absl::MutexLock lock(&abseils); }), 2u);
+  EXPECT_EQ(points([&] { const absl::ReaderMutexLock lock(&abseils); }), 2u);
+  EXPECT_EQ(points([&] {
+              absl::ReleasableMutexLock lock(&abseils);
+              lock.Release();
+            }),
+            2u);
 }
 
 // All that may end for no reason does, and how often that was asked.
@@ -371,10 +373,16 @@ TEST(Interception, WaitsThatMayEndForNoReasonEndInALoop) {
     std::thread waiter([&] {
       {
         std::unique_lock<std::mutex> lock(mutex);
-        for (; !is_there; ++waits) came.wait(lock);
+        while (!is_there) {
+          came.wait(lock);
+          ++waits;
+        }
       }
       const absl::ReaderMutexLock lock(&abseils);
-      for (; is_there; ++abseils_waits) abseils_came.Wait(&abseils);
+      while (is_there) {
+        abseils_came.Wait(&abseils);
+        ++abseils_waits;
+      }
     });
     std::this_thread::sleep_for(1s);
     {
