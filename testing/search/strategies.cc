@@ -59,6 +59,7 @@ size_t RandomStrategy::Choose(const Choice& choice) {
   if (!weighted_) return Below(random_, choice.options);
   uint64_t sum = 0;
   for (const int thread : choice.threads) sum += Weight(thread);
+  // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): each has a weight.
   uint64_t point = random_() % sum;
   for (size_t i = 0; i < choice.options; ++i) {
     const uint64_t weight = Weight(choice.threads[i]);
