@@ -295,7 +295,7 @@ class PassTime final : public Strategy {
     if (choice.after >= 0) {
       EXPECT_THAT(choice.threads, Contains(choice.after));
     }
-    const auto found =
+    const auto* const found =
         std::find(choice.threads.begin(), choice.threads.end(), preferred_);
     return found == choice.threads.end()
                ? 0
