@@ -95,8 +95,6 @@ class OpenTable {
       folder_.Reset(open("/proc/self/fd", O_PATH | O_CLOEXEC));
       if (fstat(folder_.get(), &table) != 0) return 0;
       inode_ = table.st_ino;
-      // With this descriptor.
-      (void)is_there();
     }
     return table.st_size;
   }

@@ -481,8 +481,10 @@ Scheduler::Thread* Scheduler::Next() {
               "sleeps, none that sleeps wakes up."));
   }
   const int yielded = std::exchange(yielded_, -1);
-  const int after =
-      std::exchange(after_, false) && running_->alive() ? running_->id : -1;
+  // A timer may kill it meanwhile.
+  const auto after = [this, is_after = std::exchange(after_, false)] {
+    return is_after && running_->alive() ? running_->id : -1;
+  };
   bool may_delay = options_.delays;
   absl::Duration moment = absl::Microseconds(100);
   absl::Duration idle_since = absl::ZeroDuration();
@@ -538,12 +540,12 @@ Scheduler::Thread* Scheduler::Next() {
     }
     if (may_delay && NextDeadline() != absl::InfiniteFuture()) {
       may_delay = false;
-      if (Choose(Choice{ChoiceKind::kDelay, 2, {}, -1, after}) == 1) {
+      if (Choose(Choice{ChoiceKind::kDelay, 2, {}, -1, after()}) == 1) {
         AdvanceTo(NextDeadline());
         continue;
       }
     }
-    Thread* const next = ChooseCandidate(yielded, after);
+    Thread* const next = ChooseCandidate(yielded, after());
     next->state = Thread::State::kReady;
     next->ran = steps_;
     return next;
@@ -605,8 +607,6 @@ size_t Scheduler::WakeAt(const void* address, size_t count) {
 
 Scheduler::Thread* Scheduler::ChooseCandidate(int yielded, int after) {
   if (candidates_.size() == 1) return candidates_.front();
-  // It may have been killed by a timer since.
-  if (!running_->alive()) after = -1;
   candidate_ids_.clear();
   for (const Thread* thread : candidates_) {
     candidate_ids_.push_back(thread->id);
