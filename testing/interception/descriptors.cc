@@ -2,8 +2,8 @@
 // other simulated threads may serve.
 //
 // A call that would have to wait does so in the schedule, until poll(2) says
-// that it need not. Who has written or closed something is at a point again
-// before it goes on: others may have seen that. Calls that the C library makes
+// that it need not. Who has written something is at a point again before it
+// goes on: others may have seen that. Calls that the C library makes
 // itself, as of a FILE, are not seen; writev(2) and sendmsg(2) of more than
 // there is room for wait outside of the schedule for the rest.
 
@@ -14,6 +14,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/select.h>
@@ -35,10 +36,14 @@
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/interception/signals.h"
-#include "ward/testing/interception/timers.h"
 #include "ward/testing/interception/world.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/scheduler.h"
+
+// Since version 2.35 of the C library.
+// NOLINTNEXTLINE(readability-redundant-declaration)
+extern "C" int epoll_pwait2(int epoll, epoll_event* events, int most,
+                            const timespec* limit, const sigset_t* mask);
 
 WARD_REAL(read);
 WARD_REAL(readv);
@@ -58,13 +63,13 @@ WARD_REAL(select);
 WARD_REAL(pselect);
 WARD_REAL(epoll_wait);
 WARD_REAL(epoll_pwait);
+WARD_REAL(epoll_pwait2);
 WARD_REAL(flock);
 WARD_REAL(wait);
 WARD_REAL(wait3);
 WARD_REAL(wait4);
 WARD_REAL(waitid);
 WARD_REAL(waitpid);
-WARD_REAL(close);
 
 namespace ward::testing {
 namespace {
@@ -72,11 +77,10 @@ namespace {
 constexpr const char* kWriting = "writing a descriptor";
 
 // What a call has returned that others may have seen.
-template <typename Result>
-Result Done(Result result, const char* doing) {
+ssize_t Written(ssize_t result) {
   if (result < 0) return result;
   if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->PointAfter(doing);
+    scheduler->PointAfter(kWriting);
   }
   return result;
 }
@@ -106,17 +110,23 @@ bool Await(int descriptor, short events, int flags, int limit,
   if ((flags & MSG_DONTWAIT) != 0) return true;
   const int status = fcntl(descriptor, F_GETFL);
   if (status < 0 || (status & O_NONBLOCK) != 0) return true;
+  const absl::Duration time = LimitOfSocket(descriptor, limit);
+  // One with a limit is not started anew, whatever sigaction(2) has
+  // (signal(7)).
+  const auto interruption = time == absl::InfiniteDuration()
+                                ? &Interruptions::without_restart
+                                : &Interruptions::all;
   const Interruptions& now = scheduler->interruptions();
-  const int before = now.without_restart;
+  const int before = now.*interruption;
   bool is_ready = false;
   scheduler->AwaitWorld(
       doing,
       [&] {
         is_ready = IsReady(descriptor, events);
-        return is_ready || now.without_restart != before;
+        return is_ready || now.*interruption != before;
       },
-      scheduler->now() + LimitOfSocket(descriptor, limit));
-  if (!is_ready) errno = now.without_restart != before ? EINTR : EAGAIN;
+      scheduler->now() + time);
+  if (!is_ready) errno = now.*interruption != before ? EINTR : EAGAIN;
   return is_ready;
 }
 
@@ -159,7 +169,7 @@ ssize_t WriteInSchedule(
     written += static_cast<size_t>(result);
     if (result == 0 || whole) break;
   } while (written < size);
-  return Done(static_cast<ssize_t>(written), kWriting);
+  return Written(static_cast<ssize_t>(written));
 }
 
 // `look` returns what the call returns, without waiting: 0 if it would.
@@ -195,6 +205,14 @@ int LookInSchedule(Scheduler& scheduler, const char* doing,
       scheduler.now() + limit);
   errno = error;
   return result;
+}
+
+int AwaitEvents(Scheduler& scheduler, int epoll, epoll_event* events, int most,
+                absl::Duration limit, const sigset_t* mask) {
+  return LookInSchedule(
+      scheduler, "waiting at an epoll",
+      [&] { return real_epoll_pwait(epoll, events, most, 0, nullptr); }, limit,
+      mask);
 }
 
 // Really waits for a child that ends by itself, once nobody else can go on: so
@@ -241,14 +259,13 @@ absl::Duration LimitOf(const timespec* time) {
 
 using ::ward::testing::AwaitInput;
 using ::ward::testing::AwaitRoom;
-using ::ward::testing::Done;
 using ::ward::testing::Intercepting;
 using ::ward::testing::Interruptions;
-using ::ward::testing::kWriting;
 using ::ward::testing::LimitOf;
 using ::ward::testing::LookInSchedule;
 using ::ward::testing::Scheduler;
 using ::ward::testing::WriteInSchedule;
+using ::ward::testing::Written;
 
 extern "C" {
 // NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
@@ -287,7 +304,7 @@ ssize_t write(int fd, const void* buffer, size_t size) {
 
 ssize_t writev(int fd, const iovec* pieces, int count) {
   if (!AwaitRoom(fd)) return -1;
-  return Done(real_writev(fd, pieces, count), kWriting);
+  return Written(real_writev(fd, pieces, count));
 }
 
 ssize_t send(int fd, const void* buffer, size_t size, int flags) {
@@ -306,7 +323,16 @@ ssize_t sendto(int fd, const void* buffer, size_t size, int flags,
 
 ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   if (!AwaitRoom(fd, flags)) return -1;
-  return Done(real_sendmsg(fd, message, flags), kWriting);
+  return Written(real_sendmsg(fd, message, flags));
+}
+
+// As the C library has them, whose own are not seen.
+int eventfd_read(int fd, eventfd_t* value) {
+  return read(fd, value, sizeof(*value)) == ssize_t{sizeof(*value)} ? 0 : -1;
+}
+
+int eventfd_write(int fd, eventfd_t value) {
+  return write(fd, &value, sizeof(value)) == ssize_t{sizeof(value)} ? 0 : -1;
 }
 
 int accept(int fd, sockaddr* address, socklen_t* size) {
@@ -351,10 +377,18 @@ int epoll_pwait(int epoll, epoll_event* events, int most, int limit,
   if (scheduler == nullptr) {
     return real_epoll_pwait(epoll, events, most, limit, mask);
   }
-  return LookInSchedule(
-      *scheduler, "waiting at an epoll",
-      [&] { return real_epoll_pwait(epoll, events, most, 0, nullptr); },
-      LimitOf(limit), mask);
+  return ward::testing::AwaitEvents(*scheduler, epoll, events, most,
+                                    LimitOf(limit), mask);
+}
+
+int epoll_pwait2(int epoll, epoll_event* events, int most,
+                 const timespec* limit, const sigset_t* mask) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) {
+    return real_epoll_pwait2(epoll, events, most, limit, mask);
+  }
+  return ward::testing::AwaitEvents(*scheduler, epoll, events, most,
+                                    LimitOf(limit), mask);
 }
 
 int pselect(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
@@ -410,16 +444,6 @@ int flock(int fd, int operation) noexcept {
       },
       absl::InfiniteDuration(), nullptr, &Interruptions::without_restart);
   return result > 0 ? 0 : -1;
-}
-
-int close(int fd) {
-  Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr) return real_close(fd);
-  constexpr const char* kClosing = "closing a descriptor";
-  // Its number may be another's by now, or soon.
-  scheduler->Point(kClosing);
-  ward::testing::ForgetTimer(*scheduler, fd);
-  return Done(real_close(fd), kClosing);
 }
 
 pid_t wait4(pid_t process, int* status, int options, rusage* usage) noexcept {

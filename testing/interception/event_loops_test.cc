@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -191,8 +192,13 @@ TEST(EventLoops, LimitsOfPollsAreOfSimulatedTime) {
   Explore({.runs = 100}, [] {
     const Pair pipe = MakePipe();
     const absl::Time start = Scheduler::Current()->now();
+    const FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+    const timespec second = {1, 0};
+    epoll_event event;
+    EXPECT_EQ(epoll_pwait2(epoll.get(), &event, 1, &second, nullptr), 0);
+    EXPECT_EQ(epoll_wait(epoll.get(), &event, 1, 1000), 0);
     pollfd polled{pipe.first.get(), POLLIN, 0};
-    EXPECT_EQ(poll(&polled, 1, 3000), 0);
+    EXPECT_EQ(poll(&polled, 1, 1000), 0);
     fd_set set;
     FD_ZERO(&set);
     FD_SET(pipe.first.get(), &set);
@@ -235,6 +241,20 @@ TEST(EventLoops, ACheckedReadWaitsToo) {
     EXPECT_EQ(__poll_chk(&polled, 1, -1, sizeof(polled)), 1);
     EXPECT_EQ(__read_chk(pipe.first.get(), &byte, 1, 1), 1);
     writer.join();
+  });
+}
+
+// The C library has them read and write by functions of its own.
+TEST(EventLoops, AnEventIsReadByOneAndWrittenByAnother) {
+  Everywhere([] {
+    const FileDescriptor event(eventfd(0, EFD_CLOEXEC));
+    std::thread writer([&] { EXPECT_EQ(eventfd_write(event.get(), 7), 0); });
+    eventfd_t value = 0;
+    EXPECT_EQ(eventfd_read(event.get(), &value), 0);
+    EXPECT_EQ(value, 7u);
+    writer.join();
+    EXPECT_EQ(eventfd_write(event.get(), ~eventfd_t{0}), -1);
+    EXPECT_EQ(errno, EINVAL);
   });
 }
 
@@ -335,6 +355,99 @@ TEST(EventLoops, AnyFunctionWaitsForAChildInTheSchedule) {
       writer.join();
     });
   }
+}
+
+// Calls that are no points.
+bool IsThere(int fd, ino_t file) {
+  struct stat found {};
+  return fstat(fd, &found) == 0 && found.st_ino == file;
+}
+bool IsOpen(int fd) { return fcntl(fd, F_GETFD) >= 0; }
+
+// Whether it is found that others may act while `act` is under way and
+// `is_done`, or is not yet.
+void ExpectPointsAround(const char* what, void (*act)(int fd),
+                        bool (*is_done)(int fd, ino_t file)) {
+  for (const bool after : {false, true}) {
+    const Exploration found = FindFailure({.runs = 100}, [=] {
+      std::array<int, 2> ends;
+      ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()),
+                0);
+      const FileDescriptor peer(ends[1]);
+      const int fd = ends[0];
+      struct stat file {};
+      ASSERT_EQ(fstat(fd, &file), 0);
+      std::atomic<bool> is_under_way{false};
+      std::thread other([&] {
+        EXPECT_FALSE(is_under_way && is_done(fd, file.st_ino) == after);
+      });
+      is_under_way = true;
+      act(fd);
+      is_under_way = false;
+      other.join();
+      if (IsOpen(fd)) close(fd);
+    });
+    ASSERT_TRUE(found.failure.has_value()) << what << (after ? " after" : "");
+    EXPECT_TRUE(found.failure->replayed) << what;
+  }
+}
+
+TEST(EventLoops, WhatClosesADescriptorIsAPointBeforeItAndAfterIt) {
+  const auto is_done = [](int fd, ino_t file) { return !IsThere(fd, file); };
+  ExpectPointsAround(
+      "close", [](int fd) { EXPECT_EQ(close(fd), 0); }, is_done);
+  ExpectPointsAround(
+      "close_range",
+      [](int fd) {
+        const auto number = static_cast<unsigned>(fd);
+        EXPECT_EQ(close_range(number, number, 0), 0);
+      },
+      is_done);
+  ExpectPointsAround(
+      "dup2", [](int fd) { EXPECT_EQ(dup2(STDERR_FILENO, fd), fd); }, is_done);
+  ExpectPointsAround(
+      "dup3", [](int fd) { EXPECT_EQ(dup3(STDERR_FILENO, fd, O_CLOEXEC), fd); },
+      is_done);
+  ExpectPointsAround(
+      "fclose", [](int fd) { EXPECT_EQ(fclose(fdopen(fd, "r")), 0); }, is_done);
+  // NOLINTNEXTLINE(clang-analyzer-unix.Stream): its descriptor is closed.
+  ExpectPointsAround(
+      "freopen",
+      [](int fd) {
+        EXPECT_NE(freopen("/dev/null", "re", fdopen(fd, "r")), nullptr);
+      },
+      is_done);
+}
+
+// It closes a connection, though not its number.
+TEST(EventLoops, ShutdownIsAPointBeforeItAndAfterIt) {
+  ExpectPointsAround(
+      "shutdown", [](int fd) { EXPECT_EQ(shutdown(fd, SHUT_RD), 0); },
+      [](int fd, ino_t) {
+        char byte;
+        return syscall(SYS_recvfrom, fd, &byte, 1, MSG_DONTWAIT, nullptr,
+                       nullptr) == 0;
+      });
+}
+
+// It has no more room than the one that is closed in its place.
+TEST(EventLoops, WhatIsReplacedIsNotLeft) {
+  Explore({.runs = 20}, [] {
+    const FileDescriptor own(dup(STDERR_FILENO));
+    ASSERT_EQ(dup2(STDOUT_FILENO, own.get()), own.get());
+    EXPECT_EQ(dup2(-1, own.get()), -1);
+    EXPECT_EQ(errno, EBADF);
+    EXPECT_EQ(dup3(own.get(), own.get(), 0), -1);
+    EXPECT_EQ(errno, EINVAL);
+  });
+  const Exploration found = FindFailure({.runs = 1}, [] {
+    const FileDescriptor own(dup(STDERR_FILENO));
+    const int other = own.get() + 1;
+    ASSERT_EQ(dup2(STDERR_FILENO, other), other);
+  });
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_EQ(found.failure->what.rfind("a descriptor is left open", 0), 0u)
+      << found.failure->what;
 }
 
 TEST(EventLoops, ADescriptorThatIsClosedTooEarlyIsFound) {

@@ -42,6 +42,7 @@ constexpr Waiting kWaiting[] = {
     WARD_WAITING(readv),
     WARD_WAITING(recvfrom),
     WARD_WAITING(recvmsg),
+    WARD_WAITING(recvmmsg),
     WARD_WAITING(accept4),
     WARD_WAITING(ppoll),
     WARD_WAITING(pselect6),
@@ -79,10 +80,14 @@ std::optional<long> FutexInSchedule(Scheduler& scheduler,
                        ? scheduler.now() + absl::DurationFromTimespec(*limit)
                        : DeadlineOf(*limit);
       }
-      return scheduler.WakesForNoReason() ||
-                     scheduler.WaitAt(word, "waiting at a futex", deadline)
-                 ? 0
-                 : Failed(ETIMEDOUT);
+      if (scheduler.WakesForNoReason()) return 0;
+      // One with a limit is not started anew, whatever sigaction(2) has
+      // (signal(7)).
+      const int error =
+          WaitToBeWoken(scheduler, word, "waiting at a futex", deadline,
+                        limit == nullptr ? &Interruptions::without_restart
+                                         : &Interruptions::all);
+      return error == 0 ? 0 : Failed(error);
     }
     case FUTEX_WAKE:
     case FUTEX_WAKE_BITSET: {

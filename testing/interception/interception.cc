@@ -27,21 +27,26 @@ int Failed(int error) {
   return -1;
 }
 
+int WaitToBeWoken(Scheduler& scheduler, const void* object, const char* waiting,
+                  absl::Time deadline, int Interruptions::*interruption) {
+  const Interruptions before = scheduler.interruptions();
+  if (scheduler.WaitAt(object, waiting, deadline, interruption)) return 0;
+  const bool interrupted =
+      interruption != nullptr &&
+      scheduler.interruptions().*interruption != before.*interruption;
+  return interrupted ? EINTR : ETIMEDOUT;
+}
+
 int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
                    absl::FunctionRef<int()> try_to_take, int busy,
                    absl::Time deadline, int Interruptions::*interruption) {
   scheduler.Point(names.taking);
   while (true) {
-    const int error = try_to_take();
+    int error = try_to_take();
     if (error != busy) return error;
-    const Interruptions before = scheduler.interruptions();
-    if (scheduler.WaitAt(object, names.waiting, deadline, interruption)) {
-      continue;
-    }
-    const bool interrupted =
-        interruption != nullptr &&
-        scheduler.interruptions().*interruption != before.*interruption;
-    return interrupted ? EINTR : ETIMEDOUT;
+    error =
+        WaitToBeWoken(scheduler, object, names.waiting, deadline, interruption);
+    if (error != 0) return error;
   }
 }
 

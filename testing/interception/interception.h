@@ -29,6 +29,11 @@ struct Names {
   const char* giving;
 };
 
+// Scheduler::WaitAt, as system calls say it: 0, ETIMEDOUT or EINTR.
+int WaitToBeWoken(Scheduler& scheduler, const void* object, const char* waiting,
+                  absl::Time deadline,
+                  int Interruptions::*interruption = nullptr);
+
 // Takes a lock, or something like one, in the schedule: with `try_to_take`, as
 // often as somebody may have given it back. Returns what that said last unless
 // it was `busy`; ETIMEDOUT when `deadline` has come; EINTR when a handler has

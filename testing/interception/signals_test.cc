@@ -1,17 +1,27 @@
 // Programs that send signals to themselves: who takes them, and when, is the
 // schedule's.
 
+#include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <mutex>
+#include <semaphore>
 #include <thread>
 
 #include "absl/time/time.h"
@@ -184,6 +194,155 @@ TEST(Signals, AReadIsInterruptedUnlessItIsStartedAnew) {
       EXPECT_EQ(handled, 1);
     });
   }
+}
+
+// signal(7): what is started anew with SA_RESTART, and what never is.
+TEST(Signals, AWaitIsInterruptedAsTheKernelsIs) {
+  static uint32_t word;
+  static FileDescriptor end;
+  static FileDescriptor other_end;
+  using Wait = long (*)();
+  static constexpr timespec kLimit = {3600, 0};
+  const auto limit_reading = [] {
+    const timeval limit = {3600, 0};
+    setsockopt(end.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+  };
+  const struct {
+    const char* name;
+    Wait wait;
+    bool is_started_anew;
+    void (*prepare)() = [] {};
+  } waits[] = {
+      {"FUTEX_WAIT",
+       [] { return syscall(SYS_futex, &word, FUTEX_WAIT, 0, nullptr); }, true},
+      {"FUTEX_WAIT_BITSET",
+       [] {
+         return syscall(SYS_futex, &word, FUTEX_WAIT_BITSET, 0, nullptr,
+                        nullptr, FUTEX_BITSET_MATCH_ANY);
+       },
+       true},
+      {"FUTEX_WAIT with a limit",
+       [] { return syscall(SYS_futex, &word, FUTEX_WAIT, 0, &kLimit); }, false},
+      {"read",
+       [] {
+         char byte;
+         return long{read(end.get(), &byte, 1)};
+       },
+       true},
+      {"recv",
+       [] {
+         char byte;
+         return long{recv(end.get(), &byte, 1, 0)};
+       },
+       true},
+      {"recv with SO_RCVTIMEO",
+       [] {
+         char byte;
+         return long{recv(end.get(), &byte, 1, 0)};
+       },
+       false, limit_reading},
+      {"poll",
+       [] {
+         pollfd polled{end.get(), POLLIN, 0};
+         return long{poll(&polled, 1, -1)};
+       },
+       false},
+      {"select",
+       [] {
+         fd_set set;
+         FD_ZERO(&set);
+         FD_SET(end.get(), &set);
+         return long{select(end.get() + 1, &set, nullptr, nullptr, nullptr)};
+       },
+       false},
+      {"epoll_wait",
+       [] {
+         const FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+         epoll_event event{};
+         return long{epoll_wait(epoll.get(), &event, 1, -1)};
+       },
+       false},
+      {"nanosleep", [] { return long{nanosleep(&kLimit, nullptr)}; }, false},
+      {"clock_nanosleep",
+       [] {
+         const int error =
+             clock_nanosleep(CLOCK_MONOTONIC, 0, &kLimit, nullptr);
+         errno = error;
+         return error == 0 ? 0L : -1L;
+       },
+       false},
+  };
+  for (const auto& wait : waits) {
+    for (const int flags : {0, SA_RESTART}) {
+      Explore({.runs = 50}, [&wait, flags] {
+        const bool goes_on = flags != 0 && wait.is_started_anew;
+        Handle(SIGUSR1, flags);
+        word = 0;
+        int ends[2];
+        ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+        end.Reset(ends[0]);
+        other_end.Reset(ends[1]);
+        wait.prepare();
+        std::thread waiter([&] {
+          const long result = wait.wait();
+          const int error = errno;
+          EXPECT_EQ(result < 0, !goes_on) << wait.name;
+          if (result < 0) {
+            EXPECT_EQ(error, EINTR) << wait.name;
+          }
+          EXPECT_EQ(handled, 1) << wait.name;
+        });
+        std::this_thread::sleep_for(std::chrono::seconds(1));
+        EXPECT_EQ(pthread_kill(waiter.native_handle(), SIGUSR1), 0);
+        std::this_thread::sleep_for(std::chrono::seconds(1));
+        word = 1;
+        EXPECT_EQ(syscall(SYS_futex, &word, FUTEX_WAKE, 1),
+                  goes_on && wait.name[0] == 'F' ? 1 : 0);
+        EXPECT_EQ(write(other_end.get(), "x", 1), 1);
+        waiter.join();
+        end.Reset();
+        other_end.Reset();
+      });
+    }
+  }
+}
+
+// The C++ library waits on, as POSIX has pthread_cond_wait do.
+TEST(Signals, NoHandlerEndsAWaitForAnAtomicOrACondition) {
+  Explore({.runs = 200}, [] {
+    Handle(SIGUSR1, 0);
+    std::atomic<int> value{0};
+    std::counting_semaphore<1> semaphore(0);
+    std::mutex mutex;
+    std::condition_variable_any condition;
+    bool is_set = false;
+    std::thread waiter([&] {
+      value.wait(0);
+      EXPECT_EQ(value, 1);
+      semaphore.acquire();
+      std::unique_lock lock(mutex);
+      EXPECT_TRUE(condition.wait_for(lock, std::chrono::hours(1),
+                                     [&] { return is_set; }));
+    });
+    const auto interrupt = [&] {
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      EXPECT_EQ(pthread_kill(waiter.native_handle(), SIGUSR1), 0);
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+    };
+    interrupt();
+    value = 1;
+    value.notify_one();
+    interrupt();
+    semaphore.release();
+    interrupt();
+    {
+      const std::lock_guard lock(mutex);
+      is_set = true;
+    }
+    condition.notify_one();
+    waiter.join();
+    EXPECT_EQ(handled, 3);
+  });
 }
 
 TEST(Signals, ASemaphoreIsInterruptedAsTheKernelsIs) {

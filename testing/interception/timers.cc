@@ -82,18 +82,22 @@ class Timers {
     }
   }
 
-  void Close(Scheduler& scheduler, int descriptor) {
-    if (timers_.empty()) return;
-    const int number = EventNumber(descriptor);
-    if (timers_.count(number) > 0) Leave(scheduler, number, descriptor);
+  void Closed(Scheduler& scheduler, int first, int last) {
+    for (auto next = timers_.begin(); next != timers_.end();) {
+      const auto& [number, timer] = *next++;
+      if (timer.descriptor >= first && timer.descriptor <= last) {
+        IsOpen(scheduler, number);
+      }
+    }
   }
 
  private:
-  // False, and it is forgotten: none refers to it but `closed`.
-  bool Leave(Scheduler& scheduler, int number, int closed) {
+  // False, and it is forgotten: none refers to it.
+  bool IsOpen(Scheduler& scheduler, int number) {
     Timer& timer = timers_[number];
+    if (EventNumber(timer.descriptor) == number) return true;
     for (const auto& [other, target] : OpenDescriptors()) {
-      if (other == closed || EventNumber(other) != number) continue;
+      if (EventNumber(other) != number) continue;
       timer.descriptor = other;
       return true;
     }
@@ -113,11 +117,8 @@ class Timers {
 
   void Expire(Scheduler& scheduler, int number) {
     Timer& timer = timers_[number];
-    // Closed by what is not seen, as dup2(2).
-    if (EventNumber(timer.descriptor) != number &&
-        !Leave(scheduler, number, -1)) {
-      return;
-    }
+    // It may have been closed by what is not seen.
+    if (!IsOpen(scheduler, number)) return;
     uint64_t count = 1;
     if (timer.interval > absl::ZeroDuration()) {
       count += static_cast<uint64_t>((scheduler.now() - timer.next) /
@@ -153,9 +154,9 @@ void Reset(int descriptor) {
 
 }  // namespace
 
-void ForgetTimer(Scheduler& scheduler, int descriptor) {
+void ForgetTimers(Scheduler& scheduler, int first, int last) {
   const NoSchedulingPoints quiet;
-  scheduler.Kept<Timers>().Close(scheduler, descriptor);
+  scheduler.Kept<Timers>().Closed(scheduler, first, last);
 }
 
 }  // namespace ward::testing

@@ -8,8 +8,9 @@
 
 namespace ward::testing {
 
-// Before `descriptor`, which may be one, is closed.
-void ForgetTimer(Scheduler& scheduler, int descriptor);
+// After descriptors from `first` to `last`, some of which may have been timers,
+// were closed.
+void ForgetTimers(Scheduler& scheduler, int first, int last);
 
 }  // namespace ward::testing
 

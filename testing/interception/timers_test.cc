@@ -1,5 +1,6 @@
 // timerfd_create(2): a timer that is a descriptor goes by the simulated time.
 
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -8,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
 #include <thread>
 
 #include "absl/time/time.h"
@@ -172,6 +174,33 @@ TEST(Timers, LivesForAsLongAsADuplicate) {
     EXPECT_EQ(Read(same), 1u);
     EXPECT_EQ(Left(same), absl::Seconds(1));
   });
+}
+
+TEST(Timers, LivesForAsLongAsADuplicateWhateverClosesIt) {
+  void (*const closings[])(int fd) = {
+      [](int fd) { EXPECT_EQ(dup2(STDERR_FILENO, fd), fd); },
+      [](int fd) { EXPECT_EQ(dup3(STDERR_FILENO, fd, O_CLOEXEC), fd); },
+      [](int fd) {
+        const auto number = static_cast<unsigned>(fd);
+        EXPECT_EQ(close_range(number, number, 0), 0);
+      },
+      [](int fd) { EXPECT_EQ(fclose(fdopen(fd, "r")), 0); },
+  };
+  for (void (*const close_it)(int fd) : closings) {
+    Explore({.runs = 10}, [close_it] {
+      FileDescriptor timer = MakeTimer();
+      Set(timer, absl::Seconds(1), absl::Seconds(1));
+      // It is not closed by that.
+      EXPECT_EQ(dup2(timer.get(), timer.get()), timer.get());
+      EXPECT_EQ(Read(timer), 1u);
+      {
+        const FileDescriptor same(dup(timer.get()));
+        close_it(timer.get());
+        EXPECT_EQ(Read(same), 1u);
+      }
+      if (fcntl(timer.get(), F_GETFD) < 0) (void)timer.Release();
+    });
+  }
 }
 
 TEST(Timers, OneThatNobodyReadsHidesNoDeadlock) {

@@ -1,11 +1,14 @@
 // What waits, or wakes, and is not in the schedule: it does what it always
 // does, and is said once, so that nobody takes a search for what it is not.
 
+#include <fcntl.h>
 #include <mqueue.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/types.h>
 #include <time.h>
@@ -21,11 +24,18 @@ WARD_REAL(setitimer);
 WARD_REAL(timer_create);
 WARD_REAL(sigqueue);
 WARD_REAL(lockf);
+WARD_REAL(recvmmsg);
+WARD_REAL(sendmmsg);
+WARD_REAL(splice);
+WARD_REAL(sendfile);
 WARD_REAL(semop);
+WARD_REAL(semtimedop);
 WARD_REAL(msgrcv);
 WARD_REAL(msgsnd);
 WARD_REAL(mq_receive);
+WARD_REAL(mq_timedreceive);
 WARD_REAL(mq_send);
+WARD_REAL(mq_timedsend);
 WARD_REAL(pthread_mutexattr_setprotocol);
 WARD_REAL(pthread_mutexattr_setrobust);
 
@@ -74,6 +84,31 @@ int semop(int semaphores, sembuf* operations, size_t count) noexcept {
   return Unseen("semop", real_semop, semaphores, operations, count);
 }
 
+int semtimedop(int semaphores, sembuf* operations, size_t count,
+               const timespec* limit) noexcept {
+  return Unseen("semtimedop", real_semtimedop, semaphores, operations, count,
+                limit);
+}
+
+int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags,
+             timespec* limit) {
+  return Unseen("recvmmsg", real_recvmmsg, fd, messages, count, flags, limit);
+}
+
+int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
+  return Unseen("sendmmsg", real_sendmmsg, fd, messages, count, flags);
+}
+
+ssize_t splice(int from, off64_t* from_offset, int to, off64_t* to_offset,
+               size_t size, unsigned flags) {
+  return Unseen("splice", real_splice, from, from_offset, to, to_offset, size,
+                flags);
+}
+
+ssize_t sendfile(int to, int from, off_t* offset, size_t size) noexcept {
+  return Unseen("sendfile", real_sendfile, to, from, offset, size);
+}
+
 ssize_t msgrcv(int queue, void* message, size_t size, long type, int flags) {
   return Unseen("msgrcv", real_msgrcv, queue, message, size, type, flags);
 }
@@ -87,8 +122,20 @@ ssize_t mq_receive(mqd_t queue, char* message, size_t size,
   return Unseen("mq_receive", real_mq_receive, queue, message, size, priority);
 }
 
+ssize_t mq_timedreceive(mqd_t queue, char* message, size_t size,
+                        unsigned* priority, const timespec* limit) {
+  return Unseen("mq_timedreceive", real_mq_timedreceive, queue, message, size,
+                priority, limit);
+}
+
 int mq_send(mqd_t queue, const char* message, size_t size, unsigned priority) {
   return Unseen("mq_send", real_mq_send, queue, message, size, priority);
+}
+
+int mq_timedsend(mqd_t queue, const char* message, size_t size,
+                 unsigned priority, const timespec* limit) {
+  return Unseen("mq_timedsend", real_mq_timedsend, queue, message, size,
+                priority, limit);
 }
 
 int pthread_mutexattr_setprotocol(pthread_mutexattr_t* attributes,
