@@ -371,7 +371,7 @@ constexpr bool kMemoryIsTold = !kUnderThreadSanitizer;
 
 TEST_F(AbstractServerTest, AServerGivesBackWhatLargeMessagesTook) {
   if (!kMemoryIsTold) GTEST_SKIP() << "the sanitizer's memory is in the way";
-  constexpr size_t kSize = 8 << 20;
+  constexpr size_t kSize = 16'000'000;
   TestServer server(Shared());
   server.DefineMessageHandler(
       "take", [](MessageChannel& channel) -> absl::Status {
@@ -382,9 +382,9 @@ TEST_F(AbstractServerTest, AServerGivesBackWhatLargeMessagesTook) {
   ASSERT_THAT(Call(server, "echo", "x"), IsOk());
   const size_t before = MemoryOf(server.server_pid(), "VmRSS:");
   const std::string large(kSize, 'x');
-  for (int round = 0; round < 2; ++round) {
+  for (int round = 0; round < 3; ++round) {
     std::vector<std::thread> clients;
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < 16; ++i) {
       clients.emplace_back([&] {
         EXPECT_THAT(server.Connect([&](MessageChannel& channel) {
           WARD_RETURN_IF_ERROR(channel.Write("take"));

@@ -603,7 +603,11 @@ void ClientPool::Stop(absl::Duration drain_time) {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  listener_.StopAccepting();
+  listener_.StopAccepting([](std::unique_ptr<Transport> connection) {
+    Client client;
+    client.channel = MessageChannel(std::move(connection));
+    Tell(client, StoppingError());
+  });
   absl::MutexLock lock(&mutex_);
   if (watched_ != nullptr) watched_->Wake();
   for (Idle* const idle : idle_) idle->changed.Signal();

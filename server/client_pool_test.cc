@@ -243,6 +243,33 @@ TEST_F(ClientPoolTest, NobodyWaitsForWhatAPeerHasAttachedToBeClosed) {
   EXPECT_LT(watch.Elapsed(), Lingering::kTime / 2);
 }
 
+TEST_F(ClientPoolTest, StopWaitsForNothingThatLiesInTheListenQueue) {
+  ServerOptions options;
+  options.max_clients = 1;
+  options.max_waiting_clients = 1;
+  options.authentication_timeout = kSurely;
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  // All the room there is: those who come now wait in the queue.
+  const FileDescriptor silent = RawConnect(server.socket_filename());
+  std::vector<std::unique_ptr<Lingering>> lingering;
+  std::vector<MessageChannel> open;
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_OK_AND_ASSIGN(auto peer,
+                         Environment::Posix().Connect(server.socket_filename(),
+                                                      absl::InfiniteFuture()));
+    lingering.push_back(std::make_unique<Lingering>());
+    lingering.back()->SendTo(*peer, "\x20");
+    open.emplace_back(std::move(peer));
+  }
+  const Stopwatch watch;
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_LT(watch.Elapsed(), Lingering::kTime / 2);
+  for (MessageChannel& peer : open) {
+    EXPECT_THAT(peer.Read(), FailsWith(reason::kServerStopping));
+  }
+}
+
 size_t ResidentBytes(pid_t process) {
   std::ifstream statm(absl::StrCat("/proc/", process, "/statm"));
   size_t mapped = 0;

@@ -127,23 +127,25 @@ TEST_F(DeniedCallsTest, AServerWorksWithoutThemOrSaysWhichIsMissing) {
 TEST_F(DeniedCallsTest, NoServerOutlivesItsOwner) {
   for (const DeniedCall& call : kCalls) {
     if (!call.can_do_without) continue;
-    for (const StartMode mode : {StartMode::kFork, StartMode::kExec}) {
-      SCOPED_TRACE(call.name);
-      const std::string text =
-          RunWithout({call.number}, EPERM, [mode]() -> absl::Status {
-            auto& server = *new Server(Options(mode));
-            WARD_RETURN_IF_ERROR(server.Start());
-            return absl::UnknownError(absl::StrCat(server.server_pid()));
-          });
-      pid_t server = 0;
-      ASSERT_TRUE(
-          absl::SimpleAtoi(absl::StripPrefix(text, "UNKNOWN: "), &server))
-          << text;
-      const FileDescriptor pidfd = OpenPidfd(server);
-      EXPECT_TRUE(BecomesReadable(pidfd.get(), absl::Seconds(10)))
-          << "the server has no owner, and does not end";
-      if (HasFailure()) kill(server, SIGKILL);
-      EXPECT_EQ(Reap(server), 0);
+    for (const int error : {EPERM, ENOSYS}) {
+      for (const StartMode mode : {StartMode::kFork, StartMode::kExec}) {
+        SCOPED_TRACE(absl::StrCat(call.name, " fails with ", error));
+        const std::string text =
+            RunWithout({call.number}, error, [mode]() -> absl::Status {
+              auto& server = *new Server(Options(mode));
+              WARD_RETURN_IF_ERROR(server.Start());
+              return absl::UnknownError(absl::StrCat(server.server_pid()));
+            });
+        pid_t server = 0;
+        ASSERT_TRUE(
+            absl::SimpleAtoi(absl::StripPrefix(text, "UNKNOWN: "), &server))
+            << text;
+        const FileDescriptor pidfd = OpenPidfd(server);
+        EXPECT_TRUE(BecomesReadable(pidfd.get(), absl::Seconds(10)))
+            << "the server has no owner, and does not end";
+        if (HasFailure()) kill(server, SIGKILL);
+        EXPECT_EQ(Reap(server), 0);
+      }
     }
   }
 }

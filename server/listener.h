@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ward/channel/file_descriptor.h"
@@ -67,10 +68,13 @@ class Listener : public Pollable {
   virtual absl::StatusOr<Accepted> Accept() = 0;
 
   // Ends every Accept of this process, and returns when none is left; then
-  // closes the socket, as Close() does. Clients in its queue wait for whoever
-  // else accepts at it; when nobody else has it open, they lose their
-  // connections, and those that come are refused.
-  virtual void StopAccepting() = 0;
+  // closes the socket, as Close() does. Where the name is somebody else's,
+  // clients in its queue wait for whoever else accepts at it. Otherwise nobody
+  // does: no more can come, and each of those in the queue is given to `refuse`
+  // before. To close the socket over them would keep this thread for as long as
+  // it takes to close what they have sent along.
+  virtual void StopAccepting(
+      absl::FunctionRef<void(std::unique_ptr<Transport>)> refuse) = 0;
 
   // Closes the socket in this process; path() and RemovePath() go on working.
   // Not while an Accept is under way.

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -111,6 +112,7 @@ class PosixListener final : public Listener {
   }
 
   absl::Status Adopt(FileDescriptor name, FileDescriptor socket, uid_t user) {
+    const bool has_name = name.is_open();
     struct stat found {};
     if (name.is_open() && fstat(name.get(), &found) != 0) {
       return SystemError(errno, "look at the socket's name that came");
@@ -135,6 +137,7 @@ class PosixListener final : public Listener {
     }
     socket_ = std::move(socket);
     if (!socket_.is_open()) return absl::OkStatus();
+    is_own_ = has_name;
     int listens = 0;
     socklen_t size = sizeof(listens);
     if (getsockopt(socket_.get(), SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) !=
@@ -183,9 +186,11 @@ class PosixListener final : public Listener {
     return Stopping();
   }
 
-  // Not by shutdown(2), which reaches everyone who has the socket.
-  void StopAccepting() override {
+  void StopAccepting(
+      absl::FunctionRef<void(std::unique_ptr<Transport>)> refuse) override {
+    // Not by shutdown(2), which reaches everyone who has the socket.
     stop_.Request();
+    if (is_own_) RefuseQueued(refuse);
     Close();
   }
 
@@ -292,6 +297,7 @@ class PosixListener final : public Listener {
     absl::Status status = FinishListening(mode, attempt);
     // Nobody replaces a socket that is bound.
     if (!status.ok()) unlink(path_.c_str());
+    is_own_ = status.ok();
     return status;
   }
 
@@ -359,6 +365,26 @@ class PosixListener final : public Listener {
     return Accepted{Wrap(std::move(client)), reserve_used_};
   }
 
+  void RefuseQueued(
+      absl::FunctionRef<void(std::unique_ptr<Transport>)> refuse) {
+    {
+      // Room for one at a time in a full table.
+      absl::MutexLock lock(&mutex_);
+      reserve_.Reset();
+    }
+    // Nobody can connect any more, and accept4(2) waits for nobody.
+    if (shutdown(socket_.get(), SHUT_RDWR) != 0) return;
+    while (true) {
+      FileDescriptor client = FileDescriptor::Opened(
+          accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (client.is_open()) {
+        refuse(Wrap(std::move(client)));
+      } else if (errno != EINTR && errno != ECONNABORTED) {
+        return;
+      }
+    }
+  }
+
   // Takes the slot back from the client that has had it, or the next one would
   // be served on it and a third hear nothing.
   void RestoreReserve() {
@@ -376,6 +402,8 @@ class PosixListener final : public Listener {
   std::string path_here_;                // Empty if it is the same.
   const std::string private_directory_;  // Empty if the user chose the path.
   FileDescriptor socket_;
+  // The name is not somebody else's.
+  bool is_own_ = false;
   // Its own: whoever accepts on the reserve holds the other one for as long as
   // no client comes.
   mutable absl::Mutex name_mutex_;

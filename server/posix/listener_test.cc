@@ -361,15 +361,56 @@ std::vector<std::thread> StartAccepting(Listener& listener, int threads) {
   return acceptors;
 }
 
+// Where nobody is in the queue.
+const auto kNobody = [](const std::unique_ptr<Transport>&) {
+  ADD_FAILURE() << "a client was to be refused";
+};
+
 TEST(PosixListener, StoppingEndsEveryAcceptAndRefusesClients) {
   const auto listener = Listen({});
   std::vector<std::thread> acceptors = StartAccepting(*listener, 3);
-  listener->StopAccepting();
+  listener->StopAccepting(kNobody);
   EXPECT_TRUE(HasReason(listener->Accept().status(), reason::kServerStopping));
   for (std::thread& acceptor : acceptors) acceptor.join();
   const auto client = PosixConnect(listener->path(), absl::InfiniteFuture());
   EXPECT_TRUE(HasReason(client.status(), reason::kServerUnreachable))
       << client.status();
+  listener->RemovePath();
+}
+
+// A full table keeps nobody from being told.
+TEST(PosixListener, StoppingGivesThoseInTheQueueToBeRefused) {
+  const auto listener = Listen({});
+  constexpr int kClients = 5;
+  std::vector<std::unique_ptr<Transport>> clients;
+  for (int i = 0; i < kClients; ++i) {
+    auto client = PosixConnect(listener->path(), absl::InfiniteFuture());
+    ASSERT_TRUE(client.ok()) << client.status();
+    clients.push_back(*std::move(client));
+  }
+  EXPECT_EQ(InChild([&] {
+              const rlimit few = {40, 40};
+              setrlimit(RLIMIT_NOFILE, &few);
+              while (open("/dev/zero", O_RDONLY | O_CLOEXEC) >= 0) {
+              }
+              int refused = 0;
+              listener->StopAccepting([&](std::unique_ptr<Transport> client) {
+                if (client->Send("no", {}, absl::InfiniteFuture()).ok()) {
+                  ++refused;
+                }
+              });
+              return refused == kClients ? 0 : 1;
+            }),
+            0);
+  for (const auto& client : clients) {
+    char answer[3] = {};
+    EXPECT_EQ(recv(client->descriptor(), answer, sizeof(answer), 0), 2);
+    EXPECT_STREQ(answer, "no");
+  }
+  // Though this process has the socket open still.
+  const auto late = PosixConnect(listener->path(), absl::InfiniteFuture());
+  EXPECT_TRUE(HasReason(late.status(), reason::kServerUnreachable))
+      << late.status();
   listener->RemovePath();
 }
 
@@ -385,7 +426,7 @@ TEST(PosixListener, WaitsAtASocketThatASharerHasMadeNonBlocking) {
   EXPECT_TRUE(client.ok()) << client.status();
   other.join();
   std::vector<std::thread> acceptors = StartAccepting(*listener, 1);
-  listener->StopAccepting();
+  listener->StopAccepting(kNobody);
   acceptors.front().join();
   listener->RemovePath();
 }
@@ -421,7 +462,7 @@ TEST(PosixListener, StoppingIsThatOfOneListenerAlone) {
     const auto accepted = listener->Accept();
     EXPECT_TRUE(accepted.ok()) << accepted.status();
   });
-  sibling->StopAccepting();
+  sibling->StopAccepting(kNobody);
   for (std::thread& acceptor : acceptors) acceptor.join();
   sibling->RemovePath();
   EXPECT_TRUE(PosixConnect(listener->path(), absl::InfiniteFuture()).ok());
@@ -438,7 +479,7 @@ TEST(PosixListener, NoAcceptIsMissedWhereverItIsWhenStoppingBegins) {
     std::vector<std::thread> acceptors = StartAccepting(*sibling, 4);
     // Another moment each time: it finds them before, and in, accept4.
     for (int pause = 0; pause < i % 50; ++pause) sched_yield();
-    sibling->StopAccepting();
+    sibling->StopAccepting(kNobody);
     for (std::thread& acceptor : acceptors) acceptor.join();
   }
   listener->RemovePath();
@@ -454,8 +495,8 @@ TEST(PosixListener, StoppingLeavesSigurgToTheUser) {
   const auto sibling = Sibling(*listener);
   std::vector<std::thread> acceptors = StartAccepting(*sibling, 2);
   std::vector<std::thread> others = StartAccepting(*listener, 2);
-  std::thread stopping([&sibling] { sibling->StopAccepting(); });
-  listener->StopAccepting();
+  std::thread stopping([&sibling] { sibling->StopAccepting(kNobody); });
+  listener->StopAccepting(kNobody);
   stopping.join();
   for (std::thread& acceptor : acceptors) acceptor.join();
   for (std::thread& other : others) other.join();

@@ -577,7 +577,7 @@ class Interpreter {
         listener.RemovePath();
         return "done";
       case Kind::kStopAccepting:
-        listener.StopAccepting();
+        listener.StopAccepting([](const std::unique_ptr<Transport>&) {});
         return "done";
       case Kind::kCloseListener:
         listener.Close();

@@ -189,7 +189,7 @@ void SimulatedEnvironment::CloseIfUnheld(ListenSocket& socket) {
                entry.second.listener.get() == &socket;
       });
   if (!socket.holders.empty() || on_its_way) return;
-  socket.shut = true;
+  socket.stopped = socket.shut = true;
   // Clients that nobody has accepted lose their connection; some may have left.
   for (const auto& client : socket.queue) {
     // Or has it gone itself?
@@ -259,7 +259,7 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
   if (listener != nullptr && !listener->Admits(UserId())) {
     return SystemError(EACCES, attempt);
   }
-  const auto refused = [&] { return listener == nullptr || listener->shut; };
+  const auto refused = [&] { return listener == nullptr || listener->stopped; };
   if (!refused() &&
       !scheduler_.BlockUntil(
           "waiting for room in the server's queue",

@@ -153,7 +153,8 @@ class SimulatedEnvironment final : public Environment {
     // Who made it, which is what its clients are told (unix(7), SO_PEERCRED).
     PeerCredentials owner;
     std::deque<std::shared_ptr<SimulatedSocket>> queue;
-    bool shut = false;
+    bool stopped = false;  // Nobody can connect any more.
+    bool shut = false;     // Nobody has it open.
     absl::btree_set<pid_t> holders;
     // All that ever had it.
     absl::btree_set<pid_t> users;

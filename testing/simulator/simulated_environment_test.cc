@@ -933,7 +933,15 @@ TEST(SimulatedListener, StoppingEndsEveryAcceptOfOneProcess) {
                   FailsWith(reason::kServerStopping));
     }));
     absl::SleepFor(absl::Seconds(1));
-    listener->StopAccepting();
+    // Not by the one that has the name: then nobody else is there.
+    ASSERT_OK_AND_ASSIGN(ListenerParts parts, listener->Share());
+    parts.name.Reset();
+    ASSERT_OK_AND_ASSIGN(
+        auto sibling,
+        environment.AdoptListener(std::move(parts), environment.UserId()));
+    sibling->StopAccepting([](const std::unique_ptr<Transport>&) {
+      ADD_FAILURE() << "others accept at it";
+    });
     thread.reset();
     EXPECT_THAT(environment.Connect("/s", kNever), IsOk());
     EXPECT_THAT(ExitOf(*child), ExitedWith(0));

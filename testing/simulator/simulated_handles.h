@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -19,6 +20,7 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -320,7 +322,7 @@ class SimulatedListener final : public Listener, public Readiness {
     const NoSchedulingPoints quiet;
     environment_.Step("accepting");
     const auto stopped = [this, self = environment_.ProcessId()] {
-      return !socket_->holders.contains(self);
+      return socket_->stopped || !socket_->holders.contains(self);
     };
     environment_.scheduler_.BlockUntil(
         "waiting for a client", [&] { return stopped() || Readable(); },
@@ -338,10 +340,22 @@ class SimulatedListener final : public Listener, public Readiness {
                     fault == EMFILE};
   }
 
-  void StopAccepting() override {
-    const NoSchedulingPoints quiet;
-    environment_.Step("accepting no more");
-    Close();
+  void StopAccepting(
+      absl::FunctionRef<void(std::unique_ptr<Transport>)> refuse) override {
+    std::deque<std::shared_ptr<SimulatedSocket>> queue;
+    {
+      const NoSchedulingPoints quiet;
+      environment_.Step("accepting no more");
+      if (has_name_ && IsOpen()) {
+        socket_->stopped = true;
+        queue.swap(socket_->queue);
+      }
+      Close();
+    }
+    for (std::shared_ptr<SimulatedSocket>& client : queue) {
+      refuse(environment_.Wrap(std::move(client),
+                               absl::StrCat("refused at ", path_)));
+    }
   }
 
   void Close() override {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/memory/memory.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -64,7 +65,10 @@ class SharedListener final : public Listener {
 
   int descriptor() const override { return listener_->descriptor(); }
   absl::StatusOr<Accepted> Accept() override { return listener_->Accept(); }
-  void StopAccepting() override { listener_->StopAccepting(); }
+  void StopAccepting(
+      absl::FunctionRef<void(std::unique_ptr<Transport>)> refuse) override {
+    listener_->StopAccepting(refuse);
+  }
   void Close() override {}
   const std::string& path() const override { return listener_->path(); }
   absl::Status CheckPath() const override { return listener_->CheckPath(); }
