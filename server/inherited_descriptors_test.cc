@@ -34,6 +34,7 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/exec_main.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
 
@@ -191,36 +192,52 @@ absl::Status HoldClients(AbstractServer& server, int most) {
   });
 }
 
+constexpr rlimit kFew = {40, 40};
+
 TEST_F(InheritedDescriptorsTest, AServerNeedsNoNullDevice) {
-  Child child([this] {
-    if (!EnterEmptyDev()) return kCannotEnter;
-    close(STDIN_FILENO);
-    TestServer server(Shared());
-    server.DefineMessageHandler("read", [](MessageChannel& channel) {
-      char byte;
-      return channel.Write(read(STDIN_FILENO, &byte, 1));
-    });
-    static constexpr rlimit kFew = {40, 40};
-    server.initialize = [] {
+  struct Server : Registered<Server> {
+    explicit Server(ServerOptions options) : Registered(std::move(options)) {
+      DefineMessageHandler("read", [](MessageChannel& channel) {
+        char byte;
+        return channel.Write(read(STDIN_FILENO, &byte, 1));
+      });
+    }
+    absl::Status InitializeServer() override {
       return setrlimit(RLIMIT_NOFILE, &kFew) == 0
                  ? absl::OkStatus()
                  : SystemError(errno, "limit the descriptors");
-    };
-    if (!server.Start().ok()) return 1;
-    if (Call(server, "read").value_or("") != "0") return 2;
-    const absl::Status status = HoldClients(server, kFew.rlim_max);
-    if (!HasReason(status, reason::kDescriptorTableFull)) {
-      std::cerr << "Told with a full table: " << status << "\n";
-      return 3;
     }
-    return server.Stop().ok() ? 0 : 4;
-  });
-  const int code = child.Wait();
-  if (code == kCannotEnter) {
-    GTEST_SKIP() << "this machine gives no mount namespace to this user";
+  };
+  for (const StartMode mode : {StartMode::kFork, StartMode::kExec}) {
+    SCOPED_TRACE(mode == StartMode::kFork ? "fork" : "exec");
+    ServerOptions options = Shared();
+    options.start_mode = mode;
+    Child child([&options] {
+      if (!EnterEmptyDev()) return kCannotEnter;
+      close(STDIN_FILENO);
+      Server server(std::move(options));
+      if (!server.Start().ok()) return 1;
+      if (Call(server, "read").value_or("") != "0") return 2;
+      const absl::Status status = HoldClients(server, kFew.rlim_max);
+      if (!HasReason(status, reason::kDescriptorTableFull)) {
+        std::cerr << "Told with a full table: " << status << "\n";
+        return 3;
+      }
+      return server.Stop().ok() ? 0 : 4;
+    });
+    const int code = child.Wait();
+    if (code == kCannotEnter) {
+      GTEST_SKIP() << "this machine gives no mount namespace to this user";
+    }
+    EXPECT_EQ(code, 0);
   }
-  EXPECT_EQ(code, 0);
 }
 
 }  // namespace
 }  // namespace ward
+
+int main(int argc, char** argv) {
+  ward::ServeIfExeced(argc, argv);
+  ::testing::InitGoogleMock(&argc, argv);
+  return RUN_ALL_TESTS();
+}
