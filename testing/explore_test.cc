@@ -238,6 +238,7 @@ TEST(FindFailure, SaysOnceAndSoonWhyARunHangs) {
     EXPECT_EQ(found.failure->what.find(why, 1), std::string::npos)
         << found.failure->what;
     EXPECT_THAT(found.failure->what, HasSubstr(where));
+    EXPECT_THAT(found.failure->what, HasSubstr("of process 1, main: "));
     EXPECT_THAT(found.failure->what, Not(HasSubstr("a crash")));
     EXPECT_THAT(found.failure->transcript, HasSubstr("log: now"));
   }

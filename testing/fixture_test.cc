@@ -2,9 +2,11 @@
 // disabled test of this program, which is run once more for it.
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +17,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -61,6 +64,9 @@ class EchoServer : public AbstractServer {
     });
     DefineMessageHandler("exit", [](MessageChannel&) -> absl::Status {
       std::exit(0);  // NOLINT(concurrency-mt-unsafe)
+    });
+    DefineMessageHandler("block", [](MessageChannel&) -> absl::Status {
+      while (true) syscall(SYS_pause);
     });
     DefineMessageHandler("hang", [](MessageChannel&) {
       absl::Notification never;
@@ -173,6 +179,32 @@ TEST_F(Misbehaving, DISABLED_ByRaisingASignalInNoServer) {
 }
 
 TEST_F(Misbehaving, DISABLED_ByADeadlock) { (void)Call("hang"); }
+
+// A thread that was there before the simulation, and sees the end of it.
+class Indexer {
+ public:
+  Indexer()
+      : thread_([this] {
+          pthread_setname_np(pthread_self(), "indexer");
+          is_named_.Notify();
+          end_.WaitForNotification();
+        }) {
+    is_named_.WaitForNotification();
+  }
+  ~Indexer() {
+    end_.Notify();
+    thread_.join();
+  }
+
+ private:
+  absl::Notification is_named_;
+  absl::Notification end_;
+  std::thread thread_;
+};
+
+class Haunted : private Indexer, public Misbehaving {};
+
+TEST_F(Haunted, DISABLED_ByAHang) { (void)Call("block"); }
 
 TEST_F(Misbehaving, DISABLED_ByAHandlersDescriptors) {
   EXPECT_THAT(Call("leak"), RepliesWith("done"));
@@ -367,6 +399,23 @@ TEST(Fixture, ShowsHowASimulationGotStuck) {
             HasSubstr("| \"hang\" (with a password)"),
             HasSubstr("With the same schedule: --test_env=TEST_RUN_NUMBER=1"),
             ContainsRegex("thread [0-9]+:")));
+}
+
+TEST(Fixture, ShowsHowASimulatedTestHangs) {
+  if (TestMode() != Mode::kSimulated) GTEST_SKIP();
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+  GTEST_SKIP() << "It withholds the signal that prints a stack.";
+#endif
+  ExpectFails(
+      "Haunted.DISABLED_ByAHang",
+      AllOf(HasSubstr("waits for something outside the schedule"),
+            ContainsRegex("of process 2, .*, and does not wait "),
+            ContainsRegex("of process 1, main: [^,]* \\(its stack"),
+            HasSubstr("| \"block\" (with a password)"),
+            HasSubstr("With the same schedule: --test_env=TEST_RUN_NUMBER=1"),
+            HasSubstr("AbstractServer::Dispatch"),
+            ContainsRegex("not in the schedule, \"indexer\", thread [0-9]+:"),
+            Not(ContainsRegex("not in the schedule, .*not in the schedule"))));
 }
 
 TEST(Fixture, ShowsWhereAThreadOfTheServerHangs) {

@@ -97,6 +97,8 @@ int RunAndReap(absl::AnyInvocable<int()>& body) {
 
 }  // namespace
 
+ServerTestBase* ServerTestBase::simulated_test_ = nullptr;
+
 Mode TestMode() {
   constexpr std::pair<std::string_view, Mode> kModes[] = {
       {"_simulated", Mode::kSimulated},
@@ -129,6 +131,14 @@ ServerTestBase::ServerTestBase() {
         Watchdog::PrintStacks();
         std::abort();
       };
+      simulated_test_ = this;
+      Watchdog::SetTold([](std::string_view why) {
+        (void)!write(STDERR_FILENO, why.data(), why.size());
+        Simulation::TellOfHang([](Simulation& hanging) {
+          std::cerr << hanging.scheduler().WhoWaits();
+          simulated_test_->ShowWhatHappened();
+        });
+      });
       strategy_ = std::make_unique<RandomStrategy>(RunNumber());
       simulation_ = std::make_unique<Simulation>(*strategy_, options);
       break;
@@ -153,6 +163,7 @@ ServerTestBase::~ServerTestBase() {
     ADD_FAILURE() << "The fixture's TearDown() does not call that of its base, "
                      "which looks for what the test has left behind.";
   }
+  if (simulation_ != nullptr) Watchdog::SetTold(nullptr);
   simulation_.reset();
   Environment::SetDefaultForTesting(nullptr);
   SetDefaultStartModeForTesting(StartMode::kFork);

@@ -144,6 +144,9 @@ class ServerTestBase : public ::testing::Test {
   // The transcript, and how to have it again.
   void ShowWhatHappened();
 
+  // For the watchdog.
+  static ServerTestBase* simulated_test_;
+
   bool torn_down_ = false;
   std::optional<FailureRelay> relay_;
   std::optional<LeakCheck> leaks_;

@@ -1,12 +1,8 @@
 #include "ward/testing/search/explored_run.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/types.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -183,23 +179,13 @@ void MakeDullRun(const ExploreOptions& options, absl::FunctionRef<void()> body,
   record.what_size = 0;
 }
 
-void KeepTranscriptOfHang(Record& record) {
-  Simulation* const simulation = Simulation::Current();
-  if (simulation == nullptr) return;
-  // By another process: where the run hangs, it may hold locks that this takes.
-  const long child = syscall(SYS_clone, 0, 0, 0, 0, 0);
-  if (child == 0) {
-    record.Keep(simulation->transcript());
-    syscall(SYS_exit_group, 0);
-  }
-  const auto process = static_cast<pid_t>(child);
-  constexpr timespec kNap = {0, 10'000'000};
-  for (int naps = 0; naps < 100; ++naps) {
-    if (waitpid(process, nullptr, __WALL | WNOHANG) != 0) return;
-    syscall(SYS_nanosleep, &kNap, nullptr);
-  }
-  syscall(SYS_kill, process, SIGKILL);
-  waitpid(process, nullptr, __WALL);
+void KeepHang(Record& record, std::string_view why) {
+  record.Fail(why);
+  record.hung = true;
+  Simulation::TellOfHang([&record](Simulation& hanging) {
+    record.Fail(hanging.scheduler().WhoWaits());
+    record.Keep(hanging.transcript());
+  });
 }
 
 }  // namespace ward::testing

@@ -163,8 +163,8 @@ size_t Run(
 void MakeDullRun(const ExploreOptions& options, absl::FunctionRef<void()> body,
                  Record& record);
 
-// Of the run under way, for the watchdog. In signal context.
-void KeepTranscriptOfHang(Record& record);
+// The run under way hangs, as the watchdog says. In signal context.
+void KeepHang(Record& record, std::string_view why);
 
 // Of what the body prints.
 void FlushOutput();

@@ -102,11 +102,8 @@ Record* record_of_this_process = nullptr;
   listeners.Append(new FailureListener(record));
   Watchdog::ShowStackOfCrash();
   record_of_this_process = &record;
-  Watchdog::SetTold([](std::string_view why) {
-    record_of_this_process->Fail(why);
-    record_of_this_process->hung = true;
-    KeepTranscriptOfHang(*record_of_this_process);
-  });
+  Watchdog::SetTold(
+      [](std::string_view why) { KeepHang(*record_of_this_process, why); });
   Remarks::SetSink(
       [](std::string_view remark) { record_of_this_process->Remark(remark); });
   Simulation::ExpectMany();

@@ -165,6 +165,8 @@ pid_t Fiber::CurrentNumber() {
   return number == kernel_thread_ ? current_->number() : number;
 }
 
+bool Fiber::RunOnThisThread() { return KernelThreadNumber() == kernel_thread_; }
+
 void Fiber::Prepare() {
   Saved saved;
   saved.r12 = &Begin;

@@ -33,6 +33,7 @@ class Fiber final : public Runner, public Enlisted<Fiber> {
   // See Runner.
   static void VisitAll(void (*visit)(pid_t number));
   static pid_t CurrentNumber();
+  static bool RunOnThisThread();
 
  private:
   struct Saved;

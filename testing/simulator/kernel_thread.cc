@@ -20,6 +20,9 @@ void Await(sem_t& semaphore) {
   }
 }
 
+// Read in signal handlers.
+thread_local bool is_one = false;
+
 }  // namespace
 
 struct KernelThread::State {
@@ -37,6 +40,7 @@ struct KernelThread::State {
 };
 
 KernelThread::KernelThread() : state_(new State) {
+  is_one = true;
   handle_ = pthread_self();
   number_ = KernelThreadNumber();
   state_->left = true;  // Nobody has to wait for its end.
@@ -60,6 +64,8 @@ KernelThread::~KernelThread() {
   if (has_thread_) pthread_join(handle_, nullptr);
   delete state_;
 }
+
+bool KernelThread::IsThisThread() { return is_one; }
 
 void KernelThread::SwitchTo(Runner& next) {
   // This object may be gone when the other one has run: whoever was killed
@@ -85,6 +91,7 @@ void* KernelThread::Run(void* argument) {
   State& state = *static_cast<State*>(argument);
   {
     const NoSchedulingPoints quiet;
+    is_one = true;
     state.number = KernelThreadNumber();
     sem_post(&state.started);
     Await(state.baton);

@@ -22,6 +22,9 @@ class KernelThread final : public Runner {
 
   bool has_thread() const { return has_thread_; }
 
+  // Whether the calling thread is one of these.
+  static bool IsThisThread();
+
   void SwitchTo(Runner& next) override;
   void LeaveTo(Runner& next) override;
   void AwaitEnd() override;

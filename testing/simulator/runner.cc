@@ -61,6 +61,10 @@ void Runner::VisitFibers(void (*visit)(pid_t number)) {
 
 pid_t Runner::CurrentNumber() { return Fiber::CurrentNumber(); }
 
+bool Runner::IsInSchedule() {
+  return AreFibers() ? Fiber::RunOnThisThread() : KernelThread::IsThisThread();
+}
+
 bool Runner::IsParked(pid_t number) { return ParkedThread::Has(number); }
 
 }  // namespace ward::testing

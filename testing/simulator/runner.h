@@ -63,6 +63,8 @@ class Runner {
   static void VisitFibers(void (*visit)(pid_t number));
   // The fiber that runs on the calling kernel thread, or this thread.
   static pid_t CurrentNumber();
+  // Whether the calling kernel thread runs, or has run, what is simulated.
+  static bool IsInSchedule();
   // Whether the kernel's thread sleeps while others run its stack.
   static bool IsParked(pid_t number);
 

@@ -792,11 +792,15 @@ bool Scheduler::RaiseSignals() {
   return true;
 }
 
-void Scheduler::Stuck(std::string_view why) {
-  std::string text = absl::StrCat(why, "\n");
+std::string Scheduler::WhoWaits() const {
+  const NoSchedulingPoints quiet;
+  std::string text;
   for (const Thread* thread : live_) {
     absl::StrAppend(&text, "  thread ", thread->id, " of process ",
                     thread->group, ", ", thread->name, ": ", thread->doing);
+    if (thread->state == Thread::State::kReady) {
+      absl::StrAppend(&text, ", and does not wait");
+    }
     if (thread->deadline != absl::InfiniteFuture()) {
       absl::StrAppend(&text, ", for ",
                       absl::FormatDuration(thread->deadline - now_));
@@ -804,6 +808,11 @@ void Scheduler::Stuck(std::string_view why) {
     absl::StrAppend(&text, " (its stack is that of thread ",
                     thread->runner->number(), ")\n");
   }
+  return text;
+}
+
+void Scheduler::Stuck(std::string_view why) {
+  const std::string text = absl::StrCat(why, "\n", WhoWaits());
   if (options_.on_stuck) options_.on_stuck(text);
   std::cerr << text;
   Watchdog::PrintStacks();

@@ -188,6 +188,10 @@ class Scheduler {
   // It is stuck because what was to come from outside did not, for 5 s.
   bool has_waited_in_vain() const { return has_waited_in_vain_; }
 
+  // A line for each thread that can still run, and what it waits for, or did
+  // last.
+  std::string WhoWaits() const;
+
   // How many threads will stay asleep for ever.
   size_t killed_threads() const;
 

@@ -1,5 +1,12 @@
 #include "ward/testing/simulator/simulation.h"
 
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
 #include <cstddef>
 #include <cstdlib>
 #include <iostream>
@@ -7,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "ward/server/environment.h"
 #include "ward/testing/simulator/interception_check.h"
@@ -51,6 +59,24 @@ void Simulation::ExpectMany() {
 }
 
 Simulation* Simulation::Current() { return current_simulation; }
+
+void Simulation::TellOfHang(absl::FunctionRef<void(Simulation& hanging)> tell) {
+  if (current_simulation == nullptr) return;
+  const long child = syscall(SYS_clone, 0, 0, 0, 0, 0);
+  if (child == 0) {
+    tell(*current_simulation);
+    syscall(SYS_exit_group, 0);
+  }
+  if (child < 0) return;
+  const auto process = static_cast<pid_t>(child);
+  constexpr timespec kNap = {0, 10'000'000};
+  for (int naps = 0; naps < 100; ++naps) {
+    if (waitpid(process, nullptr, __WALL | WNOHANG) != 0) return;
+    syscall(SYS_nanosleep, &kNap, nullptr);
+  }
+  syscall(SYS_kill, process, SIGKILL);
+  waitpid(process, nullptr, __WALL);
+}
 
 SchedulerOptions Simulation::ForScheduler() {
   SchedulerOptions options;

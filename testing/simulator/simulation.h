@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "ward/testing/report/transcript.h"
 #include "ward/testing/simulator/exit_guard.h"
 #include "ward/testing/simulator/scheduler.h"
@@ -48,6 +49,11 @@ class Simulation {
 
   // The one under way, or null.
   static Simulation* Current();
+
+  // For the watchdog, in signal context: has `tell` look at the one under way,
+  // in a copy of this process. Where it hangs, it may hold locks that are
+  // needed for that. Waits for a second at most.
+  static void TellOfHang(absl::FunctionRef<void(Simulation& hanging)> tell);
 
   Scheduler& scheduler() { return scheduler_; }
   SimulatedEnvironment& environment() { return environment_; }

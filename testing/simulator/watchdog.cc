@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -94,6 +95,13 @@ void PrintOwnStack(pid_t number) {
 
 void PrintStacksOfKernelThread(int) {
   const NoSchedulingPoints quiet;
+  if (watches && !Runner::IsInSchedule()) {
+    std::array<char, 16> name;  // PR_GET_NAME (prctl(2)).
+    prctl(PR_GET_NAME, name.data());
+    Print("not in the schedule, \"");
+    Print(name.data());
+    Print("\", ");
+  }
   PrintOwnStack(Runner::CurrentNumber());
   Runner::VisitFibers(&PrintOwnStack);
   sem_post(&printed);
@@ -140,16 +148,15 @@ void Tick(int) {
   snprintf(why.data(), why.size(),
            loops ? "A simulated thread has not come to a scheduling point for "
                    "%d s of the processor's time: it loops. One that waits for "
-                   "another thread must sleep or yield. The stacks of all "
-                   "threads:\n"
+                   "another thread must sleep or yield.\n"
                  : "A simulated thread waits for something outside the "
                    "schedule, for %d s: for a thread that was there before the "
                    "simulation, another process or a machine, or in a call "
-                   "that docs/testing.md does not list. The stacks of all "
-                   "threads:\n",
+                   "that docs/testing.md does not list.\n",
            loops ? kPatience : Watchdog::Patience());
   void (*const tell)(std::string_view) = told;
   (tell == nullptr ? Print : tell)(why.data());
+  Print("The stacks of all threads:\n");
   Watchdog::PrintStacks();
   // Who was told needs no crash to see it by.
   if (tell != nullptr) syscall(SYS_exit_group, 1);
