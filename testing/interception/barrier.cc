@@ -81,6 +81,7 @@ int pthread_barrier_wait(pthread_barrier_t* barrier) noexcept {
   }
   known->arrived = 0;
   scheduler->WakeAt(barrier);
+  scheduler->PointAfter("opening a barrier");
   return PTHREAD_BARRIER_SERIAL_THREAD;
 }
 

@@ -2,10 +2,10 @@
 // other simulated threads may serve.
 //
 // A call that would have to wait does so in the schedule, until poll(2) says
-// that it need not. Who has written something is at a point again before it
-// goes on: others may have seen that. Calls that the C library makes
-// itself, as of a FILE, are not seen; writev(2) and sendmsg(2) of more than
-// there is room for wait outside of the schedule for the rest.
+// that it need not. Who has written something, or unlocked a file, is at a
+// point again before it goes on: others may have seen that. Calls that the C
+// library makes itself, as of a FILE, are not seen; writev(2) and sendmsg(2) of
+// more than there is room for wait outside of the schedule for the rest.
 
 // Or the C library's headers define some of them, inline.
 #undef _FORTIFY_SOURCE
@@ -61,6 +61,7 @@ WARD_REAL(poll);
 WARD_REAL(ppoll);
 WARD_REAL(select);
 WARD_REAL(pselect);
+WARD_REAL(epoll_ctl);
 WARD_REAL(epoll_wait);
 WARD_REAL(epoll_pwait);
 WARD_REAL(epoll_pwait2);
@@ -77,10 +78,11 @@ namespace {
 constexpr const char* kWriting = "writing a descriptor";
 
 // What a call has returned that others may have seen.
-ssize_t Written(ssize_t result) {
+template <typename Result>
+Result Done(Result result, const char* doing) {
   if (result < 0) return result;
   if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->PointAfter(kWriting);
+    scheduler->PointAfter(doing);
   }
   return result;
 }
@@ -169,7 +171,7 @@ ssize_t WriteInSchedule(
     written += static_cast<size_t>(result);
     if (result == 0 || whole) break;
   } while (written < size);
-  return Written(static_cast<ssize_t>(written));
+  return Done(static_cast<ssize_t>(written), kWriting);
 }
 
 // `look` returns what the call returns, without waiting: 0 if it would.
@@ -259,13 +261,14 @@ absl::Duration LimitOf(const timespec* time) {
 
 using ::ward::testing::AwaitInput;
 using ::ward::testing::AwaitRoom;
+using ::ward::testing::Done;
 using ::ward::testing::Intercepting;
 using ::ward::testing::Interruptions;
+using ::ward::testing::kWriting;
 using ::ward::testing::LimitOf;
 using ::ward::testing::LookInSchedule;
 using ::ward::testing::Scheduler;
 using ::ward::testing::WriteInSchedule;
-using ::ward::testing::Written;
 
 extern "C" {
 // NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
@@ -304,7 +307,7 @@ ssize_t write(int fd, const void* buffer, size_t size) {
 
 ssize_t writev(int fd, const iovec* pieces, int count) {
   if (!AwaitRoom(fd)) return -1;
-  return Written(real_writev(fd, pieces, count));
+  return Done(real_writev(fd, pieces, count), kWriting);
 }
 
 ssize_t send(int fd, const void* buffer, size_t size, int flags) {
@@ -323,7 +326,7 @@ ssize_t sendto(int fd, const void* buffer, size_t size, int flags,
 
 ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   if (!AwaitRoom(fd, flags)) return -1;
-  return Written(real_sendmsg(fd, message, flags));
+  return Done(real_sendmsg(fd, message, flags), kWriting);
 }
 
 // As the C library has them, whose own are not seen.
@@ -391,6 +394,12 @@ int epoll_pwait2(int epoll, epoll_event* events, int most,
                                     LimitOf(limit), mask);
 }
 
+int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) noexcept {
+  constexpr const char* kChanging = "changing an epoll";
+  if (Scheduler* const scheduler = Intercepting()) scheduler->Point(kChanging);
+  return Done(real_epoll_ctl(epoll, operation, fd, event), kChanging);
+}
+
 int pselect(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
             const timespec* limit, const sigset_t* mask) {
   Scheduler* const scheduler = Intercepting();
@@ -435,6 +444,9 @@ int flock(int fd, int operation) noexcept {
   if (scheduler == nullptr || (operation & LOCK_NB) != 0) {
     if (scheduler != nullptr) scheduler->Point("locking a file");
     return real_flock(fd, operation);
+  }
+  if (operation == LOCK_UN) {
+    return Done(real_flock(fd, operation), "unlocking a file");
   }
   const int result = LookInSchedule(
       *scheduler, "locking a file",

@@ -430,6 +430,49 @@ TEST(EventLoops, ShutdownIsAPointBeforeItAndAfterIt) {
       });
 }
 
+// An event may come before it is known whose it is.
+TEST(EventLoops, WhatIsDoneAfterAnEpollIsToldMayBeTooLate) {
+  const Exploration found = FindFailure({.runs = 1000}, [] {
+    const Pair pipe = MakePipe();
+    WriteOne(pipe.second);
+    const FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+    bool is_known = false;
+    std::thread loop([&] {
+      epoll_event event;
+      ASSERT_EQ(epoll_wait(epoll.get(), &event, 1, -1), 1);
+      EXPECT_TRUE(is_known);
+    });
+    epoll_event event{};
+    event.events = EPOLLIN;
+    EXPECT_EQ(epoll_ctl(epoll.get(), EPOLL_CTL_ADD, pipe.first.get(), &event),
+              0);
+    is_known = true;
+    loop.join();
+  });
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_TRUE(found.failure->replayed);
+}
+
+TEST(EventLoops, WhatIsUsedAfterAFileIsUnlockedIsFound) {
+  const Exploration found = FindFailure({.runs = 1000}, [] {
+    const std::string name = std::string(std::getenv("TEST_TMPDIR")) + "/lock";
+    int owner = 0;
+    const auto work = [&](int number) {
+      const FileDescriptor file(
+          open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+      ASSERT_EQ(flock(file.get(), LOCK_EX), 0);
+      owner = number;
+      ASSERT_EQ(flock(file.get(), LOCK_UN), 0);
+      EXPECT_EQ(owner, number);
+    };
+    std::thread other([&] { work(1); });
+    work(2);
+    other.join();
+  });
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_TRUE(found.failure->replayed);
+}
+
 // It has no more room than the one that is closed in its place.
 TEST(EventLoops, WhatIsReplacedIsNotLeft) {
   Explore({.runs = 20}, [] {

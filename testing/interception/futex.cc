@@ -64,7 +64,13 @@ std::optional<long> FutexInSchedule(Scheduler& scheduler,
   const auto* const word = reinterpret_cast<const uint32_t*>(arguments[0]);
   const auto* const limit = reinterpret_cast<const timespec*>(arguments[3]);
   // NOLINTEND(performance-no-int-to-ptr)
-  switch (arguments[1] & FUTEX_CMD_MASK) {
+  const auto operation = static_cast<int>(arguments[1]) & FUTEX_CMD_MASK;
+  const uint32_t bits =
+      operation == FUTEX_WAIT_BITSET || operation == FUTEX_WAKE_BITSET
+          ? static_cast<uint32_t>(arguments[5])
+          : FUTEX_BITSET_MATCH_ANY;
+  if (bits == 0) return Failed(EINVAL);
+  switch (operation) {
     case FUTEX_WAIT:
     case FUTEX_WAIT_BITSET: {
       scheduler.Point("waiting at a futex");
@@ -76,7 +82,7 @@ std::optional<long> FutexInSchedule(Scheduler& scheduler,
       if (limit != nullptr) {
         if (!IsValid(*limit)) return Failed(EINVAL);
         // FUTEX_WAIT's is relative (futex(2)).
-        deadline = (arguments[1] & FUTEX_CMD_MASK) == FUTEX_WAIT
+        deadline = operation == FUTEX_WAIT
                        ? scheduler.now() + absl::DurationFromTimespec(*limit)
                        : DeadlineOf(*limit);
       }
@@ -86,13 +92,14 @@ std::optional<long> FutexInSchedule(Scheduler& scheduler,
       const int error =
           WaitToBeWoken(scheduler, word, "waiting at a futex", deadline,
                         limit == nullptr ? &Interruptions::without_restart
-                                         : &Interruptions::all);
+                                         : &Interruptions::all,
+                        bits);
       return error == 0 ? 0 : Failed(error);
     }
     case FUTEX_WAKE:
     case FUTEX_WAKE_BITSET: {
       const auto count = static_cast<size_t>(arguments[2]);
-      const auto woken = static_cast<long>(scheduler.WakeAt(word, count));
+      const auto woken = static_cast<long>(scheduler.WakeAt(word, count, bits));
       scheduler.Point("waking at a futex");
       return woken;
     }

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include <cerrno>
+#include <cstdint>
 
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
@@ -28,9 +29,10 @@ int Failed(int error) {
 }
 
 int WaitToBeWoken(Scheduler& scheduler, const void* object, const char* waiting,
-                  absl::Time deadline, int Interruptions::*interruption) {
+                  absl::Time deadline, int Interruptions::*interruption,
+                  uint32_t bits) {
   const Interruptions before = scheduler.interruptions();
-  if (scheduler.WaitAt(object, waiting, deadline, interruption)) return 0;
+  if (scheduler.WaitAt(object, waiting, deadline, interruption, bits)) return 0;
   const bool interrupted =
       interruption != nullptr &&
       scheduler.interruptions().*interruption != before.*interruption;

@@ -5,6 +5,8 @@
 
 #include <time.h>
 
+#include <cstdint>
+
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "ward/testing/simulator/scheduler.h"
@@ -32,7 +34,8 @@ struct Names {
 // Scheduler::WaitAt, as system calls say it: 0, ETIMEDOUT or EINTR.
 int WaitToBeWoken(Scheduler& scheduler, const void* object, const char* waiting,
                   absl::Time deadline,
-                  int Interruptions::*interruption = nullptr);
+                  int Interruptions::*interruption = nullptr,
+                  uint32_t bits = Scheduler::kAnyBit);
 
 // Takes a lock, or something like one, in the schedule: with `try_to_take`, as
 // often as somebody may have given it back. Returns what that said last unless

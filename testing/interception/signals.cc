@@ -34,6 +34,12 @@ WARD_REAL(pause);
 namespace ward::testing {
 namespace {
 
+// Its handler may run before the sender goes on.
+void Send(Scheduler& scheduler, int thread, int signal) {
+  scheduler.SendSignal(thread, signal);
+  scheduler.PointAfter("sending a signal");
+}
+
 // As sigtimedwait(2).
 int AwaitSignal(Scheduler& scheduler, const sigset_t* signals, siginfo_t* about,
                 absl::Time deadline) {
@@ -107,7 +113,7 @@ int kill(pid_t process, int signal) noexcept {
   if (thread == scheduler->thread()) {
     return real_pthread_kill(pthread_self(), signal) == 0 ? 0 : -1;
   }
-  scheduler->SendSignal(thread, signal);
+  ward::testing::Send(*scheduler, thread, signal);
   return 0;
 }
 
@@ -120,7 +126,7 @@ int pthread_kill(pthread_t handle, int signal) noexcept {
       signal >= NSIG) {
     return real_pthread_kill(handle, signal);
   }
-  scheduler->SendSignal(thread, signal);
+  ward::testing::Send(*scheduler, thread, signal);
   return 0;
 }
 

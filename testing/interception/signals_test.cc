@@ -156,6 +156,36 @@ TEST(Signals, AFlagThatIsLookedAtTooEarlyIsFound) {
   EXPECT_TRUE(found.failure->replayed);
 }
 
+// It is sent, and what its handler looks at is set too late.
+TEST(Signals, WhatIsDoneAfterOneIsSentMayBeTooLate) {
+  void (*const sendings[])(pthread_t) = {
+      [](pthread_t to) { EXPECT_EQ(pthread_kill(to, SIGUSR1), 0); },
+      [](pthread_t) {
+        const Blocked blocked(SIGUSR1);
+        EXPECT_EQ(kill(getpid(), SIGUSR1), 0);
+      },
+  };
+  for (void (*const send)(pthread_t) : sendings) {
+    const Exploration found = FindFailure({.runs = 1000}, [send] {
+      static volatile bool is_set;
+      static volatile bool was_set;
+      is_set = false;
+      was_set = true;
+      struct sigaction action {};
+      action.sa_handler = [](int) { was_set = is_set; };
+      ASSERT_EQ(sigaction(SIGUSR1, &action, nullptr), 0);
+      std::thread other(
+          [] { std::this_thread::sleep_for(std::chrono::seconds(1)); });
+      send(other.native_handle());
+      is_set = true;
+      other.join();
+      EXPECT_TRUE(was_set);
+    });
+    ASSERT_TRUE(found.failure.has_value());
+    EXPECT_TRUE(found.failure->replayed);
+  }
+}
+
 TEST(Signals, AThreadTakesItInItsSleep) {
   Everywhere([] {
     Handle(SIGUSR1);

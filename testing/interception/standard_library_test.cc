@@ -473,6 +473,44 @@ void FutexIsNotLookedAtAgain(bool bug) {
              }});
 }
 
+// The last one to arrive goes on while the others are woken.
+void BarrierIsNoEnd(bool bug) {
+  pthread_barrier_t barrier;
+  ASSERT_EQ(pthread_barrier_init(&barrier, nullptr, 2), 0);
+  int shared = 1;
+  int found = 1;
+  const auto work = [&] {
+    if (pthread_barrier_wait(&barrier) != 0) {  // The last one.
+      if (bug) shared = 0;
+    } else {
+      found = shared;
+    }
+  };
+  InThreads({work, work});
+  // Either may be, and each must be found.
+  if (bug) {
+    EXPECT_EQ(found, 0);
+  }
+  EXPECT_EQ(pthread_barrier_destroy(&barrier), 0);
+}
+
+// FUTEX_WAKE_BITSET wakes those alone who wait for it.
+void FutexWakesAnother(bool bug) {
+  std::atomic<int> word = 0;
+  const auto call = [&](int operation, int value, int bits) {
+    return syscall(SYS_futex, &word, operation, value, nullptr, nullptr, bits);
+  };
+  const auto wait_for = [&](int bits) {
+    while (word == 0) call(FUTEX_WAIT_BITSET_PRIVATE, 0, bits);
+  };
+  InThreads({[&] { wait_for(1); }, [&] { wait_for(2); },
+             [&] {
+               word = 1;
+               call(FUTEX_WAKE_BITSET_PRIVATE, 1, 1);
+               call(FUTEX_WAKE_BITSET_PRIVATE, 1, bug ? 1 : 2);
+             }});
+}
+
 void PrintTo(const Case& tried, std::ostream* out) { *out << tried.name; }
 
 class StandardLibraryTest : public ::testing::TestWithParam<Case> {};
@@ -487,6 +525,30 @@ TEST_P(StandardLibraryTest, ABugIsFoundAndReplayed) {
   EXPECT_THAT(found.failure->what, HasSubstr(GetParam().symptom));
   EXPECT_TRUE(found.failure->replayed);
   RecordProperty("runs", static_cast<int>(found.runs));
+}
+
+// The C++ library's atomics yield some times before they wait.
+TEST(StandardLibrary, EverySearchFindsWhatComesAfterTheWaitForAnAtomic) {
+  for (const Search search :
+       {Search::kRandom, Search::kPct, Search::kDepthFirst}) {
+    ExploreOptions options;
+    options.runs = 1000;
+    options.search = search;
+    const Exploration found = FindFailure(options, [] {
+      std::atomic<int> word = 0;
+      bool is_set = false;
+      InThreads({[&] {
+                   word.wait(0);
+                   EXPECT_EQ(is_set, true);
+                 },
+                 [&] {
+                   word = 1;
+                   word.notify_one();
+                   is_set = true;  // Too late.
+                 }});
+    });
+    EXPECT_TRUE(found.failure.has_value()) << static_cast<int>(search);
+  }
 }
 
 TEST_P(StandardLibraryTest, WithoutTheBugNothingIsFound) {
@@ -532,7 +594,9 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"AbseilsConditionIsNotLookedAtAgain", kFailed,
              AbseilsConditionIsNotLookedAtAgain, /*delays=*/true},
         Case{"FutexIsNotLookedAtAgain", kFailed, FutexIsNotLookedAtAgain,
-             /*delays=*/true}),
+             /*delays=*/true},
+        Case{"BarrierIsNoEnd", kFailed, BarrierIsNoEnd},
+        Case{"FutexWakesAnother", kDeadlock, FutexWakesAnother}),
     [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

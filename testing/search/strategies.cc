@@ -40,6 +40,13 @@ size_t ChooseFault(SplitMix& random, const Choice& choice) {
   return 1 + Below(random, choice.options - 1);
 }
 
+// How often threads may yield before those come to run that have fallen: the
+// C++ library's atomics yield four times before they wait.
+constexpr int kFewYields = 16;
+
+// More than there are yields in a run.
+constexpr int64_t kRoomForYields = int64_t{1} << 32;
+
 }  // namespace
 
 uint64_t RandomStrategy::Weight(int thread) {
@@ -81,15 +88,23 @@ size_t PctStrategy::Choose(const Choice& choice) {
   if (!IsAmongThreads(choice)) return ChooseFault(random_, choice);
   const auto priority = [this](int thread) -> int64_t& {
     const auto [known, added] = priorities_.try_emplace(thread, 0);
-    // Above those of the drops, which are above those of who has yielded.
+    // Above those of who has yielded a few times, above those of the drops,
+    // above those of who has yielded more often.
     if (added) {
-      known->second =
-          static_cast<int64_t>(drops_.size() + 1 + (random_() >> 2));
+      known->second = kRoomForYields + static_cast<int64_t>(random_() >> 2);
     }
     return known->second;
   };
+  const auto has_fallen = [&](int thread) {
+    return priority(thread) < static_cast<int64_t>(drops_.size());
+  };
   for (const int thread : choice.threads) priority(thread);
-  if (choice.yielded >= 0) priority(choice.yielded) = --lowest_;
+  if (choice.yielded >= 0) {
+    priority(choice.yielded) =
+        ++yields_ > kFewYields || has_fallen(choice.yielded)
+            ? --lowest_
+            : kRoomForYields - ++last_yield_;
+  }
   const auto highest = [&] {
     return static_cast<size_t>(
         std::max_element(
@@ -107,7 +122,9 @@ size_t PctStrategy::Choose(const Choice& choice) {
     drop.done = true;
   }
   step_ += IsAfter(choice) ? 0 : 1;
-  return highest();
+  const size_t chosen = highest();
+  if (has_fallen(choice.threads[chosen])) yields_ = 0;
+  return chosen;
 }
 
 // Not if others could not make up the rest of the level: such a run is one of

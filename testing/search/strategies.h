@@ -42,10 +42,10 @@ class RandomStrategy final : public Strategy {
 
 // Burckhardt et al., "A Randomized Scheduler with Probabilistic Guarantees of
 // Finding Bugs" (ASPLOS 2010): threads have random priorities, the highest
-// goes on, and at depth-1 random moments the one that runs falls to the bottom;
-// as does one that yields.
-// A bug that takes `depth` ordered steps is found with probability at least
-// 1/(threads * length^(depth-1)) in each run.
+// goes on, and at depth-1 random moments the one that runs falls to the bottom.
+// One that yields comes after all others but these, and after these, too, when
+// it keeps them waiting. A bug that takes `depth` ordered steps is found with
+// probability at least 1/(threads * length^(depth-1)) in each run.
 class PctStrategy final : public Strategy {
  public:
   // `length`: how many choices of threads a run has, about, but for those after
@@ -64,6 +64,9 @@ class PctStrategy final : public Strategy {
   std::vector<Drop> drops_;
   absl::flat_hash_map<int, int64_t> priorities_;
   int64_t lowest_ = 0;
+  int64_t last_yield_ = 0;
+  // Since a thread went on that had fallen.
+  int yields_ = 0;
   size_t step_ = 0;
 };
 

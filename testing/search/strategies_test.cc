@@ -139,6 +139,27 @@ TEST(PctStrategy, PutsWhatIsDroppedBelowThreadsThatComeLater) {
   }
 }
 
+// It would be the first to wait for what the dropped one does late.
+TEST(PctStrategy, WhoYieldsStaysAboveWhatIsDroppedForAWhile) {
+  constexpr int kDropped = 0;
+  constexpr int kYields = 1;
+  int stayed = 0;
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    PctStrategy strategy(seed, /*depth=*/2, /*length=*/1);
+    if (strategy.Choose(Among({kDropped, kYields})) != kYields) continue;
+    Choice choice = Among({kDropped, kYields});
+    choice.yielded = kYields;
+    size_t yields = 0;
+    while (yields < 100 && strategy.Choose(choice) == kYields) ++yields;
+    ASSERT_GE(yields, 4u);
+    ASSERT_LT(yields, 100u);
+    ASSERT_EQ(strategy.Choose(Among({kYields, kDropped})), 1u);
+    ASSERT_EQ(strategy.Choose(Among({kYields, kDropped, 9})), 2u);
+    ++stayed;
+  }
+  EXPECT_GT(stayed, 50);
+}
+
 // Two threads of ten steps each; the failure is that the second one's first
 // step comes between the first one's 5th and 6th, and so takes two ordered
 // pairs of steps.

@@ -154,6 +154,7 @@ struct Scheduler::Thread {
 
   // Where it waits, and since when, in the order of all waits; see WaitAt.
   const void* waits_at = nullptr;
+  uint32_t wait_bits = 0;
   uint64_t wait = 0;
 
   sigset_t mask{};
@@ -564,10 +565,12 @@ bool Scheduler::AwaitWorld(std::string_view doing,
 }
 
 bool Scheduler::WaitAt(const void* address, std::string_view doing,
-                       absl::Time deadline, int Interruptions::*interruption) {
+                       absl::Time deadline, int Interruptions::*interruption,
+                       uint32_t bits) {
   const NoSchedulingPoints quiet;
   Thread& self = *running_;
   self.waits_at = address;
+  self.wait_bits = bits;
   self.wait = ++waits_;
   const Interruptions before = self.interruptions;
   BlockUntil(
@@ -581,11 +584,13 @@ bool Scheduler::WaitAt(const void* address, std::string_view doing,
   return std::exchange(self.waits_at, nullptr) == nullptr;
 }
 
-size_t Scheduler::WakeAt(const void* address, size_t count) {
+size_t Scheduler::WakeAt(const void* address, size_t count, uint32_t bits) {
   const NoSchedulingPoints quiet;
   std::vector<Thread*> waiting;
   for (Thread* thread : live_) {
-    if (thread->waits_at == address) waiting.push_back(thread);
+    if (thread->waits_at == address && (thread->wait_bits & bits) != 0) {
+      waiting.push_back(thread);
+    }
   }
   if (waiting.empty()) return 0;
   std::sort(waiting.begin(), waiting.end(),

@@ -137,15 +137,18 @@ class Scheduler {
                   absl::Time deadline);
 
   // Waits until somebody wakes who waits at `address`, of whatever is there, as
-  // futex(2) does; false if `deadline` came first, or a handler of a signal
-  // that counts among `interruption`.
+  // futex(2) does, for one of `bits`; false if `deadline` came first, or a
+  // handler of a signal that counts among `interruption`.
   bool WaitAt(const void* address, std::string_view doing,
               absl::Time deadline = absl::InfiniteFuture(),
-              int Interruptions::*interruption = nullptr);
-  // Wakes at most `count` of those that wait there, as the strategy chooses
-  // them; returns how many. No scheduling point.
+              int Interruptions::*interruption = nullptr,
+              uint32_t bits = kAnyBit);
+  // Wakes at most `count` of those that wait there, for one of `bits`, as the
+  // strategy chooses them; returns how many. No scheduling point.
   size_t WakeAt(const void* address,
-                size_t count = std::numeric_limits<size_t>::max());
+                size_t count = std::numeric_limits<size_t>::max(),
+                uint32_t bits = kAnyBit);
+  static constexpr uint32_t kAnyBit = ~uint32_t{0};
 
   // Whether what waits now goes on at once, for no reason, as POSIX allows for
   // conditions: a choice, with `delays`. A thread that then waits again waits.
