@@ -24,6 +24,28 @@ using ::ward::testing::Scheduler;
 [[gnu::used]] static void (*const kAbseilsMutex)(absl::OnDeadlockCycle) =
     &absl::SetMutexDeadlockDetectionMode;
 
+namespace {
+
+// While a thread is in a function of Abseil's that was called from outside.
+// Some call another one of these, and lld, unlike others, has even those calls
+// come here: they are part of the first.
+class InAbseil {
+ public:
+  InAbseil() { is_so_ = true; }
+  InAbseil(const InAbseil&) = delete;
+  InAbseil& operator=(const InAbseil&) = delete;
+  ~InAbseil() { is_so_ = false; }
+
+  static bool IsSo() { return is_so_; }
+
+ private:
+  static thread_local bool is_so_;
+};
+
+thread_local bool InAbseil::is_so_ = false;
+
+}  // namespace
+
 extern "C" {
 
 #define WARD_STRING(x) WARD_STRING_(x)
@@ -48,7 +70,9 @@ static_assert(sizeof(WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME)) == 13,
       __attribute__((weak));                                             \
   result WardWrap##name parameters __asm__("__wrap_" WARD_MUTEX symbol); \
   result WardWrap##name parameters {                                     \
+    if (InAbseil::IsSo()) return WardReal##name arguments;               \
     PointBeforeLock();                                                   \
+    const InAbseil here;                                                 \
     return WardReal##name arguments;                                     \
   }
 #define WARD_WRAP(result, name, symbol) \
@@ -90,9 +114,13 @@ WARD_WRAP(bool, TryLockShared, "15try_lock_shared")
   void WardWrap##name(absl::type* lock) __asm__(                        \
       "__wrap_" WARD_NAMESPACE symbol "Ev");                            \
   void WardWrap##name(absl::type* lock) {                               \
+    if (InAbseil::IsSo()) return WardReal##name(lock);                  \
     Scheduler* const scheduler = Intercepting();                        \
     const size_t steps = scheduler == nullptr ? 0 : scheduler->steps(); \
-    WardReal##name(lock);                                               \
+    {                                                                   \
+      const InAbseil here;                                              \
+      WardReal##name(lock);                                             \
+    }                                                                   \
     if (scheduler == nullptr || scheduler->steps() != steps) return;    \
     scheduler->PointAfter("unlocking a mutex");                         \
   }
@@ -104,20 +132,21 @@ WARD_WRAP_UNLOCK(Mutex, UnlockShared, "5Mutex13unlock_shared")
 WARD_WRAP_UNLOCK(ReleasableMutexLock, Release, "19ReleasableMutexLock7Release")
 
 // `early` waits until `past`.
-#define WARD_WRAP_WAIT(result, name, symbol, parameters, arguments, early) \
-  result WardReal##name parameters __asm__(                                \
-      "__real_" WARD_NAMESPACE "7CondVar" symbol) __attribute__((weak));   \
-  result WardWrap##name parameters __asm__("__wrap_" WARD_NAMESPACE        \
-                                           "7CondVar" symbol);             \
-  result WardWrap##name parameters {                                       \
-    Scheduler* const scheduler = Intercepting();                           \
-    if (scheduler == nullptr || !scheduler->WakesForNoReason()) {          \
-      return WardReal##name arguments;                                     \
-    }                                                                      \
-    /* As if its limit had come, but for what it returns. */               \
-    const absl::Time past = scheduler->now() - absl::Seconds(1);           \
-    early;                                                                 \
-    return result();                                                       \
+#define WARD_WRAP_WAIT(result, name, symbol, parameters, arguments, early)    \
+  result WardReal##name parameters __asm__(                                   \
+      "__real_" WARD_NAMESPACE "7CondVar" symbol) __attribute__((weak));      \
+  result WardWrap##name parameters __asm__("__wrap_" WARD_NAMESPACE           \
+                                           "7CondVar" symbol);                \
+  result WardWrap##name parameters {                                          \
+    if (InAbseil::IsSo()) return WardReal##name arguments;                    \
+    Scheduler* const scheduler = Intercepting();                              \
+    const bool wakes = scheduler != nullptr && scheduler->WakesForNoReason(); \
+    const InAbseil here;                                                      \
+    if (!wakes) return WardReal##name arguments;                              \
+    /* As if its limit had come, but for what it returns. */                  \
+    const absl::Time past = scheduler->now() - absl::Seconds(1);              \
+    early;                                                                    \
+    return result();                                                          \
   }
 
 WARD_WRAP_WAIT(bool, WaitWithDeadline,
