@@ -362,15 +362,8 @@ size_t MemoryOf(pid_t process, std::string_view field) {
   return kilobytes << 10;
 }
 
-// A sanitizer keeps what was freed, and more beside.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kMemoryIsTold = false;
-#else
-constexpr bool kMemoryIsTold = !kUnderThreadSanitizer;
-#endif
-
 TEST_F(AbstractServerTest, AServerGivesBackWhatLargeMessagesTook) {
-  if (!kMemoryIsTold) GTEST_SKIP() << "the sanitizer's memory is in the way";
+  if (kUnderSanitizer) GTEST_SKIP() << "its memory is in the way";
   constexpr size_t kSize = 16'000'000;
   TestServer server(Shared());
   server.DefineMessageHandler(
@@ -407,7 +400,7 @@ TEST_F(AbstractServerTest, AServerGivesBackWhatLargeMessagesTook) {
 }
 
 TEST_F(AbstractServerTest, AReplyThatIsNotReadIsThereOnce) {
-  if (!kMemoryIsTold) GTEST_SKIP() << "the sanitizer's memory is in the way";
+  if (kUnderSanitizer) GTEST_SKIP() << "its memory is in the way";
   constexpr size_t kSize = 8 << 20;
   constexpr size_t kClients = 8;
   TestServer server(Shared());

@@ -46,12 +46,6 @@ namespace {
 
 using testing::RepliesWith;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kUnderSanitizer = true;
-#else
-constexpr bool kUnderSanitizer = false;
-#endif
-
 class ClientPoolTest : public NothingLeftTest {
  protected:
   static MessageChannel Open(const AbstractServer& server) {

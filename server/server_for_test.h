@@ -30,6 +30,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -46,21 +47,20 @@
 #include "ward/testing/leak_check.h"
 #include "ward/testing/matchers.h"
 
-#ifdef __has_feature
-#if __has_feature(thread_sanitizer)
-#define WARD_TEST_UNDER_TSAN
-#endif
-#endif
-#ifdef __SANITIZE_THREAD__
-#define WARD_TEST_UNDER_TSAN
-#endif
-
 namespace ward {
 
-#ifdef WARD_TEST_UNDER_TSAN
+#ifdef ABSL_HAVE_THREAD_SANITIZER
 inline constexpr bool kUnderThreadSanitizer = true;
 #else
 inline constexpr bool kUnderThreadSanitizer = false;
+#endif
+
+// One that keeps what was freed, and has more memory and address space of its
+// own than any test.
+#ifdef ABSL_HAVE_ADDRESS_SANITIZER
+inline constexpr bool kUnderSanitizer = true;
+#else
+inline constexpr bool kUnderSanitizer = kUnderThreadSanitizer;
 #endif
 
 // An upper bound for what must come at all, however loaded the machine is.

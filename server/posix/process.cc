@@ -31,6 +31,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -53,20 +54,11 @@
 #include "ward/server/posix/tie.h"
 #include "ward/server/process.h"
 
-#ifdef __has_feature
-#if __has_feature(thread_sanitizer)
-#define WARD_THREAD_SANITIZER
-#endif
-#endif
-#ifdef __SANITIZE_THREAD__
-#define WARD_THREAD_SANITIZER
-#endif
-
 namespace ward {
 namespace {
 
 // ThreadSanitizer has a thread of its own, which knows how to survive a fork.
-#ifdef WARD_THREAD_SANITIZER
+#ifdef ABSL_HAVE_THREAD_SANITIZER
 constexpr int kMaxRuntimeThreads = 1;
 #else
 constexpr int kMaxRuntimeThreads = 0;
