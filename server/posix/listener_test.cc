@@ -493,10 +493,11 @@ TEST(PosixListener, StoppingLeavesSigurgToTheUser) {
   // Several at a time.
   const auto listener = Listen({});
   const auto sibling = Sibling(*listener);
+  const auto another = Sibling(*listener);
   std::vector<std::thread> acceptors = StartAccepting(*sibling, 2);
-  std::vector<std::thread> others = StartAccepting(*listener, 2);
+  std::vector<std::thread> others = StartAccepting(*another, 2);
   std::thread stopping([&sibling] { sibling->StopAccepting(kNobody); });
-  listener->StopAccepting(kNobody);
+  another->StopAccepting(kNobody);
   stopping.join();
   for (std::thread& acceptor : acceptors) acceptor.join();
   for (std::thread& other : others) other.join();
