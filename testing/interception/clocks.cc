@@ -15,6 +15,7 @@
 #include "absl/base/config.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "ward/testing/interception/interception.h"
 #include "ward/testing/simulator/scheduler.h"
 
 using ::ward::testing::Interruptions;
@@ -82,6 +83,7 @@ int clock_nanosleep(clockid_t clock_id, int flags, const struct timespec* req,
     return syscall(SYS_clock_nanosleep, clock_id, flags, req, rem) == 0 ? 0
                                                                         : errno;
   }
+  if (!ward::testing::IsValidLength(req)) return EINVAL;
   const bool absolute = (flags & TIMER_ABSTIME) != 0;
   const absl::Duration left = Sleep(
       *scheduler, absolute ? absl::TimeFromTimespec(*req) - scheduler->now()

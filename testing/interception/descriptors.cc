@@ -183,10 +183,6 @@ int LookInSchedule(Scheduler& scheduler, const char* doing,
                    int Interruptions::*interruption = &Interruptions::all) {
   scheduler.Point(doing);
   const WaitingMask waiting(mask);
-  if (waiting.interrupted()) {
-    errno = EINTR;
-    return -1;
-  }
   const Interruptions& now = scheduler.interruptions();
   const int before = now.*interruption;
   int result = 0;
@@ -198,13 +194,15 @@ int LookInSchedule(Scheduler& scheduler, const char* doing,
           result = look();
           error = errno;
         }
-        if (result == 0 && now.*interruption != before) {
+        if (result == 0 &&
+            (now.*interruption != before || waiting.HasLetThrough())) {
           result = -1;
           error = EINTR;
         }
         return result != 0;
       },
       scheduler.now() + limit);
+  if (result < 0 && error == EINTR) waiting.Deliver();
   errno = error;
   return result;
 }
@@ -262,8 +260,10 @@ absl::Duration LimitOf(const timespec* time) {
 using ::ward::testing::AwaitInput;
 using ::ward::testing::AwaitRoom;
 using ::ward::testing::Done;
+using ::ward::testing::Failed;
 using ::ward::testing::Intercepting;
 using ::ward::testing::Interruptions;
+using ::ward::testing::IsValidLength;
 using ::ward::testing::kWriting;
 using ::ward::testing::LimitOf;
 using ::ward::testing::LookInSchedule;
@@ -360,6 +360,7 @@ int ppoll(pollfd* polled, nfds_t count, const timespec* limit,
           const sigset_t* mask) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_ppoll(polled, count, limit, mask);
+  if (!IsValidLength(limit)) return Failed(EINVAL);
   const timespec none = {0, 0};
   return LookInSchedule(
       *scheduler, "polling descriptors",
@@ -390,6 +391,7 @@ int epoll_pwait2(int epoll, epoll_event* events, int most,
   if (scheduler == nullptr) {
     return real_epoll_pwait2(epoll, events, most, limit, mask);
   }
+  if (!IsValidLength(limit)) return Failed(EINVAL);
   return ward::testing::AwaitEvents(*scheduler, epoll, events, most,
                                     LimitOf(limit), mask);
 }
@@ -406,6 +408,7 @@ int pselect(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
   if (scheduler == nullptr) {
     return real_pselect(count, readable, writable, exceptional, limit, mask);
   }
+  if (!IsValidLength(limit)) return Failed(EINVAL);
   // They are asked for and answered in the same sets.
   const fd_set none{};
   const auto asked = [&none](const fd_set* set) {
@@ -433,6 +436,7 @@ int select(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
   }
   timespec time{};
   if (limit != nullptr) {
+    if (limit->tv_sec < 0 || limit->tv_usec < 0) return Failed(EINVAL);
     time = absl::ToTimespec(absl::DurationFromTimeval(*limit));
   }
   return pselect(count, readable, writable, exceptional,

@@ -19,6 +19,10 @@ bool IsValid(const timespec& time) {
   return time.tv_nsec >= 0 && time.tv_nsec < 1'000'000'000;
 }
 
+bool IsValidLength(const timespec* time) {
+  return time == nullptr || (time->tv_sec >= 0 && IsValid(*time));
+}
+
 absl::Time DeadlineOf(const timespec& time) {
   return absl::TimeFromTimespec(time);
 }

@@ -20,6 +20,8 @@ Scheduler* Intercepting();
 // A point in time of any of the clocks: they are one in a simulation.
 bool IsValid(const timespec& time);
 absl::Time DeadlineOf(const timespec& time);
+// A length of time, as a system call takes it, or null for no limit.
+bool IsValidLength(const timespec* time);
 
 // Sets errno, and returns -1 as system calls do.
 int Failed(int error);

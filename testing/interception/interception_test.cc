@@ -5,10 +5,13 @@
 #include <fcntl.h>
 #include <fenv.h>
 #include <locale.h>
+#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <sys/random.h>
+#include <sys/select.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <threads.h>
 #include <time.h>
 #include <unistd.h>
@@ -109,6 +112,27 @@ TEST_F(InterceptionTest, AThreadMayExitAnywhere) {
   void* result = nullptr;
   EXPECT_EQ(pthread_join(handle, &result), 0);
   EXPECT_EQ(result, this);
+}
+
+TEST_F(InterceptionTest, WhatIsNoTimeIsRefused) {
+  for (const timespec time :
+       {timespec{0, 1'000'000'000}, timespec{0, -1}, timespec{-1, 0}}) {
+    errno = 0;
+    EXPECT_EQ(nanosleep(&time, nullptr), -1);
+    EXPECT_EQ(errno, EINVAL);
+    EXPECT_EQ(clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr), EINVAL);
+    errno = 0;
+    EXPECT_EQ(ppoll(nullptr, 0, &time, nullptr), -1);
+    EXPECT_EQ(errno, EINVAL);
+    errno = 0;
+    EXPECT_EQ(pselect(0, nullptr, nullptr, nullptr, &time, nullptr), -1);
+    EXPECT_EQ(errno, EINVAL);
+  }
+  timeval negative = {-1, 0};
+  errno = 0;
+  EXPECT_EQ(select(0, nullptr, nullptr, nullptr, &negative), -1);
+  EXPECT_EQ(errno, EINVAL);
+  EXPECT_EQ(Passed(), absl::ZeroDuration());
 }
 
 struct Own {

@@ -158,6 +158,48 @@ TEST(Remarks, TimePassesAsInTheWorldWhileAProgramRuns) {
   EXPECT_EQ(Count(found.remarks, "This run called fork"), 1) << found.remarks;
 }
 
+// Also for who does not wait for it, but asks again and again.
+TEST(Remarks, WhoAsksTheWorldAgainAndAgainGivesItTime) {
+  using Ask = bool (*)(pid_t child, int from);
+  constexpr Ask kAsk[] = {
+      [](pid_t child, int) {
+        siginfo_t about{};
+        const auto id = static_cast<id_t>(child);
+        waitid(P_PID, id, &about, WEXITED | WNOHANG | WNOWAIT);
+        return about.si_pid == child;
+      },
+      [](pid_t, int from) {
+        pollfd polled{from, POLLIN, 0};
+        return poll(&polled, 1, 0) == 1;
+      },
+      [](pid_t, int from) {
+        char byte;
+        return recv(from, &byte, 1, MSG_DONTWAIT) == 1;
+      },
+  };
+  for (const Ask ask : kAsk) {
+    const Exploration found = FindFailure({.runs = 2}, [ask] {
+      std::array<int, 2> ends;
+      ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()),
+                0);
+      const FileDescriptor from(ends[0]);
+      const FileDescriptor to(ends[1]);
+      const pid_t child = fork();
+      if (child == 0) {
+        usleep(100'000);  // A real one.
+        (void)!write(to.get(), "x", 1);
+        _exit(7);
+      }
+      int times = 0;
+      for (; times < 1000 && !ask(child, from.get()); ++times) usleep(10'000);
+      EXPECT_LT(times, 1000) << "10 s, of which it takes a tenth of one";
+      int status = 0;
+      EXPECT_EQ(waitpid(child, &status, 0), child);
+    });
+    EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+  }
+}
+
 [[gnu::noinline]] void SetAnAlarm() {
   alarm(100);
   alarm(0);

@@ -60,37 +60,57 @@ int AwaitSignal(Scheduler& scheduler, const sigset_t* signals, siginfo_t* about,
 }
 
 // Until a handler has returned.
-int PauseInSchedule(Scheduler& scheduler) {
+int PauseInSchedule(Scheduler& scheduler, const sigset_t* mask) {
+  scheduler.Point("waiting for a signal");
+  const WaitingMask waiting(mask);
   const Interruptions& now = scheduler.interruptions();
   const int before = now.all;
   scheduler.AwaitWorld(
-      "waiting for a signal", [&] { return now.all != before; },
+      "waiting for a signal",
+      [&] { return now.all != before || waiting.HasLetThrough(); },
       absl::InfiniteFuture());
+  waiting.Deliver();
   return Failed(EINTR);
 }
 
-// Whether `mask` lets one through that has come already.
-bool AnyPending(const sigset_t& mask) {
+// Whether the kernel drops it.
+bool IsIgnored(int signal) {
+  struct sigaction action;
+  if (sigaction(signal, nullptr, &action) != 0) return true;
+  if (action.sa_handler != SIG_DFL) return action.sa_handler == SIG_IGN;
+  return signal == SIGCHLD || signal == SIGCONT || signal == SIGURG ||
+         signal == SIGWINCH;  // signal(7).
+}
+
+}  // namespace
+
+WaitingMask::WaitingMask(const sigset_t* mask) : mask_(mask) {
+  if (mask == nullptr) return;
+  pthread_sigmask(SIG_BLOCK, nullptr, &found_);
+  if (Scheduler* const scheduler = Intercepting()) {
+    scheduler->SetWaitingMask(*mask);
+  }
+}
+
+WaitingMask::~WaitingMask() {
+  if (mask_ != nullptr) pthread_sigmask(SIG_SETMASK, &found_, nullptr);
+}
+
+bool WaitingMask::HasLetThrough() const {
+  if (mask_ == nullptr) return false;
   sigset_t pending;
   sigpending(&pending);
   for (int signal = 1; signal < NSIG; ++signal) {
-    if (sigismember(&pending, signal) == 1 && sigismember(&mask, signal) == 0) {
+    if (sigismember(&pending, signal) == 1 && sigismember(mask_, signal) == 0 &&
+        !IsIgnored(signal)) {
       return true;
     }
   }
   return false;
 }
 
-}  // namespace
-
-WaitingMask::WaitingMask(const sigset_t* mask) : set_(mask != nullptr) {
-  if (!set_) return;
-  interrupted_ = AnyPending(*mask);
-  pthread_sigmask(SIG_SETMASK, mask, &found_);
-}
-
-WaitingMask::~WaitingMask() {
-  if (set_) pthread_sigmask(SIG_SETMASK, &found_, nullptr);
+void WaitingMask::Deliver() const {
+  if (mask_ != nullptr) pthread_sigmask(SIG_SETMASK, mask_, nullptr);
 }
 
 }  // namespace ward::testing
@@ -181,17 +201,13 @@ int sigwait(const sigset_t* signals, int* signal) {
 int sigsuspend(const sigset_t* mask) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_sigsuspend(mask);
-  scheduler->Point("waiting for a signal");
-  const ward::testing::WaitingMask waiting(mask);
-  if (!waiting.interrupted()) ward::testing::PauseInSchedule(*scheduler);
-  return ward::testing::Failed(EINTR);
+  return ward::testing::PauseInSchedule(*scheduler, mask);
 }
 
 int pause() {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_pause();
-  scheduler->Point("waiting for a signal");
-  return ward::testing::PauseInSchedule(*scheduler);
+  return ward::testing::PauseInSchedule(*scheduler, nullptr);
 }
 
 // NOLINTEND(readability-inconsistent-declaration-parameter-name)

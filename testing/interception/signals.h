@@ -16,12 +16,15 @@ class WaitingMask {
   WaitingMask& operator=(const WaitingMask&) = delete;
   ~WaitingMask();
 
-  // One that had come already was let through, and has ended the wait.
-  bool interrupted() const { return interrupted_; }
+  // Whether one has come that this lets through: it ends the wait. The kernel
+  // has it until Deliver, so that nobody else knows of it.
+  bool HasLetThrough() const;
+
+  // Runs its handler.
+  void Deliver() const;
 
  private:
-  const bool set_;
-  bool interrupted_ = false;
+  const sigset_t* const mask_;
   sigset_t found_{};
 };
 

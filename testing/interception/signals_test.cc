@@ -1,6 +1,7 @@
 // Programs that send signals to themselves: who takes them, and when, is the
 // schedule's.
 
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
@@ -12,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -457,6 +459,81 @@ TEST(Signals, MainSuspendsItselfUntilOneComes) {
     EXPECT_EQ(errno, EINTR);
     EXPECT_EQ(handled, 1);
     other.join();
+  });
+}
+
+// A real child ends, and says so while it is waited for, and only then.
+TEST(Signals, OneOfTheWorldIsLetThroughByWhoWaits) {
+  using Wait = int (*)(const sigset_t* mask);
+  constexpr Wait kWaits[] = {
+      [](const sigset_t* mask) { return sigsuspend(mask); },
+      [](const sigset_t* mask) { return ppoll(nullptr, 0, nullptr, mask); },
+      [](const sigset_t* mask) {
+        return pselect(0, nullptr, nullptr, nullptr, nullptr, mask);
+      },
+  };
+  for (const Wait wait_with : kWaits) {
+    Explore({.runs = 3}, [wait_with] {
+      Handle(SIGCHLD);
+      sigset_t none;
+      sigemptyset(&none);
+      const Blocked blocked(SIGCHLD);
+      std::thread other(
+          [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); });
+      const pid_t child = fork();
+      if (child == 0) {
+        usleep(50'000);  // A real one.
+        _exit(7);
+      }
+      while (handled == 0) {
+        EXPECT_EQ(wait_with(&none), -1);
+        EXPECT_EQ(errno, EINTR);
+      }
+      EXPECT_EQ(handled, 1);
+      EXPECT_EQ(waitpid(child, nullptr, WNOHANG), child);
+      other.join();
+    });
+  }
+}
+
+// As the kernel drops it.
+TEST(Signals, OneThatIsIgnoredEndsNoWait) {
+  Explore({.runs = 10}, [] {
+    signal(SIGCHLD, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    const Blocked blocked(SIGCHLD);
+    EXPECT_EQ(kill(getpid(), SIGCHLD), 0);
+    const timespec limit = {1, 0};
+    EXPECT_EQ(ppoll(nullptr, 0, &limit, &none), 0);
+  });
+}
+
+// Its handler may itself wait for a while.
+TEST(Signals, WhoWaitsForTheWorldDoesSoAfterAHandler) {
+  Explore({.runs = 3}, [] {
+    struct sigaction action {};
+    action.sa_handler = [](int) { poll(nullptr, 0, 10); };
+    action.sa_flags = SA_RESTART;
+    ASSERT_EQ(sigaction(SIGUSR1, &action, nullptr), 0);
+    int ends[2];
+    ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    const FileDescriptor from(ends[0]);
+    const FileDescriptor to(ends[1]);
+    const pid_t child = fork();
+    if (child == 0) {
+      usleep(200'000);  // A real one.
+      (void)!write(to.get(), "x", 1);
+      _exit(7);
+    }
+    std::thread reader([&] {
+      char byte;
+      EXPECT_EQ(read(from.get(), &byte, 1), 1);
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_EQ(pthread_kill(reader.native_handle(), SIGUSR1), 0);
+    reader.join();
+    EXPECT_EQ(waitpid(child, nullptr, 0), child);
   });
 }
 

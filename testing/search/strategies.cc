@@ -49,7 +49,7 @@ constexpr int64_t kRoomForYields = int64_t{1} << 32;
 
 }  // namespace
 
-uint64_t RandomStrategy::Weight(int thread) {
+uint64_t& RandomStrategy::Weight(int thread) {
   constexpr size_t kWeights = 5;  // 1, 8, 64, 512, 4096.
   const auto [known, added] = weights_.try_emplace(thread, 0);
   if (added) known->second = uint64_t{1} << (3 * Below(random_, kWeights));
@@ -58,6 +58,10 @@ uint64_t RandomStrategy::Weight(int thread) {
 
 size_t RandomStrategy::Choose(const Choice& choice) {
   if (!IsAmongThreads(choice)) return ChooseFault(random_, choice);
+  if (weighted_ && choice.yielded >= 0) {
+    uint64_t& weight = Weight(choice.yielded);
+    weight = std::max<uint64_t>(weight / 2, 1);
+  }
   if (IsAfter(choice) && !after_) {
     return static_cast<size_t>(
         std::find(choice.threads.begin(), choice.threads.end(), choice.after) -

@@ -23,7 +23,8 @@ namespace ward::testing {
 //
 // All threads are equally likely to go on; or, weighted, each has a weight that
 // is drawn for the run, from 1 to 4,096: some threads stand still while others
-// make whole calls, which takes a long row of luck where all are equal.
+// make whole calls, which takes a long row of luck where all are equal. Each
+// time that one yields, it weighs half as much from then on.
 class RandomStrategy final : public Strategy {
  public:
   explicit RandomStrategy(uint64_t seed, bool weighted = false,
@@ -32,7 +33,7 @@ class RandomStrategy final : public Strategy {
   size_t Choose(const Choice& choice) override;
 
  private:
-  uint64_t Weight(int thread);
+  uint64_t& Weight(int thread);
 
   SplitMix random_;
   const bool weighted_;

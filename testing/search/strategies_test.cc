@@ -83,6 +83,25 @@ TEST(RandomStrategy, LetsSomeThreadsStandStillWhenWeighted) {
   EXPECT_GT(longest_wait(true), 500);
 }
 
+// Those that wait by asking again and again would keep one that has work to do
+// from it for as long as a run lasts.
+TEST(RandomStrategy, WhoYieldsWeighsLessFromThenOn) {
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    RandomStrategy strategy(seed, /*weighted=*/true);
+    int work = 0;
+    int steps = 0;
+    for (; work < 20 && steps < 2000; ++steps) {
+      Choice choice = Among({0, 1, 2});
+      const size_t chosen = strategy.Choose(choice);
+      work += chosen == 2 ? 1 : 0;
+      if (chosen == 2) continue;
+      choice.yielded = static_cast<int>(chosen);
+      work += strategy.Choose(choice) == 2 ? 1 : 0;
+    }
+    EXPECT_LT(steps, 2000) << seed;
+  }
+}
+
 // --- PCT ---
 
 TEST(PctStrategy, WithoutDropsRunsThreadsInOneOrderThroughout) {

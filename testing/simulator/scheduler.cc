@@ -513,8 +513,9 @@ Scheduler::Thread* Scheduler::Next() {
                      "one waits for a thread that was there before the "
                      "simulation)");
       }
-      // What another program may say first takes real time.
-      if (Watchdog::ExpectsTheWorld() && SomebodyAwaitsTheWorld()) {
+      // What another program may say first takes real time, even if nobody but
+      // waits until it is worth asking again.
+      if (Watchdog::ExpectsTheWorld()) {
         if (idle_since == absl::ZeroDuration()) idle_since = RealTime();
         if (RealTime() - idle_since < next_deadline - now_) {
           Watchdog::Feed();
@@ -558,9 +559,10 @@ bool Scheduler::AwaitWorld(std::string_view doing,
                            absl::Time deadline) {
   const NoSchedulingPoints quiet;
   if (ready()) return true;
-  running_->awaits_world = true;
+  // It may be in a signal's handler, which interrupts another wait.
+  const bool before = std::exchange(running_->awaits_world, true);
   const bool is_ready = BlockUntil(doing, ready, deadline);
-  running_->awaits_world = false;
+  running_->awaits_world = before;
   return is_ready;
 }
 
@@ -772,6 +774,8 @@ void Scheduler::SendSignal(int thread, int signal) {
 void Scheduler::SetSignalMask(const sigset_t& mask) {
   running_->mask = kernel_mask_ = mask;
 }
+
+void Scheduler::SetWaitingMask(const sigset_t& mask) { running_->mask = mask; }
 
 const Interruptions& Scheduler::interruptions() const {
   return running_->interruptions;

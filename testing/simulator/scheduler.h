@@ -224,6 +224,8 @@ class Scheduler {
   void SendSignal(int thread, int signal);
   // What the thread that runs blocks, and those that it starts.
   void SetSignalMask(const sigset_t& mask);
+  // The same until it next goes on, and not in the kernel yet.
+  void SetWaitingMask(const sigset_t& mask);
   // Of the thread that runs, for as long as there is this scheduler.
   const Interruptions& interruptions() const;
 
