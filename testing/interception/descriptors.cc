@@ -55,6 +55,7 @@ WARD_REAL(writev);
 WARD_REAL(send);
 WARD_REAL(sendto);
 WARD_REAL(sendmsg);
+WARD_REAL(connect);
 WARD_REAL(accept);
 WARD_REAL(accept4);
 WARD_REAL(poll);
@@ -346,6 +347,38 @@ int accept(int fd, sockaddr* address, socklen_t* size) {
 int accept4(int fd, sockaddr* address, socklen_t* size, int flags) {
   if (!AwaitInput(fd)) return -1;
   return real_accept4(fd, address, size, flags);
+}
+
+// To a full queue of this machine it waits for who accepts (unix(7)).
+int connect(int fd, const sockaddr* address, socklen_t size) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr || address == nullptr ||
+      size < sizeof(address->sa_family)) {
+    return real_connect(fd, address, size);
+  }
+  if (ward::testing::IsElsewhere(address, size)) {
+    return ward::testing::ConnectElsewhere(fd, address, size);
+  }
+  constexpr const char* kConnecting = "connecting a socket";
+  const int flags = fcntl(fd, F_GETFL);
+  if (address->sa_family != AF_UNIX || flags < 0 || (flags & O_NONBLOCK) != 0) {
+    scheduler->Point(kConnecting);
+    return Done(real_connect(fd, address, size), kConnecting);
+  }
+  const int result = LookInSchedule(
+      *scheduler, kConnecting,
+      [&] {
+        fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+        const bool connected = real_connect(fd, address, size) == 0;
+        const int error = errno;
+        fcntl(fd, F_SETFL, flags);
+        errno = error;
+        if (connected) return 1;
+        return error == EAGAIN ? 0 : -1;
+      },
+      ward::testing::LimitOfSocket(fd, SO_SNDTIMEO), nullptr,
+      &Interruptions::without_restart);
+  return result > 0 ? Done(0, kConnecting) : -1;
 }
 
 int poll(pollfd* polled, nfds_t count, int limit) {

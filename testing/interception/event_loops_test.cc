@@ -453,6 +453,37 @@ TEST(EventLoops, WhatIsDoneAfterAnEpollIsToldMayBeTooLate) {
   EXPECT_TRUE(found.failure->replayed);
 }
 
+// A queue of one has room for two.
+TEST(EventLoops, WhoConnectsWaitsForRoomInTheQueue) {
+  Everywhere([] {
+    const auto make = [] {
+      return FileDescriptor(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    };
+    const FileDescriptor listener = make();
+    sockaddr_storage name{};
+    name.ss_family = AF_UNIX;
+    auto* const address = reinterpret_cast<sockaddr*>(&name);
+    socklen_t size = sizeof(name.ss_family);  // The kernel chooses one.
+    ASSERT_EQ(bind(listener.get(), address, size), 0);
+    size = sizeof(name);
+    ASSERT_EQ(getsockname(listener.get(), address, &size), 0);
+    ASSERT_EQ(listen(listener.get(), 1), 0);
+    const auto call = [&] {
+      const FileDescriptor own = make();
+      EXPECT_EQ(connect(own.get(), address, size), 0);
+      EXPECT_EQ(fcntl(own.get(), F_GETFL) & O_NONBLOCK, 0);
+      ReadOne(own);
+    };
+    std::vector<std::thread> clients;
+    for (int i = 0; i < 4; ++i) clients.emplace_back(call);
+    for (int i = 0; i < 4; ++i) {
+      const FileDescriptor one(accept(listener.get(), nullptr, nullptr));
+      WriteOne(one);
+    }
+    for (std::thread& client : clients) client.join();
+  });
+}
+
 TEST(EventLoops, WhatIsUsedAfterAFileIsUnlockedIsFound) {
   const Exploration found = FindFailure({.runs = 1000}, [] {
     const std::string name = std::string(std::getenv("TEST_TMPDIR")) + "/lock";

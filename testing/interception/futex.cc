@@ -55,6 +55,13 @@ constexpr Waiting kWaiting[] = {
     WARD_WAITING(io_getevents),
     WARD_WAITING(io_uring_enter),
     WARD_WAITING(futex),
+#ifdef SYS_poll  // Those that new kinds of processors do not have.
+    WARD_WAITING(accept),
+    WARD_WAITING(poll),
+    WARD_WAITING(select),
+    WARD_WAITING(epoll_wait),
+    WARD_WAITING(pause),
+#endif
 };
 
 // Nothing: another operation than those that the C++ library makes.

@@ -208,6 +208,9 @@ TEST(Remarks, WhoAsksTheWorldAgainAndAgainGivesItTime) {
 [[gnu::noinline]] void ReallySleep() {
   const timespec time = {0, 1000};
   syscall(SYS_nanosleep, &time, nullptr);
+#ifdef SYS_poll
+  syscall(SYS_poll, nullptr, 0, 0);
+#endif
 }
 
 TEST(Remarks, SayWhatIsNotInTheSchedule) {
@@ -227,6 +230,10 @@ TEST(Remarks, SayWhatIsNotInTheSchedule) {
             1)
       << found.remarks;
   EXPECT_THAT(found.remarks, HasSubstr("ReallySleep"));
+#ifdef SYS_poll
+  EXPECT_EQ(Count(found.remarks, "This run called syscall, with SYS_poll,"), 1)
+      << found.remarks;
+#endif
   EXPECT_THAT(found.remarks, Not(HasSubstr("Unseen")));
 }
 

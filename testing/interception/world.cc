@@ -103,6 +103,8 @@ int Spawn(const char* function, Function& real, pid_t* child,
   return error;
 }
 
+}  // namespace
+
 bool IsElsewhere(const sockaddr* address, socklen_t size) {
   if (address->sa_family == AF_INET && size >= sizeof(sockaddr_in)) {
     sockaddr_in found;
@@ -117,7 +119,9 @@ bool IsElsewhere(const sockaddr* address, socklen_t size) {
   return false;
 }
 
-}  // namespace
+int ConnectElsewhere(int fd, const sockaddr* address, socklen_t size) {
+  return Ask("connect", real_connect, fd, address, size);
+}
 
 void ChildHasEnded(Scheduler& scheduler, pid_t child) {
   const NoSchedulingPoints quiet;
@@ -180,13 +184,6 @@ int gethostbyaddr_r(const void* address, socklen_t address_size, int family,
                     int* error) {
   return Ask("gethostbyaddr_r", real_gethostbyaddr_r, address, address_size,
              family, found, buffer, size, result, error);
-}
-
-int connect(int fd, const sockaddr* address, socklen_t size) {
-  if (address == nullptr || !ward::testing::IsElsewhere(address, size)) {
-    return real_connect(fd, address, size);
-  }
-  return Ask("connect", real_connect, fd, address, size);
 }
 
 int system(const char* command) { return Ask("system", real_system, command); }
