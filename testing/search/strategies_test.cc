@@ -21,6 +21,7 @@ using ::testing::ElementsAre;
 // A run as a list of what was chosen.
 using Course = std::vector<size_t>;
 
+// Borrows them.
 Choice Among(absl::Span<const int> threads) {
   return {ChoiceKind::kThread, threads.size(), threads};
 }
@@ -88,10 +89,11 @@ TEST(RandomStrategy, LetsSomeThreadsStandStillWhenWeighted) {
 TEST(RandomStrategy, WhoYieldsWeighsLessFromThenOn) {
   for (uint64_t seed = 0; seed < 200; ++seed) {
     RandomStrategy strategy(seed, /*weighted=*/true);
+    const std::vector<int> threads = {0, 1, 2};
     int work = 0;
     int steps = 0;
     for (; work < 20 && steps < 2000; ++steps) {
-      Choice choice = Among({0, 1, 2});
+      Choice choice = Among(threads);
       const size_t chosen = strategy.Choose(choice);
       work += chosen == 2 ? 1 : 0;
       if (chosen == 2) continue;
@@ -166,7 +168,8 @@ TEST(PctStrategy, WhoYieldsStaysAboveWhatIsDroppedForAWhile) {
   for (uint64_t seed = 0; seed < 200; ++seed) {
     PctStrategy strategy(seed, /*depth=*/2, /*length=*/1);
     if (strategy.Choose(Among({kDropped, kYields})) != kYields) continue;
-    Choice choice = Among({kDropped, kYields});
+    const std::vector<int> threads = {kDropped, kYields};
+    Choice choice = Among(threads);
     choice.yielded = kYields;
     size_t yields = 0;
     while (yields < 100 && strategy.Choose(choice) == kYields) ++yields;
@@ -284,7 +287,8 @@ TEST(DepthFirstStrategy, MakesEveryRunWithinItsBoundsOnceAtEachLevel) {
 Course FourOfWhichTwoAreAfter(Strategy& strategy) {
   Course course;
   for (const bool after : {false, true, true, false}) {
-    Choice choice = Among({0, 1});
+    const std::vector<int> threads = {0, 1};
+    Choice choice = Among(threads);
     choice.after = after ? 0 : -1;
     course.push_back(strategy.Choose(choice));
   }
