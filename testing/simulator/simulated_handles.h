@@ -11,7 +11,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -342,20 +341,15 @@ class SimulatedListener final : public Listener, public Readiness {
 
   void StopAccepting(
       absl::FunctionRef<void(std::unique_ptr<Transport>)> refuse) override {
-    std::deque<std::shared_ptr<SimulatedSocket>> queue;
     {
       const NoSchedulingPoints quiet;
       environment_.Step("accepting no more");
-      if (has_name_ && IsOpen()) {
-        socket_->stopped = true;
-        queue.swap(socket_->queue);
-      }
-      Close();
+      if (has_name_ && IsOpen()) socket_->stopped = true;
     }
-    for (std::shared_ptr<SimulatedSocket>& client : queue) {
-      refuse(environment_.Wrap(std::move(client),
-                               absl::StrCat("refused at ", path_)));
+    while (std::unique_ptr<Transport> client = TakeStopped()) {
+      refuse(std::move(client));
     }
+    Close();
   }
 
   void Close() override {
@@ -412,6 +406,17 @@ class SimulatedListener final : public Listener, public Readiness {
   }
 
  private:
+  // One that waits in the queue of a socket that is stopped, or null. The
+  // others stay there: they lose their connections if this process is killed.
+  std::unique_ptr<Transport> TakeStopped() {
+    const NoSchedulingPoints quiet;
+    if (!socket_->stopped || !IsOpen() || !Readable()) return nullptr;
+    std::shared_ptr<SimulatedSocket> client = std::move(socket_->queue.front());
+    socket_->queue.pop_front();
+    return environment_.Wrap(std::move(client),
+                             absl::StrCat("refused at ", path_));
+  }
+
   SimulatedEnvironment& environment_;
   const int number_;
   const std::shared_ptr<SimulatedEnvironment::ListenSocket> socket_;
