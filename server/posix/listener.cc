@@ -112,7 +112,7 @@ class PosixListener final : public Listener {
   }
 
   absl::Status Adopt(FileDescriptor name, FileDescriptor socket, uid_t user) {
-    const bool has_name = name.is_open();
+    is_own_ = name.is_open();
     struct stat found {};
     if (name.is_open() && fstat(name.get(), &found) != 0) {
       return SystemError(errno, "look at the socket's name that came");
@@ -137,7 +137,6 @@ class PosixListener final : public Listener {
     }
     socket_ = std::move(socket);
     if (!socket_.is_open()) return absl::OkStatus();
-    is_own_ = has_name;
     int listens = 0;
     socklen_t size = sizeof(listens);
     if (getsockopt(socket_.get(), SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) !=
