@@ -33,6 +33,8 @@
 //   static variable that each run sets to something else (for these there is
 //   ExploreOptions::fresh_process). Its failures cannot be replayed; the report
 //   says so.
+// - A file that has the same name in all runs: several processes make them at
+//   once. Have getpid() in it.
 // - A descriptor that the body opens once for all runs: to the first it is one
 //   that is left open. Open it before.
 // - Explore() in a test of a ServerTest fixture, which is a simulation itself.

@@ -29,6 +29,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <cstdarg>
 #include <cstddef>
 
 #include "absl/functional/function_ref.h"
@@ -76,6 +77,11 @@ WARD_REAL(waitpid);
 namespace ward::testing {
 namespace {
 
+// They read a third argument, as the C library's do, whether there is one.
+using RealFcntl = Real<int, int, int, void*>;
+RealFcntl real_fcntl("fcntl", nullptr);
+RealFcntl real_fcntl64("fcntl64", nullptr);
+
 constexpr const char* kWriting = "writing a descriptor";
 
 // What a call has returned that others may have seen.
@@ -88,9 +94,14 @@ Result Done(Result result, const char* doing) {
   return result;
 }
 
+// `look` is a call of the kernel that has no time to wait, and that a signal
+// still ends if it finds nothing (poll(2)): one from outside the schedule, as
+// the watchdog's are. It has said nothing yet.
+int Look(absl::FunctionRef<int()> look) { return TEMP_FAILURE_RETRY(look()); }
+
 bool IsReady(int descriptor, short events) {
   pollfd polled{descriptor, events, 0};
-  return real_poll(&polled, 1, 0) != 0;
+  return Look([&] { return real_poll(&polled, 1, 0); }) != 0;
 }
 
 // What SO_RCVTIMEO or SO_SNDTIMEO say (socket(7)).
@@ -192,7 +203,7 @@ int LookInSchedule(Scheduler& scheduler, const char* doing,
       doing,
       [&] {
         if (result == 0) {
-          result = look();
+          result = Look(look);
           error = errno;
         }
         if (result == 0 &&
@@ -244,6 +255,51 @@ pid_t AwaitChild(absl::FunctionRef<pid_t()> look, bool without_waiting) {
   }
   if (ended > 0) ChildHasEnded(scheduler, ended);
   return ended;
+}
+
+// `lock` locks a file, or unlocks it, and waits if it is told to.
+int LockInSchedule(bool waits, bool unlocks,
+                   absl::FunctionRef<int(bool wait)> lock) {
+  constexpr const char* kLocking = "locking a file";
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return lock(waits);
+  if (unlocks) return Done(lock(false), "unlocking a file");
+  if (!waits) {
+    scheduler->Point(kLocking);
+    return lock(false);
+  }
+  const int result = LookInSchedule(
+      *scheduler, kLocking,
+      [&] {
+        if (lock(false) == 0) return 1;
+        return errno == EAGAIN || errno == EACCES ? 0 : -1;
+      },
+      absl::InfiniteDuration(), nullptr, &Interruptions::without_restart);
+  return result > 0 ? 0 : -1;
+}
+
+int Control(RealFcntl& real, int fd, int operation, void* argument) {
+  int at_once = operation;
+  switch (operation) {
+    case F_SETLKW:
+      at_once = F_SETLK;
+      break;
+    case F_OFD_SETLKW:
+      at_once = F_OFD_SETLK;
+      break;
+    case F_SETLK:
+    case F_OFD_SETLK:
+      break;
+    default:
+      return real(fd, operation, argument);
+  }
+  // The type stands at the same place in those of 64 bits.
+  const auto* const part = static_cast<const struct flock*>(argument);
+  return LockInSchedule(at_once != operation,
+                        part != nullptr && part->l_type == F_UNLCK,
+                        [&](bool wait) {
+                          return real(fd, wait ? operation : at_once, argument);
+                        });
 }
 
 absl::Duration LimitOf(int milliseconds) {
@@ -477,22 +533,29 @@ int select(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
 }
 
 int flock(int fd, int operation) noexcept {
-  Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr || (operation & LOCK_NB) != 0) {
-    if (scheduler != nullptr) scheduler->Point("locking a file");
-    return real_flock(fd, operation);
-  }
-  if (operation == LOCK_UN) {
-    return Done(real_flock(fd, operation), "unlocking a file");
-  }
-  const int result = LookInSchedule(
-      *scheduler, "locking a file",
-      [&] {
-        if (real_flock(fd, operation | LOCK_NB) == 0) return 1;
-        return errno == EWOULDBLOCK ? 0 : -1;
-      },
-      absl::InfiniteDuration(), nullptr, &Interruptions::without_restart);
-  return result > 0 ? 0 : -1;
+  const int at_once = operation | LOCK_NB;
+  return ward::testing::LockInSchedule(
+      /*waits=*/operation != at_once,
+      /*unlocks=*/(at_once ^ LOCK_NB) == LOCK_UN,
+      [&](bool wait) { return real_flock(fd, wait ? operation : at_once); });
+}
+
+int fcntl(int fd, int operation, ...) {
+  va_list arguments;
+  va_start(arguments, operation);
+  void* const argument = va_arg(arguments, void*);
+  va_end(arguments);
+  return ward::testing::Control(ward::testing::real_fcntl, fd, operation,
+                                argument);
+}
+
+int fcntl64(int fd, int operation, ...) {
+  va_list arguments;
+  va_start(arguments, operation);
+  void* const argument = va_arg(arguments, void*);
+  va_end(arguments);
+  return ward::testing::Control(ward::testing::real_fcntl64, fd, operation,
+                                argument);
 }
 
 pid_t wait4(pid_t process, int* status, int options, rusage* usage) noexcept {

@@ -27,6 +27,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/channel/file_descriptor.h"
@@ -213,21 +214,73 @@ TEST(EventLoops, LimitsOfPollsAreOfSimulatedTime) {
   });
 }
 
+using Locking = bool (*)(int file, bool lock);
+
+bool LockWhole(int file, bool lock) {
+  return flock(file, lock ? LOCK_EX : LOCK_UN) == 0;
+}
+
+// A part of it, for this open file (fcntl(2)).
+bool LockPart(int file, bool lock) {
+  struct flock part {};
+  part.l_type = static_cast<short>(lock ? F_WRLCK : F_UNLCK);
+  part.l_len = 1;
+  return fcntl(file, lock ? F_OFD_SETLKW : F_OFD_SETLK, &part) == 0;
+}
+
+// As code that is compiled with _FILE_OFFSET_BITS has it.
+bool LockPart64(int file, bool lock) {
+  struct flock64 part {};
+  part.l_type = static_cast<short>(lock ? F_WRLCK : F_UNLCK);
+  part.l_len = 1;
+  return fcntl64(file, F_OFD_SETLKW, &part) == 0;
+}
+
+// Several processes make runs at once.
+FileDescriptor OpenLock() {
+  const std::string name = absl::StrCat(std::getenv("TEST_TMPDIR"), "/lock.",
+                                        static_cast<int>(getpid()));
+  return FileDescriptor(open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+}
+
+template <Locking lock>
+void Exclude() {
+  int inside = 0;
+  const auto work = [&] {
+    const FileDescriptor file = OpenLock();
+    ASSERT_TRUE(lock(file.get(), true));
+    EXPECT_EQ(++inside, 1);
+    SchedulingPoint();
+    --inside;
+  };
+  std::thread other(work);
+  work();
+  other.join();
+}
+
 TEST(EventLoops, AFileLockExcludesInTheSchedule) {
+  Everywhere(Exclude<LockWhole>);
+  Everywhere(Exclude<LockPart>);
+  Everywhere(Exclude<LockPart64>);
+}
+
+// Those of a process let all of its threads in (fcntl(2)).
+TEST(EventLoops, ALockOfAProcessIsNotWaitedForByItsThreads) {
   Everywhere([] {
-    const std::string name = std::string(std::getenv("TEST_TMPDIR")) + "/lock";
-    int inside = 0;
-    const auto work = [&] {
-      const FileDescriptor file(
-          open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-      ASSERT_EQ(flock(file.get(), LOCK_EX), 0);
-      EXPECT_EQ(++inside, 1);
-      SchedulingPoint();
-      --inside;
-    };
-    std::thread other(work);
-    work();
+    struct flock part {};
+    part.l_type = F_WRLCK;
+    const FileDescriptor file = OpenLock();
+    EXPECT_EQ(fcntl(file.get(), F_SETLKW, &part), 0);
+    std::thread other([&] {
+      const FileDescriptor same = OpenLock();
+      EXPECT_EQ(fcntl(same.get(), F_SETLKW, &part), 0);
+    });
     other.join();
+    part.l_type = 99;
+    EXPECT_EQ(fcntl(file.get(), F_SETLKW, &part), -1);
+    EXPECT_EQ(errno, EINVAL);
+    EXPECT_EQ(fcntl(-1, F_SETLKW, &part), -1);
+    EXPECT_EQ(errno, EBADF);
   });
 }
 
@@ -240,6 +293,62 @@ TEST(EventLoops, ACheckedReadWaitsToo) {
     pollfd polled{pipe.first.get(), POLLIN, 0};
     EXPECT_EQ(__poll_chk(&polled, 1, -1, sizeof(polled)), 1);
     EXPECT_EQ(__read_chk(pipe.first.get(), &byte, 1, 1), 1);
+    writer.join();
+  });
+}
+
+// A signal from outside the schedule every 20 us, as the watchdog sends itself
+// two a second.
+class Storm {
+ public:
+  Storm() {
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGUSR2, &action, nullptr);
+    sigevent event{};
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGUSR2;
+    // The C library's functions are said.
+    EXPECT_EQ(syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer_), 0);
+    const itimerspec setting = {{0, 20'000}, {0, 20'000}};
+    EXPECT_EQ(syscall(SYS_timer_settime, timer_, 0, &setting, nullptr), 0);
+  }
+  ~Storm() { syscall(SYS_timer_delete, timer_); }
+  Storm(const Storm&) = delete;
+  Storm& operator=(const Storm&) = delete;
+
+ private:
+  int timer_ = 0;  // As the kernel has it.
+};
+
+// The kernel ends a poll(2) of nothing by a signal even if it has no time to
+// wait: whoever then read would wait outside the schedule.
+TEST(EventLoops, NoSignalFromOutsideTheScheduleEndsAWait) {
+  Explore({.runs = 1000}, [] {
+    const Storm storm;
+    const Pair pipe = MakePipe();
+    std::thread writer([&] {
+      for (int i = 0; i < 4; ++i) WriteOne(pipe.second);
+    });
+    pollfd polled{pipe.first.get(), POLLIN, 0};
+    EXPECT_EQ(poll(&polled, 1, -1), 1);
+    ReadOne(pipe.first);
+    fd_set wanted;
+    FD_ZERO(&wanted);
+    FD_SET(pipe.first.get(), &wanted);
+    EXPECT_EQ(select(pipe.first.get() + 1, &wanted, nullptr, nullptr, nullptr),
+              1);
+    ReadOne(pipe.first);
+    ReadOne(pipe.first);
+    const FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+    epoll_event event{};
+    event.events = EPOLLIN;
+    EXPECT_EQ(epoll_ctl(epoll.get(), EPOLL_CTL_ADD, pipe.first.get(), &event),
+              0);
+    EXPECT_EQ(epoll_wait(epoll.get(), &event, 1, -1), 1);
+    ReadOne(pipe.first);
+    EXPECT_EQ(poll(&polled, 1, 1), 0);
     writer.join();
   });
 }
@@ -485,23 +594,23 @@ TEST(EventLoops, WhoConnectsWaitsForRoomInTheQueue) {
 }
 
 TEST(EventLoops, WhatIsUsedAfterAFileIsUnlockedIsFound) {
-  const Exploration found = FindFailure({.runs = 1000}, [] {
-    const std::string name = std::string(std::getenv("TEST_TMPDIR")) + "/lock";
-    int owner = 0;
-    const auto work = [&](int number) {
-      const FileDescriptor file(
-          open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-      ASSERT_EQ(flock(file.get(), LOCK_EX), 0);
-      owner = number;
-      ASSERT_EQ(flock(file.get(), LOCK_UN), 0);
-      EXPECT_EQ(owner, number);
-    };
-    std::thread other([&] { work(1); });
-    work(2);
-    other.join();
-  });
-  ASSERT_TRUE(found.failure.has_value());
-  EXPECT_TRUE(found.failure->replayed);
+  for (const Locking lock : {LockWhole, LockPart, LockPart64}) {
+    const Exploration found = FindFailure({.runs = 1000}, [lock] {
+      int owner = 0;
+      const auto work = [&](int number) {
+        const FileDescriptor file = OpenLock();
+        ASSERT_TRUE(lock(file.get(), true));
+        owner = number;
+        ASSERT_TRUE(lock(file.get(), false));
+        EXPECT_EQ(owner, number);
+      };
+      std::thread other([&] { work(1); });
+      work(2);
+      other.join();
+    });
+    ASSERT_TRUE(found.failure.has_value());
+    EXPECT_TRUE(found.failure->replayed);
+  }
 }
 
 // It has no more room than the one that is closed in its place.
