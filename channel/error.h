@@ -32,12 +32,17 @@ namespace reason {
 
 // --- channel ---
 
-// The peer closed its end between two messages: nothing more will come.
+// The peer has ended, between two messages: nothing more will come. In a client
+// that expects ends (MessageChannel::ExpectEnd): the call has succeeded.
 inline constexpr Reason kEndOfStream{"EndOfStream",
                                      absl::StatusCode::kOutOfRange};
 // The peer vanished in the middle of a message, or does not read any more.
 inline constexpr Reason kConnectionLost{"ConnectionLost",
                                         absl::StatusCode::kUnavailable};
+// The connection broke before the server had said how the call ended. The text
+// says how the server died, where this process can know. Whether the handler
+// has run, or how far, nobody knows.
+inline constexpr Reason kCallCut{"CallCut", absl::StatusCode::kUnavailable};
 // The operation's time ran out.
 inline constexpr Reason kTimedOut{"TimedOut",
                                   absl::StatusCode::kDeadlineExceeded};

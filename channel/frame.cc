@@ -136,6 +136,15 @@ absl::Status ParseError(std::string_view in, Frame::Error& error) {
   return absl::OkStatus();
 }
 
+// A message none of whose fields is known.
+absl::Status CheckFields(std::string_view in) {
+  while (!in.empty()) {
+    Field field;
+    WARD_RETURN_IF_ERROR(TakeField(in, field));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 Varint ReadVarint(std::string_view bytes) {
@@ -192,6 +201,16 @@ absl::StatusOr<Frame> ParseFrame(std::string_view body) {
         WARD_RETURN_IF_ERROR(ParseError(field.bytes, frame.error));
         frame.content = Frame::Content::kError;
         ++contents;
+        break;
+      case kEndField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kBytesType, seen));
+        WARD_RETURN_IF_ERROR(CheckFields(field.bytes));
+        frame.content = Frame::Content::kEnd;
+        ++contents;
+        break;
+      case kKnowsEndField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kVarintType, seen));
+        frame.knows_end = field.varint != 0;
         break;
       default:
         // A later version's.

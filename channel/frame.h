@@ -26,7 +26,9 @@ enum FrameField : uint32_t {
   kPasswordField = 2,
   kArrayField = 3,
   kScalarField = 4,
-  kErrorField = 5
+  kErrorField = 5,
+  kEndField = 7,
+  kKnowsEndField = 8
 };
 enum ArrayField : uint32_t { kPartField = 1 };
 enum ErrorField : uint32_t { kCodeField = 1, kReasonField = 2, kTextField = 3 };
@@ -42,7 +44,7 @@ enum WireType : uint32_t {
 
 // A frame with one of its contents. Borrows all bytes.
 struct Frame {
-  enum class Content { kArray, kScalar, kError };
+  enum class Content { kArray, kScalar, kError, kEnd };
 
   struct Error {
     uint64_t code = 0;
@@ -52,6 +54,7 @@ struct Frame {
 
   uint32_t descriptors = 0;
   std::optional<std::string_view> password;
+  bool knows_end = false;
   Content content = Content::kArray;
 
   // An array that is sent; one that was received has them still encoded.

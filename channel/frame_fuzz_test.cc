@@ -29,6 +29,8 @@ ward::proto::Frame KnownFields(const ward::proto::Frame& frame) {
     known.mutable_error()->set_reason(frame.error().reason());
     known.mutable_error()->set_text(frame.error().text());
   }
+  if (frame.has_end()) known.mutable_end();
+  known.set_knows_end(frame.knows_end());
   return known;
 }
 
@@ -57,6 +59,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                   reference.descriptors());
   WARD_FUZZ_CHECK(reference.password() == frame->password.value_or(""),
                   "another password");
+  WARD_FUZZ_CHECK(reference.knows_end() == frame->knows_end, "knows_end");
   const std::vector<std::string> parts = ward::CopyParts(*frame);
   WARD_FUZZ_CHECK(parts.size() == frame->encoded_part_count, parts.size());
   switch (frame->content) {
@@ -77,6 +80,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                           reference.error().reason() == frame->error.reason &&
                           reference.error().text() == frame->error.text,
                       "another error");
+      break;
+    case ward::Frame::Content::kEnd:
+      WARD_FUZZ_CHECK(reference.has_end(), "no end");
+      break;
   }
   return 0;
 }

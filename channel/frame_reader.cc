@@ -39,8 +39,13 @@ absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
   absl::Status status = Parse(extent, limits);
   if (status.ok()) status = CheckPassword();
   if (!status.ok()) return Failed(status);
+  if (!peer_knows_end_.has_value()) peer_knows_end_ = frame_.knows_end;
   buffer_.Consume(extent.frame_bytes);
-  return ClaimDescriptors(limits, descriptors);
+  WARD_RETURN_IF_ERROR(ClaimDescriptors(limits, descriptors));
+  if (frame_.content != Frame::Content::kEnd) return absl::OkStatus();
+  ended_ = true;
+  return Failed(
+      MakeError(reason::kEndOfStream, "the peer has said that it has ended"));
 }
 
 bool FrameReader::ReadError(Transport& transport, const ChannelLimits& limits,
@@ -129,19 +134,17 @@ absl::Status FrameReader::ReceiveMore(Transport& transport, size_t frame_bytes,
     if (!HasReason(received.status(), reason::kConnectionLost)) {
       return received.status();
     }
-    ended_ = true;
-    return Failed(received.status());
+    return PeerEnded(received.status());
   }
   if (received->end_of_stream) {
-    ended_ = true;
     const size_t unread = buffer_.size();
-    return unread == 0
-               ? MakeError(reason::kEndOfStream,
-                           "the peer has closed the connection")
-               : Failed(MakeError(
-                     reason::kConnectionLost,
-                     absl::StrCat("the peer closed the connection ",
-                                  Counted(unread, "byte"), " into a message")));
+    return PeerEnded(
+        unread == 0 ? MakeError(reason::kEndOfStream,
+                                "the peer has closed the connection")
+                    : MakeError(reason::kConnectionLost,
+                                absl::StrCat("the peer closed the connection ",
+                                             Counted(unread, "byte"),
+                                             " into a message")));
   }
   buffer_.Received(received->bytes);
   if (!arrival.descriptors.empty() || received->descriptors_truncated) {
@@ -203,10 +206,11 @@ absl::Status FrameReader::CheckPassword() {
                      "server was made with");
   }
   // Whatever reason it gives, this side must not take it for its own finding.
-  if (frame_.content == Frame::Content::kError) {
+  if (frame_.content == Frame::Content::kError ||
+      frame_.content == Frame::Content::kEnd) {
     return MakeError(reason::kUnexpectedFrame,
                      "a client's first message asks for something; the peer "
-                     "sent an error");
+                     "sent an error, or an end");
   }
   return absl::OkStatus();
 }
@@ -275,6 +279,22 @@ void FrameReader::DiscardUnread(Transport& transport) {
     // It may be a password.
     Wipe(bytes.data(), received->bytes);
   }
+}
+
+absl::Status FrameReader::PeerEnded(const absl::Status& how) {
+  ended_ = true;
+  if (expects_end_ && peer_knows_end_.value_or(true) &&
+      frame_.content != Frame::Content::kError) {
+    return Failed(MakeError(
+        reason::kCallCut,
+        absl::StrCat("the server has not said how the call ended",
+                     peer_knows_end_.has_value()
+                         ? ""
+                         : ", nor anything else (one from before ends were "
+                           "said never does)",
+                     ": ", how.message())));
+  }
+  return HasReason(how, reason::kEndOfStream) ? how : Failed(how);
 }
 
 absl::Status FrameReader::Failed(const absl::Status& status) {

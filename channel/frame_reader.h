@@ -4,6 +4,7 @@
 #define WARD_CHANNEL_FRAME_READER_H_
 
 #include <cstddef>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -27,11 +28,12 @@ class FrameReader {
  public:
   // Receives the next frame into frame(), and its descriptors.
   //
-  // kEndOfStream between two frames; kDescriptorsTruncated, kTooManyDescriptors
-  // (the frame is lost, the stream is in step); kTimedOut (what has come is
-  // kept, and the next call goes on with it). After kConnectionLost,
-  // kMalformedFrame, kFrameTooLarge, kInvalidPassword and a first frame that is
-  // an error (kUnexpectedFrame) the same is returned for ever.
+  // kEndOfStream between two frames, and after an End; kDescriptorsTruncated,
+  // kTooManyDescriptors (the frame is lost, the stream is in step); kTimedOut
+  // (what has come is kept, and the next call goes on with it). After an End,
+  // kConnectionLost, kCallCut (see ExpectEnd), kMalformedFrame, kFrameTooLarge,
+  // kInvalidPassword and a first frame that is an error or an End
+  // (kUnexpectedFrame) the same is returned for ever.
   //
   // `max_bytes` is ChannelLimits::kMostFrameBytes at most. `limits` are this
   // frame's alone. What comes in with it of the next one is
@@ -60,6 +62,9 @@ class FrameReader {
   // Borrowed; see ReceiveBuffer.
   void set_buffer_budget(BufferBudget& budget) { buffer_.set_budget(budget); }
 
+  // What is returned for ever; OK while there is nothing of the kind.
+  const absl::Status& status() const { return status_; }
+
   // Whether the peer's end has been reached, between two frames or inside one.
   bool ended() const { return ended_; }
 
@@ -68,6 +73,13 @@ class FrameReader {
 
   // How many descriptors have come that no frame was given yet.
   size_t unclaimed_descriptors() const;
+
+  // What else would be kEndOfStream or kConnectionLost is kCallCut, unless the
+  // last frame was an error or the first one of a peer that says no ends.
+  void ExpectEnd() { expects_end_ = true; }
+
+  // Whether the peer's first frame has come and said that it knows ends.
+  bool peer_knows_end() const { return peer_knows_end_.value_or(false); }
 
   // Refuses the first frame unless it carries `password` (borrowed until then).
   void ExpectPassword(const Secret& password) {
@@ -96,6 +108,8 @@ class FrameReader {
   absl::Status CheckPassword();
   absl::Status ClaimDescriptors(const ChannelLimits& limits,
                                 std::vector<FileDescriptor>& descriptors);
+  // Nothing more comes, `how` tells why.
+  absl::Status PeerEnded(const absl::Status& how);
   absl::Status Failed(const absl::Status& status);
 
   Frame frame_;
@@ -115,6 +129,8 @@ class FrameReader {
   std::vector<Arrival> arrivals_;
 
   const Secret* expected_ = nullptr;
+  bool expects_end_ = false;
+  std::optional<bool> peer_knows_end_;
   bool ended_ = false;
   absl::Status status_;
 };

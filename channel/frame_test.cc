@@ -52,7 +52,7 @@ class Random {
 
 proto::Frame MakeFrame(Random& random) {
   proto::Frame frame;
-  switch (random.Below(3)) {
+  switch (random.Below(4)) {
     case 0: {
       proto::Array& array = *frame.mutable_array();
       for (size_t i = random.Below(6); i > 0; --i) {
@@ -63,6 +63,9 @@ proto::Frame MakeFrame(Random& random) {
     case 1:
       frame.set_scalar(random.Bytes());
       break;
+    case 2:
+      frame.mutable_end();
+      break;
     default: {
       proto::Error& error = *frame.mutable_error();
       error.set_code(1 + static_cast<int>(random.Below(16)));
@@ -71,6 +74,7 @@ proto::Frame MakeFrame(Random& random) {
     }
   }
   if (random.Below(3) == 0) frame.set_password(random.Bytes());
+  frame.set_knows_end(random.Below(3) == 0);
   return frame;
 }
 
@@ -84,12 +88,15 @@ TEST(FrameTest, ReadsWhatProtobufWrites) {
     ASSERT_OK_AND_ASSIGN(const Frame frame, ParseFrame(body));
     EXPECT_EQ(frame.descriptors, expected.descriptors());
     EXPECT_EQ(frame.password.value_or(""), expected.password());
+    EXPECT_EQ(frame.knows_end, expected.knows_end());
     if (frame.content == Frame::Content::kArray) {
       ASSERT_TRUE(expected.has_array());
       EXPECT_THAT(CopyParts(frame), ElementsAreArray(expected.array().part()));
     } else if (frame.content == Frame::Content::kScalar) {
       ASSERT_TRUE(expected.has_scalar());
       EXPECT_EQ(frame.scalar, expected.scalar());
+    } else if (frame.content == Frame::Content::kEnd) {
+      EXPECT_TRUE(expected.has_end());
     } else {
       ASSERT_TRUE(expected.has_error());
       EXPECT_EQ(frame.error.code, expected.error().code());
@@ -103,12 +110,23 @@ TEST(FrameTest, WritesWhatProtobufWrites) {
   for (uint64_t seed = 0; seed < kFrames; ++seed) {
     SCOPED_TRACE(seed);
     Random random(seed);
-    const proto::Frame expected = MakeFrame(random);
+    proto::Frame expected = MakeFrame(random);
     const auto script = std::make_shared<Script>();
     MessageChannel channel(std::make_unique<ScriptedTransport>(script));
     const Secret password(expected.password());
     if (!expected.password().empty()) channel.PresentPassword(password);
-    if (expected.has_array()) {
+    if (expected.knows_end()) channel.ExpectEnd();
+    if (expected.has_end()) {
+      // It is written to who has asked for it.
+      proto::Frame request;
+      request.mutable_array();
+      request.set_knows_end(true);
+      script->incoming.push_back(
+          {"\x04" + request.SerializeAsString(), {}, false, 0});
+      ASSERT_THAT(channel.Read(), IsOk());
+      expected.set_knows_end(true);
+      ASSERT_THAT(channel.WriteEnd(), IsOk());
+    } else if (expected.has_array()) {
       const Message message(std::vector<std::string>(
           expected.array().part().begin(), expected.array().part().end()));
       ASSERT_THAT(channel.Write(message), IsOk());

@@ -208,7 +208,7 @@ size_t ContentSize(const Frame& frame) {
 
 template <typename Out>
 void AddBody(const Frame& frame, size_t content, size_t descriptors,
-             const Secret* password, Out& out) {
+             const Secret* password, bool knows_end, Out& out) {
   if (descriptors > 0) {
     out.AddTag(kDescriptorsField, kVarintType);
     out.AddVarint(descriptors);
@@ -224,30 +224,52 @@ void AddBody(const Frame& frame, size_t content, size_t descriptors,
     case Frame::Content::kError:
       out.AddMessage(kErrorField, content, [&] { AddError(frame.error, out); });
       break;
+    case Frame::Content::kEnd:
+      out.AddField(kEndField, "");
+      break;
   }
+  if (knows_end) {
+    out.AddTag(kKnowsEndField, kVarintType);
+    out.AddVarint(1);
+  }
+}
+
+// A frame that is an end.
+template <typename Out>
+void AddEnd(Out& out) {
+  Size body;
+  body.AddField(kEndField, "");
+  out.AddVarint(body.size());
+  out.AddField(kEndField, "");
 }
 
 }  // namespace
 
 absl::Status FrameWriter::Send(Transport& transport, const Frame& frame,
                                absl::Span<const int> descriptors,
-                               const ChannelLimits& limits,
-                               absl::Time deadline) {
+                               const ChannelLimits& limits, absl::Time deadline,
+                               bool then_end) {
   WARD_RETURN_IF_ERROR(status_);
   const size_t content = ContentSize(frame);
+  const bool knows_end = knows_end_ && !knows_end_said_;
   Size body;
-  AddBody(frame, content, descriptors.size(), to_present_, body);
+  AddBody(frame, content, descriptors.size(), to_present_, knows_end, body);
   WARD_RETURN_IF_ERROR(Check(frame, body.size(), descriptors, limits));
   Size all = body;
   all.AddVarint(body.size());
+  if (then_end) AddEnd(all);
 
   Sending out(transport, descriptors, deadline, all.size(),
               to_present_ != nullptr, bytes_);
   out.AddVarint(body.size());
-  AddBody(frame, content, descriptors.size(), to_present_, out);
+  AddBody(frame, content, descriptors.size(), to_present_, knows_end, out);
+  if (then_end) AddEnd(out);
   out.Flush();
 
-  if (out.begun()) to_present_ = nullptr;
+  if (out.begun()) {
+    to_present_ = nullptr;
+    knows_end_said_ = knows_end_;
+  }
   // With nothing sent yet the stream is in step, and may be used again.
   if (out.begun() || HasReason(out.status(), reason::kConnectionLost)) {
     status_ = out.status();

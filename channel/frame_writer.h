@@ -20,15 +20,16 @@ namespace ward {
 // has no copy of them. Not thread-safe.
 class FrameWriter {
  public:
-  // Sends the content of `frame`, with `descriptors` attached and the password
-  // that is due.
+  // Sends the content of `frame`, with `descriptors` attached and what is due
+  // to be said in a first frame; with `then_end`, an End right behind it.
   //
   // kFrameTooLarge, kTooManyDescriptors, kInvalidArguments, before anything was
   // sent; kConnectionLost; kTimedOut. When an error has left a frame half sent,
   // the same is returned for ever.
   absl::Status Send(Transport& transport, const Frame& frame,
                     absl::Span<const int> descriptors,
-                    const ChannelLimits& limits, absl::Time deadline);
+                    const ChannelLimits& limits, absl::Time deadline,
+                    bool then_end = false);
 
   // Refuses to send from now on.
   void Fail(const absl::Status& status) { status_ = status; }
@@ -37,11 +38,16 @@ class FrameWriter {
   // has left.
   void PresentPassword(const Secret& password) { to_present_ = &password; }
 
+  // Has the next frame say, unless one has, that ends are known here.
+  void SayKnowsEnd() { knows_end_ = true; }
+
  private:
   // Kept, so that a long conversation does not allocate.
   std::string bytes_;
 
   const Secret* to_present_ = nullptr;
+  bool knows_end_ = false;
+  bool knows_end_said_ = false;
   absl::Status status_;
 };
 

@@ -81,7 +81,7 @@ MessageChannel::CreatePair() {
 // --- writing ---
 
 absl::Status MessageChannel::WriteArguments(
-    std::initializer_list<Argument> arguments) {
+    std::initializer_list<Argument> arguments, bool then_end) {
   absl::InlinedVector<std::string_view, 8> parts;
   absl::InlinedVector<int, 8> descriptors;
   for (const Argument& argument : arguments) {
@@ -91,17 +91,18 @@ absl::Status MessageChannel::WriteArguments(
       parts.push_back(argument.view());
     }
   }
-  return WriteParts(parts, descriptors);
+  return WriteParts(parts, descriptors, then_end);
 }
 
-absl::Status MessageChannel::Write(const Message& message) {
+absl::Status MessageChannel::WriteMessage(const Message& message,
+                                          bool then_end) {
   const absl::InlinedVector<std::string_view, 8> parts(message.parts().begin(),
                                                        message.parts().end());
   absl::InlinedVector<int, 8> descriptors;
   for (const FileDescriptor& descriptor : message.descriptors()) {
     descriptors.push_back(descriptor.get());
   }
-  return WriteParts(parts, descriptors);
+  return WriteParts(parts, descriptors, then_end);
 }
 
 absl::Status MessageChannel::WriteMap(
@@ -111,16 +112,33 @@ absl::Status MessageChannel::WriteMap(
     parts.push_back(key);
     parts.push_back(value);
   }
-  return WriteParts(parts, {});
+  return WriteParts(parts, {}, /*then_end=*/false);
 }
 
 absl::Status MessageChannel::WriteParts(
-    absl::Span<const std::string_view> parts,
-    absl::Span<const int> descriptors) {
+    absl::Span<const std::string_view> parts, absl::Span<const int> descriptors,
+    bool then_end) {
   Frame frame;
   frame.content = Frame::Content::kArray;
   frame.parts = parts;
-  return SendFrame(frame, descriptors);
+  return SendFrame(frame, descriptors, then_end);
+}
+
+absl::Status MessageChannel::WriteEnd() {
+  if (end_written_) return absl::OkStatus();
+  if (reader_.peer_knows_end()) {
+    Frame frame;
+    frame.content = Frame::Content::kEnd;
+    WARD_RETURN_IF_ERROR(SendFrame(frame, {}));
+  }
+  EndWriting();
+  return absl::OkStatus();
+}
+
+void MessageChannel::EndWriting() {
+  end_written_ = true;
+  writer_.Fail(MakeError(reason::kChannelClosed,
+                         "this side has said that it has ended"));
 }
 
 absl::Status MessageChannel::WriteScalar(std::string_view bytes) {
@@ -153,19 +171,26 @@ absl::Status MessageChannel::WriteError(const absl::Status& error) {
 }
 
 absl::Status MessageChannel::SendFrame(const Frame& frame,
-                                       absl::Span<const int> descriptors) {
+                                       absl::Span<const int> descriptors,
+                                       bool then_end) {
   WARD_ASSIGN_OR_RETURN(const absl::Time deadline, Begin());
+  if (reader_.peer_knows_end()) writer_.SayKnowsEnd();
   absl::Status status =
-      Explain(writer_.Send(*transport_, frame, descriptors, limits_, deadline),
+      Explain(writer_.Send(*transport_, frame, descriptors, limits_, deadline,
+                           then_end && reader_.peer_knows_end()),
               deadline);
+  if (status.ok() && then_end) EndWriting();
+  if (!HasReason(status, reason::kConnectionLost)) return status;
   // A server that refuses a client says why, and closes: that is in this socket
   // still. One that stops reads no more, and is about to say so.
-  if (HasReason(status, reason::kConnectionLost) &&
-      reader_.ReadError(
+  if (reader_.ReadError(
           *transport_, limits_,
           std::min(deadline, transport_->TimeNow() + kLastWordTime))) {
     status = FromWire(reader_.frame().error);
     reader_.Release();
+    writer_.Fail(status);
+  } else if (HasReason(reader_.status(), reason::kCallCut)) {
+    status = reader_.status();
     writer_.Fail(status);
   }
   return status;

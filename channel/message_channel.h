@@ -90,14 +90,25 @@ class MessageChannel {
   }
 
   // Sends a message on as it is; its descriptors stay `message`'s.
-  absl::Status Write(const Message& message);
+  absl::Status Write(const Message& message) {
+    return WriteMessage(message, /*then_end=*/false);
+  }
 
-  // Waits for the next message. kEndOfStream when the peer has closed its end
-  // after a whole message; kDescriptorsTruncated when its descriptors found no
-  // room in this process, kTooManyDescriptors when they are more than limits()
-  // allows (the message is lost, the channel is in step); kUnexpectedFrame for
-  // a scalar. An error that the peer wrote is returned as
-  // the error it was: code, reason and text.
+  // The same as Write, then WriteEnd, in one system call.
+  template <typename... Arguments>
+  absl::Status WriteLast(const Arguments&... arguments) {
+    return WriteArguments({Argument(arguments)...}, /*then_end=*/true);
+  }
+  absl::Status WriteLast(const Message& message) {
+    return WriteMessage(message, /*then_end=*/true);
+  }
+
+  // Waits for the next message. kEndOfStream when the peer has said its end, or
+  // closed it after a whole message; kCallCut, see ExpectEnd();
+  // kDescriptorsTruncated when its descriptors found no room in this process,
+  // kTooManyDescriptors when they are more than limits() allows (the message is
+  // lost, the channel is in step); kUnexpectedFrame for a scalar. An error that
+  // the peer wrote is returned as the error it was: code, reason and text.
   absl::StatusOr<Message> Read();
 
   // --- key/value messages: an array of key, value, key, value, ... ---
@@ -124,6 +135,24 @@ class MessageChannel {
 
   // kUnexpectedFrame if the next message is not one descriptor and no part.
   absl::StatusOr<FileDescriptor> ReadDescriptor();
+
+  // --- ends ---
+
+  // Says that all was written: the peer's Read returns kEndOfStream, and this
+  // side's writes fail with kChannelClosed. Nothing is sent to a peer that does
+  // not ExpectEnd(), nor a second time. A server does this for a handler that
+  // has succeeded; one that closes its channel, or moves it away, does it
+  // itself when all is written.
+  absl::Status WriteEnd();
+
+  // Has the first frame that is written ask the peer to say its end. If it then
+  // goes without, and its last frame was no error, reads and writes return
+  // kCallCut, for ever; or what they would otherwise, if its first frame shows
+  // that it says no ends.
+  void ExpectEnd() {
+    writer_.SayKnowsEnd();
+    reader_.ExpectEnd();
+  }
 
   // --- errors ---
 
@@ -210,13 +239,20 @@ class MessageChannel {
   const Transport* transport() const { return transport_.get(); }
 
  private:
-  absl::Status WriteArguments(std::initializer_list<Argument> arguments);
+  absl::Status WriteArguments(std::initializer_list<Argument> arguments,
+                              bool then_end = false);
+
+  absl::Status WriteMessage(const Message& message, bool then_end);
 
   absl::Status WriteParts(absl::Span<const std::string_view> parts,
-                          absl::Span<const int> descriptors);
+                          absl::Span<const int> descriptors, bool then_end);
 
-  // Sends `frame`; if the peer is gone, returns the error it left.
-  absl::Status SendFrame(const Frame& frame, absl::Span<const int> descriptors);
+  // Sends `frame`, then an end if asked to; if the peer is gone, returns the
+  // error it left.
+  absl::Status SendFrame(const Frame& frame, absl::Span<const int> descriptors,
+                         bool then_end = false);
+  // Nothing more may be written.
+  void EndWriting();
   // Receives one frame into reader_, and its descriptors. An error that the
   // peer wrote is returned.
   absl::Status ReceiveFrame(size_t max_bytes,
@@ -234,6 +270,7 @@ class MessageChannel {
   absl::Time deadline_ = absl::InfiniteFuture();
   std::string timeout_why_;
   std::string deadline_why_;
+  bool end_written_ = false;
   FrameReader reader_;
   FrameWriter writer_;
 };

@@ -559,6 +559,107 @@ TEST_F(MessageChannelTest, AnErrorComesThroughWhereATinyScalarIsDue) {
             absl::InternalError(std::string(4096, 'x')));
 }
 
+TEST_F(MessageChannelTest, TellsAnEndThatWasSaid) {
+  here_.ExpectEnd();
+  ASSERT_THAT(here_.Write("call"), IsOk());
+  ASSERT_THAT(there_.Read(), IsOk());
+  ASSERT_THAT(there_.Write("reply"), IsOk());
+  ASSERT_THAT(there_.WriteEnd(), IsOk());
+  // Once is enough.
+  ASSERT_THAT(there_.WriteEnd(), IsOk());
+  EXPECT_THAT(there_.Write("more"), FailsWith(reason::kChannelClosed));
+  EXPECT_THAT(here_.Read(), IsOk());
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kEndOfStream));
+  there_.Close();
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kEndOfStream));
+}
+
+TEST_F(MessageChannelTest, AnEndThatWasNotSaidIsACut) {
+  here_.ExpectEnd();
+  ASSERT_THAT(here_.Write("call"), IsOk());
+  ASSERT_THAT(there_.Read(), IsOk());
+  ASSERT_THAT(there_.Write("reply"), IsOk());
+  there_.Close();
+  EXPECT_THAT(here_.Read(), IsOk());
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kCallCut));
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kCallCut));
+}
+
+TEST_F(MessageChannelTest, WhoWritesIsToldOfACut) {
+  here_.ExpectEnd();
+  ASSERT_THAT(here_.Write("call"), IsOk());
+  there_.Close();
+  EXPECT_THAT(here_.Write("more"), FailsWith(reason::kCallCut));
+  EXPECT_THAT(here_.Write("more"), FailsWith(reason::kCallCut));
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kCallCut));
+}
+
+TEST_F(MessageChannelTest, WhoWritesAfterTheEndCanReadIt) {
+  here_.ExpectEnd();
+  ASSERT_THAT(here_.Write("call"), IsOk());
+  ASSERT_THAT(there_.Read(), IsOk());
+  ASSERT_THAT(there_.WriteEnd(), IsOk());
+  there_.Close();
+  EXPECT_THAT(here_.Write("more"), FailsWith(reason::kConnectionLost));
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kEndOfStream));
+}
+
+// The kernel tells it in another way.
+TEST_F(MessageChannelTest, ACutOfWhatWasNotReadIsOne) {
+  here_.ExpectEnd();
+  ASSERT_THAT(here_.Write("call"), IsOk());
+  there_.Close();
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kCallCut));
+}
+
+TEST_F(MessageChannelTest, WhatIsLastIsLastForEveryPeer) {
+  ASSERT_THAT(here_.Write("call"), IsOk());
+  ASSERT_THAT(there_.Read(), IsOk());
+  ASSERT_THAT(there_.WriteLast("reply"), IsOk());
+  ASSERT_THAT(there_.WriteEnd(), IsOk());
+  EXPECT_THAT(there_.Write("more"), FailsWith(reason::kChannelClosed));
+  there_.Close();
+  EXPECT_THAT(here_.Read(), IsOk());
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kEndOfStream));
+}
+
+TEST_F(MessageChannelTest, AfterAnErrorNothingNeedCome) {
+  here_.ExpectEnd();
+  ASSERT_THAT(here_.Write("call"), IsOk());
+  ASSERT_THAT(there_.Read(), IsOk());
+  ASSERT_THAT(there_.Write("reply"), IsOk());
+  ASSERT_THAT(there_.WriteError(absl::NotFoundError("none")), IsOk());
+  there_.Close();
+  EXPECT_THAT(here_.Read(), IsOk());
+  EXPECT_EQ(here_.Read().status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kEndOfStream));
+}
+
+// A handler may write errors among its replies.
+TEST_F(MessageChannelTest, AfterAnErrorMoreMayCome) {
+  here_.ExpectEnd();
+  ASSERT_THAT(here_.Write("call"), IsOk());
+  ASSERT_THAT(there_.Read(), IsOk());
+  ASSERT_THAT(there_.WriteError(absl::NotFoundError("none")), IsOk());
+  ASSERT_THAT(there_.WriteLast("reply"), IsOk());
+  EXPECT_EQ(here_.Read().status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(here_.Read(), IsOk());
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kEndOfStream));
+}
+
+TEST_F(MessageChannelTest, WhatIsTooLargeToBeLastIsNot) {
+  here_.ExpectEnd();
+  ASSERT_THAT(here_.Write("call"), IsOk());
+  ASSERT_THAT(there_.Read(), IsOk());
+  ChannelLimits limits;
+  limits.max_frame_bytes = 1000;
+  there_.set_limits(limits);
+  const absl::Status refused = there_.WriteLast(std::string(2000, 'x'));
+  ASSERT_THAT(refused, FailsWith(reason::kFrameTooLarge));
+  ASSERT_THAT(there_.WriteError(refused), IsOk());
+  EXPECT_THAT(here_.Read(), FailsWith(reason::kFrameTooLarge));
+}
+
 TEST_F(MessageChannelTest, TellsNoPeerItsOwnEndAsAnError) {
   // A peer that has ended its side still reads. That it has is no news to it;
   // that more was due is.

@@ -91,6 +91,8 @@ struct Case {
   std::function<absl::Status(MessageChannel&)> write;
   std::function<void(MessageChannel&)> read;
   size_t descriptors = 0;
+  // What the peer has sent before it, if that matters.
+  std::string peers = {};
 };
 
 void ExpectArray(MessageChannel& channel,
@@ -126,6 +128,31 @@ std::map<std::string, Case> Cases() {
           channel.ExpectPassword(*kPassword);
           ExpectArray(channel, {"hello", "Joe", "Dalton"});
         }}},
+      {"hello-call-to-its-end",
+       {[](MessageChannel& channel) {
+          channel.PresentPassword(*kPassword);
+          channel.ExpectEnd();
+          return channel.Write("hello", "Joe", "Dalton");
+        },
+        [](MessageChannel& channel) {
+          channel.ExpectPassword(*kPassword);
+          ExpectArray(channel, {"hello", "Joe", "Dalton"});
+        }}},
+      {"reply-and-end",
+       {[](MessageChannel& channel) { return channel.WriteLast("ok"); },
+        [](MessageChannel& channel) {
+          channel.ExpectEnd();
+          ExpectArray(channel, {"ok"});
+          EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+        },
+        0, "hello-call-to-its-end"}},
+      {"end-alone",
+       {[](MessageChannel& channel) { return channel.WriteEnd(); },
+        [](MessageChannel& channel) {
+          channel.ExpectEnd();
+          EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+        },
+        0, "hello-call-to-its-end"}},
       {"hello-reply",
        {[=](MessageChannel& channel) { return channel.Write(greeting, 1234); },
         [=](MessageChannel& channel) {
@@ -175,9 +202,17 @@ TEST(ProtocolTest, WardWritesThePagesBytes) {
     SCOPED_TRACE(name);
     ASSERT_EQ(golden.count(name), 1u);
     Side side;
+    const Secret password("open sesame");
+    if (!frame.peers.empty()) {
+      side.channel.ExpectPassword(password);
+      side.script->incoming.push_back({golden.at(frame.peers), {}, false, 0});
+      ASSERT_THAT(side.channel.Read(), IsOk());
+    }
     ASSERT_THAT(frame.write(side.channel), IsOk());
     EXPECT_EQ(absl::BytesToHexString(side.script->sent),
               absl::BytesToHexString(golden.at(name)));
+    // A frame, and what goes with it, costs the peer one wake-up.
+    EXPECT_EQ(side.script->sends, 1u);
     size_t attached = 0;
     for (const auto& [position, descriptors] : side.script->attached) {
       EXPECT_EQ(position, 0u);
@@ -204,10 +239,37 @@ TEST(ProtocolTest, WardReadsThePagesBytes) {
   }
 }
 
+// A server from before ends were said skips knows_end, and says nothing of it.
+TEST(ProtocolTest, WhoKnowsEndsTakesAServersFramesFromBeforeThem) {
+  const std::map<std::string, std::string> golden = ReadGolden();
+  for (const std::string reply : {"hello-reply", "scalar", "error"}) {
+    SCOPED_TRACE(reply);
+    Side side;
+    side.channel.ExpectEnd();
+    side.script->incoming.push_back({golden.at(reply), {}, false, 0});
+    Cases().at(reply).read(side.channel);
+    EXPECT_THAT(side.channel.Read(), FailsWith(reason::kEndOfStream));
+  }
+}
+
+TEST(ProtocolTest, ToWhoKnowsNoEndsNothingIsSaidOfThem) {
+  const Secret password("open sesame");
+  const std::map<std::string, std::string> golden = ReadGolden();
+  Side side;
+  side.channel.ExpectPassword(password);
+  side.script->incoming.push_back({golden.at("hello-call"), {}, false, 0});
+  ASSERT_THAT(side.channel.Read(), IsOk());
+  ASSERT_THAT(side.channel.WriteLast("Hello Joe Dalton, how are you?", 1234),
+              IsOk());
+  ASSERT_THAT(side.channel.WriteEnd(), IsOk());
+  EXPECT_EQ(absl::BytesToHexString(side.script->sent),
+            absl::BytesToHexString(golden.at("hello-reply")));
+}
+
 TEST(ProtocolTest, WardRefusesThePagesBytesForThePagesReasons) {
   const Secret password("open sesame");
   const std::map<std::string, std::string> refused = ReadBlocks("refused");
-  EXPECT_THAT(refused, SizeIs(12));
+  EXPECT_THAT(refused, SizeIs(13));
   for (const auto& [title, bytes] : refused) {
     SCOPED_TRACE(title);
     const std::pair<std::string, std::string> reason_and_name =
@@ -262,7 +324,8 @@ TEST(ProtocolTest, ThePageListsReasonsWithTheirCodes) {
     EXPECT_TRUE(absl::SimpleAtoi(cells[2], &code)) << name;
     EXPECT_EQ(code, static_cast<int>(reason.code)) << name;
   }
-  for (const Reason& reason : {reason::kEndOfStream, reason::kConnectionLost}) {
+  for (const Reason& reason :
+       {reason::kEndOfStream, reason::kConnectionLost, reason::kCallCut}) {
     EXPECT_TRUE(absl::StrContains(page, absl::StrCat("`", reason.name, "`")));
   }
 }

@@ -61,6 +61,7 @@ struct Script {
   // --- seen by the test ---
 
   std::string sent;
+  size_t sends = 0;
   // Where in `sent` descriptors were attached, and their numbers.
   std::vector<std::pair<size_t, std::vector<int>>> attached;
   size_t receives = 0;
@@ -92,6 +93,7 @@ class ScriptedTransport final : public Transport {
           std::vector<int>(descriptors.begin(), descriptors.end()));
     }
     script_->sent.append(bytes.substr(0, size));
+    ++script_->sends;
     return size;
   }
 

@@ -61,6 +61,9 @@ std::string Describe(const proto::Frame& frame, size_t descriptors) {
       text = absl::StrCat("error ", absl::CHexEscape(frame.error().reason()),
                           ": ", absl::CHexEscape(frame.error().text()));
       break;
+    case proto::Frame::kEnd:
+      text = "the end";
+      break;
     default:
       text = "an empty frame";
   }

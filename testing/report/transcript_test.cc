@@ -119,6 +119,8 @@ TEST(Transcript, TellsEachKindOfFrame) {
   EXPECT_EQ(Shown(Array({"", ""})), R"("", "")");
   frame.set_scalar("abc");
   EXPECT_EQ(Shown(frame), R"(scalar "abc" (3 bytes))");
+  frame.mutable_end();
+  EXPECT_EQ(Shown(frame), "the end");
   frame.mutable_error()->set_reason("UnknownMessage");
   frame.mutable_error()->set_text("no such thing");
   EXPECT_EQ(Shown(frame), "error UnknownMessage: no such thing");
