@@ -232,6 +232,18 @@ void ServerTestBase::Raise(const AbstractServer& server, int signal) {
   }
 }
 
+void ServerTestBase::Kill(AbstractServer& server) {
+  const std::shared_ptr<const Pollable> end = server.pollable();
+  Raise(server, SIGKILL);
+  if (end == nullptr) return;
+  const Pollable* const polled[] = {end.get()};
+  EXPECT_EQ(environment().Poll(polled, absl::InfiniteFuture()).status(),
+            absl::OkStatus());
+  // That was the beginning of its end: one that is still dying may take another
+  // call. This waits for its last moment.
+  EXPECT_FALSE(server.CheckAlive().ok());
+}
+
 void ServerTestBase::RemoveName(const AbstractServer& server) {
   const std::string path = server.socket_filename();
   if (simulation_ != nullptr) {

@@ -113,6 +113,9 @@ class ServerTestBase : public ::testing::Test {
   // run.
   void Raise(const AbstractServer& server, int signal);
 
+  // SIGKILL (HasProcesses()); the server is dead when it returns.
+  void Kill(AbstractServer& server);
+
   // Removes the name of `server`'s socket while it runs, as who cleans up /tmp
   // may.
   void RemoveName(const AbstractServer& server);
@@ -198,8 +201,9 @@ class ServerTest : public ServerTestBase {
 
   void Raise(int signal) { ServerTestBase::Raise(server(), signal); }
 
-  // SIGKILL (HasProcesses()). The next call, or Stop, tells of it.
-  void KillServer() { Raise(9); }
+  // SIGKILL (HasProcesses()); the server is dead when it returns. The next
+  // call, or Stop, tells of it.
+  void KillServer() { Kill(server()); }
 
  private:
   std::unique_ptr<Server> server_;
