@@ -20,6 +20,7 @@
 #include <thread>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "benchmark/benchmark.h"
 #include "ward/channel/message.h"
@@ -33,10 +34,10 @@ class EchoServer : public ward::AbstractServer {
  public:
   EchoServer() {
     DefineMessageHandler(
-        "hello", [](ward::MessageChannel& channel, std::string_view first,
-                    std::string_view last) {
-          return channel.Write(
-              absl::StrCat("Hello ", first, " ", last, ", how are you?"), 1234);
+        "hello", [](std::string_view first, std::string_view last) {
+          return absl::StatusOr<ward::Message>(ward::Message(
+              {absl::StrCat("Hello ", first, " ", last, ", how are you?"),
+               "1234"}));
         });
   }
 
@@ -60,9 +61,9 @@ void WardCall(benchmark::State& state) {
 }
 BENCHMARK(WardCall)->UseRealTime();
 
-// What ward sends for the call above, and its reply.
-constexpr size_t kRequestBytes = 89;
-constexpr size_t kReplyBytes = 41;
+// What ward sends for the call above, and its reply with the call's end.
+constexpr size_t kRequestBytes = 91;
+constexpr size_t kReplyBytes = 46;
 
 void ServeByHand(int listener) {
   std::array<char, kRequestBytes> request;

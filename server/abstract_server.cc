@@ -372,14 +372,14 @@ absl::StatusOr<std::vector<ProcessInfo>> AbstractServer::Owners() {
   return owners;
 }
 
-absl::Status AbstractServer::TellOwners(MessageChannel& channel) {
+absl::StatusOr<Message> AbstractServer::TellOwners() {
   WARD_ASSIGN_OR_RETURN(const std::vector<ProcessInfo> owners, Owners());
   std::vector<std::string> parts;
   for (const ProcessInfo& owner : owners) {
     parts.push_back(absl::StrCat(owner.pid));
     parts.push_back(owner.command);
   }
-  return channel.Write(Message(std::move(parts)));
+  return Message(std::move(parts));
 }
 
 pid_t AbstractServer::server_pid() const {
@@ -418,6 +418,7 @@ absl::Status AbstractServer::Connect(
   MessageChannel channel(*std::move(transport));
   channel.set_limits(options->limits);
   channel.PresentPassword(options->password);
+  channel.ExpectEnd();
   return Explain(use(channel), started.get());
 }
 
@@ -431,16 +432,19 @@ absl::Status AbstractServer::Explain(const absl::Status& status,
                          HasReason(status, reason::kInvalidPassword);
   const bool broken = HasReason(status, reason::kServerUnreachable) ||
                       HasReason(status, reason::kConnectionLost) ||
-                      HasReason(status, reason::kEndOfStream);
+                      HasReason(status, reason::kCallCut);
   if (!elsewhere && !broken) return status;
   if (broken && started->stopping) {
     return MakeError(reason::kServerStopping,
                      absl::StrCat("the server was stopped during the call: ",
                                   status.message()));
   }
-  WARD_RETURN_IF_ERROR(elsewhere ? started->CheckReachable()
-                                 : started->CheckAlive());
-  return status;
+  absl::Status found =
+      elsewhere ? started->CheckReachable() : started->CheckAlive();
+  if (found.ok()) return status;
+  if (!HasReason(status, reason::kCallCut)) return found;
+  return MakeError(reason::kCallCut,
+                   absl::StrCat(found.message(), "; ", status.message()));
 }
 
 // Before a byte of the password is said. What is trusted by default is what
@@ -653,7 +657,11 @@ absl::Status AbstractServer::ServeRequest(const ClientPool& pool,
     return MakeError(reason::kTimedOut,
                      absl::StrCat(limit, ": ", status.message()));
   }
-  return status;
+  if (!status.ok()) return status;
+  const absl::Status told = client.channel.WriteEnd();
+  // If it fails otherwise, the client has gone, or the handler has closed the
+  // channel.
+  return HasReason(told, reason::kTimedOut) ? told : absl::OkStatus();
 }
 
 absl::Status AbstractServer::Dispatch(const CallContext& context,

@@ -242,11 +242,15 @@ class AbstractServer {
   // handler's call, in which both sides may read and write as often as they
   // like. The password travels with the first message.
   //
-  // Returns what `use` returns; kServerNotStarted; kServerDied, saying how,
-  // when the server turns out to be dead; kServerStopping when Stop was called
-  // meanwhile and the connection broke; kServerUnreachable, and in an owner
-  // why, as of CheckReachable; kServerNotTrusted when what listens there is not
-  // to be told the password (ServerOptions::trust_server); kTimedOut.
+  // A Read returns kEndOfStream when the handler has succeeded, the error with
+  // which it failed, or kCallCut when the connection broke before either.
+  //
+  // Returns what `use` returns (a kCallCut with how the server died, if it
+  // did); kServerNotStarted; kServerDied, saying how, when the server turns out
+  // to be dead otherwise; kServerStopping when Stop was called meanwhile and
+  // the connection broke; kServerUnreachable, and in an owner why, as of
+  // CheckReachable; kServerNotTrusted when what listens there is not to be told
+  // the password (ServerOptions::trust_server); kTimedOut.
   absl::Status Connect(absl::FunctionRef<absl::Status(MessageChannel&)> use);
 
   const Secret& password() const { return options_.password; }
@@ -363,7 +367,7 @@ class AbstractServer {
   absl::Status ReceiveRequest(ClientPool::Client& client, absl::Duration time);
   absl::Status ServeRequest(const ClientPool& pool,
                             ClientPool::Client& client) const;
-  absl::Status TellOwners(MessageChannel& channel);
+  absl::StatusOr<Message> TellOwners();
   absl::Status Dispatch(const CallContext& context, MessageChannel& channel,
                         Message& request) const;
   absl::Status CheckPeer(const PeerCredentials& peer) const;

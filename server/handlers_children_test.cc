@@ -218,7 +218,7 @@ TEST_P(HandlersChildrenTest, DoNotKeepCallsUnderWay) {
     channel.set_timeout(kSoon);
     return channel.Read().status();
   };
-  EXPECT_THAT(client.Connect(call_and_kill), FailsWith(reason::kEndOfStream));
+  EXPECT_THAT(client.Connect(call_and_kill), FailsWith(reason::kCallCut));
   EXPECT_EQ(kill(child, 0), 0);
   // Its end, after which the child is this process's.
   EXPECT_THAT(server.Stop(), FailsWith(reason::kServerDied));

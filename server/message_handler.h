@@ -15,10 +15,12 @@
 // descriptors for FileDescriptor parameters; a message that does not fit is
 // answered with kInvalidArguments, and the handler is not called. A string_view
 // is good until the handler returns. A handler whose one parameter is a Message
-// gets everything unconverted. What a StatusOr holds is the reply.
+// gets everything unconverted. What a StatusOr holds is the reply; it leaves
+// together with the call's end, which after a handler's own last Write takes a
+// system call of its own.
 //
 // Misuse: success without a reply, as Log's here, to a client that waits for
-// one: it reads kEndOfStream, as if the server had died.
+// one: it reads kEndOfStream.
 
 #ifndef WARD_SERVER_MESSAGE_HANDLER_H_
 #define WARD_SERVER_MESSAGE_HANDLER_H_
@@ -80,7 +82,7 @@ inline absl::Status Reply(MessageChannel&, absl::Status result) {
 template <typename Value>
 absl::Status Reply(MessageChannel& channel,
                    const absl::StatusOr<Value>& result) {
-  return result.ok() ? channel.Write(*result) : result.status();
+  return result.ok() ? channel.WriteLast(*result) : result.status();
 }
 
 // Calls `call` with the arguments of `message`, converted to Values.

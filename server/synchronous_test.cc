@@ -183,7 +183,7 @@ TEST_F(StartSynchronouslyTest, WaitsForAHandlerThatDoesNotHeedItsCutChannel) {
     owner_->Close();
     return channel.Read().status();
   }),
-              FailsWith(reason::kEndOfStream));
+              FailsWith(reason::kCallCut));
   EXPECT_THAT(Join(), IsOk());
   EXPECT_TRUE(finished);
 }

@@ -181,7 +181,9 @@ class Client {
     if (transport_ == nullptr) Connect();
     if (transport_ == nullptr) return;
     if (!sent_) {
-      const uint8_t with = in.Byte() % 8;
+      const uint8_t first = in.Byte();
+      const uint8_t with = first % 8;
+      frame.set_knows_end(first / 8 % 2 != 0);
       std::string password(server_.password().Expose());
       // In two places, or Send() could make it right.
       if (with == 6) {
@@ -223,11 +225,11 @@ class Client {
     const ChannelLimits limits;
     const absl::Status status = reader_.Read(
         *transport_, limits.max_frame_bytes, limits, Deadline(), descriptors);
-    if (status.ok()) {
+    if (status.ok() || reader_.frame().content == Frame::Content::kEnd) {
       WARD_FUZZ_CHECK(knows_password_ || IsError(reader_.frame()),
                       "it came to a client without the password");
-      return;
     }
+    if (status.ok()) return;
     WARD_FUZZ_CHECK(HasReason(status, reason::kEndOfStream) ||
                         HasReason(status, reason::kConnectionLost) ||
                         HasReason(status, reason::kTimedOut),
