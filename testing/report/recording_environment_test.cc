@@ -7,11 +7,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
@@ -34,10 +34,10 @@ class EchoServer : public AbstractServer {
  public:
   explicit EchoServer(ServerOptions options = {})
       : AbstractServer(std::move(options)) {
-    DefineMessageHandler("echo",
-                         [](MessageChannel& channel, std::string_view text) {
-                           return channel.Write(text);
-                         });
+    // Reply and end in one: a client that leaves after a reply hears no end.
+    DefineMessageHandler(
+        "echo",
+        [](std::string text) -> absl::StatusOr<std::string> { return text; });
   }
 };
 WARD_REGISTER_SERVER(EchoServer);
