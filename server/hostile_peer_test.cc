@@ -332,8 +332,8 @@ TEST_P(SilentCrowdTest, NoHonestCallFails) {
     ASSERT_THAT(silent, IsOk());
     crowd.push_back(*std::move(silent));
   }
-  const uint64_t calls =
-      testing::EnvironmentNumber("WARD_RUNS", MovesClock() ? 100 : 1000);
+  const uint64_t calls = testing::EnvironmentNumber(
+      "WARD_RUNS", MovesClock() || kUnderSanitizer ? 100 : 1000);
   uint64_t failed = 0;
   const Stopwatch watch;
   for (uint64_t i = 0; i < calls; ++i) {

@@ -3,16 +3,27 @@
 #include <cstdint>
 #include <set>
 
+#include "absl/base/config.h"
 #include "absl/functional/function_ref.h"
 #include "gtest/gtest.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/explore.h"
 
 namespace ward::testing {
+namespace {
+
+// A sanitizer sees in one run what it sees in the next.
+#if defined(ABSL_HAVE_ADDRESS_SANITIZER) || defined(ABSL_HAVE_THREAD_SANITIZER)
+constexpr uint64_t kRuns = 30;
+#else
+constexpr uint64_t kRuns = 100;
+#endif
+
+}  // namespace
 
 void Survives(absl::FunctionRef<void()> body) {
   ExploreOptions options;
-  options.runs = 100;  // Explore() asks for WARD_RUNS itself.
+  options.runs = kRuns;  // Explore() asks for WARD_RUNS itself.
   for (const Search search : {Search::kRandom, Search::kPct}) {
     options.search = search;
     Explore(options, body);
