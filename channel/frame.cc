@@ -136,11 +136,35 @@ absl::Status ParseError(std::string_view in, Frame::Error& error) {
   return absl::OkStatus();
 }
 
-// A message none of whose fields is known.
-absl::Status CheckFields(std::string_view in) {
+absl::Status ParseEnd(std::string_view in, Frame::End& end) {
+  uint32_t seen = 0;
   while (!in.empty()) {
     Field field;
     WARD_RETURN_IF_ERROR(TakeField(in, field));
+    if (field.number != kKeptField) continue;
+    WARD_RETURN_IF_ERROR(CheckKnown(field, kVarintType, seen));
+    end.kept = field.varint != 0;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ParseCall(std::string_view in, CallHeader& call) {
+  uint32_t seen = 0;
+  while (!in.empty()) {
+    Field field;
+    WARD_RETURN_IF_ERROR(TakeField(in, field));
+    switch (field.number) {
+      case kKeepField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kVarintType, seen));
+        call.keep = field.varint != 0;
+        break;
+      case kTimeLeftField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kVarintType, seen));
+        call.time_left = field.varint;
+        break;
+      default:
+        break;
+    }
   }
   return absl::OkStatus();
 }
@@ -204,13 +228,17 @@ absl::StatusOr<Frame> ParseFrame(std::string_view body) {
         break;
       case kEndField:
         WARD_RETURN_IF_ERROR(CheckKnown(field, kBytesType, seen));
-        WARD_RETURN_IF_ERROR(CheckFields(field.bytes));
+        WARD_RETURN_IF_ERROR(ParseEnd(field.bytes, frame.end));
         frame.content = Frame::Content::kEnd;
         ++contents;
         break;
       case kKnowsEndField:
         WARD_RETURN_IF_ERROR(CheckKnown(field, kVarintType, seen));
         frame.knows_end = field.varint != 0;
+        break;
+      case kCallField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kBytesType, seen));
+        WARD_RETURN_IF_ERROR(ParseCall(field.bytes, frame.call.emplace()));
         break;
       default:
         // A later version's.

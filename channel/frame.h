@@ -28,10 +28,13 @@ enum FrameField : uint32_t {
   kScalarField = 4,
   kErrorField = 5,
   kEndField = 7,
-  kKnowsEndField = 8
+  kKnowsEndField = 8,
+  kCallField = 9
 };
 enum ArrayField : uint32_t { kPartField = 1 };
 enum ErrorField : uint32_t { kCodeField = 1, kReasonField = 2, kTextField = 3 };
+enum EndField : uint32_t { kKeptField = 1 };
+enum CallField : uint32_t { kKeepField = 1, kTimeLeftField = 2 };
 
 // protobuf's wire types (protobuf.dev/programming-guides/encoding). Groups,
 // which have two more, are refused: nobody writes them.
@@ -40,6 +43,12 @@ enum WireType : uint32_t {
   kFixed64Type = 1,
   kBytesType = 2,
   kFixed32Type = 5
+};
+
+// What a frame that begins a call says of it: proto/frame.proto's Call.
+struct CallHeader {
+  bool keep = false;
+  uint64_t time_left = 0;
 };
 
 // A frame with one of its contents. Borrows all bytes.
@@ -52,9 +61,14 @@ struct Frame {
     std::string_view text;
   };
 
+  struct End {
+    bool kept = false;
+  };
+
   uint32_t descriptors = 0;
   std::optional<std::string_view> password;
   bool knows_end = false;
+  std::optional<CallHeader> call;
   Content content = Content::kArray;
 
   // An array that is sent; one that was received has them still encoded.
@@ -64,6 +78,7 @@ struct Frame {
 
   std::string_view scalar;
   Error error;
+  End end;
 };
 
 // What `body`, which is a frame without its length, says. kMalformedFrame says

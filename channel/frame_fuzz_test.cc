@@ -29,7 +29,11 @@ ward::proto::Frame KnownFields(const ward::proto::Frame& frame) {
     known.mutable_error()->set_reason(frame.error().reason());
     known.mutable_error()->set_text(frame.error().text());
   }
-  if (frame.has_end()) known.mutable_end();
+  if (frame.has_end()) known.mutable_end()->set_kept(frame.end().kept());
+  if (frame.has_call()) {
+    known.mutable_call()->set_keep(frame.call().keep());
+    known.mutable_call()->set_time_left(frame.call().time_left());
+  }
   known.set_knows_end(frame.knows_end());
   return known;
 }
@@ -60,6 +64,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   WARD_FUZZ_CHECK(reference.password() == frame->password.value_or(""),
                   "another password");
   WARD_FUZZ_CHECK(reference.knows_end() == frame->knows_end, "knows_end");
+  const ward::CallHeader call = frame->call.value_or(ward::CallHeader());
+  WARD_FUZZ_CHECK(reference.has_call() == frame->call.has_value() &&
+                      reference.call().keep() == call.keep &&
+                      reference.call().time_left() == call.time_left,
+                  "another call");
   const std::vector<std::string> parts = ward::CopyParts(*frame);
   WARD_FUZZ_CHECK(parts.size() == frame->encoded_part_count, parts.size());
   switch (frame->content) {
@@ -82,7 +91,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                       "another error");
       break;
     case ward::Frame::Content::kEnd:
-      WARD_FUZZ_CHECK(reference.has_end(), "no end");
+      WARD_FUZZ_CHECK(
+          reference.has_end() && reference.end().kept() == frame->end.kept,
+          "another end");
       break;
   }
   return 0;

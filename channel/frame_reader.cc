@@ -29,6 +29,13 @@ std::string Counted(size_t count, std::string_view what) {
   return absl::StrCat(count, " ", what, count == 1 ? "" : "s");
 }
 
+// Each call has one: made once.
+const absl::Status& EndError() {
+  static const auto* const kError = new absl::Status(
+      MakeError(reason::kEndOfStream, "the peer has said that it has ended"));
+  return *kError;
+}
+
 }  // namespace
 
 absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
@@ -38,14 +45,24 @@ absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
                         AwaitFrame(transport, max_bytes, limits, deadline));
   absl::Status status = Parse(extent, limits);
   if (status.ok()) status = CheckPassword();
+  if (status.ok()) status = CheckBeginning();
   if (!status.ok()) return Failed(status);
   if (!peer_knows_end_.has_value()) peer_knows_end_ = frame_.knows_end;
   buffer_.Consume(extent.frame_bytes);
   WARD_RETURN_IF_ERROR(ClaimDescriptors(limits, descriptors));
   if (frame_.content != Frame::Content::kEnd) return absl::OkStatus();
   ended_ = true;
-  return Failed(
-      MakeError(reason::kEndOfStream, "the peer has said that it has ended"));
+  at_end_ = !has_begun();
+  // What has been allocated serves the next call, too.
+  if (at_end_) return status_ = EndError();
+  return Failed(EndError());
+}
+
+void FrameReader::NextCall() {
+  if (!at_end_) return;
+  ended_ = at_end_ = false;
+  status_ = absl::OkStatus();
+  frame_ = Frame();
 }
 
 bool FrameReader::ReadError(Transport& transport, const ChannelLimits& limits,
@@ -205,14 +222,21 @@ absl::Status FrameReader::CheckPassword() {
                      "the password is wrong or missing; use the one that the "
                      "server was made with");
   }
-  // Whatever reason it gives, this side must not take it for its own finding.
-  if (frame_.content == Frame::Content::kError ||
-      frame_.content == Frame::Content::kEnd) {
-    return MakeError(reason::kUnexpectedFrame,
-                     "a client's first message asks for something; the peer "
-                     "sent an error, or an end");
-  }
+  is_first_ = true;
   return absl::OkStatus();
+}
+
+// Whatever reason it gives, this side must not take it for its own finding.
+absl::Status FrameReader::CheckBeginning() {
+  const bool begins =
+      std::exchange(is_first_, false) || frame_.call.has_value();
+  if (!begins || (frame_.content != Frame::Content::kError &&
+                  frame_.content != Frame::Content::kEnd)) {
+    return absl::OkStatus();
+  }
+  return MakeError(reason::kUnexpectedFrame,
+                   "a call's first message asks for something; the peer sent "
+                   "an error, or an end");
 }
 
 absl::Status FrameReader::ClaimDescriptors(

@@ -29,10 +29,11 @@ class FrameReader {
   // Receives the next frame into frame(), and its descriptors.
   //
   // kEndOfStream between two frames, and after an End; kDescriptorsTruncated,
-  // kTooManyDescriptors (the frame is lost, the stream is in step); kTimedOut
+  // kTooManyDescriptors (the frame is lost, the stream is in step; frame() has
+  // all but its descriptors); kTimedOut
   // (what has come is kept, and the next call goes on with it). After an End,
   // kConnectionLost, kCallCut (see ExpectEnd), kMalformedFrame, kFrameTooLarge,
-  // kInvalidPassword and a first frame that is an error or an End
+  // kInvalidPassword and a call's first frame that is an error or an End
   // (kUnexpectedFrame) the same is returned for ever.
   //
   // `max_bytes` is ChannelLimits::kMostFrameBytes at most. `limits` are this
@@ -67,6 +68,13 @@ class FrameReader {
 
   // Whether the peer's end has been reached, between two frames or inside one.
   bool ended() const { return ended_; }
+
+  // Whether another call may follow: nothing is out of step, and the peer has
+  // at most said its End; and whether that said so, too.
+  bool in_step() const { return ended_ ? at_end_ : status_.ok(); }
+  bool kept() const { return at_end_ && frame_.end.kept; }
+  // One does.
+  void NextCall();
 
   // Whether a part of the next frame, or all of it, has come already.
   bool has_begun() const { return buffer_.size() > 0; }
@@ -106,6 +114,7 @@ class FrameReader {
   absl::Status BoundArrivals(const ChannelLimits& limits);
   absl::Status Parse(Extent extent, const ChannelLimits& limits);
   absl::Status CheckPassword();
+  absl::Status CheckBeginning();
   absl::Status ClaimDescriptors(const ChannelLimits& limits,
                                 std::vector<FileDescriptor>& descriptors);
   // Nothing more comes, `how` tells why.
@@ -129,9 +138,13 @@ class FrameReader {
   std::vector<Arrival> arrivals_;
 
   const Secret* expected_ = nullptr;
+  // The frame that carried it is looked at.
+  bool is_first_ = false;
   bool expects_end_ = false;
   std::optional<bool> peer_knows_end_;
   bool ended_ = false;
+  // Of an End, with nothing behind it.
+  bool at_end_ = false;
   absl::Status status_;
 };
 

@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
@@ -64,7 +65,7 @@ proto::Frame MakeFrame(Random& random) {
       frame.set_scalar(random.Bytes());
       break;
     case 2:
-      frame.mutable_end();
+      frame.mutable_end()->set_kept(random.Below(2) == 0);
       break;
     default: {
       proto::Error& error = *frame.mutable_error();
@@ -75,6 +76,10 @@ proto::Frame MakeFrame(Random& random) {
   }
   if (random.Below(3) == 0) frame.set_password(random.Bytes());
   frame.set_knows_end(random.Below(3) == 0);
+  if (random.Below(3) == 0) {
+    frame.mutable_call()->set_keep(random.Below(2) == 0);
+    frame.mutable_call()->set_time_left(random.Below(100'000));
+  }
   return frame;
 }
 
@@ -89,6 +94,10 @@ TEST(FrameTest, ReadsWhatProtobufWrites) {
     EXPECT_EQ(frame.descriptors, expected.descriptors());
     EXPECT_EQ(frame.password.value_or(""), expected.password());
     EXPECT_EQ(frame.knows_end, expected.knows_end());
+    EXPECT_EQ(frame.call.has_value(), expected.has_call());
+    const CallHeader call = frame.call.value_or(CallHeader());
+    EXPECT_EQ(call.keep, expected.call().keep());
+    EXPECT_EQ(call.time_left, expected.call().time_left());
     if (frame.content == Frame::Content::kArray) {
       ASSERT_TRUE(expected.has_array());
       EXPECT_THAT(CopyParts(frame), ElementsAreArray(expected.array().part()));
@@ -97,6 +106,7 @@ TEST(FrameTest, ReadsWhatProtobufWrites) {
       EXPECT_EQ(frame.scalar, expected.scalar());
     } else if (frame.content == Frame::Content::kEnd) {
       EXPECT_TRUE(expected.has_end());
+      EXPECT_EQ(frame.end.kept, expected.end().kept());
     } else {
       ASSERT_TRUE(expected.has_error());
       EXPECT_EQ(frame.error.code, expected.error().code());
@@ -116,14 +126,22 @@ TEST(FrameTest, WritesWhatProtobufWrites) {
     const Secret password(expected.password());
     if (!expected.password().empty()) channel.PresentPassword(password);
     if (expected.knows_end()) channel.ExpectEnd();
+    if (expected.has_call()) {
+      const auto left = static_cast<int64_t>(expected.call().time_left());
+      channel.BeginCall(
+          {expected.call().keep(),
+           left == 0 ? absl::InfiniteDuration() : absl::Microseconds(left)});
+    }
     if (expected.has_end()) {
       // It is written to who has asked for it.
       proto::Frame request;
       request.mutable_array();
       request.set_knows_end(true);
+      request.mutable_call()->set_keep(expected.end().kept());
+      const std::string body = request.SerializeAsString();
       script->incoming.push_back(
-          {"\x04" + request.SerializeAsString(), {}, false, 0});
-      ASSERT_THAT(channel.Read(), IsOk());
+          {static_cast<char>(body.size()) + body, {}, false, 0});
+      ASSERT_THAT(channel.ReadCall(), IsOk());
       expected.set_knows_end(true);
       ASSERT_THAT(channel.WriteEnd(), IsOk());
     } else if (expected.has_array()) {

@@ -181,6 +181,12 @@ class Sending {
 };
 
 template <typename Out>
+void AddNumber(uint32_t field, uint64_t value, Out& out) {
+  out.AddTag(field, kVarintType);
+  out.AddVarint(value);
+}
+
+template <typename Out>
 void AddParts(const Frame& frame, Out& out) {
   for (const std::string_view part : frame.parts) {
     out.AddField(kPartField, part);
@@ -191,28 +197,44 @@ void AddParts(const Frame& frame, Out& out) {
 template <typename Out>
 void AddError(const Frame::Error& error, Out& out) {
   if (error.code != 0) {
-    out.AddTag(kCodeField, kVarintType);
-    out.AddVarint(error.code);
+    AddNumber(kCodeField, error.code, out);
   }
   if (!error.reason.empty()) out.AddField(kReasonField, error.reason);
   if (!error.text.empty()) out.AddField(kTextField, error.text);
 }
 
+template <typename Out>
+void AddEnd(const Frame::End& end, Out& out) {
+  if (end.kept) AddNumber(kKeptField, 1, out);
+}
+
+template <typename Out>
+void AddCall(const CallHeader& call, Out& out) {
+  if (call.keep) AddNumber(kKeepField, 1, out);
+  if (call.time_left != 0) AddNumber(kTimeLeftField, call.time_left, out);
+}
+
+// Of a message that `add` adds.
+template <typename Add>
+size_t SizeOf(const Add& add) {
+  Size size;
+  add(size);
+  return size.size();
+}
+
 // Of the message that is the content, if it is one.
 size_t ContentSize(const Frame& frame) {
-  Size size;
-  if (frame.content == Frame::Content::kArray) AddParts(frame, size);
-  if (frame.content == Frame::Content::kError) AddError(frame.error, size);
-  return size.size();
+  return SizeOf([&frame](Size& size) {
+    if (frame.content == Frame::Content::kArray) AddParts(frame, size);
+    if (frame.content == Frame::Content::kError) AddError(frame.error, size);
+    if (frame.content == Frame::Content::kEnd) AddEnd(frame.end, size);
+  });
 }
 
 template <typename Out>
 void AddBody(const Frame& frame, size_t content, size_t descriptors,
              const Secret* password, bool knows_end, Out& out) {
-  if (descriptors > 0) {
-    out.AddTag(kDescriptorsField, kVarintType);
-    out.AddVarint(descriptors);
-  }
+  if (descriptors > 0) AddNumber(kDescriptorsField, descriptors, out);
   if (password != nullptr) out.AddField(kPasswordField, password->Expose());
   switch (frame.content) {
     case Frame::Content::kArray:
@@ -225,22 +247,26 @@ void AddBody(const Frame& frame, size_t content, size_t descriptors,
       out.AddMessage(kErrorField, content, [&] { AddError(frame.error, out); });
       break;
     case Frame::Content::kEnd:
-      out.AddField(kEndField, "");
+      out.AddMessage(kEndField, content, [&] { AddEnd(frame.end, out); });
       break;
   }
-  if (knows_end) {
-    out.AddTag(kKnowsEndField, kVarintType);
-    out.AddVarint(1);
+  if (knows_end) AddNumber(kKnowsEndField, 1, out);
+  if (frame.call.has_value()) {
+    const size_t size =
+        SizeOf([&frame](Size& call) { AddCall(*frame.call, call); });
+    out.AddMessage(kCallField, size, [&] { AddCall(*frame.call, out); });
   }
 }
 
-// A frame that is an end.
+// A frame that is an end, with its length.
 template <typename Out>
-void AddEnd(Out& out) {
-  Size body;
-  body.AddField(kEndField, "");
-  out.AddVarint(body.size());
-  out.AddField(kEndField, "");
+void AddEndFrame(const Frame::End& end, Out& out) {
+  const size_t content = SizeOf([&end](Size& size) { AddEnd(end, size); });
+  const auto add = [&](auto& to) {
+    to.AddMessage(kEndField, content, [&] { AddEnd(end, to); });
+  };
+  out.AddVarint(SizeOf(add));
+  add(out);
 }
 
 }  // namespace
@@ -248,7 +274,7 @@ void AddEnd(Out& out) {
 absl::Status FrameWriter::Send(Transport& transport, const Frame& frame,
                                absl::Span<const int> descriptors,
                                const ChannelLimits& limits, absl::Time deadline,
-                               bool then_end) {
+                               const Frame::End* end) {
   WARD_RETURN_IF_ERROR(status_);
   const size_t content = ContentSize(frame);
   const bool knows_end = knows_end_ && !knows_end_said_;
@@ -257,13 +283,13 @@ absl::Status FrameWriter::Send(Transport& transport, const Frame& frame,
   WARD_RETURN_IF_ERROR(Check(frame, body.size(), descriptors, limits));
   Size all = body;
   all.AddVarint(body.size());
-  if (then_end) AddEnd(all);
+  if (end != nullptr) AddEndFrame(*end, all);
 
   Sending out(transport, descriptors, deadline, all.size(),
               to_present_ != nullptr, bytes_);
   out.AddVarint(body.size());
   AddBody(frame, content, descriptors.size(), to_present_, knows_end, out);
-  if (then_end) AddEnd(out);
+  if (end != nullptr) AddEndFrame(*end, out);
   out.Flush();
 
   if (out.begun()) {

@@ -21,7 +21,8 @@ namespace ward {
 class FrameWriter {
  public:
   // Sends the content of `frame`, with `descriptors` attached and what is due
-  // to be said in a first frame; with `then_end`, an End right behind it.
+  // to be said in a first frame; then `end`, in the same system call, unless it
+  // is null.
   //
   // kFrameTooLarge, kTooManyDescriptors, kInvalidArguments, before anything was
   // sent; kConnectionLost; kTimedOut. When an error has left a frame half sent,
@@ -29,7 +30,7 @@ class FrameWriter {
   absl::Status Send(Transport& transport, const Frame& frame,
                     absl::Span<const int> descriptors,
                     const ChannelLimits& limits, absl::Time deadline,
-                    bool then_end = false);
+                    const Frame::End* end = nullptr);
 
   // Refuses to send from now on.
   void Fail(const absl::Status& status) { status_ = status; }

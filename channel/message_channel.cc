@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -126,19 +128,28 @@ absl::Status MessageChannel::WriteParts(
 
 absl::Status MessageChannel::WriteEnd() {
   if (end_written_) return absl::OkStatus();
-  if (reader_.peer_knows_end()) {
-    Frame frame;
-    frame.content = Frame::Content::kEnd;
-    WARD_RETURN_IF_ERROR(SendFrame(frame, {}));
+  if (!reader_.peer_knows_end()) {
+    EndCall(/*kept=*/false);
+    return absl::OkStatus();
   }
-  EndWriting();
-  return absl::OkStatus();
+  Frame frame;
+  frame.content = Frame::Content::kEnd;
+  return SendFrame(frame, {}, /*is_last=*/true);
 }
 
-void MessageChannel::EndWriting() {
+void MessageChannel::EndCall(bool kept) {
   end_written_ = true;
-  writer_.Fail(MakeError(reason::kChannelClosed,
-                         "this side has said that it has ended"));
+  keeps_ = kept;
+}
+
+void MessageChannel::BeginCall(const Call& call) {
+  if (reader_.kept()) reader_.NextCall();
+  CallHeader& first = begins_.emplace();
+  first.keep = call.keep;
+  if (call.time_left == absl::InfiniteDuration()) return;
+  // 0 would be for ever.
+  first.time_left = static_cast<uint64_t>(
+      std::max(absl::ToInt64Microseconds(call.time_left), int64_t{1}));
 }
 
 absl::Status MessageChannel::WriteScalar(std::string_view bytes) {
@@ -152,7 +163,8 @@ absl::Status MessageChannel::WriteDescriptor(const FileDescriptor& descriptor) {
   return Write(descriptor);
 }
 
-absl::Status MessageChannel::WriteError(const absl::Status& error) {
+absl::Status MessageChannel::SendError(const absl::Status& error,
+                                       bool then_end) {
   // What the peer has done is told in other words than this side's Read has.
   absl::Status told = error;
   if (reader_.ended() && HasReason(error, reason::kEndOfStream)) {
@@ -167,19 +179,28 @@ absl::Status MessageChannel::WriteError(const absl::Status& error) {
   frame.error.code = static_cast<uint64_t>(told.code());
   frame.error.reason = std::string_view(reason).substr(0, kMaxErrorReason);
   frame.error.text = told.message().substr(0, kMaxErrorText);
-  return SendFrame(frame, {});
+  return SendFrame(frame, {}, then_end);
 }
 
-absl::Status MessageChannel::SendFrame(const Frame& frame,
+absl::Status MessageChannel::SendFrame(Frame& frame,
                                        absl::Span<const int> descriptors,
-                                       bool then_end) {
+                                       bool is_last) {
   WARD_ASSIGN_OR_RETURN(const absl::Time deadline, Begin());
+  if (end_written_) {
+    return MakeError(reason::kChannelClosed,
+                     "this side has said that it has ended");
+  }
   if (reader_.peer_knows_end()) writer_.SayKnowsEnd();
+  frame.call = begins_;
+  frame.end.kept = is_last && may_keep();
+  const bool ends = is_last && reader_.peer_knows_end() &&
+                    frame.content != Frame::Content::kEnd;
   absl::Status status =
       Explain(writer_.Send(*transport_, frame, descriptors, limits_, deadline,
-                           then_end && reader_.peer_knows_end()),
+                           ends ? &frame.end : nullptr),
               deadline);
-  if (status.ok() && then_end) EndWriting();
+  if (status.ok()) begins_.reset();
+  if (status.ok() && is_last) EndCall(frame.end.kept);
   if (!HasReason(status, reason::kConnectionLost)) return status;
   // A server that refuses a client says why, and closes: that is in this socket
   // still. One that stops reads no more, and is about to say so.
@@ -207,6 +228,27 @@ absl::StatusOr<Message> MessageChannel::Read() {
     return Unexpected("an array message", "a scalar message");
   }
   return Message(CopyParts(frame), std::move(descriptors));
+}
+
+absl::StatusOr<Message> MessageChannel::ReadCall() {
+  if (end_written_) {
+    reader_.NextCall();
+    awaits_call_ = true;
+    end_written_ = keeps_ = false;
+    call_ = Call();
+  }
+  absl::StatusOr<Message> first = Read();
+  const std::optional<CallHeader>& call = reader_.frame().call;
+  if (!first.ok() || !call.has_value()) return first;
+  was_moved_.value = false;
+  call_.keep = call->keep;
+  if (call->time_left != 0) {
+    constexpr uint64_t kMost = std::numeric_limits<int64_t>::max();
+    call_.time_left = absl::Microseconds(
+        static_cast<int64_t>(std::min(call->time_left, kMost)));
+  }
+  awaits_call_ = false;
+  return first;
 }
 
 absl::StatusOr<absl::btree_map<std::string, std::string>>
@@ -266,8 +308,17 @@ absl::StatusOr<FileDescriptor> MessageChannel::ReadDescriptor() {
 absl::Status MessageChannel::ReceiveFrame(
     size_t max_bytes, std::vector<FileDescriptor>& descriptors) {
   WARD_ASSIGN_OR_RETURN(const absl::Time deadline, Begin());
-  const absl::Status status =
-      reader_.Read(*transport_, max_bytes, limits_, deadline, descriptors);
+  absl::Status status;
+  bool is_left_over = false;
+  do {
+    descriptors.clear();
+    status =
+        reader_.Read(*transport_, max_bytes, limits_, deadline, descriptors);
+    const bool came = status.ok() ||
+                      HasReason(status, reason::kDescriptorsTruncated) ||
+                      HasReason(status, reason::kTooManyDescriptors);
+    is_left_over = awaits_call_ && came && !reader_.frame().call.has_value();
+  } while (is_left_over);
   if (!status.ok()) {
     reader_.Release();  // Of a message that was lost; not of one under way.
     return Explain(status, deadline);

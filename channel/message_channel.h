@@ -28,6 +28,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -145,6 +146,38 @@ class MessageChannel {
   // itself when all is written.
   absl::Status WriteEnd();
 
+  // --- calls, one after the other ---
+
+  // What the first frame of a call says of it.
+  struct Call {
+    // The client may call again on this connection.
+    bool keep = false;
+    // From when that frame is written: how long the client waits.
+    absl::Duration time_left = absl::InfiniteDuration();
+  };
+
+  // The next frame that is written begins a call. Not while one is under way;
+  // after one, if kept().
+  void BeginCall(const Call& call);
+
+  // As Read, in a server: the first message of the next call. What is left of
+  // the one before is thrown away.
+  absl::StatusOr<Message> ReadCall();
+
+  // What that message said.
+  const Call& call() const { return call_; }
+
+  // Whether the call that is under way may end so that another follows: its
+  // client has said that it may call again, this channel is the one that read
+  // that, and nothing is out of step.
+  bool may_keep() const {
+    return call_.keep && !was_moved_.value && is_open() && reader_.in_step();
+  }
+
+  // Whether a call has ended, and another may follow on this connection: its
+  // last End was written, or read, and has said so.
+  bool kept() const { return keeps_ || reader_.kept(); }
+
   // Has the first frame that is written ask the peer to say its end. If it then
   // goes without, and its last frame was no error, reads and writes return
   // kCallCut, for ever; or what they would otherwise, if its first frame shows
@@ -163,7 +196,14 @@ class MessageChannel {
   // peer that still reads as kEndOfStream or kConnectionLost: it would take it
   // for its own. It reads kUnexpectedFrame, for the message that was due, or
   // kMalformedFrame, for the one that it broke off.
-  absl::Status WriteError(const absl::Status& error);
+  absl::Status WriteError(const absl::Status& error) {
+    return SendError(error, /*then_end=*/false);
+  }
+
+  // The same, then WriteEnd, in one system call.
+  absl::Status WriteLastError(const absl::Status& error) {
+    return SendError(error, /*then_end=*/true);
+  }
 
   // --- settings ---
 
@@ -239,6 +279,17 @@ class MessageChannel {
   const Transport* transport() const { return transport_.get(); }
 
  private:
+  // Who serves the next call would not look for it there.
+  struct WasMoved {
+    WasMoved() = default;
+    WasMoved(WasMoved&& /*from*/) noexcept : value(true) {}
+    WasMoved& operator=(WasMoved&& /*from*/) noexcept {
+      value = true;
+      return *this;
+    }
+    bool value = false;
+  };
+
   absl::Status WriteArguments(std::initializer_list<Argument> arguments,
                               bool then_end = false);
 
@@ -247,12 +298,14 @@ class MessageChannel {
   absl::Status WriteParts(absl::Span<const std::string_view> parts,
                           absl::Span<const int> descriptors, bool then_end);
 
-  // Sends `frame`, then an end if asked to; if the peer is gone, returns the
-  // error it left.
-  absl::Status SendFrame(const Frame& frame, absl::Span<const int> descriptors,
-                         bool then_end = false);
-  // Nothing more may be written.
-  void EndWriting();
+  absl::Status SendError(const absl::Status& error, bool then_end);
+
+  // Sends `frame`, and an end if it is to be the last and is none; if the peer
+  // is gone, returns the error it left.
+  absl::Status SendFrame(Frame& frame, absl::Span<const int> descriptors,
+                         bool is_last = false);
+  // Nothing more may be written before the next call.
+  void EndCall(bool kept);
   // Receives one frame into reader_, and its descriptors. An error that the
   // peer wrote is returned.
   absl::Status ReceiveFrame(size_t max_bytes,
@@ -270,7 +323,14 @@ class MessageChannel {
   absl::Time deadline_ = absl::InfiniteFuture();
   std::string timeout_why_;
   std::string deadline_why_;
+  // The call that is under way, or was the last.
+  Call call_;
+  WasMoved was_moved_;
+  std::optional<CallHeader> begins_;
+  // In a server, between two calls.
+  bool awaits_call_ = false;
   bool end_written_ = false;
+  bool keeps_ = false;
   FrameReader reader_;
   FrameWriter writer_;
 };

@@ -20,6 +20,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
@@ -153,6 +154,38 @@ std::map<std::string, Case> Cases() {
           EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
         },
         0, "hello-call-to-its-end"}},
+      {"kept-call",
+       {[](MessageChannel& channel) {
+          channel.PresentPassword(*kPassword);
+          channel.ExpectEnd();
+          channel.BeginCall({/*keep=*/true, absl::InfiniteDuration()});
+          return channel.Write("hello", "Joe", "Dalton");
+        },
+        [](MessageChannel& channel) {
+          channel.ExpectPassword(*kPassword);
+          EXPECT_THAT(channel.ReadCall(), IsOk());
+          EXPECT_TRUE(channel.call().keep);
+          EXPECT_EQ(channel.call().time_left, absl::InfiniteDuration());
+        }}},
+      {"kept-reply",
+       {[](MessageChannel& channel) { return channel.WriteLast("ok"); },
+        [](MessageChannel& channel) {
+          channel.ExpectEnd();
+          ExpectArray(channel, {"ok"});
+          EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+          EXPECT_TRUE(channel.kept());
+        },
+        0, "kept-call"}},
+      {"later-call",
+       {[](MessageChannel& channel) {
+          channel.BeginCall({/*keep=*/true, absl::Milliseconds(1500)});
+          return channel.Write("hello", "Joe", "Dalton");
+        },
+        [](MessageChannel& channel) {
+          EXPECT_THAT(channel.ReadCall(), IsOk());
+          EXPECT_TRUE(channel.call().keep);
+          EXPECT_EQ(channel.call().time_left, absl::Milliseconds(1500));
+        }}},
       {"hello-reply",
        {[=](MessageChannel& channel) { return channel.Write(greeting, 1234); },
         [=](MessageChannel& channel) {
@@ -206,7 +239,7 @@ TEST(ProtocolTest, WardWritesThePagesBytes) {
     if (!frame.peers.empty()) {
       side.channel.ExpectPassword(password);
       side.script->incoming.push_back({golden.at(frame.peers), {}, false, 0});
-      ASSERT_THAT(side.channel.Read(), IsOk());
+      ASSERT_THAT(side.channel.ReadCall(), IsOk());
     }
     ASSERT_THAT(frame.write(side.channel), IsOk());
     EXPECT_EQ(absl::BytesToHexString(side.script->sent),
@@ -269,7 +302,7 @@ TEST(ProtocolTest, ToWhoKnowsNoEndsNothingIsSaidOfThem) {
 TEST(ProtocolTest, WardRefusesThePagesBytesForThePagesReasons) {
   const Secret password("open sesame");
   const std::map<std::string, std::string> refused = ReadBlocks("refused");
-  EXPECT_THAT(refused, SizeIs(13));
+  EXPECT_THAT(refused, SizeIs(14));
   for (const auto& [title, bytes] : refused) {
     SCOPED_TRACE(title);
     const std::pair<std::string, std::string> reason_and_name =

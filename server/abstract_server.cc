@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <typeinfo>
@@ -24,6 +25,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "ward/channel/buffer_budget.h"
 #include "ward/channel/error.h"
@@ -37,8 +39,10 @@
 #include "ward/server/environment.h"
 #include "ward/server/exec_entry.h"
 #include "ward/server/hand_over.h"
+#include "ward/server/kept_connections.h"
 #include "ward/server/lifecycle.h"
 #include "ward/server/message_handler.h"
+#include "ward/server/method.h"
 #include "ward/server/owner_handle.h"
 #include "ward/server/process.h"
 #include "ward/server/server_options.h"
@@ -115,6 +119,33 @@ std::string LimitName(std::string_view option, absl::Duration value) {
                       absl::FormatDuration(value));
 }
 
+// One reply, or none, and the call's end.
+absl::Status ReadReply(MessageChannel& channel, Message* reply) {
+  absl::StatusOr<Message> first = channel.Read();
+  if (HasReason(first.status(), reason::kEndOfStream)) {
+    if (reply == nullptr) return absl::OkStatus();
+    return MakeError(reason::kUnexpectedFrame,
+                     "the handler has succeeded without the reply that its "
+                     "method has");
+  }
+  if (!first.ok()) {
+    // Behind what the server has told comes the end, if it keeps the
+    // connection.
+    (void)channel.Read();
+    return first.status();
+  }
+  if (reply == nullptr) {
+    return MakeError(reason::kUnexpectedFrame,
+                     "the handler wrote a reply, and its method has none");
+  }
+  *reply = *std::move(first);
+  const absl::StatusOr<Message> more = channel.Read();
+  if (HasReason(more.status(), reason::kEndOfStream)) return absl::OkStatus();
+  if (!more.ok()) return more.status();
+  return MakeError(reason::kUnexpectedFrame,
+                   "the handler wrote more than its method's one reply");
+}
+
 }  // namespace
 
 AbstractServer::AbstractServer(ServerOptions options)
@@ -125,6 +156,7 @@ AbstractServer::AbstractServer(ServerOptions options)
 }
 
 AbstractServer::~AbstractServer() {
+  kept_->Close(environment().ProcessId());
   const std::shared_ptr<Started> started = Current();
   if (started == nullptr || !started->process->launched_here()) return;
   const absl::Status status = Stop();
@@ -294,6 +326,7 @@ void AbstractServer::Forget(const std::shared_ptr<Started>& started) {
     if (started_ != started) return;  // Another thread has stopped it, too.
     started_.reset();
   }
+  kept_->Clear(environment().ProcessId());
   started->listener->RemovePath();
 }
 
@@ -395,31 +428,83 @@ std::string AbstractServer::socket_filename() const {
                             : options_.socket_filename;
 }
 
+absl::StatusOr<AbstractServer::Route> AbstractServer::FindRoute() const {
+  const std::shared_ptr<Started> started = Current();
+  Route route = {shared_options_, started, kept_, server_user_,
+                 started != nullptr ? started->listener->path()
+                                    : options_.socket_filename};
+  if (!route.path.empty()) return route;
+  return MakeError(reason::kServerNotStarted,
+                   "connect to the server: it is not started; call Start() "
+                   "first");
+}
+
+absl::StatusOr<MessageChannel> AbstractServer::Open(const Route& route,
+                                                    absl::Time deadline) {
+  const ServerOptions& options = *route.options;
+  Environment& environment = *options.environment;
+  WARD_ASSIGN_OR_RETURN(
+      std::unique_ptr<Transport> transport,
+      environment.Connect(
+          route.path,
+          std::min(deadline, environment.TimeNow() + options.connect_timeout)));
+  WARD_RETURN_IF_ERROR(
+      Annotate(CheckServer(*transport, options, route.server_user),
+               absl::StrCat("connect to \"", route.path, "\"")));
+  MessageChannel channel(std::move(transport));
+  channel.set_limits(options.limits);
+  channel.PresentPassword(options.password);
+  channel.ExpectEnd();
+  return channel;
+}
+
 absl::Status AbstractServer::Connect(
     absl::FunctionRef<absl::Status(MessageChannel&)> use) {
-  // From here on without this object: it may go, as the server may, while `use`
-  // is called.
-  const std::shared_ptr<const ServerOptions> options = shared_options_;
-  const std::shared_ptr<Started> started = Current();
-  const uid_t server_user = server_user_;
-  Environment& environment = *options->environment;
-  const std::string& path =
-      started != nullptr ? started->listener->path() : options->socket_filename;
-  if (path.empty()) {
-    return MakeError(reason::kServerNotStarted,
-                     "connect to the server: it is not started; call Start() "
-                     "first");
+  // From here on without this object.
+  WARD_ASSIGN_OR_RETURN(const Route route, FindRoute());
+  absl::StatusOr<MessageChannel> channel = Open(route, absl::InfiniteFuture());
+  if (!channel.ok()) return Explain(channel.status(), route.started.get());
+  return Explain(use(*channel), route.started.get());
+}
+
+absl::Status AbstractServer::CallOnce(
+    const CallOptions& options,
+    absl::FunctionRef<absl::Status(MessageChannel&)> write, Message* reply) {
+  // From here on without this object.
+  WARD_ASSIGN_OR_RETURN(const Route route, FindRoute());
+  Environment& environment = *route.options->environment;
+  const pid_t process = environment.ProcessId();
+  absl::Time deadline = absl::InfiniteFuture();
+  if (options.deadline != absl::InfiniteFuture()) {
+    deadline = environment.TimeNow() + (options.deadline - absl::Now());
   }
-  absl::StatusOr<std::unique_ptr<Transport>> transport = environment.Connect(
-      path, environment.TimeNow() + options->connect_timeout);
-  if (!transport.ok()) return Explain(transport.status(), started.get());
-  WARD_RETURN_IF_ERROR(Annotate(CheckServer(**transport, *options, server_user),
-                                absl::StrCat("connect to \"", path, "\"")));
-  MessageChannel channel(*std::move(transport));
-  channel.set_limits(options->limits);
-  channel.PresentPassword(options->password);
-  channel.ExpectEnd();
-  return Explain(use(channel), started.get());
+  const CallContext* const outer = CallContext::Current();
+  if (outer != nullptr && options.inherit) {
+    deadline = std::min(deadline, outer->deadline());
+  }
+  while (true) {
+    std::optional<MessageChannel> kept = route.kept->Take(process);
+    const bool is_kept = kept.has_value();
+    absl::StatusOr<MessageChannel> channel =
+        is_kept ? *std::move(kept) : Open(route, deadline);
+    if (!channel.ok()) return Explain(channel.status(), route.started.get());
+    if (deadline != absl::InfiniteFuture()) {
+      channel->set_deadline(deadline, "the call's deadline");
+    }
+    channel->BeginCall({/*keep=*/true, deadline - environment.TimeNow()});
+    absl::Status status = write(*channel);
+    // The server has closed it since the last call: it has not read this one.
+    if (is_kept && (HasReason(status, reason::kConnectionLost) ||
+                    HasReason(status, reason::kCallCut))) {
+      continue;
+    }
+    if (status.ok()) status = ReadReply(*channel, reply);
+    if (channel->kept()) {
+      channel->set_deadline(absl::InfiniteFuture());
+      route.kept->Put(process, *std::move(channel));
+    }
+    return Explain(status, route.started.get());
+  }
 }
 
 // A connection that broke may mean that the server is dead, and one that came
@@ -625,7 +710,8 @@ absl::Status AbstractServer::GreetClient(ClientPool::Client& client) const {
 absl::Status AbstractServer::ReceiveRequest(ClientPool::Client& client,
                                             absl::Duration time) {
   client.channel.set_timeout(time);
-  absl::StatusOr<Message> request = client.channel.Read();
+  client.channel.set_deadline(absl::InfiniteFuture());
+  absl::StatusOr<Message> request = client.channel.ReadCall();
   if (!request.ok()) {
     if (HasReason(request.status(), reason::kInvalidPassword) &&
         !ignore_password_errors_) {
@@ -643,10 +729,18 @@ absl::Status AbstractServer::ServeRequest(const ClientPool& pool,
   client.channel.set_limits(options_.limits);
   client.channel.set_timeout(options_.idle_timeout,
                              LimitName("idle_timeout", options_.idle_timeout));
-  const std::string limit = LimitName("call_timeout", options_.call_timeout);
+  const absl::Duration time_left = client.channel.call().time_left;
+  const bool is_clients = time_left <= options_.call_timeout;
+  const std::string limit =
+      !is_clients ? LimitName("call_timeout", options_.call_timeout)
+      : time_left == absl::InfiniteDuration()
+          ? std::string()
+          : absl::StrCat("the client has waited for ",
+                         absl::FormatDuration(time_left));
   if (!limit.empty()) {
-    client.channel.set_deadline(environment().TimeNow() + options_.call_timeout,
-                                limit);
+    client.channel.set_deadline(
+        environment().TimeNow() + std::min(time_left, options_.call_timeout),
+        limit);
   }
   const auto is_stopping = [&pool] { return pool.stopping(); };
   const CallContext context(client.channel, *client.peer, is_stopping);
@@ -657,7 +751,13 @@ absl::Status AbstractServer::ServeRequest(const ClientPool& pool,
     return MakeError(reason::kTimedOut,
                      absl::StrCat(limit, ": ", status.message()));
   }
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    // A client that may call again is told in step with that.
+    return client.channel.may_keep() &&
+                   client.channel.WriteLastError(status).ok()
+               ? absl::OkStatus()
+               : status;
+  }
   const absl::Status told = client.channel.WriteEnd();
   // If it fails otherwise, the client has gone, or the handler has closed the
   // channel.

@@ -90,8 +90,10 @@
 #include "ward/server/client_pool.h"
 #include "ward/server/environment.h"
 #include "ward/server/exec_entry.h"
+#include "ward/server/kept_connections.h"
 #include "ward/server/lifecycle.h"
 #include "ward/server/message_handler.h"
+#include "ward/server/method.h"
 #include "ward/server/owner_handle.h"
 #include "ward/server/server_options.h"
 #include "ward/server/sparse_log.h"
@@ -253,6 +255,39 @@ class AbstractServer {
   // the password (ServerOptions::trust_server); kTimedOut.
   absl::Status Connect(absl::FunctionRef<absl::Status(MessageChannel&)> use);
 
+  // Calls `method` of the server, and returns the reply, or the error that the
+  // handler returned. Over a connection that an earlier call has left, if there
+  // is one that no other thread uses: so a thread's calls connect once. Each of
+  // them takes one of the server's places while it is idle, until somebody else
+  // waits for it (client_pool.h). The server's old ones are of no harm: a call
+  // that it cannot have read is made again, on a new connection.
+  //
+  // Errors are those of Connect, and kTimedOut as of CallOptions::deadline.
+  // After kCallCut, kConnectionLost, kServerDied and kTimedOut, and no other,
+  // nobody knows whether the handler has run; kCallCut says it, too.
+  template <typename Request, typename Reply, typename... Given>
+  typename internal::ValuesOf<Reply>::Result Call(
+      const Method<Request, Reply>& method, const Given&... arguments) {
+    return Call(method, CallOptions(), arguments...);
+  }
+  template <typename Request, typename Reply, typename... Given>
+  typename internal::ValuesOf<Reply>::Result Call(
+      const Method<Request, Reply>& method, const CallOptions& options,
+      const Given&... arguments) {
+    static_assert(internal::kCalls<Request, std::decay_t<Given>...>,
+                  "the arguments of this call are not the method's Request");
+    const auto write = [&](MessageChannel& channel) {
+      return channel.Write(method.name, arguments...);
+    };
+    if constexpr (std::is_void_v<Reply>) {
+      return CallOnce(options, write, nullptr);
+    } else {
+      Message reply;
+      WARD_RETURN_IF_ERROR(CallOnce(options, write, &reply));
+      return internal::ValuesOf<Reply>::Unpack(reply);
+    }
+  }
+
   const Secret& password() const { return options_.password; }
 
   // Whether wrong passwords are kept out of the log. Default: false, and the
@@ -305,6 +340,20 @@ class AbstractServer {
     } else {
       AddMessageHandler(name, {MakeMessageHandler(std::move(handler)),
                                ParametersOf<Handler>()});
+    }
+  }
+
+  // The same for a method of the server's interface: `handler` takes the
+  // request, after a CallContext if it likes, and returns absl::StatusOr of the
+  // reply, or absl::Status where that is void.
+  template <typename Request, typename Reply, typename Handler>
+  void Define(const Method<Request, Reply>& method, Handler handler) {
+    if constexpr (internal::kHandles<Handler, Request, Reply>) {
+      DefineMessageHandler(method.name, std::move(handler));
+    } else {
+      static_assert(internal::kHandles<Handler, Request, Reply>,
+                    "the handler's parameters and result are not the method's "
+                    "Request and absl::StatusOr<Reply>");
     }
   }
 
@@ -391,6 +440,24 @@ class AbstractServer {
   void SetCurrent(std::shared_ptr<Started> started) ABSL_LOCKS_EXCLUDED(mutex_);
   void Forget(const std::shared_ptr<Started>& started);
 
+  // What a connection to the server takes, without this object: it may go, as
+  // the server may, while it is used.
+  struct Route {
+    std::shared_ptr<const ServerOptions> options;
+    std::shared_ptr<Started> started;
+    std::shared_ptr<KeptConnections> kept;
+    uid_t server_user;
+    std::string path;
+  };
+  absl::StatusOr<Route> FindRoute() const;
+  static absl::StatusOr<MessageChannel> Open(const Route& route,
+                                             absl::Time deadline);
+  // Has `write` write the request, and reads the reply, which is to have none
+  // if it is null.
+  absl::Status CallOnce(const CallOptions& options,
+                        absl::FunctionRef<absl::Status(MessageChannel&)> write,
+                        Message* reply);
+
   absl::Status CheckNotStarted() const;
   absl::Status EnsurePassword();
   absl::StatusOr<std::shared_ptr<Started>> CheckStarted(
@@ -403,6 +470,8 @@ class AbstractServer {
   // Calls under way have a share in the options, too.
   const std::shared_ptr<ServerOptions> shared_options_;
   ServerOptions& options_ = *shared_options_;
+  const std::shared_ptr<KeptConnections> kept_ =
+      std::make_shared<KeptConnections>();
   absl::flat_hash_map<std::string, NamedHandler> message_handlers_;
   absl::flat_hash_map<int, absl::AnyInvocable<void()>> signal_handlers_;
   bool ignore_password_errors_ = false;

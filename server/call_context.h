@@ -19,6 +19,8 @@
 #ifndef WARD_SERVER_CALL_CONTEXT_H_
 #define WARD_SERVER_CALL_CONTEXT_H_
 
+#include <utility>
+
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "ward/channel/message_channel.h"
@@ -27,7 +29,7 @@
 namespace ward {
 
 // Thread-safe, but for the channel: not while another thread closes it. As long
-// as the handler runs.
+// as the handler runs. Made and destroyed on the handler's thread.
 class CallContext {
  public:
   // All three are borrowed; `stopping` is called on any thread.
@@ -36,7 +38,10 @@ class CallContext {
       : channel_(channel),
         peer_(peer),
         stopping_(stopping),
-        deadline_(channel.deadline()) {}
+        deadline_(channel.deadline()),
+        outer_(std::exchange(current_, this)) {}
+
+  ~CallContext() { current_ = outer_; }
 
   CallContext(const CallContext&) = delete;
   CallContext& operator=(const CallContext&) = delete;
@@ -46,9 +51,12 @@ class CallContext {
   // the answer can still be written.
   bool stopping() const { return stopping_(); }
 
-  // When ServerOptions::call_timeout is over, on the clock of
-  // Environment::TimeNow(): from then on nothing can be read from the channel,
-  // nor written. InfiniteFuture() without one.
+  // That of the call whose handler runs on this thread; null elsewhere.
+  static const CallContext* Current() { return current_; }
+
+  // When ServerOptions::call_timeout is over, or the client waits no longer, on
+  // the clock of Environment::TimeNow(): from then on nothing can be read from
+  // the channel, nor written. InfiniteFuture() if neither has a limit.
   absl::Time deadline() const { return deadline_; }
 
   // The end of this call is of use to nobody: the server stops, the client has
@@ -70,6 +78,8 @@ class CallContext {
   const PeerCredentials& peer_;
   const absl::FunctionRef<bool()> stopping_;
   const absl::Time deadline_;
+  const CallContext* const outer_;
+  inline static thread_local const CallContext* current_ = nullptr;
 };
 
 }  // namespace ward

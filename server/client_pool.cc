@@ -275,12 +275,14 @@ int ClientPool::CountWaiting() const {
 
 bool ClientPool::MakeRoomInTable() {
   const absl::Time end = environment_.TimeNow() + kBackOff;
-  while (!RefuseHolder(0)) {
+  const uint64_t dismissed = dismissed_;
+  (void)DismissIdle([](const Client&) { return true; });
+  while (dismissed_ == dismissed && !RefuseHolder(0)) {
     // What fills it may be a client's that a thread receives from just now.
-    const auto changed = [this, last_id = last_id_]()
-                             ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-                               return stopping_ || last_id_ != last_id;
-                             };
+    const auto changed = [this, last_id = last_id_,
+                          dismissed]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+      return stopping_ || last_id_ != last_id || dismissed_ != dismissed;
+    };
     mutex_.AwaitWithTimeout(absl::Condition(&changed),
                             end - environment_.TimeNow());
     if (stopping_ || environment_.TimeNow() >= end) return false;
@@ -401,21 +403,27 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
   }
   client->deadline_ = environment_.TimeNow() + limits_.queue_timeout;
   Wait(queued_, std::move(client), PollSet::Event::kHangUp);
+  (void)DismissIdle([](const Client&) { return true; });
   return nullptr;
 }
 
-absl::Status ClientPool::CheckShare(const Client& client) const {
+absl::Status ClientPool::CheckShare(const Client& client) {
   const auto check = [&](int limit, std::string_view option,
                          std::string_view whose, auto is_same)
-                         ABSL_SHARED_LOCKS_REQUIRED(mutex_) -> absl::Status {
+                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) -> absl::Status {
     if (limit == std::numeric_limits<int>::max()) return absl::OkStatus();
-    const auto served = std::count_if(
-        served_.begin(), served_.end(),
-        [&](const Client* other) { return is_same(*other->peer); });
+    const auto served =
+        std::count_if(served_.begin(), served_.end(), [&](const Client* other) {
+          return !other->leaves_ && is_same(*other->peer);
+        });
     const auto queued = std::count_if(
         queued_.begin(), queued_.end(),
         [&](const auto& other) { return is_same(*other.second->peer); });
     if (served + queued < limit) return absl::OkStatus();
+    if (DismissIdle(
+            [&](const Client& other) { return is_same(*other.peer); })) {
+      return absl::OkStatus();
+    }
     return MakeError(reason::kServerFull,
                      absl::StrCat("the server takes at most ", limit,
                                   " clients at a time of one ", whose, " (",
@@ -437,21 +445,58 @@ absl::Status ClientPool::CheckShare(const Client& client) const {
 void ClientPool::Serve(std::unique_ptr<Client> client) {
   LeaveAccepting();
   while (client != nullptr) {
-    mutex_.Unlock();
-    absl::Status status = service_.serve(*client);
-    // A handler that waited for its client has read the end of the stream.
-    const bool cut = HasReason(status, reason::kEndOfStream) ||
-                     HasReason(status, reason::kConnectionLost);
-    if (cut && stopping()) status = StoppingError();
-    if (!status.ok()) Tell(*client, status);
-    mutex_.Lock();
+    do {
+      ServeCall(*client);
+    } while (client->channel.kept() && AwaitNextCall(*client));
     // Before its connection is closed: it must not be shut down any more.
     served_.erase(std::find(served_.begin(), served_.end(), client.get()));
     std::unique_ptr<Client> next = NextToServe();
+    const bool leaves = client->leaves_;
     mutex_.Unlock();
     client = std::move(next);
     mutex_.Lock();
+    if (leaves) ++dismissed_;
   }
+}
+
+void ClientPool::ServeCall(Client& client) {
+  mutex_.Unlock();
+  absl::Status status = service_.serve(client);
+  // A handler that waited for its client has read the end of the stream.
+  const bool cut = HasReason(status, reason::kEndOfStream) ||
+                   HasReason(status, reason::kConnectionLost);
+  if (cut && stopping()) status = StoppingError();
+  if (!status.ok()) Tell(client, status);
+  mutex_.Lock();
+}
+
+bool ClientPool::AwaitNextCall(Client& client) {
+  between_calls_.push_back(&client);
+  if (!queued_.empty() || stopping_) Dismiss(client);
+  mutex_.Unlock();
+  absl::Status status = service_.receive(client, absl::InfiniteDuration());
+  // It may leave, or be made to; all else is told.
+  const bool left = HasReason(status, reason::kEndOfStream) ||
+                    HasReason(status, reason::kConnectionLost);
+  if (!status.ok() && !left) Tell(client, status);
+  mutex_.Lock();
+  between_calls_.erase(
+      std::find(between_calls_.begin(), between_calls_.end(), &client));
+  return status.ok();
+}
+
+bool ClientPool::DismissIdle(absl::FunctionRef<bool(const Client&)> fits) {
+  const auto found = std::find_if(
+      between_calls_.begin(), between_calls_.end(),
+      [&](const Client* client) { return !client->leaves_ && fits(*client); });
+  if (found == between_calls_.end()) return false;
+  Dismiss(**found);
+  return true;
+}
+
+void ClientPool::Dismiss(Client& client) {
+  client.leaves_ = true;
+  client.connection_->ShutDownReceiving();
 }
 
 std::unique_ptr<ClientPool::Client> ClientPool::NextToServe() {

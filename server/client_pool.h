@@ -10,6 +10,13 @@
 // What they send along with a message that is not whole yet is bounded, too,
 // and theirs is the room that is made in a full descriptor table.
 //
+// A client that keeps its connection between two calls keeps its place and its
+// thread, which waits in recvmsg for the next call: no wake-up but the call's
+// own. When somebody else waits for a place, or the table is full, the one that
+// has been idle for longest leaves. Its socket is shut down for receiving first
+// (unix(7)): a call that is in it already is still served, and a client that
+// writes one later is told that it was not, by EPIPE.
+//
 // Threads are started when all are busy, and end when they are idle for long;
 // a few are kept. Where the system gives no more of them, the one that watches
 // accepts, too.
@@ -31,6 +38,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -64,7 +72,7 @@ class ClientPool {
     // See Listener::Accepted.
     bool on_reserve = false;
 
-    // The first message, once it was received.
+    // A call's first message, once it was received.
     Message request;
 
    private:
@@ -74,6 +82,8 @@ class ClientPool {
     std::shared_ptr<Transport> connection_;
     // When its wait ends: for its first message, or for a place.
     absl::Time deadline_;
+    // It was told to, between two calls.
+    bool leaves_ = false;
   };
 
   // What is to be done with a client, on the pool's threads. An error is for
@@ -83,10 +93,11 @@ class ClientPool {
     std::function<absl::Status(Client&)> greet;
 
     // Receives client.request as far as it comes within `time`, and goes on
-    // where the last call stopped. kTimedOut when it is not whole yet.
+    // where it stopped the last time. kTimedOut when it is not whole yet.
     std::function<absl::Status(Client&, absl::Duration time)> receive;
 
-    // Serves the request.
+    // Serves the request. If the channel is kept() then, the client may call
+    // again.
     std::function<absl::Status(Client&)> serve;
   };
 
@@ -158,12 +169,21 @@ class ClientPool {
   std::unique_ptr<Client> Settle(std::unique_ptr<Client> client,
                                  absl::Status received, bool is_late)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Whether it may have a place, now or later.
-  absl::Status CheckShare(const Client& client) const
-      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Whether it may have a place, now or later. One of the same who is between
+  // two calls leaves for it.
+  absl::Status CheckShare(const Client& client)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Serves it, and whoever waits for its place then.
   void Serve(std::unique_ptr<Client> client)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Serves one call of it; and whether it has made another one.
+  void ServeCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool AwaitNextCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Has the one leave that has been between two calls for longest, of those for
+  // which `fits`. False if there is none.
+  bool DismissIdle(absl::FunctionRef<bool(const Client&)> fits)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void Dismiss(Client& client);
   std::unique_ptr<Client> NextToServe() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Null if there is none.
   std::unique_ptr<Client> TakeReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -217,6 +237,10 @@ class ClientPool {
 
   // Those that have a place, and of them those that have no thread yet.
   std::vector<const Client*> served_ ABSL_GUARDED_BY(mutex_);
+  // Of them, those that are between two calls, in the order in which they came
+  // there; and how many have had to leave.
+  std::vector<Client*> between_calls_ ABSL_GUARDED_BY(mutex_);
+  uint64_t dismissed_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<std::unique_ptr<Client>> ready_ ABSL_GUARDED_BY(mutex_);
   // Those whose first message has not come, or not all of it; and those that
   // wait for a place. By when they came, which is their id in watched_.

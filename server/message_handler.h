@@ -15,7 +15,8 @@
 // descriptors for FileDescriptor parameters; a message that does not fit is
 // answered with kInvalidArguments, and the handler is not called. A string_view
 // is good until the handler returns. A handler whose one parameter is a Message
-// gets everything unconverted. What a StatusOr holds is the reply; it leaves
+// gets everything unconverted. What a StatusOr holds is the reply, a tuple one
+// of several values; it leaves
 // together with the call's end, which after a handler's own last Write takes a
 // system call of its own.
 //
@@ -66,12 +67,14 @@ template <typename Callable>
 struct Signature : Signature<decltype(&Callable::operator())> {};
 template <typename R, typename C, typename... P>
 struct Signature<R (C::*)(P...)> {
+  using Result = R;
   using Parameters = TypeList<P...>;
 };
 template <typename R, typename C, typename... P>
 struct Signature<R (C::*)(P...) const> : Signature<R (C::*)(P...)> {};
 template <typename R, typename... P>
 struct Signature<R (*)(P...)> {
+  using Result = R;
   using Parameters = TypeList<P...>;
 };
 
@@ -83,6 +86,15 @@ template <typename Value>
 absl::Status Reply(MessageChannel& channel,
                    const absl::StatusOr<Value>& result) {
   return result.ok() ? channel.WriteLast(*result) : result.status();
+}
+
+template <typename... Values>
+absl::Status Reply(MessageChannel& channel,
+                   const absl::StatusOr<std::tuple<Values...>>& result) {
+  if (!result.ok()) return result.status();
+  return std::apply(
+      [&](const auto&... values) { return channel.WriteLast(values...); },
+      *result);
 }
 
 // Calls `call` with the arguments of `message`, converted to Values.

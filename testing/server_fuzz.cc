@@ -184,6 +184,8 @@ class Client {
       const uint8_t first = in.Byte();
       const uint8_t with = first % 8;
       frame.set_knows_end(first / 8 % 2 != 0);
+      if (first / 16 % 2 != 0) frame.mutable_call()->set_keep(true);
+      if (first / 32 % 2 != 0) frame.mutable_call()->set_time_left(first);
       std::string password(server_.password().Expose());
       // In two places, or Send() could make it right.
       if (with == 6) {
@@ -192,6 +194,10 @@ class Client {
       }
       if (with != 7) frame.set_password(password);
       knows_password_ = with < 6;
+    }
+    if (reader_.kept()) {
+      reader_.NextCall();
+      frame.mutable_call()->set_keep(true);
     }
     Send(Framed(frame.SerializeAsString()), in, frame.descriptors());
   }
@@ -234,7 +240,9 @@ class Client {
                         HasReason(status, reason::kConnectionLost) ||
                         HasReason(status, reason::kTimedOut),
                     status);
-    if (!HasReason(status, reason::kTimedOut)) transport_ = nullptr;
+    if (!HasReason(status, reason::kTimedOut) && !reader_.kept()) {
+      transport_ = nullptr;
+    }
   }
 
   void Connect() {

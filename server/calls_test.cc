@@ -1,0 +1,408 @@
+// Calls of methods, over connections that are kept, in every mode.
+
+#include <signal.h>
+
+#include <atomic>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/secret.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/proto/frame.pb.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/modes_for_test.h"
+#include "ward/server/server_for_test.h"
+#include "ward/testing/matchers.h"
+#include "ward/testing/run_at_once.h"
+#include "ward/testing/server_test.h"
+
+namespace ward {
+namespace {
+
+using ::testing::FieldsAre;
+using testing::HasProcesses;
+using ::testing::HasSubstr;
+using testing::MovesClock;
+using testing::RepliesWith;
+using testing::RunAtOnce;
+
+inline constexpr Method<std::string, std::string> kEcho{"echo text"};
+inline constexpr Method<Arguments<std::string, int>, std::string> kRepeat{
+    "repeat"};
+inline constexpr Method<void, Arguments<int, bool>> kBoth{"both"};
+inline constexpr Method<void, int> kConnections{"connections"};
+inline constexpr Method<proto::Error, proto::Error> kProto{"proto"};
+inline constexpr Method<FileDescriptor, FileDescriptor> kSameFile{"same file"};
+inline constexpr Method<std::string, void> kFail{"fail"};
+inline constexpr Method<void, void> kNothing{"nothing"};
+inline constexpr Method<void, void> kWait{"wait"};
+inline constexpr Method<int64_t, int64_t> kTimeLeft{"time left"};
+inline constexpr Method<void, std::string> kNone{"none such"};
+// As old handlers are.
+inline constexpr Method<void, std::string> kSilent{"silent"};
+inline constexpr Method<void, void> kTalkative{"talkative"};
+
+// What a handler and a call of a method look like is checked when compiling.
+template <typename Handler, typename Request, typename Reply>
+constexpr bool Handles(const Method<Request, Reply>& /*method*/,
+                       const Handler& /*handler*/) {
+  return internal::kHandles<Handler, Request, Reply>;
+}
+constexpr auto kEchoes = [](std::string_view) -> absl::StatusOr<std::string> {
+  return "";
+};
+constexpr auto kRepeats = [](const CallContext&, const std::string&,
+                             int) -> absl::StatusOr<std::string> { return ""; };
+constexpr auto kAnswersOtherwise = [](std::string_view) -> absl::StatusOr<int> {
+  return 1;
+};
+constexpr auto kDoes = []() -> absl::Status { return absl::OkStatus(); };
+static_assert(Handles(kEcho, kEchoes));
+static_assert(Handles(kRepeat, kRepeats));
+static_assert(Handles(kNothing, kDoes));
+static_assert(!Handles(kEcho, kRepeats));
+static_assert(!Handles(kEcho, kAnswersOtherwise));
+static_assert(!Handles(kEcho, kDoes));
+static_assert(!Handles(kNothing, kEchoes));
+static_assert(internal::kCalls<Arguments<std::string, int>, const char*, long>);
+static_assert(internal::kCalls<double, float> && internal::kCalls<double, int>);
+static_assert(!internal::kCalls<int, double> && !internal::kCalls<int, bool>);
+static_assert(!internal::kCalls<bool, int> && !internal::kCalls<int, char>);
+static_assert(!internal::kCalls<int, std::string> && !internal::kCalls<int>);
+static_assert(!internal::kCalls<proto::Error, std::string>);
+
+class MethodServer : public Registered<MethodServer> {
+ public:
+  explicit MethodServer(ServerOptions options = {})
+      : MethodServer(std::move(options), std::make_shared<std::atomic<int>>()) {
+  }
+
+ private:
+  MethodServer(ServerOptions options,
+               std::shared_ptr<std::atomic<int>> connections)
+      : Registered([&] {
+          options.admit_peer = [connections](const PeerCredentials&) {
+            ++*connections;
+            return true;
+          };
+          return std::move(options);
+        }()) {
+    Define(kConnections,
+           [connections]() -> absl::StatusOr<int> { return *connections; });
+    Define(kEcho, [](const std::string& text) -> absl::StatusOr<std::string> {
+      return text;
+    });
+    Define(kRepeat, &MethodServer::Repeat);
+    Define(kBoth, []() -> absl::StatusOr<std::tuple<int, bool>> {
+      return std::make_tuple(7, true);
+    });
+    Define(kProto,
+           [](const proto::Error& error) -> absl::StatusOr<proto::Error> {
+             proto::Error reply = error;
+             reply.set_code(error.code() + 1);
+             return reply;
+           });
+    Define(kSameFile,
+           [](FileDescriptor file) -> absl::StatusOr<FileDescriptor> {
+             return file;
+           });
+    Define(kFail, [](const std::string& why) -> absl::Status {
+      return absl::DataLossError(why);
+    });
+    Define(kNothing, [] { return absl::OkStatus(); });
+    Define(kWait, [this](const CallContext& context) -> absl::Status {
+      WARD_RETURN_IF_ERROR(Note("waits"));
+      while (!context.cancelled()) absl::SleepFor(absl::Milliseconds(1));
+      return absl::CancelledError("given up");
+    });
+    Define(kTimeLeft, &MethodServer::TimeLeft);
+    DefineMessageHandler("silent", [] { return absl::OkStatus(); });
+    DefineMessageHandler("talkative", [](MessageChannel& channel) {
+      return channel.Write("a reply");
+    });
+  }
+
+  absl::StatusOr<std::string> Repeat(std::string_view text, int times) const {
+    std::string all;
+    for (int i = 0; i < times; ++i) all += text;
+    return all;
+  }
+
+  // In milliseconds; in a call of its own, if asked to.
+  absl::StatusOr<int64_t> TimeLeft(const CallContext& context, int64_t nested) {
+    if (nested == 1) return Call(kTimeLeft, 0);
+    if (nested == 2) {
+      CallOptions alone;
+      alone.inherit = false;
+      return Call(kTimeLeft, alone, 0);
+    }
+    return absl::ToInt64Milliseconds(context.deadline() -
+                                     environment().TimeNow());
+  }
+};
+
+CallOptions Within(absl::Duration time) {
+  CallOptions options;
+  options.deadline = absl::Now() + time;
+  return options;
+}
+
+class CallsTest : public ModesTest {};
+
+TEST_F(CallsTest, AMethodHasWhatAMessageHas) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(server.Call(kEcho, "some text"), IsOkAndHolds("some text"));
+  EXPECT_THAT(server.Call(kEcho, std::string(1 << 20, 'x')),
+              IsOkAndHolds(std::string(1 << 20, 'x')));
+  EXPECT_THAT(server.Call(kRepeat, std::string_view("ab"), 3),
+              IsOkAndHolds("ababab"));
+  EXPECT_THAT(server.Call(kBoth), IsOkAndHolds(FieldsAre(7, true)));
+  EXPECT_THAT(server.Call(kNothing), IsOk());
+  proto::Error error;
+  error.set_code(3);
+  ASSERT_OK_AND_ASSIGN(error, server.Call(kProto, error));
+  EXPECT_EQ(error.code(), 4);
+  const Pipe pipe = MakePipe();
+  ASSERT_OK_AND_ASSIGN(const FileDescriptor same,
+                       server.Call(kSameFile, pipe.write));
+  WriteAll(same.get(), "x");
+  EXPECT_EQ(ReadSome(pipe.read.get()), "x");
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// It is the message that handlers and clients of messages speak.
+TEST_F(CallsTest, AMethodIsAMessage) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(CallServer(server, "repeat", "ab", 2), RepliesWith("abab"));
+  EXPECT_THAT(server.Call(Method<std::string, std::string>{"echo"}, "x"),
+              IsOkAndHolds("x"));
+  EXPECT_THAT(server.Call(kSilent), FailsWith(reason::kUnexpectedFrame));
+  EXPECT_THAT(server.Call(kTalkative), FailsWith(reason::kUnexpectedFrame));
+  EXPECT_THAT(server.Call(kNone),
+              FailsWith(reason::kUnknownMessage, "it knows: "));
+  EXPECT_THAT(server.Call(Method<int, std::string>{"repeat"}, 1),
+              FailsWith(reason::kInvalidArguments));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, CallsConnectOnce) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_THAT(server.Call(kEcho, std::to_string(i)),
+                IsOkAndHolds(std::to_string(i)));
+    // Nor does a failure part the two.
+    ASSERT_THAT(server.Call(kFail, "no luck").message(), HasSubstr("no luck"));
+    ASSERT_THAT(server.Call(kNone), FailsWith(reason::kUnknownMessage));
+  }
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(1));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, AsManyConnectAsCallAtOnce) {
+  constexpr int kThreads = 4;
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  std::vector<absl::AnyInvocable<void()>> callers;
+  for (int i = 0; i < kThreads; ++i) {
+    callers.emplace_back([&] {
+      for (int call = 0; call < 10; ++call) {
+        ASSERT_THAT(server.Call(kRepeat, "x", call),
+                    IsOkAndHolds(std::string(call, 'x')));
+      }
+    });
+  }
+  RunAtOnce(std::move(callers));
+  ASSERT_OK_AND_ASSIGN(const int connections, server.Call(kConnections));
+  EXPECT_LE(connections, kThreads);
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// The only place is one's who is between two calls: it is had at once, and that
+// one's next call is made all the same.
+TEST_F(CallsTest, WhoIsBetweenTwoCallsHoldsNoPlaceThatIsWaitedFor) {
+  ServerOptions options = Shared();
+  options.max_clients = 1;
+  MethodServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  MethodServer other(Shared());
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_THAT(server.Call(kEcho, "mine"), IsOkAndHolds("mine"));
+    ASSERT_THAT(other.Call(kEcho, "theirs"), IsOkAndHolds("theirs"));
+  }
+  // Nor while both call all the time.
+  const auto call = [](AbstractServer& from) {
+    for (int i = 0; i < 50; ++i) {
+      ASSERT_THAT(from.Call(kEcho, std::to_string(i)),
+                  IsOkAndHolds(std::to_string(i)));
+    }
+  };
+  RunAtOnce([&] { call(server); }, [&] { call(other); });
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, NorOneOfItsProcesssShare) {
+  ServerOptions options = Shared();
+  options.max_clients_per_process = 1;
+  MethodServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  MethodServer other(Shared());
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_THAT(server.Call(kEcho, "mine"), IsOkAndHolds("mine"));
+    ASSERT_THAT(other.Call(kEcho, "theirs"), IsOkAndHolds("theirs"));
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, AServerIsCalledThatWasStartedAgain) {
+  MethodServer server(Shared());
+  MethodServer other(Shared());
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_THAT(server.Start(), IsOk());
+    ASSERT_THAT(other.Call(kEcho, "x"), IsOkAndHolds("x"));
+    ASSERT_THAT(server.Call(kEcho, "x"), IsOkAndHolds("x"));
+    ASSERT_THAT(server.Stop(), IsOk());
+    EXPECT_THAT(other.Call(kEcho, "x"), FailsWith(reason::kServerUnreachable));
+    EXPECT_THAT(server.Call(kEcho, "x"), FailsWith(reason::kServerUnreachable));
+  }
+}
+
+TEST_F(CallsTest, ADeathIsTold) {
+  if (!HasProcesses()) GTEST_SKIP() << "its server has no process of its own";
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_THAT(server.Call(kNothing), IsOk());
+  RunAtOnce(
+      [&] {
+        EXPECT_THAT(server.Call(kWait),
+                    FailsWith(reason::kCallCut, "killed by signal 9"));
+      },
+      [&] {
+        // Once the other one waits.
+        while (AwaitNotes() != "waits\n") continue;
+        Raise(server, SIGKILL);
+      });
+  EXPECT_THAT(server.Stop(), FailsWith(reason::kServerDied));
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_THAT(server.Call(kNothing), IsOk());
+  Kill(server);
+  EXPECT_THAT(server.Call(kNothing), FailsWith(reason::kServerDied));
+  EXPECT_THAT(server.Stop(), FailsWith(reason::kServerDied));
+}
+
+// --- deadlines ---
+
+TEST_F(CallsTest, ACallEndsAtItsDeadline) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_THAT(server.Call(kNothing), IsOk());
+  const Stopwatch watch;
+  EXPECT_THAT(server.Call(kWait, Within(absl::Milliseconds(50))),
+              FailsWith(reason::kTimedOut, "the call's deadline"));
+  EXPECT_GE(watch.Elapsed(), absl::Milliseconds(50));
+  EXPECT_LT(watch.Elapsed(), MovesClock() ? absl::Milliseconds(51) : kSurely);
+  // Not over the connection whose call may still be under way.
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(2));
+  // One that has passed already is not even begun.
+  EXPECT_THAT(server.Call(kNothing, Within(absl::ZeroDuration())),
+              FailsWith(reason::kTimedOut));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, AHandlerKnowsItsDeadlineAndPassesItOn) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  const CallOptions minute = Within(absl::Minutes(1));
+  for (const int nested : {0, 1}) {
+    ASSERT_OK_AND_ASSIGN(const int64_t left,
+                         server.Call(kTimeLeft, minute, nested));
+    EXPECT_LE(left, 60'000);
+    EXPECT_GT(left, MovesClock() ? 59'998 : 0);
+  }
+  constexpr int64_t kForEver = std::numeric_limits<int64_t>::max();
+  EXPECT_THAT(server.Call(kTimeLeft, minute, 2), IsOkAndHolds(kForEver));
+  EXPECT_THAT(server.Call(kTimeLeft, 1), IsOkAndHolds(kForEver));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// --- by hand ---
+
+TEST_F(CallsTest, WhatIsLeftOfACallIsNotTheNextOne) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  channel.ExpectEnd();
+  const Pipe pipe = MakePipe();
+  for (int i = 0; i < 3; ++i) {
+    channel.BeginCall({/*keep=*/true});
+    ASSERT_THAT(channel.Write("echo text", i), IsOk());
+    EXPECT_THAT(channel.Read(), RepliesWith(std::to_string(i)));
+    EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+    EXPECT_TRUE(channel.kept());
+    // Late.
+    ASSERT_THAT(channel.Write("echo text", "late"), IsOk());
+    ASSERT_THAT(channel.Write("late", pipe.read), IsOk());
+    ASSERT_THAT(channel.WriteError(absl::InternalError("late")), IsOk());
+    ASSERT_THAT(channel.WriteScalar("late"), IsOk());
+  }
+  // Without keep it is the last one.
+  channel.BeginCall({/*keep=*/false});
+  ASSERT_THAT(channel.Write("echo text", "x"), IsOk());
+  EXPECT_THAT(channel.Read(), RepliesWith("x"));
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  EXPECT_FALSE(channel.kept());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, ACallDoesNotBeginWithAnError) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  channel.ExpectEnd();
+  channel.BeginCall({/*keep=*/true});
+  ASSERT_THAT(channel.Write("nothing"), IsOk());
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  channel.BeginCall({/*keep=*/true});
+  // As if the server had found that itself.
+  ASSERT_THAT(channel.WriteError(MakeError(reason::kTimedOut, "")), IsOk());
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kUnexpectedFrame));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, WhoIsBetweenTwoCallsMayLeave) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  for (int i = 0; i < 3; ++i) {
+    MessageChannel channel = Open(server);
+    channel.ExpectEnd();
+    channel.BeginCall({/*keep=*/true});
+    ASSERT_THAT(channel.Write("nothing"), IsOk());
+    EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+    EXPECT_TRUE(channel.kept());
+  }
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(4));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+}  // namespace
+}  // namespace ward

@@ -1,0 +1,52 @@
+#include "ward/server/kept_connections.h"
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "ward/channel/message_channel.h"
+
+namespace ward {
+namespace {
+
+// As many as a server has places for, by default.
+constexpr size_t kMostKept = 64;
+
+}  // namespace
+
+std::optional<MessageChannel> KeptConnections::Take(pid_t process) {
+  absl::MutexLock lock(&mutex_);
+  const auto own = idle_.find(process);
+  if (own == idle_.end() || own->second.empty()) return std::nullopt;
+  MessageChannel last = std::move(own->second.back());
+  own->second.pop_back();
+  return last;
+}
+
+void KeptConnections::Put(pid_t process, MessageChannel channel) {
+  absl::MutexLock lock(&mutex_);
+  if (closed_) return;
+  std::vector<MessageChannel>& own = idle_[process];
+  if (own.size() < kMostKept) own.push_back(std::move(channel));
+}
+
+void KeptConnections::Clear(pid_t process) {
+  std::vector<MessageChannel> closed;
+  absl::MutexLock lock(&mutex_);
+  const auto own = idle_.find(process);
+  if (own != idle_.end()) closed.swap(own->second);
+}
+
+void KeptConnections::Close(pid_t process) {
+  {
+    absl::MutexLock lock(&mutex_);
+    closed_ = true;
+  }
+  Clear(process);
+}
+
+}  // namespace ward
