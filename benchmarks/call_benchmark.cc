@@ -1,6 +1,6 @@
-// A whole call (connect, password, request, reply, close), beside the same
-// system calls written by hand. What counts is the ratio of the two, in one run
-// on a quiet machine:
+// A whole call (connect, password, request, reply, close), and one over a
+// connection that is kept, each beside the same system calls written by hand.
+// What counts is the ratio of the two, in one run on a quiet machine:
 //
 //   ./bazelw run -c opt //benchmarks:call_benchmark
 
@@ -18,6 +18,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <tuple>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,15 +31,20 @@
 
 namespace {
 
+constexpr ward::Method<ward::Arguments<std::string, std::string>,
+                       ward::Arguments<std::string, int>>
+    kHello{"hello"};
+
 class EchoServer : public ward::AbstractServer {
  public:
   EchoServer() {
-    DefineMessageHandler(
-        "hello", [](std::string_view first, std::string_view last) {
-          return absl::StatusOr<ward::Message>(ward::Message(
-              {absl::StrCat("Hello ", first, " ", last, ", how are you?"),
-               "1234"}));
-        });
+    Define(kHello,
+           [](std::string_view first, std::string_view last)
+               -> absl::StatusOr<std::tuple<std::string, int>> {
+             return std::make_tuple(
+                 absl::StrCat("Hello ", first, " ", last, ", how are you?"),
+                 1234);
+           });
   }
 
   absl::Status Hello() {
@@ -61,60 +67,110 @@ void WardCall(benchmark::State& state) {
 }
 BENCHMARK(WardCall)->UseRealTime();
 
-// What ward sends for the call above, and its reply with the call's end.
+void WardKeptCall(benchmark::State& state) {
+  EchoServer server;
+  if (!server.Start().ok()) std::abort();
+  for ([[maybe_unused]] auto _ : state) {
+    if (!server.Call(kHello, "Joe", "Dalton").ok()) {
+      state.SkipWithError("the call failed");
+    }
+  }
+  if (!server.Stop().ok()) std::abort();
+}
+BENCHMARK(WardKeptCall)->UseRealTime();
+
+// What ward sends for a first call, and its reply with the call's end.
 constexpr size_t kRequestBytes = 91;
 constexpr size_t kReplyBytes = 46;
 
-void ServeByHand(int listener) {
-  std::array<char, kRequestBytes> request;
-  const std::array<char, kReplyBytes> reply{};
-  while (true) {
-    const int client = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
-    if (client < 0) return;
-    ucred peer;
-    socklen_t size = sizeof(peer);
-    getsockopt(client, SOL_SOCKET, SO_PEERCRED, &peer, &size);
-    if (recv(client, request.data(), request.size(), 0) > 0) {
-      send(client, reply.data(), reply.size(), MSG_NOSIGNAL);
+// A server with two threads.
+class ServerByHand {
+ public:
+  // `keep`: serves calls on a connection for as long as they come.
+  explicit ServerByHand(bool keep) {
+    if (mkdtemp(directory_.data()) == nullptr) std::abort();
+    address_.sun_family = AF_UNIX;
+    path_ = directory_ + "/socket";
+    path_.copy(address_.sun_path, sizeof(address_.sun_path) - 1);
+    const int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (bind(listener, Generic(), sizeof(address_)) != 0) std::abort();
+    listen(listener, SOMAXCONN);
+    process_ = fork();
+    if (process_ == 0) {
+      std::thread other(&ServerByHand::Serve, listener, keep);
+      Serve(listener, keep);
+      other.join();
+      _exit(0);
     }
-    close(client);
+    close(listener);
   }
-}
+  ServerByHand(const ServerByHand&) = delete;
+  ServerByHand& operator=(const ServerByHand&) = delete;
+  ~ServerByHand() {
+    kill(process_, SIGKILL);
+    waitpid(process_, nullptr, 0);
+    unlink(path_.c_str());
+    rmdir(directory_.c_str());
+  }
 
-void CallByHand(benchmark::State& state) {
-  std::string directory = "/tmp/ward-floor-XXXXXX";
-  if (mkdtemp(directory.data()) == nullptr) std::abort();
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const std::string path = directory + "/socket";
-  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
-  const auto* generic = reinterpret_cast<const sockaddr*>(&address);
-  const int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (bind(listener, generic, sizeof(address)) != 0) std::abort();
-  listen(listener, SOMAXCONN);
-  const pid_t server = fork();
-  if (server == 0) {
-    std::thread other(ServeByHand, listener);
-    ServeByHand(listener);
-    other.join();
-    _exit(0);
-  }
-  close(listener);
-  const std::array<char, kRequestBytes> request{};
-  std::array<char, kReplyBytes> reply;
-  for ([[maybe_unused]] auto _ : state) {
+  int Connect() const {
     const int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (connect(client, generic, sizeof(address)) != 0) std::abort();
+    if (connect(client, Generic(), sizeof(address_)) != 0) std::abort();
+    return client;
+  }
+
+  static void Call(int client) {
+    const std::array<char, kRequestBytes> request{};
+    std::array<char, kReplyBytes> reply;
     send(client, request.data(), request.size(), MSG_NOSIGNAL);
     if (recv(client, reply.data(), reply.size(), 0) <= 0) std::abort();
+  }
+
+ private:
+  const sockaddr* Generic() const {
+    return reinterpret_cast<const sockaddr*>(&address_);
+  }
+
+  static void Serve(int listener, bool keep) {
+    std::array<char, kRequestBytes> request;
+    const std::array<char, kReplyBytes> reply{};
+    while (true) {
+      const int client = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+      if (client < 0) return;
+      ucred peer;
+      socklen_t size = sizeof(peer);
+      getsockopt(client, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+      while (recv(client, request.data(), request.size(), 0) > 0) {
+        send(client, reply.data(), reply.size(), MSG_NOSIGNAL);
+        if (!keep) break;
+      }
+      close(client);
+    }
+  }
+
+  std::string directory_ = "/tmp/ward-floor-XXXXXX";
+  std::string path_;
+  sockaddr_un address_{};
+  pid_t process_ = 0;
+};
+
+void CallByHand(benchmark::State& state) {
+  const ServerByHand server(/*keep=*/false);
+  for ([[maybe_unused]] auto _ : state) {
+    const int client = server.Connect();
+    ServerByHand::Call(client);
     close(client);
   }
-  kill(server, SIGKILL);
-  waitpid(server, nullptr, 0);
-  unlink(path.c_str());
-  rmdir(directory.c_str());
 }
 BENCHMARK(CallByHand)->UseRealTime();
+
+void KeptCallByHand(benchmark::State& state) {
+  const ServerByHand server(/*keep=*/true);
+  const int client = server.Connect();
+  for ([[maybe_unused]] auto _ : state) ServerByHand::Call(client);
+  close(client);
+}
+BENCHMARK(KeptCallByHand)->UseRealTime();
 
 }  // namespace
 

@@ -51,11 +51,9 @@ absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
   buffer_.Consume(extent.frame_bytes);
   WARD_RETURN_IF_ERROR(ClaimDescriptors(limits, descriptors));
   if (frame_.content != Frame::Content::kEnd) return absl::OkStatus();
-  ended_ = true;
-  at_end_ = !has_begun();
+  ended_ = at_end_ = true;
   // What has been allocated serves the next call, too.
-  if (at_end_) return status_ = EndError();
-  return Failed(EndError());
+  return status_ = EndError();
 }
 
 void FrameReader::NextCall() {

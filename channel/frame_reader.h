@@ -72,8 +72,9 @@ class FrameReader {
   // Whether another call may follow: nothing is out of step, and the peer has
   // at most said its End; and whether that said so, too.
   bool in_step() const { return ended_ ? at_end_ : status_.ok(); }
-  bool kept() const { return at_end_ && frame_.end.kept; }
-  // One does.
+  bool kept() const { return at_end_ && frame_.end.kept && !has_begun(); }
+  bool at_end() const { return at_end_; }
+  // One does; nothing, if the peer has not said its End.
   void NextCall();
 
   // Whether a part of the next frame, or all of it, has come already.
@@ -85,6 +86,7 @@ class FrameReader {
   // What else would be kEndOfStream or kConnectionLost is kCallCut, unless the
   // last frame was an error or the first one of a peer that says no ends.
   void ExpectEnd() { expects_end_ = true; }
+  bool expects_end() const { return expects_end_; }
 
   // Whether the peer's first frame has come and said that it knows ends.
   bool peer_knows_end() const { return peer_knows_end_.value_or(false); }
@@ -143,7 +145,7 @@ class FrameReader {
   bool expects_end_ = false;
   std::optional<bool> peer_knows_end_;
   bool ended_ = false;
-  // Of an End, with nothing behind it.
+  // Of an End.
   bool at_end_ = false;
   absl::Status status_;
 };

@@ -128,7 +128,7 @@ absl::Status MessageChannel::WriteParts(
 
 absl::Status MessageChannel::WriteEnd() {
   if (end_written_) return absl::OkStatus();
-  if (!reader_.peer_knows_end()) {
+  if (!reader_.peer_knows_end() && !reader_.expects_end()) {
     EndCall(/*kept=*/false);
     return absl::OkStatus();
   }
@@ -144,6 +144,7 @@ void MessageChannel::EndCall(bool kept) {
 
 void MessageChannel::BeginCall(const Call& call) {
   if (reader_.kept()) reader_.NextCall();
+  end_written_ = false;
   CallHeader& first = begins_.emplace();
   first.keep = call.keep;
   if (call.time_left == absl::InfiniteDuration()) return;
@@ -317,7 +318,10 @@ absl::Status MessageChannel::ReceiveFrame(
     const bool came = status.ok() ||
                       HasReason(status, reason::kDescriptorsTruncated) ||
                       HasReason(status, reason::kTooManyDescriptors);
-    is_left_over = awaits_call_ && came && !reader_.frame().call.has_value();
+    is_left_over =
+        awaits_call_ &&
+        (reader_.at_end() || (came && !reader_.frame().call.has_value()));
+    if (is_left_over) reader_.NextCall();
   } while (is_left_over);
   if (!status.ok()) {
     reader_.Release();  // Of a message that was lost; not of one under way.

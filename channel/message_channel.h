@@ -146,6 +146,9 @@ class MessageChannel {
   // itself when all is written.
   absl::Status WriteEnd();
 
+  // Whether the peer's end was read, and is not merely that of the stream.
+  bool end_was_said() const { return reader_.at_end(); }
+
   // --- calls, one after the other ---
 
   // What the first frame of a call says of it.

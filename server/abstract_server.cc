@@ -119,7 +119,10 @@ std::string LimitName(std::string_view option, absl::Duration value) {
                       absl::FormatDuration(value));
 }
 
-// One reply, or none, and the call's end.
+}  // namespace
+
+namespace internal {
+
 absl::Status ReadReply(MessageChannel& channel, Message* reply) {
   absl::StatusOr<Message> first = channel.Read();
   if (HasReason(first.status(), reason::kEndOfStream)) {
@@ -129,9 +132,7 @@ absl::Status ReadReply(MessageChannel& channel, Message* reply) {
                      "method has");
   }
   if (!first.ok()) {
-    // Behind what the server has told comes the end, if it keeps the
-    // connection.
-    (void)channel.Read();
+    ReadEndBehind(first.status(), channel);
     return first.status();
   }
   if (reply == nullptr) {
@@ -146,7 +147,7 @@ absl::Status ReadReply(MessageChannel& channel, Message* reply) {
                    "the handler wrote more than its method's one reply");
 }
 
-}  // namespace
+}  // namespace internal
 
 AbstractServer::AbstractServer(ServerOptions options)
     : shared_options_(std::make_shared<ServerOptions>(std::move(options))) {
@@ -430,9 +431,9 @@ std::string AbstractServer::socket_filename() const {
 
 absl::StatusOr<AbstractServer::Route> AbstractServer::FindRoute() const {
   const std::shared_ptr<Started> started = Current();
-  Route route = {shared_options_, started, kept_, server_user_,
-                 started != nullptr ? started->listener->path()
-                                    : options_.socket_filename};
+  const std::string& path =
+      started != nullptr ? started->listener->path() : options_.socket_filename;
+  Route route = {shared_options_, started, kept_, server_user_, path};
   if (!route.path.empty()) return route;
   return MakeError(reason::kServerNotStarted,
                    "connect to the server: it is not started; call Start() "
@@ -446,7 +447,7 @@ absl::StatusOr<MessageChannel> AbstractServer::Open(const Route& route,
   WARD_ASSIGN_OR_RETURN(
       std::unique_ptr<Transport> transport,
       environment.Connect(
-          route.path,
+          std::string(route.path),
           std::min(deadline, environment.TimeNow() + options.connect_timeout)));
   WARD_RETURN_IF_ERROR(
       Annotate(CheckServer(*transport, options, route.server_user),
@@ -467,13 +468,34 @@ absl::Status AbstractServer::Connect(
   return Explain(use(*channel), route.started.get());
 }
 
-absl::Status AbstractServer::CallOnce(
+class AbstractServer::Outgoing final : public internal::OutgoingCall {
+ public:
+  MessageChannel& channel() override { return channel_; }
+
+  absl::Status End(const absl::Status& status) override {
+    if (channel_.kept()) {
+      channel_.set_deadline(absl::InfiniteFuture());
+      route_.kept->Put(process_, std::move(channel_));
+    }
+    return Explain(status, route_.started.get());
+  }
+
+ private:
+  friend class AbstractServer;
+
+  Route route_;
+  pid_t process_ = 0;
+  MessageChannel channel_;
+};
+
+absl::Status AbstractServer::Begin(
     const CallOptions& options,
-    absl::FunctionRef<absl::Status(MessageChannel&)> write, Message* reply) {
+    absl::FunctionRef<absl::Status(MessageChannel&)> write, Outgoing& call) {
   // From here on without this object.
-  WARD_ASSIGN_OR_RETURN(const Route route, FindRoute());
+  WARD_ASSIGN_OR_RETURN(call.route_, FindRoute());
+  const Route& route = call.route_;
   Environment& environment = *route.options->environment;
-  const pid_t process = environment.ProcessId();
+  call.process_ = environment.ProcessId();
   absl::Time deadline = absl::InfiniteFuture();
   if (options.deadline != absl::InfiniteFuture()) {
     deadline = environment.TimeNow() + (options.deadline - absl::Now());
@@ -483,28 +505,42 @@ absl::Status AbstractServer::CallOnce(
     deadline = std::min(deadline, outer->deadline());
   }
   while (true) {
-    std::optional<MessageChannel> kept = route.kept->Take(process);
+    std::optional<MessageChannel> kept = route.kept->Take(call.process_);
     const bool is_kept = kept.has_value();
     absl::StatusOr<MessageChannel> channel =
         is_kept ? *std::move(kept) : Open(route, deadline);
     if (!channel.ok()) return Explain(channel.status(), route.started.get());
+    call.channel_ = *std::move(channel);
+    absl::Duration time_left = absl::InfiniteDuration();
     if (deadline != absl::InfiniteFuture()) {
-      channel->set_deadline(deadline, "the call's deadline");
+      call.channel_.set_deadline(deadline, "the call's deadline");
+      time_left = deadline - environment.TimeNow();
     }
-    channel->BeginCall({/*keep=*/true, deadline - environment.TimeNow()});
-    absl::Status status = write(*channel);
+    call.channel_.BeginCall({/*keep=*/true, time_left});
+    const absl::Status status = write(call.channel_);
+    if (status.ok()) return status;
+    const bool is_cut = HasReason(status, reason::kConnectionLost) ||
+                        HasReason(status, reason::kCallCut);
+    if (!is_kept || !is_cut) return call.End(status);
     // The server has closed it since the last call: it has not read this one.
-    if (is_kept && (HasReason(status, reason::kConnectionLost) ||
-                    HasReason(status, reason::kCallCut))) {
-      continue;
-    }
-    if (status.ok()) status = ReadReply(*channel, reply);
-    if (channel->kept()) {
-      channel->set_deadline(absl::InfiniteFuture());
-      route.kept->Put(process, *std::move(channel));
-    }
-    return Explain(status, route.started.get());
   }
+}
+
+absl::StatusOr<std::unique_ptr<internal::OutgoingCall>>
+AbstractServer::BeginStream(
+    const CallOptions& options,
+    absl::FunctionRef<absl::Status(MessageChannel&)> write) {
+  auto call = std::make_unique<Outgoing>();
+  WARD_RETURN_IF_ERROR(Begin(options, write, *call));
+  return call;
+}
+
+absl::Status AbstractServer::CallOnce(
+    const CallOptions& options,
+    absl::FunctionRef<absl::Status(MessageChannel&)> write, Message* reply) {
+  Outgoing call;
+  WARD_RETURN_IF_ERROR(Begin(options, write, call));
+  return call.End(internal::ReadReply(call.channel(), reply));
 }
 
 // A connection that broke may mean that the server is dead, and one that came

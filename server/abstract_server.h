@@ -97,6 +97,7 @@
 #include "ward/server/owner_handle.h"
 #include "ward/server/server_options.h"
 #include "ward/server/sparse_log.h"
+#include "ward/server/stream.h"
 
 namespace ward {
 
@@ -265,25 +266,33 @@ class AbstractServer {
   // Errors are those of Connect, and kTimedOut as of CallOptions::deadline.
   // After kCallCut, kConnectionLost, kServerDied and kTimedOut, and no other,
   // nobody knows whether the handler has run; kCallCut says it, too.
+  //
+  // Of a method with streams it returns when the request has been sent, with a
+  // StreamCall (stream.h).
   template <typename Request, typename Reply, typename... Given>
-  typename internal::ValuesOf<Reply>::Result Call(
-      const Method<Request, Reply>& method, const Given&... arguments) {
+  auto Call(const Method<Request, Reply>& method, const Given&... arguments) {
     return Call(method, CallOptions(), arguments...);
   }
   template <typename Request, typename Reply, typename... Given>
-  typename internal::ValuesOf<Reply>::Result Call(
-      const Method<Request, Reply>& method, const CallOptions& options,
-      const Given&... arguments) {
+  auto Call(const Method<Request, Reply>& method, const CallOptions& options,
+            const Given&... arguments) {
     static_assert(internal::kCalls<Request, std::decay_t<Given>...>,
                   "the arguments of this call are not the method's Request");
     const auto write = [&](MessageChannel& channel) {
       return channel.Write(method.name, arguments...);
     };
-    if constexpr (std::is_void_v<Reply>) {
+    if constexpr (internal::kIsStream<Request> || internal::kIsStream<Reply>) {
+      using Result = absl::StatusOr<StreamCall<Request, Reply>>;
+      auto call = BeginStream(options, write);
+      if (!call.ok()) return Result(call.status());
+      return Result(StreamCall<Request, Reply>(*std::move(call)));
+    } else if constexpr (std::is_void_v<Reply>) {
       return CallOnce(options, write, nullptr);
     } else {
+      using Result = typename internal::ValuesOf<Reply>::Result;
       Message reply;
-      WARD_RETURN_IF_ERROR(CallOnce(options, write, &reply));
+      const absl::Status status = CallOnce(options, write, &reply);
+      if (!status.ok()) return Result(status);
       return internal::ValuesOf<Reply>::Unpack(reply);
     }
   }
@@ -343,17 +352,26 @@ class AbstractServer {
     }
   }
 
-  // The same for a method of the server's interface: `handler` takes the
-  // request, after a CallContext if it likes, and returns absl::StatusOr of the
-  // reply, or absl::Status where that is void.
+  // The same for a method of the server's interface. `handler` takes the
+  // request's values, after a CallContext if it likes, and returns
+  // absl::StatusOr of the reply, or absl::Status where that is void. Where
+  // either is a Stream, a StreamReader& of the one, and a StreamWriter& of the
+  // other, are its last parameters, and absl::Status its result if the reply is
+  // one.
   template <typename Request, typename Reply, typename Handler>
   void Define(const Method<Request, Reply>& method, Handler handler) {
-    if constexpr (internal::kHandles<Handler, Request, Reply>) {
-      DefineMessageHandler(method.name, std::move(handler));
-    } else {
+    if constexpr (!internal::kHandles<Handler, Request, Reply>) {
       static_assert(internal::kHandles<Handler, Request, Reply>,
                     "the handler's parameters and result are not the method's "
                     "Request and absl::StatusOr<Reply>");
+    } else if constexpr (!internal::kIsStream<Request> &&
+                         !internal::kIsStream<Reply>) {
+      DefineMessageHandler(method.name, std::move(handler));
+    } else {
+      DefineMessageHandler(method.name,
+                           WithStreams<Request, Reply>(
+                               std::move(handler),
+                               typename internal::ValuesOf<Request>::Types()));
     }
   }
 
@@ -384,6 +402,45 @@ class AbstractServer {
   const ServerOptions& options() const { return options_; }
 
  private:
+  // A handler of messages that gives `handler` its streams.
+  template <typename Request, typename Reply, typename Handler,
+            typename... Values>
+  auto WithStreams(Handler handler, internal::TypeList<Values...> /*types*/) {
+    return [this, handler = std::move(handler)](
+               const CallContext& context, MessageChannel& channel,
+               Values... values) -> typename internal::ValuesOf<Reply>::Result {
+      const auto call = [&](auto&... streams) {
+        if constexpr (internal::Handling<typename internal::Signature<
+                          Handler>::Parameters>::kWantsContext) {
+          return Invoke(handler, context, std::move(values)..., streams...);
+        } else {
+          return Invoke(handler, std::move(values)..., streams...);
+        }
+      };
+      if constexpr (!internal::kIsStream<Reply>) {
+        StreamReader<internal::ElementOf<Request>> in(channel);
+        return call(in);
+      } else if constexpr (!internal::kIsStream<Request>) {
+        StreamWriter<internal::ElementOf<Reply>> out(channel);
+        return call(out);
+      } else {
+        StreamReader<internal::ElementOf<Request>> in(channel);
+        StreamWriter<internal::ElementOf<Reply>> out(channel);
+        return call(in, out);
+      }
+    };
+  }
+  template <typename Handler, typename... Arguments>
+  auto Invoke(const Handler& handler, Arguments&&... arguments) {
+    if constexpr (std::is_member_function_pointer_v<Handler>) {
+      using Server = typename internal::Signature<Handler>::Class;
+      return (static_cast<Server*>(this)->*handler)(
+          std::forward<Arguments>(arguments)...);
+    } else {
+      return handler(std::forward<Arguments>(arguments)...);
+    }
+  }
+
   template <typename Server, typename Result, typename... Parameters>
   MessageHandler BindMethod(Result (Server::*method)(Parameters...)) {
     return MakeMessageHandler(static_cast<Server*>(this), method);
@@ -446,14 +503,24 @@ class AbstractServer {
     std::shared_ptr<const ServerOptions> options;
     std::shared_ptr<Started> started;
     std::shared_ptr<KeptConnections> kept;
-    uid_t server_user;
-    std::string path;
+    uid_t server_user = 0;
+    // One of the two above has it.
+    std::string_view path;
   };
   absl::StatusOr<Route> FindRoute() const;
   static absl::StatusOr<MessageChannel> Open(const Route& route,
                                              absl::Time deadline);
-  // Has `write` write the request, and reads the reply, which is to have none
-  // if it is null.
+
+  // A call under way.
+  class Outgoing;
+  // Has `write` write the request.
+  absl::Status Begin(const CallOptions& options,
+                     absl::FunctionRef<absl::Status(MessageChannel&)> write,
+                     Outgoing& call);
+  absl::StatusOr<std::unique_ptr<internal::OutgoingCall>> BeginStream(
+      const CallOptions& options,
+      absl::FunctionRef<absl::Status(MessageChannel&)> write);
+  // Reads the reply, too, which is to have none if it is null.
   absl::Status CallOnce(const CallOptions& options,
                         absl::FunctionRef<absl::Status(MessageChannel&)> write,
                         Message* reply);

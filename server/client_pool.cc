@@ -158,13 +158,15 @@ bool ClientPool::Call() {
   // All that can be busy with a client, one that watches, and some to accept.
   const size_t max_threads = static_cast<size_t>(limits_.max_clients) +
                              kMaxReceiving + 1 + kMaxAccepting;
-  if (threads_.size() >= max_threads) return false;
-  const absl::Status status = StartThread();
-  if (status.ok()) return true;
-  // Nobody's fault: who is here is served, the others wait.
-  no_threads_.Log(environment_, "clients are served by ", threads_.size(),
-                  " threads, not by more, because: ", status.ToString());
-  return false;
+  if (threads_.size() < max_threads) {
+    const absl::Status status = StartThread();
+    if (status.ok()) return true;
+    // Nobody's fault: who is here is served, the others wait.
+    no_threads_.Log(environment_, "clients are served by ", threads_.size(),
+                    " threads, not by more, because: ", status.ToString());
+  }
+  // One that waits for a client's next call, perhaps.
+  return leaving_ > 0 || DismissIdle([](const Client&) { return true; });
 }
 
 bool ClientPool::AwaitCall() {
@@ -471,8 +473,12 @@ void ClientPool::ServeCall(Client& client) {
 }
 
 bool ClientPool::AwaitNextCall(Client& client) {
+  const bool left_before = client.leaves_;
   between_calls_.push_back(&client);
-  if (!queued_.empty() || stopping_) Dismiss(client);
+  // Somebody waits for its place, or there is nobody to wait for newcomers.
+  if (!queued_.empty() || stopping_ || (NobodyAccepts() && !watching_)) {
+    Dismiss(client);
+  }
   mutex_.Unlock();
   absl::Status status = service_.receive(client, absl::InfiniteDuration());
   // It may leave, or be made to; all else is told.
@@ -482,6 +488,8 @@ bool ClientPool::AwaitNextCall(Client& client) {
   mutex_.Lock();
   between_calls_.erase(
       std::find(between_calls_.begin(), between_calls_.end(), &client));
+  if (client.leaves_ && !left_before) --leaving_;
+  if (status.ok()) LeaveAccepting();
   return status.ok();
 }
 
@@ -495,7 +503,9 @@ bool ClientPool::DismissIdle(absl::FunctionRef<bool(const Client&)> fits) {
 }
 
 void ClientPool::Dismiss(Client& client) {
+  if (client.leaves_) return;
   client.leaves_ = true;
+  ++leaving_;
   client.connection_->ShutDownReceiving();
 }
 

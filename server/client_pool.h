@@ -12,10 +12,11 @@
 //
 // A client that keeps its connection between two calls keeps its place and its
 // thread, which waits in recvmsg for the next call: no wake-up but the call's
-// own. When somebody else waits for a place, or the table is full, the one that
-// has been idle for longest leaves. Its socket is shut down for receiving first
-// (unix(7)): a call that is in it already is still served, and a client that
-// writes one later is told that it was not, by EPIPE.
+// own. When somebody else waits for a place, when the table is full, or when
+// the system gives no more threads, the one that has been idle for longest
+// leaves. Its socket is shut down for receiving first (unix(7)): a call that is
+// in it already is still served, and a client that writes one later is told
+// that it was not, by EPIPE.
 //
 // Threads are started when all are busy, and end when they are idle for long;
 // a few are kept. Where the system gives no more of them, the one that watches
@@ -183,7 +184,7 @@ class ClientPool {
   // which `fits`. False if there is none.
   bool DismissIdle(absl::FunctionRef<bool(const Client&)> fits)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  static void Dismiss(Client& client);
+  void Dismiss(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::unique_ptr<Client> NextToServe() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Null if there is none.
   std::unique_ptr<Client> TakeReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -238,8 +239,9 @@ class ClientPool {
   // Those that have a place, and of them those that have no thread yet.
   std::vector<const Client*> served_ ABSL_GUARDED_BY(mutex_);
   // Of them, those that are between two calls, in the order in which they came
-  // there; and how many have had to leave.
+  // there; how many of these are about to leave, and how many have had to.
   std::vector<Client*> between_calls_ ABSL_GUARDED_BY(mutex_);
+  int leaving_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t dismissed_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<std::unique_ptr<Client>> ready_ ABSL_GUARDED_BY(mutex_);
   // Those whose first message has not come, or not all of it; and those that

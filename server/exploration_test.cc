@@ -6,10 +6,12 @@
 #include <sys/types.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
@@ -19,6 +21,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/error.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
@@ -40,9 +43,12 @@ using testing::CallServer;
 using testing::Explore;
 using testing::ExploreOptions;
 using testing::IsOk;
+using testing::IsOkAndHolds;
 using testing::RepliesWith;
 using testing::RunAtOnce;
 using testing::Search;
+
+inline constexpr Method<int, int> kOnce{"once"};
 
 class EchoServer : public AbstractServer {
  public:
@@ -62,10 +68,18 @@ class EchoServer : public AbstractServer {
       absl::SleepFor(absl::Seconds(1));
       return channel.Write("slept");
     });
+    Define(kOnce, [this](int number) -> absl::StatusOr<int> {
+      ++handled[static_cast<size_t>(number)];
+      return number;
+    });
     DefineSignalHandler(SIGHUP, [] {});
   }
 
   using AbstractServer::environment;
+
+  // How often kOnce was called with each number: simulated processes share
+  // memory.
+  std::vector<int> handled = std::vector<int>(20);
 
  protected:
   absl::Status InitializeServer() override { return absl::OkStatus(); }
@@ -275,6 +289,7 @@ TEST_P(ExplorationTest, ASilentPeerKeepsNobodyWaitingWhereThreadsAreFew) {
         const auto call = [&server] {
           for (int i = 0; i < 3; ++i) {
             EXPECT_THAT(CallServer(server, "echo", "x"), RepliesWith("x"));
+            EXPECT_THAT(server.Call(kOnce, i), IsOkAndHolds(i));
           }
         };
         RunAtOnce(call, call);
@@ -283,6 +298,41 @@ TEST_P(ExplorationTest, ASilentPeerKeepsNobodyWaitingWhereThreadsAreFew) {
       EXPECT_THAT(server.Stop(), IsOk());
     });
   }
+}
+
+// Three threads, and two places: each call has its result, or an error that is
+// true; no handler runs twice for a call.
+TEST_P(ExplorationTest, CallsOverKeptConnections) {
+  ExploreWithAndWithoutDelays(GetParam(), [](bool timed) {
+    ServerOptions options;
+    options.max_clients = 2;
+    EchoServer server(std::move(options));
+    Bounds bounds(server.environment(), timed);
+    if (!server.Start().ok()) return;
+    int last = 0;
+    const auto call = [&] {
+      for (int i = 0; i < 3; ++i) {
+        const int number = last++;
+        CallOptions call_options;
+        if (i == 2) call_options.deadline = absl::Now() + absl::Seconds(20);
+        const absl::StatusOr<int> result = bounds.Check(
+            "Call", 2 * kCallLimit,
+            [&] { return server.Call(kOnce, call_options, number); });
+        const int handled = server.handled[static_cast<size_t>(number)];
+        if (result.ok()) {
+          EXPECT_EQ(*result, number);
+          EXPECT_EQ(handled, 1);
+        } else if (HasReason(result.status(), reason::kServerUnreachable) ||
+                   HasReason(result.status(), reason::kServerFull)) {
+          EXPECT_EQ(handled, 0) << result.status();
+        }
+        EXPECT_LE(handled, 1);
+      }
+    };
+    RunAtOnce(call, call, call);
+    (void)bounds.Check("Stop", kStopLimit, [&] { return server.Stop(); });
+    for (const int handled : server.handled) EXPECT_LE(handled, 1);
+  });
 }
 
 // Stop comes while a handler sleeps, one waits for its client, and one client

@@ -67,6 +67,7 @@ template <typename Callable>
 struct Signature : Signature<decltype(&Callable::operator())> {};
 template <typename R, typename C, typename... P>
 struct Signature<R (C::*)(P...)> {
+  using Class = C;
   using Result = R;
   using Parameters = TypeList<P...>;
 };

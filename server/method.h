@@ -16,7 +16,8 @@
 //
 // A request, and a reply, is one value of what a message can have (argument.h:
 // a protobuf, a string, a number, a bool, a descriptor); several of them, as
-// Arguments; or void for none. A reply of several is a std::tuple.
+// Arguments; or void for none. A reply of several is a std::tuple. Either may
+// be a Stream of them.
 //
 // On the wire it is the message that DefineMessageHandler and Connect speak:
 // either side may be of before there were methods.
@@ -34,6 +35,7 @@
 #include "absl/time/time.h"
 #include "ward/channel/argument.h"
 #include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
 #include "ward/server/call_context.h"
 #include "ward/server/message_handler.h"
 
@@ -42,6 +44,14 @@ namespace ward {
 // Several values in a request or a reply.
 template <typename... Values>
 struct Arguments {};
+
+// As many as the sender likes: see stream.h.
+template <typename Element>
+struct Stream {};
+template <typename Element>
+class StreamReader;
+template <typename Element>
+class StreamWriter;
 
 template <typename Request, typename Reply>
 struct Method {
@@ -63,40 +73,51 @@ struct CallOptions {
 
 namespace internal {
 
+// The values that a request or a reply has, and how a message is one.
 template <typename Content>
 struct ValuesOf {
   using Types = TypeList<Content>;
-  using Result = absl::StatusOr<Content>;
+  using Value = Content;
+  using Result = absl::StatusOr<Value>;
 
-  static Result Unpack(Message& reply) {
-    auto values = reply.Unpack<Content>();
+  static Result Unpack(Message& message) {
+    auto values = message.Unpack<Content>();
     if (!values.ok()) return values.status();
     return std::move(std::get<0>(*values));
   }
 };
 
+template <typename... Values>
+struct ValuesOf<Arguments<Values...>> {
+  using Types = TypeList<Values...>;
+  using Value = std::tuple<Values...>;
+  using Result = absl::StatusOr<Value>;
+
+  static Result Unpack(Message& message) { return message.Unpack<Values...>(); }
+};
+
+// Those have none: elements follow, or nothing.
 template <>
 struct ValuesOf<void> {
   using Types = TypeList<>;
   using Result = absl::Status;
 };
+template <typename Element>
+struct ValuesOf<Stream<Element>> : ValuesOf<void> {};
 
-template <typename... Values>
-struct ValuesOf<Arguments<Values...>> {
-  using Types = TypeList<Values...>;
-  using Result = absl::StatusOr<std::tuple<Values...>>;
+template <typename Content>
+inline constexpr bool kIsStream = false;
+template <typename Element>
+inline constexpr bool kIsStream<Stream<Element>> = true;
 
-  static Result Unpack(Message& reply) { return reply.Unpack<Values...>(); }
+template <typename Content>
+struct StreamTraits;
+template <typename T>
+struct StreamTraits<Stream<T>> {
+  using Element = T;
 };
-
-template <typename... Parameters>
-TypeList<std::decay_t<Parameters>...> Decayed(TypeList<Parameters...>);
-
-template <typename... Parameters>
-TypeList<Parameters...> WithoutContext(TypeList<Parameters...>);
-template <typename... Parameters>
-TypeList<Parameters...> WithoutContext(
-    TypeList<const CallContext&, Parameters...>);
+template <typename Content>
+using ElementOf = typename StreamTraits<Content>::Element;
 
 // Whether each of the one list may stand for the one at its place in the other.
 template <template <typename, typename> class Fits, typename These,
@@ -119,10 +140,17 @@ inline constexpr bool kIsText =
 
 // A handler's parameter, for what comes.
 template <typename Parameter, typename Value>
-struct Takes
-    : std::bool_constant<std::is_same_v<Parameter, Value> ||
-                         (std::is_same_v<Parameter, std::string_view> &&
-                          kIsText<Value>)> {};
+struct Takes : std::bool_constant<
+                   std::is_same_v<std::decay_t<Parameter>, Value> ||
+                   (std::is_same_v<std::decay_t<Parameter>, std::string_view> &&
+                    kIsText<Value>)> {};
+// A stream is taken as it is.
+template <typename Parameter, typename Element>
+struct Takes<Parameter, StreamReader<Element>&>
+    : std::is_same<Parameter, StreamReader<Element>&> {};
+template <typename Parameter, typename Element>
+struct Takes<Parameter, StreamWriter<Element>&>
+    : std::is_same<Parameter, StreamWriter<Element>&> {};
 
 // An argument of a call, for what is sent. The server finds out whether a
 // number is in range.
@@ -133,20 +161,81 @@ struct Says
           (kIsNumber<Given> && kIsNumber<Value> &&
            (std::is_floating_point_v<Value> || std::is_integral_v<Given>))> {};
 
-// Whether `Handler`, a callable or a member function, is one of such a method.
-template <typename Handler, typename Request, typename Reply>
-inline constexpr bool kHandles =
-    std::is_same_v<typename Signature<Handler>::Result,
-                   typename ValuesOf<Reply>::Result>&&
-        kEachFits<Takes,
-                  decltype(Decayed(WithoutContext(
-                      typename Signature<Handler>::Parameters()))),
-                  typename ValuesOf<Request>::Types>;
-
 // Whether a call of such a method may have these arguments.
 template <typename Request, typename... Given>
 inline constexpr bool kCalls =
     kEachFits<Says, TypeList<Given...>, typename ValuesOf<Request>::Types>;
+
+// Whether this may be an element of a request.
+template <typename Given, typename Request>
+inline constexpr bool kSaysElement =
+    kEachFits<Says, TypeList<Given>,
+              typename ValuesOf<ElementOf<Request>>::Types>;
+template <typename... Given, typename Request>
+inline constexpr bool kSaysElement<std::tuple<Given...>, Request> =
+    kEachFits<Says, TypeList<Given...>,
+              typename ValuesOf<ElementOf<Request>>::Types>;
+
+// --- handlers ---
+
+template <typename... Lists>
+struct Joined;
+template <typename... Types>
+struct Joined<TypeList<Types...>> {
+  using List = TypeList<Types...>;
+};
+template <typename... These, typename... Those, typename... More>
+struct Joined<TypeList<These...>, TypeList<Those...>, More...>
+    : Joined<TypeList<These..., Those...>, More...> {};
+
+template <typename Content>
+struct InStreams {
+  using List = TypeList<>;
+};
+template <typename Element>
+struct InStreams<Stream<Element>> {
+  using List = TypeList<StreamReader<Element>&>;
+};
+template <typename Content>
+struct OutStreams {
+  using List = TypeList<>;
+};
+template <typename Element>
+struct OutStreams<Stream<Element>> {
+  using List = TypeList<StreamWriter<Element>&>;
+};
+
+// A handler's parameters, and whether a CallContext is the first of them.
+template <typename Parameters>
+struct Handling {
+  static constexpr bool kWantsContext = false;
+  using Rest = Parameters;
+};
+template <typename... Parameters>
+struct Handling<TypeList<const CallContext&, Parameters...>> {
+  static constexpr bool kWantsContext = true;
+  using Rest = TypeList<Parameters...>;
+};
+
+// Whether `Handler`, a callable or a member function, is one of such a method:
+// it takes the request's values, then the streams that are read and written.
+template <typename Handler, typename Request, typename Reply>
+inline constexpr bool kHandles = std::is_same_v<
+    typename Signature<Handler>::Result, typename ValuesOf<Reply>::Result>&&
+    kEachFits<Takes,
+              typename Handling<typename Signature<Handler>::Parameters>::Rest,
+              typename Joined<typename ValuesOf<Request>::Types,
+                              typename InStreams<Request>::List,
+                              typename OutStreams<Reply>::List>::List>;
+
+// Behind an error that the server has told comes the end, with it, if the
+// connection is kept.
+inline void ReadEndBehind(const absl::Status& status, MessageChannel& channel) {
+  if (!status.ok() && channel.partly_read()) (void)channel.Read();
+}
+
+// One reply, or none if that is null, and the call's end.
+absl::Status ReadReply(MessageChannel& channel, Message* reply);
 
 }  // namespace internal
 }  // namespace ward

@@ -63,6 +63,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/server/method.h"
 #include "ward/testing/call_server.h"
 #include "ward/testing/failure_relay.h"
 #include "ward/testing/leak_check.h"
@@ -188,6 +189,13 @@ class ServerTest : public ServerTestBase {
   // The owner's object. What handlers did to it can be seen here only where
   // SharesMemory().
   Server& server() { return *server_; }
+
+  // Calls a method.
+  template <typename Request, typename Reply, typename... Arguments>
+  auto Call(const Method<Request, Reply>& method,
+            const Arguments&... arguments) {
+    return server().Call(method, arguments...);
+  }
 
   // Sends one message and returns the reply.
   template <typename... Arguments>

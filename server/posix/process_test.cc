@@ -37,6 +37,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/posix_wait.h"
 #include "ward/server/posix/deny_for_test.h"
+#include "ward/server/environment.h"
 #include "ward/server/process.h"
 
 namespace ward {
@@ -328,6 +329,24 @@ TEST(PosixFork, ForksAmongThreadsWhenToldTo) {
   EXPECT_TRUE(ExitOf(*process).clean());
   done.Notify();
   other.join();
+}
+
+// Its number is asked for once in a process.
+TEST(PosixFork, EachProcessKnowsItsOwnNumber) {
+  Environment& environment = Environment::Posix();
+  ASSERT_EQ(environment.ProcessId(), getpid());
+  const auto check = [&] {
+    return environment.ProcessId() == getpid() ? 7 : 8;
+  };
+  EXPECT_EQ(ExitOf(*Fork(check)).ToString(), "exited with code 7");
+  // Without the C library, which would call what was registered for forks.
+  const auto child =
+      static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
+  if (child == 0) _exit(check());
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+  EXPECT_EQ(environment.ProcessId(), getpid());
 }
 
 TEST(PosixFork, DoesNotLetAnExceptionRunTheParentsCodeTwice) {

@@ -1,0 +1,279 @@
+// What README.md and docs/calls.md show.
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/secret.h"
+#include "ward/channel/status_macros.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/client.h"
+#include "ward/testing/matchers.h"
+#include "ward/testing/server_test.h"
+
+namespace {
+
+using ::ward::testing::FailsWith;
+using ::ward::testing::IsOk;
+using ::ward::testing::IsOkAndHolds;
+
+// --- README.md ---
+
+inline constexpr ward::Method<std::string, std::string> kHello{"hello"};
+
+class HelloServer : public ward::AbstractServer {
+ public:
+  explicit HelloServer(ward::ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    Define(kHello, &HelloServer::Hello);
+  }
+
+ private:
+  absl::StatusOr<std::string> Hello(const std::string& name) {
+    return absl::StrCat("Hello ", name, ", how are you?");
+  }
+};
+WARD_REGISTER_SERVER(HelloServer);
+
+class HelloServerTest : public ward::testing::ServerTest<HelloServer> {};
+
+TEST_F(HelloServerTest, GreetsByName) {
+  EXPECT_THAT(Call(kHello, "Joe"), IsOkAndHolds("Hello Joe, how are you?"));
+}
+
+// --- docs/calls.md ---
+
+ward::FileDescriptor MemoryFile(const std::string& content) {
+  ward::FileDescriptor file(memfd_create("value", MFD_CLOEXEC));
+  EXPECT_EQ(write(file.get(), content.data(), content.size()),
+            static_cast<ssize_t>(content.size()));
+  return file;
+}
+
+struct KeyValue {
+  static constexpr ward::Method<std::string, std::string> kGet{"get"};
+  static constexpr ward::Method<ward::Arguments<std::string, std::string>, void>
+      kPut{"put"};
+  static constexpr ward::Method<std::string, ward::FileDescriptor> kFile{
+      "file"};
+};
+
+class Store : public ward::AbstractServer {
+ public:
+  explicit Store(ward::ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    Define(KeyValue::kGet, &Store::Get);
+    Define(KeyValue::kPut, &Store::Put);
+    Define(KeyValue::kFile, &Store::File);
+  }
+
+ private:
+  absl::StatusOr<std::string> Get(const std::string& key) {
+    absl::MutexLock lock(&mutex_);
+    const auto found = values_.find(key);
+    if (found == values_.end()) return absl::NotFoundError(key);
+    return found->second;
+  }
+
+  absl::Status Put(const std::string& key, const std::string& value) {
+    absl::MutexLock lock(&mutex_);
+    values_[key] = value;
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<ward::FileDescriptor> File(const std::string& key) {
+    WARD_ASSIGN_OR_RETURN(const std::string value, Get(key));
+    return MemoryFile(value);
+  }
+
+  absl::Mutex mutex_;
+  std::map<std::string, std::string> values_ ABSL_GUARDED_BY(mutex_);
+};
+WARD_REGISTER_SERVER(Store);
+
+absl::Status Use(Store& store) {
+  WARD_RETURN_IF_ERROR(store.Start());
+  WARD_RETURN_IF_ERROR(store.Call(KeyValue::kPut, "colour", "blue"));
+  WARD_ASSIGN_OR_RETURN(const std::string colour,
+                        store.Call(KeyValue::kGet, "colour"));
+  EXPECT_EQ(colour, "blue");
+  return store.Stop();
+}
+
+class CallsPageTest : public ward::testing::ServerTestBase {};
+
+TEST_F(CallsPageTest, IsUsed) {
+  Store store;
+  EXPECT_THAT(Use(store), IsOk());
+}
+
+absl::Status Converse(ward::AbstractServer& server) {
+  return server.Connect([](ward::MessageChannel& channel) -> absl::Status {
+    WARD_RETURN_IF_ERROR(channel.Write("get", "colour"));
+    WARD_ASSIGN_OR_RETURN(const ward::Message reply, channel.Read());
+    EXPECT_EQ(reply[0], "blue");
+    return absl::OkStatus();
+  });
+}
+
+TEST_F(CallsPageTest, IsCalledByClientsAndTheOldWay) {
+  Store store;
+  ASSERT_THAT(store.Start(), IsOk());
+  ASSERT_THAT(store.Call(KeyValue::kPut, "colour", "blue"), IsOk());
+  const std::string path = store.socket_filename();
+  ward::Secret password = store.password().Copy();
+  ward::Client client({path, std::move(password)});
+  EXPECT_THAT(client.Call(KeyValue::kGet, "colour"), IsOkAndHolds("blue"));
+  EXPECT_EQ(client.Call(KeyValue::kGet, "size").status(),
+            absl::NotFoundError("message \"get\": size"));
+  const auto file = client.Call(KeyValue::kFile, "colour");
+  ASSERT_THAT(file, IsOk());
+  std::string content(10, '\0');
+  EXPECT_EQ(pread(file->get(), content.data(), content.size(), 0), 4);
+  EXPECT_EQ(content.substr(0, 4), "blue");
+  EXPECT_THAT(Converse(store), IsOk());
+  EXPECT_THAT(store.Stop(), IsOk());
+}
+
+constexpr ward::Method<int64_t, int64_t> kCompute{"compute"};
+
+absl::StatusOr<int64_t> Compute(const ward::CallContext& context,
+                                int64_t steps) {
+  int64_t sum = 0;
+  for (int64_t i = 0; i < steps; ++i) {
+    if (i % 1000 == 0 && context.cancelled()) {
+      return absl::CancelledError("nobody waits");
+    }
+    sum += i;
+  }
+  return sum;
+}
+
+class Computer : public ward::AbstractServer {
+ public:
+  explicit Computer(ward::ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    Define(kCompute, &Compute);
+  }
+};
+WARD_REGISTER_SERVER(Computer);
+
+TEST_F(CallsPageTest, HasDeadlines) {
+  // Simulated, no time passes while a handler computes.
+  if (ward::testing::MovesClock()) GTEST_SKIP() << "its clock stands";
+  Computer store;
+  ASSERT_THAT(store.Start(), IsOk());
+  EXPECT_THAT(store.Call(kCompute, 4), IsOkAndHolds(6));
+  ward::CallOptions options;
+  options.deadline = absl::Now() + absl::Milliseconds(100);
+  EXPECT_THAT(store.Call(kCompute, options, 1'000'000'000),
+              FailsWith(ward::reason::kTimedOut));
+  EXPECT_THAT(store.Stop(), IsOk());
+}
+
+constexpr ward::Method<std::string, ward::Stream<std::string>> kWords{"words"};
+constexpr ward::Method<ward::Stream<int64_t>, int64_t> kSum{"sum"};
+
+absl::Status Words(const std::string& text,
+                   ward::StreamWriter<std::string>& words) {
+  for (const std::string_view word : absl::StrSplit(text, ' ')) {
+    WARD_RETURN_IF_ERROR(words.Write(std::string(word)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> Sum(ward::StreamReader<int64_t>& numbers) {
+  int64_t sum = 0;
+  while (const std::optional<int64_t> number = numbers.Next()) sum += *number;
+  WARD_RETURN_IF_ERROR(numbers.status());
+  return sum;
+}
+
+class Streamer : public ward::AbstractServer {
+ public:
+  explicit Streamer(ward::ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    Define(kWords, &Words);
+    Define(kSum, &Sum);
+  }
+};
+WARD_REGISTER_SERVER(Streamer);
+
+absl::Status UseStreams(Streamer& server) {
+  WARD_ASSIGN_OR_RETURN(auto words, server.Call(kWords, "one two three"));
+  int count = 0;
+  while (const std::optional<std::string> word = words.Next()) ++count;
+  WARD_RETURN_IF_ERROR(words.status());
+  EXPECT_EQ(count, 3);
+
+  WARD_ASSIGN_OR_RETURN(auto numbers, server.Call(kSum));
+  for (int64_t i = 0; i < 10; ++i) WARD_RETURN_IF_ERROR(numbers.Write(i));
+  WARD_ASSIGN_OR_RETURN(const int64_t sum, numbers.Finish());
+  EXPECT_EQ(sum, 45);
+  return absl::OkStatus();
+}
+
+TEST_F(CallsPageTest, HasStreams) {
+  Streamer server;
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(UseStreams(server), IsOk());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+std::string Read(const std::string& file) {
+  const std::ifstream in(file);
+  EXPECT_TRUE(in.is_open()) << file;
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+// Without what a line is moved by.
+std::string Flat(std::string_view code) {
+  std::string flat;
+  code = absl::StripTrailingAsciiWhitespace(code);
+  for (const std::string_view line : absl::StrSplit(code, '\n')) {
+    flat += std::string(absl::StripAsciiWhitespace(line)) + "\n";
+  }
+  return flat;
+}
+
+TEST(PagesTest, HaveEachOfTheirBlocksHere) {
+  const std::string here = Flat(Read("docs/calls_test.cc"));
+  for (const std::string page : {"README.md", "docs/calls.md"}) {
+    const std::vector<std::string> blocks =
+        absl::StrSplit(Read(page), "```cpp\n");
+    EXPECT_GE(blocks.size(), 3u) << page;
+    for (size_t i = 1; i < blocks.size(); ++i) {
+      const std::string block = blocks[i].substr(0, blocks[i].find("```"));
+      EXPECT_TRUE(absl::StrContains(here, Flat(block))) << page << block;
+    }
+  }
+}
+
+}  // namespace

@@ -1,0 +1,124 @@
+// What a call over a kept connection costs in system calls, as ptrace(2) has
+// them: of the client, and of each thread of the server.
+
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/server/abstract_server.h"
+#include "ward/testing/matchers.h"
+
+namespace ward {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::IsOkAndHolds;
+using ::testing::Pair;
+using ::testing::UnorderedElementsAre;
+
+constexpr int kCalls = 100;
+
+inline constexpr Method<std::string, std::string> kEcho{"echo"};
+
+class EchoServer : public AbstractServer {
+ public:
+  EchoServer() {
+    Define(kEcho, [](const std::string& text) -> absl::StatusOr<std::string> {
+      return text;
+    });
+  }
+};
+
+// Counting begins, and ends, when a thread makes this call: nobody else does.
+constexpr long kMark = SYS_sched_get_priority_max;
+constexpr int kMarksArgument = 12345;
+void Mark() { syscall(kMark, kMarksArgument); }
+
+// By thread and number.
+using Counts = std::map<pid_t, std::map<long, int>>;
+
+// Those of `client` (which is stopped, and will be traced by this process), and
+// of all that it starts. It has ended with 0.
+Counts Trace(pid_t client) {
+  Counts counts;
+  bool counting = false;
+  int status = 0;
+  EXPECT_EQ(waitpid(client, &status, 0), client);
+  EXPECT_TRUE(WIFSTOPPED(status));
+  constexpr long kOptions = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK |
+                            PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE |
+                            PTRACE_O_EXITKILL;
+  EXPECT_EQ(ptrace(PTRACE_SETOPTIONS, client, nullptr, kOptions), 0);
+  ptrace(PTRACE_SYSCALL, client, nullptr, nullptr);
+  while (true) {
+    const pid_t thread = waitpid(-1, &status, __WALL);
+    if (thread < 0) {
+      EXPECT_EQ(errno, ECHILD);
+      return counts;
+    }
+    if (!WIFSTOPPED(status)) {
+      EXPECT_EQ(status, 0) << thread;
+      continue;
+    }
+    long signal = WSTOPSIG(status);
+    if (signal == (SIGTRAP | 0x80)) {
+      signal = 0;
+      __ptrace_syscall_info info{};
+      ptrace(PTRACE_GET_SYSCALL_INFO, thread, sizeof(info), &info);
+      if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
+        const auto number = static_cast<long>(info.entry.nr);
+        if (number == kMark && info.entry.args[0] == kMarksArgument) {
+          counting = !counting;
+        } else if (counting) {
+          ++counts[thread][number];
+        }
+      }
+    } else if (signal == SIGTRAP || signal == SIGSTOP) {
+      signal = 0;  // Of a thread or process that has been started.
+    }
+    ptrace(PTRACE_SYSCALL, thread, nullptr, signal);
+  }
+}
+
+TEST(CallCostTest, ACallTakesTwoSystemCallsOnEitherSide) {
+  const pid_t client = fork();
+  if (client == 0) {
+    ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+    raise(SIGSTOP);
+    const bool ok = [] {
+      EchoServer server;
+      if (!server.Start().ok()) return false;
+      for (int i = 0; i < 2 * kCalls; ++i) {
+        if (i == kCalls) Mark();
+        if (server.Call(kEcho, "some text").value_or("") != "some text") {
+          return false;
+        }
+      }
+      Mark();
+      return server.Stop().ok();
+    }();
+    _exit(ok ? 0 : 1);
+  }
+  const Counts counts = Trace(client);
+  const auto twice = UnorderedElementsAre(Pair(SYS_sendmsg, kCalls),
+                                          Pair(SYS_recvmsg, kCalls));
+  // The server's thread has the higher number, and nobody else does anything.
+  EXPECT_THAT(counts,
+              ElementsAre(Pair(client, twice), Pair(::testing::_, twice)));
+}
+
+}  // namespace
+}  // namespace ward
