@@ -781,6 +781,8 @@ absl::Status AbstractServer::ServeRequest(const ClientPool& pool,
   const auto is_stopping = [&pool] { return pool.stopping(); };
   const CallContext context(client.channel, *client.peer, is_stopping);
   absl::Status status = Dispatch(context, client.channel, client.request);
+  // What the handler has not taken is not kept until the next call.
+  client.request = Message();
   // A handler that has given up because of its context knows no more than that.
   if (absl::IsCancelled(status) && ReasonOf(status).empty() &&
       environment().TimeNow() >= context.deadline()) {

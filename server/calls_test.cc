@@ -600,6 +600,24 @@ TEST_F(CallsTest, ACallDoesNotBeginWithAnError) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+// A request's descriptors are closed with its call.
+TEST_F(CallsTest, NothingOfACallIsLeftAfterIt) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  channel.ExpectEnd();
+  channel.BeginCall({/*keep=*/true});
+  Pipe pipe = MakePipe();
+  // Refused, and not taken.
+  ASSERT_THAT(channel.Write("nothing", pipe.write), IsOk());
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kInvalidArguments));
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  EXPECT_TRUE(channel.kept());
+  pipe.write.Reset();
+  EXPECT_EQ(ReadSome(pipe.read.get()), "");
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 TEST_F(CallsTest, WhoIsBetweenTwoCallsMayLeave) {
   MethodServer server(Shared());
   ASSERT_THAT(server.Start(), IsOk());

@@ -166,7 +166,7 @@ bool ClientPool::Call() {
                     " threads, not by more, because: ", status.ToString());
   }
   // One that waits for a client's next call, perhaps.
-  return leaving_ > 0 || DismissIdle([](const Client&) { return true; });
+  return DismissIdle([](const Client&) { return true; }) || leaving_ > 0;
 }
 
 bool ClientPool::AwaitCall() {
@@ -481,6 +481,7 @@ bool ClientPool::AwaitNextCall(Client& client) {
   }
   mutex_.Unlock();
   absl::Status status = service_.receive(client, absl::InfiniteDuration());
+  if (status.ok() && stopping()) status = StoppingError();
   // It may leave, or be made to; all else is told.
   const bool left = HasReason(status, reason::kEndOfStream) ||
                     HasReason(status, reason::kConnectionLost);

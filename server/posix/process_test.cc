@@ -36,8 +36,8 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/posix_wait.h"
-#include "ward/server/posix/deny_for_test.h"
 #include "ward/server/environment.h"
+#include "ward/server/posix/deny_for_test.h"
 #include "ward/server/process.h"
 
 namespace ward {
