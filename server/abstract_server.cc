@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <exception>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -52,6 +53,10 @@ namespace ward {
 namespace {
 
 constexpr std::string_view kOwnersMessage = "ward.owners";
+
+// Name, request, reply.
+using MethodValues = Arguments<std::string, std::string, std::string>;
+constexpr Method<void, Stream<MethodValues>> kMethods{"ward.methods"};
 
 // How long a server that was started by exec waits for what its owner, which
 // has just started it, has to say.
@@ -119,6 +124,40 @@ std::string LimitName(std::string_view option, absl::Duration value) {
                       absl::FormatDuration(value));
 }
 
+// How many letters must be put in, left out or changed to make one of the
+// other.
+size_t EditDistance(std::string_view one, std::string_view other) {
+  std::vector<size_t> distances(other.size() + 1);
+  std::iota(distances.begin(), distances.end(), size_t{0});
+  for (size_t i = 0; i < one.size(); ++i) {
+    size_t diagonal = distances[0]++;
+    for (size_t j = 0; j < other.size(); ++j) {
+      const size_t changed = diagonal + (one[i] == other[j] ? 0 : 1);
+      diagonal = distances[j + 1];
+      distances[j + 1] =
+          std::min({changed, distances[j] + 1, distances[j + 1] + 1});
+    }
+  }
+  return distances.back();
+}
+
+// The one of `known` that `name` may be a misspelling of; empty if there is
+// none.
+std::string_view Nearest(std::string_view name,
+                         const std::vector<std::string>& known) {
+  constexpr size_t kLongest = 100;  // It is a peer's.
+  std::string_view nearest;
+  size_t least = std::max(name.size() / 3, size_t{1}) + 1;
+  if (name.size() > kLongest) return nearest;
+  for (const std::string& other : known) {
+    const size_t distance = EditDistance(name, other);
+    if (distance >= least) continue;
+    least = distance;
+    nearest = other;
+  }
+  return nearest;
+}
+
 }  // namespace
 
 namespace internal {
@@ -154,6 +193,14 @@ AbstractServer::AbstractServer(ServerOptions options)
   // Without one nobody would be let in: a start says why there is none.
   (void)EnsurePassword();
   DefineMessageHandler(kOwnersMessage, &AbstractServer::TellOwners);
+  Define(kMethods, [this](StreamWriter<MethodValues>& methods) -> absl::Status {
+    for (const auto& [name, unused] : handled_messages()) {
+      const MethodInfo& info = message_handlers_.at(name).info;
+      WARD_RETURN_IF_ERROR(
+          methods.Write({info.name, info.request, info.reply}));
+    }
+    return absl::OkStatus();
+  });
 }
 
 AbstractServer::~AbstractServer() {
@@ -170,9 +217,14 @@ absl::Status AbstractServer::EnsurePassword() {
   return absl::OkStatus();
 }
 
-void AbstractServer::AddMessageHandler(std::string_view name,
-                                       NamedHandler handler) {
+void AbstractServer::AddMessageHandler(NamedHandler handler) {
+  const std::string name = handler.info.name;
   message_handlers_.insert_or_assign(name, std::move(handler));
+}
+
+void AbstractServer::SetInfo(MethodInfo info) {
+  const std::string name = info.name;
+  message_handlers_.at(name).info = std::move(info);
 }
 
 absl::btree_map<std::string, absl::Span<const ParameterKind>>
@@ -414,6 +466,17 @@ absl::StatusOr<Message> AbstractServer::TellOwners() {
     parts.push_back(owner.command);
   }
   return Message(std::move(parts));
+}
+
+absl::StatusOr<std::vector<MethodInfo>> AbstractServer::Methods() {
+  WARD_ASSIGN_OR_RETURN(auto methods, Call(kMethods));
+  std::vector<MethodInfo> all;
+  while (auto method = methods.Next()) {
+    auto& [name, request, reply] = *method;
+    all.push_back({std::move(name), std::move(request), std::move(reply)});
+  }
+  WARD_RETURN_IF_ERROR(methods.status());
+  return all;
 }
 
 pid_t AbstractServer::server_pid() const {
@@ -810,11 +873,13 @@ absl::Status AbstractServer::Dispatch(const CallContext& context,
     std::vector<std::string> known;
     for (const auto& [name, unused] : message_handlers_) known.push_back(name);
     std::sort(known.begin(), known.end());
+    const std::string_view nearest = Nearest(request.name(), known);
     return MakeError(
         reason::kUnknownMessage,
         absl::StrCat("the server has no handler for message ",
-                     Quoted(request.name()), "; it knows: ",
-                     known.empty() ? "none" : absl::StrJoin(known, ", ")));
+                     Quoted(request.name()),
+                     nearest.empty() ? "" : "; did you mean ", nearest,
+                     "; it knows: ", absl::StrJoin(known, ", ")));
   }
   const std::string& name = handler->first;
   const absl::Status status = CallUserCode("the handler", [&] {

@@ -98,6 +98,7 @@
 #include "ward/server/server_options.h"
 #include "ward/server/sparse_log.h"
 #include "ward/server/stream.h"
+#include "ward/server/type_names.h"
 
 namespace ward {
 
@@ -227,6 +228,11 @@ class AbstractServer {
   // in a handler, finds out itself.
   absl::StatusOr<std::vector<ProcessInfo>> Owners();
 
+  // The methods of the server, and the messages that it handles, by name,
+  // ward's own among them: what it has, perhaps, that an older one has not.
+  // Asks the server, with the method "ward.methods".
+  absl::StatusOr<std::vector<MethodInfo>> Methods();
+
   // Whether this object is the owner of a server that was started and not
   // stopped (it may have died meanwhile: Connect tells), or is that server.
   bool started() const {
@@ -345,10 +351,12 @@ class AbstractServer {
   template <typename Handler>
   void DefineMessageHandler(std::string_view name, Handler handler) {
     if constexpr (std::is_member_function_pointer_v<Handler>) {
-      AddMessageHandler(name, {BindMethod(handler), ParametersOf<Handler>()});
+      AddMessageHandler({BindMethod(handler), ParametersOf<Handler>(),
+                         internal::InfoOfHandler<Handler>(name)});
     } else {
-      AddMessageHandler(name, {MakeMessageHandler(std::move(handler)),
-                               ParametersOf<Handler>()});
+      AddMessageHandler({MakeMessageHandler(std::move(handler)),
+                         ParametersOf<Handler>(),
+                         internal::InfoOfHandler<Handler>(name)});
     }
   }
 
@@ -367,11 +375,13 @@ class AbstractServer {
     } else if constexpr (!internal::kIsStream<Request> &&
                          !internal::kIsStream<Reply>) {
       DefineMessageHandler(method.name, std::move(handler));
+      SetInfo(internal::InfoOfMethod<Request, Reply>(method.name));
     } else {
       DefineMessageHandler(method.name,
                            WithStreams<Request, Reply>(
                                std::move(handler),
                                typename internal::ValuesOf<Request>::Types()));
+      SetInfo(internal::InfoOfMethod<Request, Reply>(method.name));
     }
   }
 
@@ -452,8 +462,10 @@ class AbstractServer {
   struct NamedHandler {
     MessageHandler call;
     absl::Span<const ParameterKind> parameters;
+    MethodInfo info;
   };
-  void AddMessageHandler(std::string_view name, NamedHandler handler);
+  void AddMessageHandler(NamedHandler handler);
+  void SetInfo(MethodInfo info);
 
   // What a registered class's process does.
   using Maker = std::unique_ptr<AbstractServer> (*)(ServerOptions options);

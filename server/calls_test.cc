@@ -16,6 +16,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -518,6 +519,45 @@ TEST_F(CallsTest, WhoLeavesAStreamIsMissed) {
   }
   // Not as if it had ended.
   EXPECT_EQ(AwaitNotes(), "ConnectionLost\n");
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// --- what a server has ---
+
+TEST_F(CallsTest, AServerTellsItsMethods) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_OK_AND_ASSIGN(const std::vector<MethodInfo> methods, server.Methods());
+  std::string told;
+  for (const MethodInfo& method : methods) {
+    absl::StrAppend(&told, method.name, ": ", method.request, " -> ",
+                    method.reply, "\n");
+  }
+  EXPECT_EQ(told, R"(both:  -> int32, bool
+connections:  -> int32
+count: int32 -> stream of int32
+count and fail: int32 -> stream of int32
+echo: string -> conversation
+echo text: string -> string
+fail: string -> 
+files: stream of descriptor -> stream of descriptor
+first: stream of int32 -> 
+hold:  -> conversation
+nothing:  -> 
+proto: ward.proto.Error -> ward.proto.Error
+repeat: string, int32 -> string
+repeat all: stream of string, int32 -> stream of string
+same file: descriptor -> descriptor
+silent:  -> 
+sum: stream of int32 -> int32
+talkative:  -> conversation
+time left: int64 -> int64
+wait:  -> 
+ward.methods:  -> stream of string, string, string
+ward.owners:  -> message
+)");
+  EXPECT_THAT(server.Call(Method<void, void>{"nothin"}),
+              FailsWith(reason::kUnknownMessage, "did you mean nothing;"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

@@ -25,6 +25,7 @@
 #ifndef WARD_SERVER_METHOD_H_
 #define WARD_SERVER_METHOD_H_
 
+#include <string>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
@@ -57,6 +58,16 @@ template <typename Request, typename Reply>
 struct Method {
   // Not one that begins with "ward.".
   std::string_view name;
+};
+
+// What a server tells of a method, or of a message that it handles.
+struct MethodInfo {
+  std::string name;
+  // Types as "string", "int32", "bool", "double", "descriptor", a protobuf's
+  // full name; several with ", " between them; "stream of ..."; empty for none.
+  // A reply is "conversation" where the handler writes and reads as it likes.
+  std::string request;
+  std::string reply;
 };
 
 // For one call.

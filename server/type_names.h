@@ -1,0 +1,117 @@
+// What methods' types are called where a server tells of its methods: the same
+// in every language and program. For abstract_server.h.
+
+#ifndef WARD_SERVER_TYPE_NAMES_H_
+#define WARD_SERVER_TYPE_NAMES_H_
+
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "ward/channel/argument.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/server/call_context.h"
+#include "ward/server/message_handler.h"
+#include "ward/server/method.h"
+
+namespace ward::internal {
+
+// "string", "int32", "bool", "double", "descriptor", "message" for a Message,
+// and the full name of a protobuf.
+template <typename Value>
+std::string TypeName() {
+  if constexpr (std::is_same_v<Value, Message>) {
+    return "message";
+  } else if constexpr (std::is_same_v<Value, FileDescriptor>) {
+    return "descriptor";
+  } else if constexpr (std::is_same_v<Value, bool>) {
+    return "bool";
+  } else if constexpr (std::is_floating_point_v<Value>) {
+    return sizeof(Value) == sizeof(float) ? "float" : "double";
+  } else if constexpr (kIsNumber<Value>) {
+    return absl::StrCat(std::is_signed_v<Value> ? "int" : "uint",
+                        8 * sizeof(Value));
+  } else if constexpr (kIsProto<Value>) {
+    return Value().GetTypeName();
+  } else {
+    return "string";
+  }
+}
+
+// "string, int32"; nothing for none.
+template <typename... Values>
+std::string TypeNames(TypeList<Values...> /*values*/) {
+  std::string names;
+  ((absl::StrAppend(&names, names.empty() ? "" : ", ",
+                    TypeName<std::decay_t<Values>>())),
+   ...);
+  return names;
+}
+
+// Of a method's request or reply: "stream of string, int32".
+template <typename Content>
+std::string ContentName() {
+  if constexpr (kIsStream<Content>) {
+    return absl::StrCat("stream of ", ContentName<ElementOf<Content>>());
+  } else {
+    return TypeNames(typename ValuesOf<Content>::Types());
+  }
+}
+
+// Of a handler of messages: what its message has beside its name. One that has
+// the channel may read and write more.
+template <typename... Values>
+std::string RequestName(TypeList<Values...> values) {
+  return TypeNames(values);
+}
+template <typename... Values>
+std::string RequestName(TypeList<MessageChannel&, Values...> /*parameters*/) {
+  return TypeNames(TypeList<Values...>());
+}
+template <typename... Values>
+std::string RequestName(
+    TypeList<const CallContext&, Values...> /*parameters*/) {
+  return RequestName(TypeList<Values...>());
+}
+
+template <typename Parameters>
+inline constexpr bool kHasChannel = false;
+template <typename... Values>
+inline constexpr bool kHasChannel<TypeList<MessageChannel&, Values...>> = true;
+template <typename... Values>
+inline constexpr bool
+    kHasChannel<TypeList<const CallContext&, MessageChannel&, Values...>> =
+        true;
+
+template <typename Value>
+std::string ReplyName(const absl::StatusOr<Value>* /*result*/) {
+  return TypeName<Value>();
+}
+template <typename... Values>
+std::string ReplyName(const absl::StatusOr<std::tuple<Values...>>* /*result*/) {
+  return TypeNames(TypeList<Values...>());
+}
+inline std::string ReplyName(const absl::Status* /*result*/) { return ""; }
+
+template <typename Handler>
+MethodInfo InfoOfHandler(std::string_view name) {
+  using Parameters = typename Signature<Handler>::Parameters;
+  const typename Signature<Handler>::Result* const result = nullptr;
+  return {std::string(name), RequestName(Parameters()),
+          kHasChannel<Parameters> ? "conversation" : ReplyName(result)};
+}
+
+template <typename Request, typename Reply>
+MethodInfo InfoOfMethod(std::string_view name) {
+  return {std::string(name), ContentName<Request>(), ContentName<Reply>()};
+}
+
+}  // namespace ward::internal
+
+#endif  // WARD_SERVER_TYPE_NAMES_H_
