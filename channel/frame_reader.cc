@@ -1,5 +1,6 @@
 #include "ward/channel/frame_reader.h"
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <string>
@@ -81,6 +82,7 @@ absl::StatusOr<FrameReader::Extent> FrameReader::AwaitFrame(
     absl::Time deadline) {
   WARD_RETURN_IF_ERROR(status_);
   bool trickling = false;
+  bool begun = time_for_rest_ == absl::InfiniteDuration();
   while (true) {
     WARD_ASSIGN_OR_RETURN(const Extent extent, ReadHeader(max_bytes));
     const size_t available = buffer_.size();
@@ -90,6 +92,10 @@ absl::StatusOr<FrameReader::Extent> FrameReader::AwaitFrame(
       WARD_RETURN_IF_ERROR(BoundArrivals(limits));
     }
     if (whole) return extent;
+    if (!begun && available > 0) {
+      begun = true;
+      deadline = std::min(deadline, transport.TimeNow() + time_for_rest_);
+    }
     // A peer that always has one byte more gets no more time. What fills the
     // room is no trickle: it was there before, and the rest may be there too.
     // Nor is it the peer's fault if this thread woke late: what came in time is

@@ -52,6 +52,9 @@ class FrameReader {
   // Borrows this reader's buffer, until the next call of a member.
   const Frame& frame() const { return frame_; }
 
+  // Refuses to read from now on.
+  void Fail(const absl::Status& status) { (void)Failed(status); }
+
   // Nothing more is to be read. What has come of the peer's, and is still in
   // the transport, goes here: where the connection's close meets descriptors,
   // it may wait for them.
@@ -59,6 +62,10 @@ class FrameReader {
 
   // frame() is not needed any more: the memory of a large one is given back.
   void Release() { buffer_.Release(); }
+
+  // How long the rest of a frame may take that has begun to come, whatever the
+  // deadline.
+  void set_time_for_rest(absl::Duration time) { time_for_rest_ = time; }
 
   // Borrowed; see ReceiveBuffer.
   void set_buffer_budget(BufferBudget& budget) { buffer_.set_budget(budget); }
@@ -138,6 +145,8 @@ class FrameReader {
   };
   // Not yet claimed by a frame, the oldest first.
   std::vector<Arrival> arrivals_;
+
+  absl::Duration time_for_rest_ = absl::InfiniteDuration();
 
   const Secret* expected_ = nullptr;
   // The frame that carried it is looked at.

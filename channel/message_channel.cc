@@ -208,8 +208,9 @@ absl::Status MessageChannel::SendFrame(Frame& frame,
   if (reader_.ReadError(
           *transport_, limits_,
           std::min(deadline, transport_->TimeNow() + kLastWordTime))) {
+    // Reads return it, too: what is behind it is no answer.
     status = FromWire(reader_.frame().error);
-    reader_.Release();
+    reader_.Fail(status);
     writer_.Fail(status);
   } else if (HasReason(reader_.status(), reason::kCallCut)) {
     status = reader_.status();
@@ -231,14 +232,16 @@ absl::StatusOr<Message> MessageChannel::Read() {
   return Message(CopyParts(frame), std::move(descriptors));
 }
 
-absl::StatusOr<Message> MessageChannel::ReadCall() {
+absl::StatusOr<Message> MessageChannel::ReadCall(absl::Duration time_for_rest) {
   if (end_written_) {
     reader_.NextCall();
     awaits_call_ = true;
     end_written_ = keeps_ = false;
     call_ = Call();
   }
+  reader_.set_time_for_rest(time_for_rest);
   absl::StatusOr<Message> first = Read();
+  reader_.set_time_for_rest(absl::InfiniteDuration());
   const std::optional<CallHeader>& call = reader_.frame().call;
   if (!first.ok() || !call.has_value()) return first;
   was_moved_.value = false;

@@ -57,7 +57,8 @@ namespace ward {
 // Errors, besides those named at each member: kConnectionLost, kTimedOut,
 // kChannelClosed. After kConnectionLost, kMalformedFrame, kFrameTooLarge on
 // reading, or a write that timed out half-way, the channel is no longer in
-// step with its peer: that direction returns the same error from then on.
+// step with its peer: that direction returns the same error from then on. An
+// error that a peer has left, and that a write has found there, both return.
 class MessageChannel {
  public:
   // Closed from the start.
@@ -146,7 +147,10 @@ class MessageChannel {
   // itself when all is written.
   absl::Status WriteEnd();
 
-  // Whether the peer's end was read, and is not merely that of the stream.
+  // Whether nothing more can be read, as a Read has returned with kEndOfStream
+  // (which may also be an error that the peer has passed on) or otherwise; and
+  // whether the peer has said its end, which is then no mere end of the stream.
+  bool ended() const { return reader_.ended(); }
   bool end_was_said() const { return reader_.at_end(); }
 
   // --- calls, one after the other ---
@@ -164,8 +168,10 @@ class MessageChannel {
   void BeginCall(const Call& call);
 
   // As Read, in a server: the first message of the next call. What is left of
-  // the one before is thrown away.
-  absl::StatusOr<Message> ReadCall();
+  // the one before is thrown away. Once a message has begun to come, its rest
+  // may take `time_for_rest`.
+  absl::StatusOr<Message> ReadCall(
+      absl::Duration time_for_rest = absl::InfiniteDuration());
 
   // What that message said.
   const Call& call() const { return call_; }
@@ -174,12 +180,15 @@ class MessageChannel {
   // client has said that it may call again, this channel is the one that read
   // that, and nothing is out of step.
   bool may_keep() const {
-    return call_.keep && !was_moved_.value && is_open() && reader_.in_step();
+    return call_.keep && reader_.peer_knows_end() && !was_moved_.value &&
+           is_open() && reader_.in_step();
   }
 
   // Whether a call has ended, and another may follow on this connection: its
   // last End was written, or read, and has said so.
-  bool kept() const { return keeps_ || reader_.kept(); }
+  bool kept() const {
+    return keeps_ || (reader_.expects_end() && reader_.kept());
+  }
 
   // Has the first frame that is written ask the peer to say its end. If it then
   // goes without, and its last frame was no error, reads and writes return

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <typeinfo>
 #include <utility>
 #include <vector>
@@ -164,7 +165,7 @@ namespace internal {
 
 absl::Status ReadReply(MessageChannel& channel, Message* reply) {
   absl::StatusOr<Message> first = channel.Read();
-  if (HasReason(first.status(), reason::kEndOfStream)) {
+  if (HasReason(first.status(), reason::kEndOfStream) && channel.ended()) {
     if (reply == nullptr) return absl::OkStatus();
     return MakeError(reason::kUnexpectedFrame,
                      "the handler has succeeded without the reply that its "
@@ -180,7 +181,9 @@ absl::Status ReadReply(MessageChannel& channel, Message* reply) {
   }
   *reply = *std::move(first);
   const absl::StatusOr<Message> more = channel.Read();
-  if (HasReason(more.status(), reason::kEndOfStream)) return absl::OkStatus();
+  if (HasReason(more.status(), reason::kEndOfStream) && channel.ended()) {
+    return absl::OkStatus();
+  }
   if (!more.ok()) return more.status();
   return MakeError(reason::kUnexpectedFrame,
                    "the handler wrote more than its method's one reply");
@@ -197,7 +200,7 @@ AbstractServer::AbstractServer(ServerOptions options)
     for (const auto& [name, unused] : handled_messages()) {
       const MethodInfo& info = message_handlers_.at(name).info;
       WARD_RETURN_IF_ERROR(
-          methods.Write({info.name, info.request, info.reply}));
+          methods.Write(std::make_tuple(info.name, info.request, info.reply)));
     }
     return absl::OkStatus();
   });
@@ -206,7 +209,9 @@ AbstractServer::AbstractServer(ServerOptions options)
 AbstractServer::~AbstractServer() {
   kept_->Close(environment().ProcessId());
   const std::shared_ptr<Started> started = Current();
-  if (started == nullptr || !started->process->launched_here()) return;
+  if (started == nullptr) return;
+  started->kept.Close(environment().ProcessId());
+  if (!started->process->launched_here()) return;
   const absl::Status status = Stop();
   if (!status.ok()) environment().Log(status.message());
 }
@@ -254,6 +259,10 @@ void AbstractServer::SetCurrent(std::shared_ptr<Started> started) {
 }
 
 absl::Status AbstractServer::Started::CheckAlive() const {
+  if (process == nullptr) {
+    return MakeError(reason::kServerNotStarted,
+                     "the server's ownership was given up (Disown)");
+  }
   absl::Status status = process->CheckAlive();
   if (status.ok() || !stopping) return status;
   return MakeError(reason::kServerStopping, "the server was stopped");
@@ -379,7 +388,7 @@ void AbstractServer::Forget(const std::shared_ptr<Started>& started) {
     if (started_ != started) return;  // Another thread has stopped it, too.
     started_.reset();
   }
-  kept_->Clear(environment().ProcessId());
+  started->kept.Close(environment().ProcessId());
   started->listener->RemovePath();
 }
 
@@ -433,6 +442,7 @@ absl::StatusOr<std::unique_ptr<Process>> AbstractServer::Disown() {
   WARD_ASSIGN_OR_RETURN(const std::shared_ptr<Started> started,
                         CheckStarted("give up the server's ownership"));
   SetCurrent(nullptr);
+  started->kept.Close(environment().ProcessId());
   return ServerProcess::Disown(std::move(started->process));
 }
 
@@ -496,7 +506,12 @@ absl::StatusOr<AbstractServer::Route> AbstractServer::FindRoute() const {
   const std::shared_ptr<Started> started = Current();
   const std::string& path =
       started != nullptr ? started->listener->path() : options_.socket_filename;
-  Route route = {shared_options_, started, kept_, server_user_, path};
+  // Those of each server are its own: another may come to the same path.
+  Route route = {shared_options_, started,
+                 started != nullptr
+                     ? std::shared_ptr<KeptConnections>(started, &started->kept)
+                     : kept_,
+                 server_user_, path};
   if (!route.path.empty()) return route;
   return MakeError(reason::kServerNotStarted,
                    "connect to the server: it is not started; call Start() "
@@ -553,7 +568,8 @@ class AbstractServer::Outgoing final : public internal::OutgoingCall {
 
 absl::Status AbstractServer::Begin(
     const CallOptions& options,
-    absl::FunctionRef<absl::Status(MessageChannel&)> write, Outgoing& call) {
+    absl::FunctionRef<absl::Status(MessageChannel&)> write, bool on_new,
+    Outgoing& call) {
   // From here on without this object.
   WARD_ASSIGN_OR_RETURN(call.route_, FindRoute());
   const Route& route = call.route_;
@@ -568,7 +584,8 @@ absl::Status AbstractServer::Begin(
     deadline = std::min(deadline, outer->deadline());
   }
   while (true) {
-    std::optional<MessageChannel> kept = route.kept->Take(call.process_);
+    std::optional<MessageChannel> kept;
+    if (!on_new) kept = route.kept->Take(call.process_);
     const bool is_kept = kept.has_value();
     absl::StatusOr<MessageChannel> channel =
         is_kept ? *std::move(kept) : Open(route, deadline);
@@ -592,9 +609,9 @@ absl::Status AbstractServer::Begin(
 absl::StatusOr<std::unique_ptr<internal::OutgoingCall>>
 AbstractServer::BeginStream(
     const CallOptions& options,
-    absl::FunctionRef<absl::Status(MessageChannel&)> write) {
+    absl::FunctionRef<absl::Status(MessageChannel&)> write, bool on_new) {
   auto call = std::make_unique<Outgoing>();
-  WARD_RETURN_IF_ERROR(Begin(options, write, *call));
+  WARD_RETURN_IF_ERROR(Begin(options, write, on_new, *call));
   return call;
 }
 
@@ -602,7 +619,7 @@ absl::Status AbstractServer::CallOnce(
     const CallOptions& options,
     absl::FunctionRef<absl::Status(MessageChannel&)> write, Message* reply) {
   Outgoing call;
-  WARD_RETURN_IF_ERROR(Begin(options, write, call));
+  WARD_RETURN_IF_ERROR(Begin(options, write, /*on_new=*/false, call));
   return call.End(internal::ReadReply(call.channel(), reply));
 }
 
@@ -810,7 +827,9 @@ absl::Status AbstractServer::ReceiveRequest(ClientPool::Client& client,
                                             absl::Duration time) {
   client.channel.set_timeout(time);
   client.channel.set_deadline(absl::InfiniteFuture());
-  absl::StatusOr<Message> request = client.channel.ReadCall();
+  // Between two calls there is all the time, but not within a message.
+  absl::StatusOr<Message> request =
+      client.channel.ReadCall(options_.authentication_timeout);
   if (!request.ok()) {
     if (HasReason(request.status(), reason::kInvalidPassword) &&
         !ignore_password_errors_) {
@@ -853,6 +872,13 @@ absl::Status AbstractServer::ServeRequest(const ClientPool& pool,
                      absl::StrCat(limit, ": ", status.message()));
   }
   if (!status.ok()) {
+    // The handler has said its last word before, perhaps, and the client may
+    // have called again.
+    if (client.channel.kept()) {
+      late_failures_.Log(environment(), status.ToString(),
+                         " (after the call's end: its client is not told)");
+      return absl::OkStatus();
+    }
     // A client that may call again is told in step with that.
     return client.channel.may_keep() &&
                    client.channel.WriteLastError(status).ok()

@@ -102,14 +102,14 @@
 
 namespace ward {
 
-// Thread-safety: Connect, CheckAlive, Stop, Owners, ShareOwnership, pollable,
-// started, server_pid and socket_filename may be called from any thread at any
-// time. So a thread that watches a server may stop it while others call it:
-// each call ends with what its server answered, with kServerStopping, or with
-// kServerNotStarted (kServerUnreachable, where ServerOptions::socket_filename
-// says where it was). Start (and its halves) is for one thread at a time,
-// beside Connects and CheckAlives of others, and not beside a Stop. All else is
-// for one thread, while no other uses the object.
+// Thread-safety: Connect, Call, Methods, CheckAlive, Stop, Owners,
+// ShareOwnership, pollable, started, server_pid and socket_filename may be
+// called from any thread at any time. So a thread that watches a server may
+// stop it while others call it: each call ends with what its server answered,
+// with kServerStopping, or with kServerNotStarted (kServerUnreachable, where
+// ServerOptions::socket_filename says where it was). Start (and its halves) is
+// for one thread at a time, beside Connects and CheckAlives of others, and not
+// beside a Stop. All else is for one thread, while no other uses the object.
 //
 // The destructor may begin while other threads are in Connect, once their
 // functions have been called: it stops the server, which ends what they wait
@@ -269,9 +269,14 @@ class AbstractServer {
   // waits for it (client_pool.h). The server's old ones are of no harm: a call
   // that it cannot have read is made again, on a new connection.
   //
-  // Errors are those of Connect, and kTimedOut as of CallOptions::deadline.
-  // After kCallCut, kConnectionLost, kServerDied and kTimedOut, and no other,
-  // nobody knows whether the handler has run; kCallCut says it, too.
+  // Errors are those of Connect, kTimedOut as of CallOptions::deadline, and
+  // kUnexpectedFrame for what is not the method's reply. After kCallCut,
+  // kConnectionLost, kServerDied, kServerStopping and kTimedOut nobody knows
+  // whether the handler has run; of ward's own other errors, but for
+  // kUnexpectedFrame, it has not.
+  //
+  // The request is held to ServerOptions::first_message_limits: the call may be
+  // the first one on its connection.
   //
   // Of a method with streams it returns when the request has been sent, with a
   // StreamCall (stream.h).
@@ -289,7 +294,7 @@ class AbstractServer {
     };
     if constexpr (internal::kIsStream<Request> || internal::kIsStream<Reply>) {
       using Result = absl::StatusOr<StreamCall<Request, Reply>>;
-      auto call = BeginStream(options, write);
+      auto call = BeginStream(options, write, internal::kIsStream<Request>);
       if (!call.ok()) return Result(call.status());
       return Result(StreamCall<Request, Reply>(*std::move(call)));
     } else if constexpr (std::is_void_v<Reply>) {
@@ -299,7 +304,7 @@ class AbstractServer {
       Message reply;
       const absl::Status status = CallOnce(options, write, &reply);
       if (!status.ok()) return Result(status);
-      return internal::ValuesOf<Reply>::Unpack(reply);
+      return internal::UnpackReply<Reply>(reply);
     }
   }
 
@@ -502,6 +507,7 @@ class AbstractServer {
 
     std::shared_ptr<Listener> listener;
     std::unique_ptr<ServerProcess> process;
+    KeptConnections kept;
     std::atomic<bool> stopping{false};
   };
   // Null if there is none.
@@ -525,13 +531,15 @@ class AbstractServer {
 
   // A call under way.
   class Outgoing;
-  // Has `write` write the request.
+  // Has `write` write the request. `on_new`: over a new connection. A kept one
+  // may be shut down behind a call's first frame, which is then served; what
+  // follows it is not read.
   absl::Status Begin(const CallOptions& options,
                      absl::FunctionRef<absl::Status(MessageChannel&)> write,
-                     Outgoing& call);
+                     bool on_new, Outgoing& call);
   absl::StatusOr<std::unique_ptr<internal::OutgoingCall>> BeginStream(
       const CallOptions& options,
-      absl::FunctionRef<absl::Status(MessageChannel&)> write);
+      absl::FunctionRef<absl::Status(MessageChannel&)> write, bool on_new);
   // Reads the reply, too, which is to have none if it is null.
   absl::Status CallOnce(const CallOptions& options,
                         absl::FunctionRef<absl::Status(MessageChannel&)> write,
@@ -549,6 +557,7 @@ class AbstractServer {
   // Calls under way have a share in the options, too.
   const std::shared_ptr<ServerOptions> shared_options_;
   ServerOptions& options_ = *shared_options_;
+  // Those to a server that this object has neither started nor adopted.
   const std::shared_ptr<KeptConnections> kept_ =
       std::make_shared<KeptConnections>();
   absl::flat_hash_map<std::string, NamedHandler> message_handlers_;
@@ -571,6 +580,7 @@ class AbstractServer {
   // this object, and a server that was killed leaves it as it is.
   std::atomic<pid_t> running_in_{0};
   SparseLog wrong_passwords_;
+  mutable SparseLog late_failures_;
   // While it runs.
   std::atomic<const OwnerLink*> owner_{nullptr};
 };

@@ -14,7 +14,8 @@
 //
 // Instead of asking, a handler can poll the channel (Environment::Poll, or
 // poll(2) of its descriptor), until deadline(): that is readable when the
-// server stops, when the client has left, and when it has sent something more.
+// server stops, when the client has left, and when it has sent something more,
+// or can send no more; so ask cancelled() then.
 
 #ifndef WARD_SERVER_CALL_CONTEXT_H_
 #define WARD_SERVER_CALL_CONTEXT_H_

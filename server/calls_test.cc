@@ -32,6 +32,8 @@
 #include "ward/server/abstract_server.h"
 #include "ward/server/client.h"
 #include "ward/server/modes_for_test.h"
+#include "ward/server/owner_handle.h"
+#include "ward/server/process.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/run_at_once.h"
@@ -46,6 +48,7 @@ using ::testing::HasSubstr;
 using testing::MovesClock;
 using testing::RepliesWith;
 using testing::RunAtOnce;
+using testing::SharesMemory;
 
 inline constexpr Method<std::string, std::string> kEcho{"echo text"};
 inline constexpr Method<Arguments<std::string, int>, std::string> kRepeat{
@@ -72,6 +75,9 @@ inline constexpr Method<Stream<Arguments<std::string, int>>,
 inline constexpr Method<Stream<FileDescriptor>, Stream<FileDescriptor>> kFiles{
     "files"};
 inline constexpr Method<Stream<int>, void> kFirst{"first"};
+inline constexpr Method<void, void> kPassesAnEndOn{"passes an end on"};
+inline constexpr Method<void, Stream<int>> kPassesAnEndOnFirst{
+    "passes an end on first"};
 inline constexpr Method<int, Stream<int>> kCountAndFail{"count and fail"};
 
 // What a handler and a call of a method look like is checked when compiling.
@@ -120,6 +126,10 @@ class MethodServer : public Registered<MethodServer> {
   }
 
  private:
+  static absl::Status EndOfAnother() {
+    return MakeError(reason::kEndOfStream, "another stream has ended");
+  }
+
   MethodServer(ServerOptions options,
                std::shared_ptr<std::atomic<int>> connections)
       : Registered([&] {
@@ -186,6 +196,13 @@ class MethodServer : public Registered<MethodServer> {
              }
              return in.status();
            });
+    Define(kPassesAnEndOn, [] { return EndOfAnother(); });
+    Define(kPassesAnEndOnFirst,
+           [](StreamWriter<int>&) { return EndOfAnother(); });
+    DefineMessageHandler("fails late", [](MessageChannel& channel) {
+      EXPECT_THAT(channel.WriteLast("a reply"), IsOk());
+      return absl::InternalError("too late");
+    });
     DefineMessageHandler("silent", [] { return absl::OkStatus(); });
     DefineMessageHandler("talkative", [](MessageChannel& channel) {
       return channel.Write("a reply");
@@ -465,7 +482,8 @@ TEST_F(CallsTest, ARequestMayBeAStream) {
   ASSERT_THAT(texts.Write("x"), IsOk());
   EXPECT_THAT(texts.Finish(), FailsWith(reason::kInvalidArguments));
   EXPECT_EQ(TakeNotes(), "InvalidArguments\n");
-  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(1));
+  // Each has a connection of its own.
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(6));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -490,7 +508,7 @@ TEST_F(CallsTest, BothMayBeStreams) {
   EXPECT_EQ(ReadSome(pipe.read.get()), "x");
   EXPECT_THAT(files.EndWriting(), IsOk());
   EXPECT_EQ(files.Next(), std::nullopt);
-  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(1));
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(2));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -522,6 +540,80 @@ TEST_F(CallsTest, WhoLeavesAStreamIsMissed) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+// Whatever is written is in the socket, or in vain, before the answer is read.
+TEST_F(CallsTest, ARefusedStreamHasNotSucceeded) {
+  MethodServer server(Shared());
+  server.set_ignore_password_errors(true);
+  ASSERT_THAT(server.Start(), IsOk());
+  Client stranger({path(), Secret("another password")});
+  for (const bool writes : {false, true}) {
+    ASSERT_OK_AND_ASSIGN(auto numbers, stranger.Call(kFirst));
+    while (writes && numbers.Write(1).ok()) continue;
+    absl::SleepFor(absl::Milliseconds(10));
+    EXPECT_THAT(numbers.Finish(), FailsWith(reason::kInvalidPassword));
+  }
+  // Nor is what one call has failed with another one's failure.
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_OK_AND_ASSIGN(auto numbers, server.Call(kFirst));
+    EXPECT_THAT(numbers.Write(0), IsOk());
+    absl::SleepFor(absl::Milliseconds(10));
+    (void)numbers.Write(0);
+    EXPECT_EQ(numbers.Finish().code(), absl::StatusCode::kOutOfRange);
+    EXPECT_THAT(server.Call(kEcho, "x"), IsOkAndHolds("x"));
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// A handler may have met the end of another stream.
+TEST_F(CallsTest, AnEndThatAHandlerHasMetIsNotItsOwn) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(server.Call(kPassesAnEndOn),
+              FailsWith(reason::kEndOfStream, "another stream"));
+  ASSERT_OK_AND_ASSIGN(auto numbers, server.Call(kPassesAnEndOnFirst));
+  EXPECT_EQ(numbers.Next(), std::nullopt);
+  EXPECT_THAT(numbers.status(),
+              FailsWith(reason::kEndOfStream, "another stream"));
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(1));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, AnEndedCallRefusesWhatComesLater) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_OK_AND_ASSIGN(auto sum, server.Call(kSum));
+  ASSERT_THAT(sum.Write(1), IsOk());
+  EXPECT_THAT(sum.Finish(), IsOkAndHolds(1));
+  EXPECT_THAT(sum.Write(2), FailsWith(reason::kChannelClosed));
+  EXPECT_THAT(sum.EndWriting(), FailsWith(reason::kChannelClosed));
+  EXPECT_THAT(sum.Finish(), FailsWith(reason::kChannelClosed));
+  ASSERT_OK_AND_ASSIGN(auto fails, server.Call(kCountAndFail, 0));
+  EXPECT_EQ(fails.Next(), std::nullopt);
+  EXPECT_EQ(fails.EndWriting().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// Its connections are those of the server that they were made to.
+TEST_F(CallsTest, WhoHasGivenUpAServerDoesNotCallIt) {
+  if (!HasProcesses()) GTEST_SKIP() << "its server has no process of its own";
+  MethodServer server;
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_OK_AND_ASSIGN(auto open, server.Call(kCount, 1));
+  ASSERT_THAT(server.Call(kNothing), IsOk());
+  ASSERT_OK_AND_ASSIGN(OwnerHandle handle, server.ShareOwnership());
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Process> first, server.Disown());
+  ASSERT_THAT(server.Start(), IsOk());
+  // Two were to the first one.
+  const int connections = SharesMemory() ? 3 : 1;
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(connections));
+  EXPECT_EQ(open.Next(), 0);
+  EXPECT_EQ(open.Next(), std::nullopt);
+  handle = OwnerHandle();
+  EXPECT_THAT(first->Wait(absl::InfiniteFuture()), IsOk());
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(connections));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 // --- what a server has ---
 
 TEST_F(CallsTest, AServerTellsItsMethods) {
@@ -540,10 +632,13 @@ count and fail: int32 -> stream of int32
 echo: string -> conversation
 echo text: string -> string
 fail: string -> 
+fails late:  -> conversation
 files: stream of descriptor -> stream of descriptor
 first: stream of int32 -> 
 hold:  -> conversation
 nothing:  -> 
+passes an end on:  -> 
+passes an end on first:  -> stream of int32
 proto: ward.proto.Error -> ward.proto.Error
 repeat: string, int32 -> string
 repeat all: stream of string, int32 -> stream of string
@@ -622,6 +717,54 @@ TEST_F(CallsTest, WhatIsLeftOfACallIsNotTheNextOne) {
   EXPECT_THAT(channel.Read(), RepliesWith("x"));
   EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
   EXPECT_FALSE(channel.kept());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// Who has said that it may call again, and a part of what it says then, keeps
+// nothing for long.
+TEST_F(CallsTest, AHalfSaidCallHasItsTime) {
+  ServerOptions options = Shared();
+  options.authentication_timeout = absl::Milliseconds(50);
+  MethodServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  channel.ExpectEnd();
+  channel.BeginCall({/*keep=*/true});
+  ASSERT_THAT(channel.Write("nothing"), IsOk());
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  // Between two calls it has all the time.
+  absl::SleepFor(absl::Milliseconds(100));
+  channel.BeginCall({/*keep=*/true});
+  ASSERT_THAT(channel.Write("nothing"), IsOk());
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  channel.BeginCall({/*keep=*/true});
+  auto* const connection = const_cast<Transport*>(channel.transport());
+  EXPECT_THAT(connection->Send("\x05", {}, absl::InfiniteFuture()), IsOk());
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kTimedOut));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, WhoKnowsNoEndsCallsOnce) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  channel.BeginCall({/*keep=*/true});
+  ASSERT_THAT(channel.Write("echo text", "x"), IsOk());
+  EXPECT_THAT(channel.Read(), RepliesWith("x"));
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  EXPECT_FALSE(channel.kept());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// Its client may have called again by then.
+TEST_F(CallsTest, AFailureAfterACallsEndIsNobodys) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_THAT(server.Call(Method<void, std::string>{"fails late"}),
+                IsOkAndHolds("a reply"));
+  }
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(1));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

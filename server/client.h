@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -23,6 +24,7 @@
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/server/method.h"
 #include "ward/server/owner_handle.h"
 #include "ward/server/server_options.h"
 
@@ -54,6 +56,9 @@ class Client {
   template <typename... Arguments>
   auto Call(const Arguments&... arguments) {
     return server_->Call(arguments...);
+  }
+  absl::StatusOr<std::vector<MethodInfo>> Methods() {
+    return server_->Methods();
   }
   absl::Status Connect(absl::FunctionRef<absl::Status(MessageChannel&)> use) {
     return server_->Connect(use);

@@ -78,6 +78,8 @@ ClientPool::Limits Bounded(ClientPool::Limits limits, size_t max_descriptors) {
   return limits;
 }
 
+bool AnyClient(const ClientPool::Client& /*client*/) { return true; }
+
 pid_t PidOf(const absl::StatusOr<PeerCredentials>& peer) {
   return peer.ok() ? peer->pid : 0;
 }
@@ -166,7 +168,7 @@ bool ClientPool::Call() {
                     " threads, not by more, because: ", status.ToString());
   }
   // One that waits for a client's next call, perhaps.
-  return DismissIdle([](const Client&) { return true; }) || leaving_ > 0;
+  return DismissIdle(AnyClient) || leaving_ > 0;
 }
 
 bool ClientPool::AwaitCall() {
@@ -278,7 +280,7 @@ int ClientPool::CountWaiting() const {
 bool ClientPool::MakeRoomInTable() {
   const absl::Time end = environment_.TimeNow() + kBackOff;
   const uint64_t dismissed = dismissed_;
-  (void)DismissIdle([](const Client&) { return true; });
+  (void)DismissIdle(AnyClient);
   while (dismissed_ == dismissed && !RefuseHolder(0)) {
     // What fills it may be a client's that a thread receives from just now.
     const auto changed = [this, last_id = last_id_,
@@ -405,7 +407,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
   }
   client->deadline_ = environment_.TimeNow() + limits_.queue_timeout;
   Wait(queued_, std::move(client), PollSet::Event::kHangUp);
-  (void)DismissIdle([](const Client&) { return true; });
+  if (SomebodyWaits()) (void)DismissIdle(AnyClient);
   return nullptr;
 }
 
@@ -414,16 +416,24 @@ absl::Status ClientPool::CheckShare(const Client& client) {
                          std::string_view whose, auto is_same)
                          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) -> absl::Status {
     if (limit == std::numeric_limits<int>::max()) return absl::OkStatus();
-    const auto served =
-        std::count_if(served_.begin(), served_.end(), [&](const Client* other) {
-          return !other->leaves_ && is_same(*other->peer);
-        });
-    const auto queued = std::count_if(
+    // Those that are between two calls make room, if that is enough.
+    auto taken = static_cast<int>(std::count_if(
         queued_.begin(), queued_.end(),
-        [&](const auto& other) { return is_same(*other.second->peer); });
-    if (served + queued < limit) return absl::OkStatus();
-    if (DismissIdle(
-            [&](const Client& other) { return is_same(*other.peer); })) {
+        [&](const auto& other) { return is_same(*other.second->peer); }));
+    int idle = 0;
+    for (const Client* const other : served_) {
+      if (!is_same(*other->peer)) continue;
+      if (!other->between_calls_) {
+        ++taken;
+      } else if (!other->leaves_) {
+        ++idle;
+      }
+    }
+    if (taken < limit) {
+      for (; taken + idle >= limit; --idle) {
+        (void)DismissIdle(
+            [&](const Client& other) { return is_same(*other.peer); });
+      }
       return absl::OkStatus();
     }
     return MakeError(reason::kServerFull,
@@ -474,11 +484,9 @@ void ClientPool::ServeCall(Client& client) {
 
 bool ClientPool::AwaitNextCall(Client& client) {
   const bool left_before = client.leaves_;
+  client.between_calls_ = true;
   between_calls_.push_back(&client);
-  // Somebody waits for its place, or there is nobody to wait for newcomers.
-  if (!queued_.empty() || stopping_ || (NobodyAccepts() && !watching_)) {
-    Dismiss(client);
-  }
+  if (SomebodyWaits()) Dismiss(client);
   mutex_.Unlock();
   absl::Status status = service_.receive(client, absl::InfiniteDuration());
   if (status.ok() && stopping()) status = StoppingError();
@@ -487,11 +495,21 @@ bool ClientPool::AwaitNextCall(Client& client) {
                     HasReason(status, reason::kConnectionLost);
   if (!status.ok() && !left) Tell(client, status);
   mutex_.Lock();
+  client.between_calls_ = false;
   between_calls_.erase(
       std::find(between_calls_.begin(), between_calls_.end(), &client));
   if (client.leaves_ && !left_before) --leaving_;
-  if (status.ok()) LeaveAccepting();
-  return status.ok();
+  if (!status.ok()) return false;
+  LeaveAccepting();
+  // Who has been waiting for this one's place, or thread, waits for another's.
+  if (SomebodyWaits()) (void)DismissIdle(AnyClient);
+  return true;
+}
+
+bool ClientPool::SomebodyWaits() const {
+  return stopping_ || queued_.size() > static_cast<size_t>(leaving_) ||
+         ready_.size() > static_cast<size_t>(called_) ||
+         (NobodyAccepts() && !watching_);
 }
 
 bool ClientPool::DismissIdle(absl::FunctionRef<bool(const Client&)> fits) {

@@ -83,7 +83,8 @@ class ClientPool {
     std::shared_ptr<Transport> connection_;
     // When its wait ends: for its first message, or for a place.
     absl::Time deadline_;
-    // It was told to, between two calls.
+    // Whether it is between two calls, and was told to leave there.
+    bool between_calls_ = false;
     bool leaves_ = false;
   };
 
@@ -94,7 +95,9 @@ class ClientPool {
     std::function<absl::Status(Client&)> greet;
 
     // Receives client.request as far as it comes within `time`, and goes on
-    // where it stopped the last time. kTimedOut when it is not whole yet.
+    // where it stopped the last time. kTimedOut when it is not whole yet. Of
+    // infinite time a request that has begun to come has no more than it may
+    // take.
     std::function<absl::Status(Client&, absl::Duration time)> receive;
 
     // Serves the request. If the channel is kept() then, the client may call
@@ -180,6 +183,8 @@ class ClientPool {
   // Serves one call of it; and whether it has made another one.
   void ServeCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool AwaitNextCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // For a place, or a thread: of those that leave each gives one.
+  bool SomebodyWaits() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Has the one leave that has been between two calls for longest, of those for
   // which `fits`. False if there is none.
   bool DismissIdle(absl::FunctionRef<bool(const Client&)> fits)

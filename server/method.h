@@ -33,8 +33,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "ward/channel/argument.h"
+#include "ward/channel/error.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/server/call_context.h"
@@ -238,6 +240,15 @@ inline constexpr bool kHandles = std::is_same_v<
               typename Joined<typename ValuesOf<Request>::Types,
                               typename InStreams<Request>::List,
                               typename OutStreams<Reply>::List>::List>;
+
+template <typename Reply>
+typename ValuesOf<Reply>::Result UnpackReply(Message& message) {
+  auto reply = ValuesOf<Reply>::Unpack(message);
+  if (reply.ok()) return reply;
+  return MakeError(reason::kUnexpectedFrame,
+                   absl::StrCat("what came is not the method's reply: ",
+                                reply.status().message()));
+}
 
 // Behind an error that the server has told comes the end, with it, if the
 // connection is kept.

@@ -32,6 +32,9 @@
 // streams. An element is what a request can be: several values, as
 // Arguments<...>, are a std::tuple here.
 //
+// A call whose request is a stream has a connection of its own, which later
+// calls use.
+//
 // Misuse: writing without end to a side that writes without end: each waits for
 // the other to read.
 
@@ -73,7 +76,7 @@ std::optional<typename Values::Value> ReadElement(MessageChannel& channel,
   absl::StatusOr<Message> message = channel.Read();
   if (!message.ok()) {
     status = message.status();
-    if (HasReason(status, reason::kEndOfStream)) {
+    if (HasReason(status, reason::kEndOfStream) && channel.ended()) {
       status = channel.end_was_said()
                    ? absl::OkStatus()
                    : MakeError(reason::kConnectionLost,
@@ -134,8 +137,11 @@ class StreamWriter {
   explicit StreamWriter(MessageChannel& channel) : channel_(channel) {}
 
   // Waits while the client does not read. kConnectionLost when it has left.
-  absl::Status Write(
-      const typename internal::ValuesOf<Element>::Value& element) {
+  template <typename Given>
+  absl::Status Write(const Given& element) {
+    static_assert(
+        internal::kSaysElement<std::decay_t<Given>, Stream<Element>>,
+        "this is no element of the stream that the method's reply is");
     return internal::WriteElement(channel_, element);
   }
 
@@ -159,13 +165,16 @@ class StreamCall {
     static_assert(internal::kIsStream<Request>,
                   "the request of this method is no stream");
     static_assert(
-        internal::kSaysElement<Element, Request>,
+        internal::kSaysElement<std::decay_t<Element>, Request>,
         "this is no element of the stream that the method's request is");
+    if (call_ == nullptr) return Ended();
     return internal::WriteElement(call_->channel(), element);
   }
 
   // All was written. Nothing, the second time.
-  absl::Status EndWriting() { return call_->channel().WriteEnd(); }
+  absl::Status EndWriting() {
+    return call_ == nullptr ? Ended() : call_->channel().WriteEnd();
+  }
 
   // Of a reply that is a Stream: waits for the next element; nothing once
   // status() says more: OK when the handler has succeeded.
@@ -185,7 +194,7 @@ class StreamCall {
   typename internal::ValuesOf<Reply>::Result Finish() {
     static_assert(!internal::kIsStream<Reply>,
                   "the reply of this method is a stream: see Next()");
-    if (call_ == nullptr) return status_;
+    if (call_ == nullptr) return Ended();
     // If that fails, the reply tells why.
     (void)EndWriting();
     Message reply;
@@ -196,11 +205,17 @@ class StreamCall {
       return status_;
     } else {
       if (!status_.ok()) return status_;
-      return internal::ValuesOf<Reply>::Unpack(reply);
+      return internal::UnpackReply<Reply>(reply);
     }
   }
 
  private:
+  absl::Status Ended() const {
+    return status_.ok() ? MakeError(reason::kChannelClosed,
+                                    "this call has ended already")
+                        : status_;
+  }
+
   void End() {
     internal::ReadEndBehind(status_, call_->channel());
     status_ = call_->End(status_);
