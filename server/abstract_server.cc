@@ -130,10 +130,10 @@ std::string LimitName(std::string_view option, absl::Duration value) {
 size_t EditDistance(std::string_view one, std::string_view other) {
   std::vector<size_t> distances(other.size() + 1);
   std::iota(distances.begin(), distances.end(), size_t{0});
-  for (size_t i = 0; i < one.size(); ++i) {
+  for (const char letter : one) {
     size_t diagonal = distances[0]++;
     for (size_t j = 0; j < other.size(); ++j) {
-      const size_t changed = diagonal + (one[i] == other[j] ? 0 : 1);
+      const size_t changed = diagonal + (letter == other[j] ? 0 : 1);
       diagonal = distances[j + 1];
       distances[j + 1] =
           std::min({changed, distances[j] + 1, distances[j + 1] + 1});
@@ -597,7 +597,7 @@ absl::Status AbstractServer::Begin(
       time_left = deadline - environment.TimeNow();
     }
     call.channel_.BeginCall({/*keep=*/true, time_left});
-    const absl::Status status = write(call.channel_);
+    absl::Status status = write(call.channel_);
     if (status.ok()) return status;
     const bool is_cut = HasReason(status, reason::kConnectionLost) ||
                         HasReason(status, reason::kCallCut);

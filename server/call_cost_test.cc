@@ -19,7 +19,6 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/server/abstract_server.h"
-#include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
@@ -28,7 +27,6 @@ using ::testing::_;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::Ge;
-using testing::IsOkAndHolds;
 using ::testing::Le;
 using ::testing::Pair;
 using ::testing::UnorderedElementsAre;

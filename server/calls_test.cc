@@ -36,7 +36,6 @@
 #include "ward/server/process.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
-#include "ward/testing/run_at_once.h"
 #include "ward/testing/server_test.h"
 
 namespace ward {
@@ -47,7 +46,6 @@ using testing::HasProcesses;
 using ::testing::HasSubstr;
 using testing::MovesClock;
 using testing::RepliesWith;
-using testing::RunAtOnce;
 using testing::SharesMemory;
 
 inline constexpr Method<std::string, std::string> kEcho{"echo text"};

@@ -155,7 +155,7 @@ bool IsMapped(uid_t user) {
 // getpid(2), asked once in a process: each call of a server's asks. A fork
 // finds this page empty, however it was made (madvise(2), MADV_WIPEONFORK).
 pid_t OwnProcessId() {
-  static std::atomic<pid_t>* const page = []() -> std::atomic<pid_t>* {
+  static std::atomic<pid_t>* const kPage = []() -> std::atomic<pid_t>* {
     const auto size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     void* const found = mmap(nullptr, size, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -166,11 +166,11 @@ pid_t OwnProcessId() {
     munmap(found, size);
     return nullptr;
   }();
-  if (page == nullptr) return getpid();
-  const pid_t known = page->load(std::memory_order_relaxed);
+  if (kPage == nullptr) return getpid();
+  const pid_t known = kPage->load(std::memory_order_relaxed);
   if (known != 0) return known;
   const pid_t own = getpid();
-  page->store(own, std::memory_order_relaxed);
+  kPage->store(own, std::memory_order_relaxed);
   return own;
 }
 
