@@ -377,15 +377,16 @@ class AbstractServer {
       static_assert(internal::kHandles<Handler, Request, Reply>,
                     "the handler's parameters and result are not the method's "
                     "Request and absl::StatusOr<Reply>");
-    } else if constexpr (!internal::kIsStream<Request> &&
-                         !internal::kIsStream<Reply>) {
-      DefineMessageHandler(method.name, std::move(handler));
-      SetInfo(internal::InfoOfMethod<Request, Reply>(method.name));
     } else {
-      DefineMessageHandler(method.name,
-                           WithStreams<Request, Reply>(
-                               std::move(handler),
-                               typename internal::ValuesOf<Request>::Types()));
+      if constexpr (internal::kIsStream<Request> ||
+                    internal::kIsStream<Reply>) {
+        DefineMessageHandler(
+            method.name, WithStreams<Request, Reply>(
+                             std::move(handler),
+                             typename internal::ValuesOf<Request>::Types()));
+      } else {
+        DefineMessageHandler(method.name, std::move(handler));
+      }
       SetInfo(internal::InfoOfMethod<Request, Reply>(method.name));
     }
   }
@@ -426,7 +427,7 @@ class AbstractServer {
                Values... values) -> typename internal::ValuesOf<Reply>::Result {
       const auto call = [&](auto&... streams) {
         if constexpr (internal::Handling<typename internal::Signature<
-                          Handler>::Parameters>::kWantsContext) {
+                          Handler>::Parameters>::kHasContext) {
           return Invoke(handler, context, std::move(values)..., streams...);
         } else {
           return Invoke(handler, std::move(values)..., streams...);

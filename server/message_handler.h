@@ -79,6 +79,28 @@ struct Signature<R (*)(P...)> {
   using Parameters = TypeList<P...>;
 };
 
+// What a handler's parameters are: the context and the channel, if they lead it,
+// and what its message has beside its name.
+template <typename Parameters>
+struct Handling;
+template <typename... Parameters>
+struct Handling<TypeList<Parameters...>> {
+  static constexpr bool kHasContext = false;
+  static constexpr bool kHasChannel = false;
+  using Values = TypeList<Parameters...>;
+};
+template <typename... Parameters>
+struct Handling<TypeList<MessageChannel&, Parameters...>> {
+  static constexpr bool kHasContext = false;
+  static constexpr bool kHasChannel = true;
+  using Values = TypeList<Parameters...>;
+};
+template <typename... Parameters>
+struct Handling<TypeList<const CallContext&, Parameters...>>
+    : Handling<TypeList<Parameters...>> {
+  static constexpr bool kHasContext = true;
+};
+
 inline absl::Status Reply(MessageChannel&, absl::Status result) {
   return result;
 }
@@ -117,53 +139,26 @@ absl::Status CallUnpacked(const Call& call, MessageChannel& channel,
   return Reply(channel, call(std::move(message)));
 }
 
-template <typename Function, typename... Values>
-MessageHandler Bind(
-    Function function,
-    TypeList<const CallContext&, MessageChannel&, Values...> /*parameters*/) {
+// Of a handler that is called as `Function`, and has `Parameters`.
+template <typename Parameters, typename Function>
+MessageHandler Bind(Function function) {
+  using Parts = Handling<Parameters>;
   return [function = std::move(function)](const CallContext& context,
                                           MessageChannel& channel,
                                           Message& message) {
     const auto call = [&](auto&&... values) {
-      return function(context, channel,
-                      std::forward<decltype(values)>(values)...);
+      if constexpr (Parts::kHasContext && Parts::kHasChannel) {
+        return function(context, channel,
+                        std::forward<decltype(values)>(values)...);
+      } else if constexpr (Parts::kHasContext) {
+        return function(context, std::forward<decltype(values)>(values)...);
+      } else if constexpr (Parts::kHasChannel) {
+        return function(channel, std::forward<decltype(values)>(values)...);
+      } else {
+        return function(std::forward<decltype(values)>(values)...);
+      }
     };
-    return CallUnpacked(call, channel, message, TypeList<Values...>());
-  };
-}
-
-template <typename Function, typename... Values>
-MessageHandler Bind(Function function,
-                    TypeList<const CallContext&, Values...> /*parameters*/) {
-  return [function = std::move(function)](const CallContext& context,
-                                          MessageChannel& channel,
-                                          Message& message) {
-    const auto call = [&](auto&&... values) {
-      return function(context, std::forward<decltype(values)>(values)...);
-    };
-    return CallUnpacked(call, channel, message, TypeList<Values...>());
-  };
-}
-
-template <typename Function, typename... Values>
-MessageHandler Bind(Function function,
-                    TypeList<MessageChannel&, Values...> /*parameters*/) {
-  return [function = std::move(function)](const CallContext& /*context*/,
-                                          MessageChannel& channel,
-                                          Message& message) {
-    const auto call = [&](auto&&... values) {
-      return function(channel, std::forward<decltype(values)>(values)...);
-    };
-    return CallUnpacked(call, channel, message, TypeList<Values...>());
-  };
-}
-
-template <typename Function, typename... Values>
-MessageHandler Bind(Function function, TypeList<Values...> values) {
-  return [function = std::move(function), values](
-             const CallContext& /*context*/, MessageChannel& channel,
-             Message& message) {
-    return CallUnpacked(function, channel, message, values);
+    return CallUnpacked(call, channel, message, typename Parts::Values());
   };
 }
 
@@ -185,22 +180,10 @@ constexpr ParameterKind KindOfParameter() {
 }
 
 template <typename... Values>
-absl::Span<const ParameterKind> KindsOf(TypeList<Values...> /*parameters*/) {
+absl::Span<const ParameterKind> KindsOf(TypeList<Values...> /*values*/) {
   static constexpr std::array<ParameterKind, sizeof...(Values)> kKinds = {
       KindOfParameter<std::decay_t<Values>>()...};
   return kKinds;
-}
-
-template <typename... Values>
-absl::Span<const ParameterKind> KindsOf(
-    TypeList<MessageChannel&, Values...> /*parameters*/) {
-  return KindsOf(TypeList<Values...>());
-}
-
-template <typename... Values>
-absl::Span<const ParameterKind> KindsOf(
-    TypeList<const CallContext&, Values...> /*parameters*/) {
-  return KindsOf(TypeList<Values...>());
 }
 
 }  // namespace internal
@@ -210,25 +193,25 @@ absl::Span<const ParameterKind> KindsOf(
 template <typename Function>
 absl::Span<const ParameterKind> ParametersOf() {
   return internal::KindsOf(
-      typename internal::Signature<Function>::Parameters());
+      typename internal::Handling<
+          typename internal::Signature<Function>::Parameters>::Values());
 }
 
 // A handler from any callable; its call operator must be const.
 template <typename Function>
 MessageHandler MakeMessageHandler(Function function) {
-  return internal::Bind(std::move(function),
-                        typename internal::Signature<Function>::Parameters());
+  return internal::Bind<typename internal::Signature<Function>::Parameters>(
+      std::move(function));
 }
 
 // A handler from a member function of `object`, which must outlive it.
 template <typename Class, typename Method>
 MessageHandler MakeMessageHandler(Class* object, Method method) {
-  return internal::Bind(
+  return internal::Bind<typename internal::Signature<Method>::Parameters>(
       [object, method](auto&&... arguments) {
         return (object->*method)(
             std::forward<decltype(arguments)>(arguments)...);
-      },
-      typename internal::Signature<Method>::Parameters());
+      });
 }
 
 }  // namespace ward

@@ -218,28 +218,19 @@ struct OutStreams<Stream<Element>> {
   using List = TypeList<StreamWriter<Element>&>;
 };
 
-// A handler's parameters, and whether a CallContext is the first of them.
-template <typename Parameters>
-struct Handling {
-  static constexpr bool kWantsContext = false;
-  using Rest = Parameters;
-};
-template <typename... Parameters>
-struct Handling<TypeList<const CallContext&, Parameters...>> {
-  static constexpr bool kWantsContext = true;
-  using Rest = TypeList<Parameters...>;
-};
-
 // Whether `Handler`, a callable or a member function, is one of such a method:
 // it takes the request's values, then the streams that are read and written.
 template <typename Handler, typename Request, typename Reply>
-inline constexpr bool kHandles = std::is_same_v<
-    typename Signature<Handler>::Result, typename ValuesOf<Reply>::Result>&&
-    kEachFits<Takes,
-              typename Handling<typename Signature<Handler>::Parameters>::Rest,
-              typename Joined<typename ValuesOf<Request>::Types,
-                              typename InStreams<Request>::List,
-                              typename OutStreams<Reply>::List>::List>;
+inline constexpr bool kHandles = [] {
+  using Parts = Handling<typename Signature<Handler>::Parameters>;
+  return !Parts::kHasChannel &&
+         std::is_same_v<typename Signature<Handler>::Result,
+                        typename ValuesOf<Reply>::Result> &&
+         kEachFits<Takes, typename Parts::Values,
+                   typename Joined<typename ValuesOf<Request>::Types,
+                                   typename InStreams<Request>::List,
+                                   typename OutStreams<Reply>::List>::List>;
+}();
 
 template <typename Reply>
 typename ValuesOf<Reply>::Result UnpackReply(Message& message) {

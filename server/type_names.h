@@ -15,8 +15,6 @@
 #include "ward/channel/argument.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
-#include "ward/channel/message_channel.h"
-#include "ward/server/call_context.h"
 #include "ward/server/message_handler.h"
 #include "ward/server/method.h"
 
@@ -64,31 +62,6 @@ std::string ContentName() {
   }
 }
 
-// Of a handler of messages: what its message has beside its name. One that has
-// the channel may read and write more.
-template <typename... Values>
-std::string RequestName(TypeList<Values...> values) {
-  return TypeNames(values);
-}
-template <typename... Values>
-std::string RequestName(TypeList<MessageChannel&, Values...> /*parameters*/) {
-  return TypeNames(TypeList<Values...>());
-}
-template <typename... Values>
-std::string RequestName(
-    TypeList<const CallContext&, Values...> /*parameters*/) {
-  return RequestName(TypeList<Values...>());
-}
-
-template <typename Parameters>
-inline constexpr bool kHasChannel = false;
-template <typename... Values>
-inline constexpr bool kHasChannel<TypeList<MessageChannel&, Values...>> = true;
-template <typename... Values>
-inline constexpr bool
-    kHasChannel<TypeList<const CallContext&, MessageChannel&, Values...>> =
-        true;
-
 template <typename Value>
 std::string ReplyName(const absl::StatusOr<Value>* /*result*/) {
   return TypeName<Value>();
@@ -99,12 +72,13 @@ std::string ReplyName(const absl::StatusOr<std::tuple<Values...>>* /*result*/) {
 }
 inline std::string ReplyName(const absl::Status* /*result*/) { return ""; }
 
+// Of a handler of messages. One that has the channel may read and write more.
 template <typename Handler>
 MethodInfo InfoOfHandler(std::string_view name) {
-  using Parameters = typename Signature<Handler>::Parameters;
+  using Parts = Handling<typename Signature<Handler>::Parameters>;
   const typename Signature<Handler>::Result* const result = nullptr;
-  return {std::string(name), RequestName(Parameters()),
-          kHasChannel<Parameters> ? "conversation" : ReplyName(result)};
+  return {std::string(name), TypeNames(typename Parts::Values()),
+          Parts::kHasChannel ? "conversation" : ReplyName(result)};
 }
 
 template <typename Request, typename Reply>
