@@ -11,6 +11,7 @@
 //   a protobuf message       serialized
 //   FileDescriptor           not in the list: it is attached, and the receiver
 //                            gets a duplicate
+//   Descriptors              their names; they are attached
 //
 // Reading is strict: "12x", " 12", "+12", "" and "300" for a uint8_t are no
 // numbers.
@@ -26,6 +27,7 @@
 #include <type_traits>
 
 #include "google/protobuf/message_lite.h"
+#include "ward/channel/descriptors.h"
 #include "ward/channel/file_descriptor.h"
 
 namespace ward {
@@ -70,6 +72,9 @@ class Argument {
       : serialized_(message.SerializeAsString()), view_(serialized_) {}
 
   Argument(const FileDescriptor& attached) : descriptor_(&attached) {}
+
+  Argument(const Descriptors& named)
+      : serialized_(named.NamesToPart()), view_(serialized_), named_(&named) {}
   // NOLINTEND(google-explicit-constructor)
 
   Argument(const Argument&) = delete;
@@ -80,11 +85,15 @@ class Argument {
   // The descriptor to attach instead of a part; null for every other kind.
   const FileDescriptor* descriptor() const { return descriptor_; }
 
+  // Those to attach beside the part; null for every other kind.
+  const Descriptors* named() const { return named_; }
+
  private:
   char digits_[32];  // The longest is a double's: "-2.2250738585072014e-308".
   std::string serialized_;
   std::string_view view_;
   const FileDescriptor* descriptor_ = nullptr;
+  const Descriptors* named_ = nullptr;
 };
 
 namespace internal {
@@ -102,6 +111,8 @@ constexpr std::string_view KindOf() {
     return "a whole number, in range";
   } else if constexpr (kIsProto<T>) {
     return "a serialized protobuf message";
+  } else if constexpr (std::is_same_v<T, Descriptors>) {
+    return "the names of descriptors, no two the same, of 1 to 255 bytes each";
   } else {
     return "a string";
   }
@@ -122,7 +133,7 @@ bool FromPart(std::string_view part, T& value) {
   } else {
     static_assert(std::is_constructible_v<T, std::string_view>,
                   "an argument must be a string, a number, a bool, a protobuf "
-                  "message or a FileDescriptor");
+                  "message, a FileDescriptor or Descriptors");
     value = T(part);
     return true;
   }

@@ -22,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ward/channel/argument.h"
+#include "ward/channel/descriptors.h"
 #include "ward/channel/file_descriptor.h"
 
 namespace ward {
@@ -53,10 +54,11 @@ class Message {
   }
 
   // All parts, converted (see argument.h); a FileDescriptor among the types
-  // takes the next attached one. The count must be exact, in parts and in
-  // descriptors. kInvalidArguments says which one did not fit; its value is
-  // not repeated, it may be a secret. The message is then as it was; otherwise
-  // its descriptors now belong to the result.
+  // takes the next attached one, Descriptors a part with names and as many. The
+  // count must be exact, in parts and in descriptors. kInvalidArguments says
+  // which one did not fit; its value is not repeated, it may be a secret. The
+  // message is then as it was; otherwise its descriptors now belong to the
+  // result.
   template <typename... Values>
   absl::StatusOr<std::tuple<Values...>> Unpack() {
     return UnpackFrom<Values...>(0);
@@ -78,7 +80,12 @@ class Message {
   bool UnpackNext(size_t& next_part, size_t first, Value& value,
                   absl::Status& error) const;
 
-  // Takes the next descriptor, if `value` is one.
+  // How many descriptors a value has names for.
+  template <typename Value>
+  static size_t NamesIn(const Value& value);
+
+  // Takes the next descriptor, if `value` is one, or those that it has names
+  // for.
   template <typename Value>
   void TakeNext(std::vector<FileDescriptor>::iterator& next, Value& value);
 
@@ -94,10 +101,13 @@ class Message {
 
 template <typename... Values>
 absl::StatusOr<std::tuple<Values...>> Message::UnpackFrom(size_t first) {
-  constexpr size_t kDescriptors =
+  constexpr size_t kAlone =
       (size_t{0} + ... + size_t{std::is_same_v<Values, FileDescriptor>});
+  constexpr size_t kParts = sizeof...(Values) - kAlone;
+  // Where descriptors have names, these are read first.
+  constexpr bool kHasNamed = (... || std::is_same_v<Values, Descriptors>);
   absl::Status status =
-      CheckCounts(first, sizeof...(Values) - kDescriptors, kDescriptors);
+      CheckCounts(first, kParts, kHasNamed ? descriptors_.size() : kAlone);
   if (!status.ok()) return status;
   std::tuple<Values...> values;
   size_t part = first;
@@ -107,6 +117,11 @@ absl::StatusOr<std::tuple<Values...>> Message::UnpackFrom(size_t first) {
       },
       values);
   if (!all_fit) return status;
+  const size_t named = std::apply(
+      [](const auto&... value) { return (size_t{0} + ... + NamesIn(value)); },
+      values);
+  status = CheckCounts(first, kParts, kAlone + named);
+  if (!status.ok()) return status;
   auto descriptor = descriptors_.begin();
   std::apply([&](auto&... value) { (TakeNext(descriptor, value), ...); },
              values);
@@ -119,7 +134,13 @@ bool Message::UnpackNext(size_t& next_part, size_t first, Value& value,
                          absl::Status& error) const {
   if constexpr (!std::is_same_v<Value, FileDescriptor>) {
     const size_t part = next_part++;
-    if (internal::FromPart(parts_[part], value)) return true;
+    bool fits = false;
+    if constexpr (std::is_same_v<Value, Descriptors>) {
+      fits = value.NamesFromPart(parts_[part]);
+    } else {
+      fits = internal::FromPart(parts_[part], value);
+    }
+    if (fits) return true;
     error = Unfit(part - first + 1, internal::KindOf<Value>());
     return false;
   } else {
@@ -128,10 +149,21 @@ bool Message::UnpackNext(size_t& next_part, size_t first, Value& value,
 }
 
 template <typename Value>
+size_t Message::NamesIn(const Value& value) {
+  if constexpr (std::is_same_v<Value, Descriptors>) {
+    return value.size();
+  } else {
+    return 0;
+  }
+}
+
+template <typename Value>
 void Message::TakeNext(std::vector<FileDescriptor>::iterator& next,
                        Value& value) {
   if constexpr (std::is_same_v<Value, FileDescriptor>) {
     value = std::move(*next++);
+  } else if constexpr (std::is_same_v<Value, Descriptors>) {
+    value.TakeNext(next);
   }
 }
 

@@ -22,6 +22,7 @@
 #include "absl/types/span.h"
 #include "ward/channel/argument.h"
 #include "ward/channel/channel_limits.h"
+#include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/frame.h"
@@ -89,8 +90,13 @@ absl::Status MessageChannel::WriteArguments(
   for (const Argument& argument : arguments) {
     if (argument.descriptor() != nullptr) {
       descriptors.push_back(argument.descriptor()->get());
-    } else {
-      parts.push_back(argument.view());
+      continue;
+    }
+    parts.push_back(argument.view());
+    if (argument.named() == nullptr) continue;
+    WARD_RETURN_IF_ERROR(argument.named()->Check());
+    for (const FileDescriptor& named : argument.named()->descriptors()) {
+      descriptors.push_back(named.get());
     }
   }
   return WriteParts(parts, descriptors, then_end);

@@ -13,8 +13,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ward/channel/argument.h"
+#include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
@@ -29,6 +31,12 @@ template <typename Value>
 void CheckWrittenAgain(const Value& value) {
   if constexpr (std::is_same_v<Value, FileDescriptor>) {
     WARD_FUZZ_CHECK(fcntl(value.get(), F_GETFD) >= 0, "it is not open");
+  } else if constexpr (std::is_same_v<Value, Descriptors>) {
+    const absl::Status status = value.Check();
+    WARD_FUZZ_CHECK(status.ok(), status);
+    for (const FileDescriptor& named : value.descriptors()) {
+      CheckWrittenAgain(named);
+    }
   } else {
     const Argument written(value);
     Value read;
@@ -37,6 +45,15 @@ void CheckWrittenAgain(const Value& value) {
     const Argument again(read);
     WARD_FUZZ_CHECK(again.view() == written.view(),
                     written.view() << " became " << again.view());
+  }
+}
+
+template <typename Value>
+size_t NamesIn(const Value& value) {
+  if constexpr (std::is_same_v<Value, Descriptors>) {
+    return value.size();
+  } else {
+    return 0;
   }
 }
 
@@ -65,11 +82,14 @@ void Unpack(const std::vector<std::string>& parts, size_t descriptors) {
                     message.descriptors().size() << " descriptors are left");
     return;
   }
-  constexpr size_t kDescriptors =
+  constexpr size_t kAlone =
       (size_t{0} + ... + size_t{std::is_same_v<Values, FileDescriptor>});
-  WARD_FUZZ_CHECK(descriptors == kDescriptors, "it had " << descriptors);
+  const size_t named = std::apply(
+      [](const auto&... value) { return (size_t{0} + ... + NamesIn(value)); },
+      *values);
+  WARD_FUZZ_CHECK(descriptors == kAlone + named, "it had " << descriptors);
   WARD_FUZZ_CHECK(
-      parts.size() == sizeof...(Values) - kDescriptors + (kArguments ? 1 : 0),
+      parts.size() == sizeof...(Values) - kAlone + (kArguments ? 1 : 0),
       "it had " << parts.size());
   WARD_FUZZ_CHECK(message.descriptors().empty(), "the message kept some");
   std::apply([](const auto&... value) { (CheckWrittenAgain(value), ...); },
@@ -93,7 +113,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t descriptors = in.Byte() % 4;
   std::vector<std::string> parts;
   while (!in.empty()) parts.emplace_back(in.String());
-  switch (types % 16) {
+  switch (types % 18) {
     case 0:
       UnpackBoth<>(parts, descriptors);
       break;
@@ -139,6 +159,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 14:
       UnpackBoth<FileDescriptor, std::string, FileDescriptor>(parts,
                                                               descriptors);
+      break;
+    case 15:
+      UnpackBoth<ward::Descriptors>(parts, descriptors);
+      break;
+    case 16:
+      UnpackBoth<ward::Descriptors, FileDescriptor, ward::Descriptors>(
+          parts, descriptors);
       break;
     default:
       UnpackBoth<std::string, int, FileDescriptor, bool, double,

@@ -11,6 +11,7 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
@@ -37,6 +39,7 @@ namespace {
 using testing::FailsWith;
 using testing::IsOk;
 
+using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
@@ -212,6 +215,20 @@ std::map<std::string, Case> Cases() {
           EXPECT_THAT(channel.ReadDescriptor(), IsOk());
         },
         1}},
+      {"named-descriptors",
+       {[](MessageChannel& channel) {
+          Descriptors files;
+          files.Add("out", OpenNull());
+          files.Add("err", OpenNull());
+          return channel.Write(files);
+        },
+        [](MessageChannel& channel) {
+          ASSERT_OK_AND_ASSIGN(Message message, channel.Read());
+          ASSERT_OK_AND_ASSIGN(const auto values,
+                               message.Unpack<Descriptors>());
+          EXPECT_THAT(std::get<0>(values).names(), ElementsAre("out", "err"));
+        },
+        2}},
       {"empty-array",
        {[](MessageChannel& channel) { return channel.Write(); },
         [](MessageChannel& channel) { ExpectArray(channel, {}); }}},

@@ -12,13 +12,12 @@
 // A leading CallContext tells whether somebody still waits (call_context.h), a
 // leading MessageChannel& is the client's channel. The other parameters are
 // the message's arguments, converted as argument.h says, with attached
-// descriptors for FileDescriptor parameters; a message that does not fit is
-// answered with kInvalidArguments, and the handler is not called. A string_view
-// is good until the handler returns. A handler whose one parameter is a Message
-// gets everything unconverted. What a StatusOr holds is the reply, a tuple one
-// of several values; it leaves
-// together with the call's end, which after a handler's own last Write takes a
-// system call of its own.
+// descriptors for FileDescriptor and Descriptors parameters; a message that
+// does not fit is answered with kInvalidArguments, and the handler is not
+// called. A string_view is good until the handler returns. A handler whose one
+// parameter is a Message gets everything unconverted. What a StatusOr holds is
+// the reply, a tuple one of several values; it leaves together with the call's
+// end, which after a handler's own last Write takes a system call of its own.
 //
 // Misuse: success without a reply, as Log's here, to a client that waits for
 // one: it reads kEndOfStream.
@@ -36,6 +35,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ward/channel/argument.h"
+#include "ward/channel/descriptors.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
@@ -54,6 +54,7 @@ enum class ParameterKind {
   kBool,
   kProto,
   kDescriptor,
+  kDescriptors,
   kMessage
 };
 
@@ -79,8 +80,8 @@ struct Signature<R (*)(P...)> {
   using Parameters = TypeList<P...>;
 };
 
-// What a handler's parameters are: the context and the channel, if they lead it,
-// and what its message has beside its name.
+// What a handler's parameters are: the context and the channel, if they lead
+// it, and what its message has beside its name.
 template <typename Parameters>
 struct Handling;
 template <typename... Parameters>
@@ -168,6 +169,8 @@ constexpr ParameterKind KindOfParameter() {
     return ParameterKind::kMessage;
   } else if constexpr (std::is_same_v<Value, FileDescriptor>) {
     return ParameterKind::kDescriptor;
+  } else if constexpr (std::is_same_v<Value, Descriptors>) {
+    return ParameterKind::kDescriptors;
   } else if constexpr (std::is_same_v<Value, bool>) {
     return ParameterKind::kBool;
   } else if constexpr (kIsNumber<Value>) {

@@ -15,9 +15,9 @@
 //   absl::StatusOr<FindReply> reply = store.Call(kFind, request);
 //
 // A request, and a reply, is one value of what a message can have (argument.h:
-// a protobuf, a string, a number, a bool, a descriptor); several of them, as
-// Arguments; or void for none. A reply of several is a std::tuple. Either may
-// be a Stream of them.
+// a protobuf, a string, a number, a bool, a descriptor, named descriptors);
+// several of them, as Arguments; or void for none. A reply of several is a
+// std::tuple. Either may be a Stream of them.
 //
 // On the wire it is the message that DefineMessageHandler and Connect speak:
 // either side may be of before there were methods.
@@ -65,9 +65,10 @@ struct Method {
 // What a server tells of a method, or of a message that it handles.
 struct MethodInfo {
   std::string name;
-  // Types as "string", "int32", "bool", "double", "descriptor", a protobuf's
-  // full name; several with ", " between them; "stream of ..."; empty for none.
-  // A reply is "conversation" where the handler writes and reads as it likes.
+  // Types as "string", "int32", "bool", "double", "descriptor",
+  // "descriptors" (named ones), a protobuf's full name; several with ", "
+  // between them; "stream of ..."; empty for none. A reply is "conversation"
+  // where the handler writes and reads as it likes.
   std::string request;
   std::string reply;
 };

@@ -6,9 +6,11 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "ward/channel/descriptors.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
@@ -40,6 +42,10 @@ class SessionServer : public AbstractServer {
                             std::string_view text, FileDescriptor returned) {
                            return channel.Write(text, returned);
                          });
+    DefineMessageHandler("named descriptors", [](std::string_view /*text*/,
+                                                 Descriptors returned) {
+      return absl::StatusOr<Descriptors>(std::move(returned));
+    });
     DefineMessageHandler(
         "anything", [](MessageChannel& channel,
                        // NOLINTNEXTLINE(performance-unnecessary-value-param)

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "ward/channel/argument.h"
+#include "ward/channel/descriptors.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
 #include "ward/server/message_handler.h"
@@ -20,14 +21,16 @@
 
 namespace ward::internal {
 
-// "string", "int32", "bool", "double", "descriptor", "message" for a Message,
-// and the full name of a protobuf.
+// "string", "int32", "bool", "double", "descriptor", "descriptors" for named
+// ones, "message" for a Message, and the full name of a protobuf.
 template <typename Value>
 std::string TypeName() {
   if constexpr (std::is_same_v<Value, Message>) {
     return "message";
   } else if constexpr (std::is_same_v<Value, FileDescriptor>) {
     return "descriptor";
+  } else if constexpr (std::is_same_v<Value, Descriptors>) {
+    return "descriptors";
   } else if constexpr (std::is_same_v<Value, bool>) {
     return "bool";
   } else if constexpr (std::is_floating_point_v<Value>) {

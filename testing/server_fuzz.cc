@@ -124,6 +124,15 @@ class Client {
         case ParameterKind::kDescriptor:
           ++descriptors;
           break;
+        case ParameterKind::kDescriptors: {
+          proto::DescriptorNames names;
+          for (size_t more = in.Byte() % 4; more > 0; --more) {
+            names.add_name(std::string(in.String()));
+          }
+          array.add_part(names.SerializeAsString());
+          descriptors += names.name_size();
+          break;
+        }
         case ParameterKind::kBool:
           array.add_part(in.Bool() ? "true" : "false");
           break;
