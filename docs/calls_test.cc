@@ -1,8 +1,11 @@
 // What README.md and docs/calls.md show.
 
 #include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/types.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <fstream>
 #include <map>
@@ -25,6 +28,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
@@ -242,6 +246,44 @@ TEST_F(CallsPageTest, HasStreams) {
   Streamer server;
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(UseStreams(server), IsOk());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+constexpr ward::Method<ward::Descriptors, int64_t> kCopy{"copy"};
+
+absl::StatusOr<int64_t> Copy(ward::Descriptors files) {
+  WARD_ASSIGN_OR_RETURN(const ward::FileDescriptor from, files.Take("from"));
+  WARD_ASSIGN_OR_RETURN(const ward::FileDescriptor to, files.Take("to"));
+  off_t start = 0;
+  const ssize_t copied = sendfile(to.get(), from.get(), &start, 1 << 20);
+  if (copied < 0) return ward::SystemError(errno, "copy");
+  return copied;
+}
+
+class Copier : public ward::AbstractServer {
+ public:
+  explicit Copier(ward::ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    Define(kCopy, &Copy);
+  }
+};
+WARD_REGISTER_SERVER(Copier);
+
+absl::Status UseDescriptors(Copier& server) {
+  ward::Descriptors files;
+  files.Add("from", MemoryFile("blue"));
+  files.Add("to", MemoryFile(""));
+  WARD_ASSIGN_OR_RETURN(const int64_t copied, server.Call(kCopy, files));
+  EXPECT_EQ(copied, 4);
+  return absl::OkStatus();
+}
+
+TEST_F(CallsPageTest, HasDescriptors) {
+  Copier server;
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(UseDescriptors(server), IsOk());
+  EXPECT_THAT(server.Call(kCopy, ward::Descriptors()),
+              FailsWith(ward::reason::kInvalidArguments, "there are none"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

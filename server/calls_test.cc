@@ -21,6 +21,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
@@ -41,6 +42,7 @@
 namespace ward {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::FieldsAre;
 using testing::HasProcesses;
 using ::testing::HasSubstr;
@@ -55,6 +57,9 @@ inline constexpr Method<void, Arguments<int, bool>> kBoth{"both"};
 inline constexpr Method<void, int> kConnections{"connections"};
 inline constexpr Method<proto::Error, proto::Error> kProto{"proto"};
 inline constexpr Method<FileDescriptor, FileDescriptor> kSameFile{"same file"};
+// Under other names, with what is said put before them.
+inline constexpr Method<Arguments<std::string, Descriptors>, Descriptors>
+    kRename{"rename"};
 inline constexpr Method<std::string, void> kFail{"fail"};
 inline constexpr Method<void, void> kNothing{"nothing"};
 inline constexpr Method<void, void> kWait{"wait"};
@@ -72,6 +77,8 @@ inline constexpr Method<Stream<Arguments<std::string, int>>,
     kRepeatAll{"repeat all"};
 inline constexpr Method<Stream<FileDescriptor>, Stream<FileDescriptor>> kFiles{
     "files"};
+inline constexpr Method<Stream<Descriptors>, Stream<Descriptors>> kRenameAll{
+    "rename all"};
 inline constexpr Method<Stream<int>, void> kFirst{"first"};
 inline constexpr Method<void, void> kPassesAnEndOn{"passes an end on"};
 inline constexpr Method<void, Stream<int>> kPassesAnEndOnFirst{
@@ -156,6 +163,7 @@ class MethodServer : public Registered<MethodServer> {
            [](FileDescriptor file) -> absl::StatusOr<FileDescriptor> {
              return file;
            });
+    Define(kRename, &MethodServer::Rename);
     Define(kFail, [](const std::string& why) -> absl::Status {
       return absl::DataLossError(why);
     });
@@ -194,6 +202,16 @@ class MethodServer : public Registered<MethodServer> {
              }
              return in.status();
            });
+    Define(kRenameAll,
+           [this](StreamReader<Descriptors>& in,
+                  StreamWriter<Descriptors>& out) -> absl::Status {
+             while (std::optional<Descriptors> files = in.Next()) {
+               WARD_ASSIGN_OR_RETURN(const Descriptors renamed,
+                                     Rename("all ", *std::move(files)));
+               WARD_RETURN_IF_ERROR(out.Write(renamed));
+             }
+             return in.status();
+           });
     Define(kPassesAnEndOn, [] { return EndOfAnother(); });
     Define(kPassesAnEndOnFirst,
            [](StreamWriter<int>&) { return EndOfAnother(); });
@@ -211,6 +229,17 @@ class MethodServer : public Registered<MethodServer> {
     std::string all;
     for (int i = 0; i < times; ++i) all += text;
     return all;
+  }
+
+  absl::StatusOr<Descriptors> Rename(const std::string& before,
+                                     Descriptors files) const {
+    Descriptors renamed;
+    while (files.size() > 0) {
+      const std::string name = files.names()[0];
+      WARD_ASSIGN_OR_RETURN(FileDescriptor file, files.Take(name));
+      renamed.Add(before + name, std::move(file));
+    }
+    return renamed;
   }
 
   absl::StatusOr<int> Sum(StreamReader<int>& numbers) const {
@@ -272,6 +301,70 @@ TEST_F(CallsTest, AMethodHasWhatAMessageHas) {
                        server.Call(kSameFile, pipe.write));
   WriteAll(same.get(), "x");
   EXPECT_EQ(ReadSome(pipe.read.get()), "x");
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, DescriptorsHaveNames) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  Pipe pipe = MakePipe();
+  Descriptors ends;
+  ends.Add("read", std::move(pipe.read));
+  ends.Add("write", std::move(pipe.write));
+  ASSERT_OK_AND_ASSIGN(Descriptors renamed, server.Call(kRename, "my ", ends));
+  EXPECT_THAT(renamed.names(), ElementsAre("my read", "my write"));
+  // They were duplicated.
+  EXPECT_EQ(ends.size(), 2u);
+  ASSERT_OK_AND_ASSIGN(const FileDescriptor write, renamed.Take("my write"));
+  WriteAll(write.get(), "x");
+  ASSERT_OK_AND_ASSIGN(const FileDescriptor read, ends.Take("read"));
+  EXPECT_EQ(ReadSome(read.get()), "x");
+  EXPECT_THAT(renamed.Take("my write"),
+              FailsWith(reason::kInvalidArguments, "there are \"my read\""));
+  EXPECT_THAT(server.Call(kRename, "", Descriptors()), IsOk());
+  // Elements of streams have them, too.
+  ASSERT_OK_AND_ASSIGN(auto all, server.Call(kRenameAll));
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_THAT(all.Write(renamed), IsOk());
+    const std::optional<Descriptors> next = all.Next();
+    ASSERT_TRUE(next.has_value()) << all.status();
+    EXPECT_THAT(next->names(), ElementsAre("all my read"));
+  }
+  EXPECT_THAT(all.EndWriting(), IsOk());
+  EXPECT_FALSE(all.Next().has_value());
+  EXPECT_THAT(all.status(), IsOk());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, NamesThatAreNotFitAreNotSentNorTaken) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  const Pipe pipe = MakePipe();
+  Descriptors twice;
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_OK_AND_ASSIGN(FileDescriptor copy,
+                         FileDescriptor::DuplicateOf(pipe.read.get()));
+    twice.Add("read", std::move(copy));
+  }
+  EXPECT_THAT(server.Call(kRename, "my ", twice),
+              FailsWith(reason::kInvalidArguments, "two have the name"));
+  // Nor a reply: this handler's names grow too long.
+  ASSERT_THAT(twice.Take("read"), IsOk());
+  EXPECT_THAT(server.Call(kRename, std::string(252, 'x'), twice),
+              FailsWith(reason::kInvalidArguments, "256 bytes, over the 255"));
+  // A peer that knows no names sends a part, and may get it wrong.
+  constexpr std::string_view kNames = "\x0a\x04read";
+  EXPECT_THAT(CallServer(server, "rename", "my ", kNames, pipe.read),
+              RepliesWith("\x0a\x07my read"));
+  for (const std::string_view wrong : {"", "read", "\x0a\x04rea", "\x0a"}) {
+    EXPECT_THAT(CallServer(server, "rename", "my ", wrong, pipe.read),
+                FailsWith(reason::kInvalidArguments));
+  }
+  EXPECT_THAT(CallServer(server, "rename", "my ", kNames),
+              FailsWith(reason::kInvalidArguments, "2 arguments and 1 desc"));
+  EXPECT_THAT(CallServer(server, "rename", "my ", kNames, pipe.read, pipe.read),
+              FailsWith(reason::kInvalidArguments));
+  EXPECT_THAT(server.Call(kRename, "my ", twice), IsOk());
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -638,6 +731,8 @@ nothing:  ->
 passes an end on:  -> 
 passes an end on first:  -> stream of int32
 proto: ward.proto.Error -> ward.proto.Error
+rename: string, descriptors -> descriptors
+rename all: stream of descriptors -> stream of descriptors
 repeat: string, int32 -> string
 repeat all: stream of string, int32 -> stream of string
 same file: descriptor -> descriptor
