@@ -26,6 +26,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -38,6 +40,7 @@
 #include "ward/channel/transport.h"
 #include "ward/server/call_context.h"
 #include "ward/server/client_pool.h"
+#include "ward/server/descriptor_source.h"
 #include "ward/server/environment.h"
 #include "ward/server/exec_entry.h"
 #include "ward/server/hand_over.h"
@@ -58,6 +61,10 @@ constexpr std::string_view kOwnersMessage = "ward.owners";
 // Name, request, reply.
 using MethodValues = Arguments<std::string, std::string, std::string>;
 constexpr Method<void, Stream<MethodValues>> kMethods{"ward.methods"};
+
+// Sets of a file each, of which one behind the other is one of all.
+constexpr Method<void, Stream<std::string>> kDescriptorSet{
+    "ward.descriptor_set"};
 
 // How long a server that was started by exec waits for what its owner, which
 // has just started it, has to say.
@@ -204,6 +211,7 @@ AbstractServer::AbstractServer(ServerOptions options)
     }
     return absl::OkStatus();
   });
+  Define(kDescriptorSet, &AbstractServer::TellDescriptorSet);
 }
 
 AbstractServer::~AbstractServer() {
@@ -476,6 +484,41 @@ absl::StatusOr<Message> AbstractServer::TellOwners() {
     parts.push_back(owner.command);
   }
   return Message(std::move(parts));
+}
+
+absl::Status AbstractServer::TellDescriptorSet(
+    StreamWriter<std::string>& files) const {
+  const internal::DescriptorSource source = internal::descriptor_source;
+  if (source == nullptr) {
+    return MakeError(
+        reason::kUnknownMessage,
+        "the server's program has no descriptors of its protobuf "
+        "messages; have it depend on ward's //server:descriptor_set");
+  }
+  std::vector<std::string> types;
+  for (const auto& [unused, handler] : message_handlers_) {
+    for (std::string_view content :
+         {handler.info.request, handler.info.reply}) {
+      absl::ConsumePrefix(&content, "stream of ");
+      for (const std::string_view type : absl::StrSplit(content, ", ")) {
+        types.emplace_back(type);
+      }
+    }
+  }
+  // The same each time.
+  std::sort(types.begin(), types.end());
+  for (const std::string& file : source(types)) {
+    WARD_RETURN_IF_ERROR(files.Write(file));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> AbstractServer::DescriptorSet() {
+  WARD_ASSIGN_OR_RETURN(auto files, Call(kDescriptorSet));
+  std::string all;
+  while (const std::optional<std::string> file = files.Next()) all += *file;
+  WARD_RETURN_IF_ERROR(files.status());
+  return all;
 }
 
 absl::StatusOr<std::vector<MethodInfo>> AbstractServer::Methods() {

@@ -102,9 +102,9 @@
 
 namespace ward {
 
-// Thread-safety: Connect, Call, Methods, CheckAlive, Stop, Owners,
-// ShareOwnership, pollable, started, server_pid and socket_filename may be
-// called from any thread at any time. So a thread that watches a server may
+// Thread-safety: Connect, Call, Methods, DescriptorSet, CheckAlive, Stop,
+// Owners, ShareOwnership, pollable, started, server_pid and socket_filename may
+// be called from any thread at any time. So a thread that watches a server may
 // stop it while others call it: each call ends with what its server answered,
 // with kServerStopping, or with kServerNotStarted (kServerUnreachable, where
 // ServerOptions::socket_filename says where it was). Start (and its halves) is
@@ -232,6 +232,16 @@ class AbstractServer {
   // ward's own among them: what it has, perhaps, that an older one has not.
   // Asks the server, with the method "ward.methods".
   absl::StatusOr<std::vector<MethodInfo>> Methods();
+
+  // The .proto files of the protobuf messages that Methods() names, and what
+  // they import: a serialized google.protobuf.FileDescriptorSet, as "protoc
+  // --descriptor_set_out" makes, and as a tool's DynamicMessageFactory wants.
+  // Without messages of the lite runtime, which have no descriptors. Asks the
+  // server, with the method "ward.descriptor_set".
+  //
+  // kUnknownMessage if its program does not link //server:descriptor_set, which
+  // brings protobuf's full runtime; then the text says so.
+  absl::StatusOr<std::string> DescriptorSet();
 
   // Whether this object is the owner of a server that was started and not
   // stopped (it may have died meanwhile: Connect tells), or is that server.
@@ -492,6 +502,7 @@ class AbstractServer {
   absl::Status ServeRequest(const ClientPool& pool,
                             ClientPool::Client& client) const;
   absl::StatusOr<Message> TellOwners();
+  absl::Status TellDescriptorSet(StreamWriter<std::string>& files) const;
   absl::Status Dispatch(const CallContext& context, MessageChannel& channel,
                         Message& request) const;
   absl::Status CheckPeer(const PeerCredentials& peer) const;

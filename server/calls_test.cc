@@ -741,11 +741,15 @@ sum: stream of int32 -> int32
 talkative:  -> conversation
 time left: int64 -> int64
 wait:  -> 
+ward.descriptor_set:  -> stream of string
 ward.methods:  -> stream of string, string, string
 ward.owners:  -> message
 )");
   EXPECT_THAT(server.Call(Method<void, void>{"nothin"}),
               FailsWith(reason::kUnknownMessage, "did you mean nothing;"));
+  // descriptor_set_test.cc is of a program that has it.
+  EXPECT_THAT(server.DescriptorSet(),
+              FailsWith(reason::kUnknownMessage, "//server:descriptor_set"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

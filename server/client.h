@@ -60,6 +60,9 @@ class Client {
   absl::StatusOr<std::vector<MethodInfo>> Methods() {
     return server_->Methods();
   }
+  absl::StatusOr<std::string> DescriptorSet() {
+    return server_->DescriptorSet();
+  }
   absl::Status Connect(absl::FunctionRef<absl::Status(MessageChannel&)> use) {
     return server_->Connect(use);
   }
