@@ -39,6 +39,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/call_context.h"
+#include "ward/server/cancellation.h"
 #include "ward/server/client_pool.h"
 #include "ward/server/descriptor_source.h"
 #include "ward/server/environment.h"
@@ -65,6 +66,10 @@ constexpr Method<void, Stream<MethodValues>> kMethods{"ward.methods"};
 // Sets of a file each, of which one behind the other is one of all.
 constexpr Method<void, Stream<std::string>> kDescriptorSet{
     "ward.descriptor_set"};
+
+// A client whose call was cancelled looks for that so often while the server's
+// queue is full: nothing tells when it no longer is.
+constexpr absl::Duration kConnectSlice = absl::Milliseconds(20);
 
 // How long a server that was started by exec waits for what its owner, which
 // has just started it, has to say.
@@ -561,15 +566,22 @@ absl::StatusOr<AbstractServer::Route> AbstractServer::FindRoute() const {
                    "first");
 }
 
-absl::StatusOr<MessageChannel> AbstractServer::Open(const Route& route,
-                                                    absl::Time deadline) {
+absl::StatusOr<MessageChannel> AbstractServer::Open(
+    const Route& route, absl::Time deadline,
+    absl::FunctionRef<bool()> is_cancelled) {
   const ServerOptions& options = *route.options;
   Environment& environment = *options.environment;
-  WARD_ASSIGN_OR_RETURN(
-      std::unique_ptr<Transport> transport,
-      environment.Connect(
-          std::string(route.path),
-          std::min(deadline, environment.TimeNow() + options.connect_timeout)));
+  deadline =
+      std::min(deadline, environment.TimeNow() + options.connect_timeout);
+  absl::StatusOr<std::unique_ptr<Transport>> connected;
+  do {
+    connected = environment.Connect(
+        std::string(route.path),
+        std::min(deadline, environment.TimeNow() + kConnectSlice));
+  } while (HasReason(connected.status(), reason::kTimedOut) &&
+           environment.TimeNow() < deadline && !is_cancelled());
+  WARD_ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport,
+                        std::move(connected));
   WARD_RETURN_IF_ERROR(
       Annotate(CheckServer(*transport, options, route.server_user),
                absl::StrCat("connect to \"", route.path, "\"")));
@@ -584,7 +596,8 @@ absl::Status AbstractServer::Connect(
     absl::FunctionRef<absl::Status(MessageChannel&)> use) {
   // From here on without this object.
   WARD_ASSIGN_OR_RETURN(const Route route, FindRoute());
-  absl::StatusOr<MessageChannel> channel = Open(route, absl::InfiniteFuture());
+  absl::StatusOr<MessageChannel> channel =
+      Open(route, absl::InfiniteFuture(), [] { return false; });
   if (!channel.ok()) return Explain(channel.status(), route.started.get());
   return Explain(use(*channel), route.started.get());
 }
@@ -594,9 +607,14 @@ class AbstractServer::Outgoing final : public internal::OutgoingCall {
   MessageChannel& channel() override { return channel_; }
 
   absl::Status End(const absl::Status& status) override {
-    if (channel_.kept()) {
+    const bool is_cancelled = Release();
+    if (channel_.kept() && !is_cancelled) {
       channel_.set_deadline(absl::InfiniteFuture());
       route_.kept->Put(process_, std::move(channel_));
+    }
+    if (is_cancelled && !channel_.end_was_said()) {
+      return MakeError(reason::kCallCancelled,
+                       "the call was cancelled while it was under way");
     }
     return Explain(status, route_.started.get());
   }
@@ -604,9 +622,34 @@ class AbstractServer::Outgoing final : public internal::OutgoingCall {
  private:
   friend class AbstractServer;
 
+  // From now on the channel may be shut down at any time.
+  void Offer() {
+    const auto shut_down = [this] { channel_.ShutDown(); };
+    if (own_ != nullptr) own_registration_ = own_->OnCancelled(shut_down);
+    if (outer_ != nullptr) {
+      outer_registration_ = outer_->abandoned.OnCancelled(shut_down);
+    }
+  }
+  // No longer; and whether it was.
+  bool Release() {
+    own_registration_ = {};
+    outer_registration_ = {};
+    return IsCancelled();
+  }
+  bool IsCancelled() const {
+    return (own_ != nullptr && own_->cancelled()) ||
+           (outer_ != nullptr && outer_->abandoned.cancelled());
+  }
+
   Route route_;
   pid_t process_ = 0;
   MessageChannel channel_;
+  // What may cancel it: the caller, and the client of the handler that calls,
+  // which this call may outlive.
+  Cancellation* own_ = nullptr;
+  std::shared_ptr<CallCancellation> outer_;
+  Cancellation::Registration own_registration_;
+  Cancellation::Registration outer_registration_;
 };
 
 absl::Status AbstractServer::Begin(
@@ -623,17 +666,29 @@ absl::Status AbstractServer::Begin(
     deadline = environment.TimeNow() + (options.deadline - absl::Now());
   }
   const CallContext* const outer = CallContext::Current();
+  call.own_ = options.cancellation;
   if (outer != nullptr && options.inherit) {
     deadline = std::min(deadline, outer->deadline());
+    call.outer_ = outer->cancellation();
   }
   while (true) {
+    if (call.IsCancelled()) {
+      return MakeError(reason::kCallCancelled,
+                       "the call was cancelled before its request was sent: "
+                       "the handler has not run");
+    }
     std::optional<MessageChannel> kept;
     if (!on_new) kept = route.kept->Take(call.process_);
     const bool is_kept = kept.has_value();
     absl::StatusOr<MessageChannel> channel =
-        is_kept ? *std::move(kept) : Open(route, deadline);
-    if (!channel.ok()) return Explain(channel.status(), route.started.get());
+        is_kept ? *std::move(kept)
+                : Open(route, deadline, [&] { return call.IsCancelled(); });
+    if (!channel.ok()) {
+      if (call.IsCancelled()) continue;
+      return Explain(channel.status(), route.started.get());
+    }
     call.channel_ = *std::move(channel);
+    call.Offer();
     absl::Duration time_left = absl::InfiniteDuration();
     if (deadline != absl::InfiniteFuture()) {
       call.channel_.set_deadline(deadline, "the call's deadline");
@@ -646,6 +701,7 @@ absl::Status AbstractServer::Begin(
                         HasReason(status, reason::kCallCut);
     if (!is_kept || !is_cut) return call.End(status);
     // The server has closed it since the last call: it has not read this one.
+    (void)call.Release();
   }
 }
 
@@ -885,7 +941,26 @@ absl::Status AbstractServer::ReceiveRequest(ClientPool::Client& client,
   return absl::OkStatus();
 }
 
-absl::Status AbstractServer::ServeRequest(const ClientPool& pool,
+class AbstractServer::Host final : public CallContext::Host {
+ public:
+  Host(const AbstractServer& server, ClientPool& pool,
+       ClientPool::Client& client)
+      : server_(server), pool_(pool), client_(client) {}
+
+  Environment& environment() override { return server_.environment(); }
+  bool stopping() override { return pool_.stopping(); }
+  void Observe(absl::Time deadline,
+               std::shared_ptr<CallCancellation> cancellation) override {
+    pool_.Observe(client_, deadline, std::move(cancellation));
+  }
+
+ private:
+  const AbstractServer& server_;
+  ClientPool& pool_;
+  ClientPool::Client& client_;
+};
+
+absl::Status AbstractServer::ServeRequest(ClientPool& pool,
                                           ClientPool::Client& client) const {
   client.channel.set_limits(options_.limits);
   client.channel.set_timeout(options_.idle_timeout,
@@ -903,8 +978,8 @@ absl::Status AbstractServer::ServeRequest(const ClientPool& pool,
         environment().TimeNow() + std::min(time_left, options_.call_timeout),
         limit);
   }
-  const auto is_stopping = [&pool] { return pool.stopping(); };
-  const CallContext context(client.channel, *client.peer, is_stopping);
+  Host host(*this, pool, client);
+  const CallContext context(client.channel, *client.peer, host);
   absl::Status status = Dispatch(context, client.channel, client.request);
   // What the handler has not taken is not kept until the next call.
   client.request = Message();

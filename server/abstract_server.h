@@ -87,6 +87,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/call_context.h"
+#include "ward/server/cancellation.h"
 #include "ward/server/client_pool.h"
 #include "ward/server/environment.h"
 #include "ward/server/exec_entry.h"
@@ -499,8 +500,8 @@ class AbstractServer {
   // One client, on its own thread.
   absl::Status GreetClient(ClientPool::Client& client) const;
   absl::Status ReceiveRequest(ClientPool::Client& client, absl::Duration time);
-  absl::Status ServeRequest(const ClientPool& pool,
-                            ClientPool::Client& client) const;
+  class Host;
+  absl::Status ServeRequest(ClientPool& pool, ClientPool::Client& client) const;
   absl::StatusOr<Message> TellOwners();
   absl::Status TellDescriptorSet(StreamWriter<std::string>& files) const;
   absl::Status Dispatch(const CallContext& context, MessageChannel& channel,
@@ -538,8 +539,9 @@ class AbstractServer {
     std::string_view path;
   };
   absl::StatusOr<Route> FindRoute() const;
-  static absl::StatusOr<MessageChannel> Open(const Route& route,
-                                             absl::Time deadline);
+  static absl::StatusOr<MessageChannel> Open(
+      const Route& route, absl::Time deadline,
+      absl::FunctionRef<bool()> is_cancelled);
 
   // A call under way.
   class Outgoing;

@@ -3,29 +3,33 @@
 //   absl::Status Watch(const ward::CallContext& context,
 //                      ward::MessageChannel& channel) {
 //     absl::MutexLock lock(&mutex_);
-//     const absl::Condition changed(this, &Store::Changed);
-//     while (!mutex_.AwaitWithTimeout(changed, absl::Milliseconds(100))) {
-//       if (context.cancelled()) return absl::CancelledError("given up");
+//     if (!context.Await(mutex_, absl::Condition(this, &Store::Changed))) {
+//       return absl::CancelledError("given up");
 //     }
 //     ...
 //
 // If it is the time of the call that is over, its client is told that, and not
 // that the handler was cancelled.
 //
-// Instead of asking, a handler can poll the channel (Environment::Poll, or
-// poll(2) of its descriptor), until deadline(): that is readable when the
-// server stops, when the client has left, and when it has sent something more,
-// or can send no more; so ask cancelled() then.
+// A handler that computes asks cancelled() now and then; one that waits for
+// something of its own has OnCancelled() end that, or polls Pollable(). For
+// these the server has one thread watch all clients that are served.
 
 #ifndef WARD_SERVER_CALL_CONTEXT_H_
 #define WARD_SERVER_CALL_CONTEXT_H_
 
+#include <memory>
 #include <utility>
 
-#include "absl/functional/function_ref.h"
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/transport.h"
+#include "ward/server/cancellation.h"
+#include "ward/server/environment.h"
 
 namespace ward {
 
@@ -33,12 +37,24 @@ namespace ward {
 // as the handler runs. Made and destroyed on the handler's thread.
 class CallContext {
  public:
-  // All three are borrowed; `stopping` is called on any thread.
+  // What it takes of its server, on any thread.
+  class Host {
+   public:
+    virtual ~Host() = default;
+    virtual Environment& environment() = 0;
+    virtual bool stopping() = 0;
+    // Has `cancellation` cancelled as soon as the client has left, or
+    // `deadline` has passed, or the server stops; until the handler returns.
+    virtual void Observe(absl::Time deadline,
+                         std::shared_ptr<CallCancellation> cancellation) = 0;
+  };
+
+  // All are borrowed.
   CallContext(const MessageChannel& channel, const PeerCredentials& peer,
-              absl::FunctionRef<bool()> stopping)
+              Host& host)
       : channel_(channel),
         peer_(peer),
-        stopping_(stopping),
+        host_(host),
         deadline_(channel.deadline()),
         outer_(std::exchange(current_, this)) {}
 
@@ -50,7 +66,7 @@ class CallContext {
   // The server is about to quit: in ServerOptions::drain_time the channel is
   // cut. Nothing can be read from it any more but what has come already, and
   // the answer can still be written.
-  bool stopping() const { return stopping_(); }
+  bool stopping() const { return host_.stopping(); }
 
   // That of the call whose handler runs on this thread; null elsewhere.
   static const CallContext* Current() { return current_; }
@@ -64,12 +80,35 @@ class CallContext {
   // closed its connection, or the handler has, or deadline() has passed. A
   // client that has merely ended its own sending (shutdown(2)) waits. Costs a
   // system call.
-  bool cancelled() const {
-    const Transport* const connection = channel_.transport();
-    return connection == nullptr || connection->HungUp() || stopping() ||
-           (deadline_ != absl::InfiniteFuture() &&
-            connection->TimeNow() >= deadline_);
+  bool cancelled() const;
+
+  // Calls `callback` once that is so: at once, on this thread, if it is
+  // already, and else on another, where it may neither wait nor throw. To be
+  // destroyed before the handler returns.
+  [[nodiscard]] Cancellation::Registration OnCancelled(
+      absl::AnyInvocable<void()> callback) const {
+    return cancellation()->all.OnCancelled(std::move(callback));
   }
+
+  // Waits, as absl::Mutex::Await, which `mutex` is to be locked for, until
+  // `condition` is true; false if the call is cancelled before. `mutex` is
+  // locked for writing; it may be unlocked in between.
+  bool Await(absl::Mutex& mutex, const absl::Condition& condition) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+
+  // The same, as absl::CondVar::Wait: it may return for no reason, as that may.
+  bool Wait(absl::CondVar& changed, absl::Mutex& mutex) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+
+  // Readable once the call is cancelled: for poll(2), epoll(7) or
+  // Environment::Poll. The same all the time; of the context's. Errors: those
+  // of Environment::CreateTransportPair.
+  absl::StatusOr<const Pollable*> pollable() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // For calls that this handler makes, which may outlive it. From the first
+  // time on, the client is watched.
+  std::shared_ptr<CallCancellation> cancellation() const
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Who the client is.
   const PeerCredentials& peer() const { return peer_; }
@@ -77,9 +116,17 @@ class CallContext {
  private:
   const MessageChannel& channel_;
   const PeerCredentials& peer_;
-  const absl::FunctionRef<bool()> stopping_;
+  Host& host_;
   const absl::Time deadline_;
   const CallContext* const outer_;
+  mutable absl::Mutex mutex_;
+  // Null until somebody wants to be told.
+  mutable std::shared_ptr<CallCancellation> cancellation_
+      ABSL_GUARDED_BY(mutex_);
+  // What is polled; its other end is shut down. Null until somebody polls.
+  mutable std::unique_ptr<Transport> polled_ ABSL_GUARDED_BY(mutex_);
+  mutable std::unique_ptr<Transport> other_end_ ABSL_GUARDED_BY(mutex_);
+  mutable Cancellation::Registration shuts_down_ ABSL_GUARDED_BY(mutex_);
   inline static thread_local const CallContext* current_ = nullptr;
 };
 

@@ -23,6 +23,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/server/cancellation.h"
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
 #include "ward/server/poll_set.h"
@@ -480,6 +481,7 @@ void ClientPool::ServeCall(Client& client) {
   if (cut && stopping()) status = StoppingError();
   if (!status.ok()) Tell(client, status);
   mutex_.Lock();
+  if (client.observed_ != 0) Forget(std::exchange(client.observed_, 0));
 }
 
 bool ClientPool::AwaitNextCall(Client& client) {
@@ -587,6 +589,47 @@ std::unique_ptr<ClientPool::Client> ClientPool::Take(Waiting& waiting,
   return taken;
 }
 
+void ClientPool::Observe(Client& client, absl::Time deadline,
+                         std::shared_ptr<CallCancellation> cancellation) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!stopping_) {
+      const uint64_t id = ++last_id_;
+      // Without, there are its deadline and Stop.
+      const absl::Status status =
+          watched_->Add(id, *client.connection_, PollSet::Event::kHangUp);
+      if (!status.ok()) {
+        failures_.Log(environment_,
+                      "a handler is not told when its client "
+                      "leaves: ",
+                      status.ToString());
+      }
+      client.observed_ = id;
+      observed_.emplace(id, Observed{client.connection_.get(), deadline,
+                                     std::move(cancellation)});
+      deadlines_.emplace(deadline, id);
+      if (!watching_) {
+        (void)Call();
+      } else if (deadline < watching_until_) {
+        watched_->Wake();
+      }
+      return;
+    }
+  }
+  cancellation->all.Cancel();
+}
+
+std::shared_ptr<CallCancellation> ClientPool::Forget(uint64_t observed) {
+  const auto found = observed_.find(observed);
+  if (found == observed_.end()) return nullptr;
+  const Observed& forgotten = found->second;
+  watched_->Remove(*forgotten.connection);
+  deadlines_.erase({forgotten.deadline, observed});
+  std::shared_ptr<CallCancellation> cancellation = forgotten.cancellation;
+  observed_.erase(found);
+  return cancellation;
+}
+
 void ClientPool::Watch() {
   watching_ = true;
   LeaveAccepting();
@@ -655,6 +698,13 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
     mutex_.Lock();
     return Settle(std::move(client), std::move(status), is_late);
   }
+  if (const auto cancellation = Forget(id)) {
+    mutex_.Unlock();
+    cancellation->all.Cancel();
+    cancellation->abandoned.Cancel();
+    mutex_.Lock();
+    return nullptr;
+  }
   const auto queued = queued_.find(id);
   if (queued == queued_.end()) return nullptr;
   // It has left, or its time is up.
@@ -698,10 +748,24 @@ void ClientPool::Stop(absl::Duration drain_time) {
   for (const Client* client : served_) {
     client->connection_->ShutDownReceiving();
   }
+  CancelObserved(&CallCancellation::all);
   const absl::Condition empty(this, &ClientPool::IsEmpty);
   if (mutex_.AwaitWithTimeout(empty, drain_time)) return;
   for (const Client* client : served_) client->connection_->ShutDown();
+  CancelObserved(&CallCancellation::abandoned);
   mutex_.Await(empty);
+}
+
+void ClientPool::CancelObserved(Cancellation CallCancellation::*which) {
+  std::vector<std::shared_ptr<CallCancellation>> observed;
+  for (const auto& [id, client] : observed_) {
+    observed.push_back(client.cancellation);
+  }
+  mutex_.Unlock();
+  for (const auto& cancellation : observed) {
+    (cancellation.get()->*which).Cancel();
+  }
+  mutex_.Lock();
 }
 
 bool ClientPool::stopping() const {

@@ -18,6 +18,9 @@
 // in it already is still served, and a client that writes one later is told
 // that it was not, by EPIPE.
 //
+// Who serves a client may have it observed: then the thread that watches hears,
+// too, when that one leaves.
+//
 // Threads are started when all are busy, and end when they are idle for long;
 // a few are kept. Where the system gives no more of them, the one that watches
 // accepts, too.
@@ -47,6 +50,7 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/transport.h"
+#include "ward/server/cancellation.h"
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
 #include "ward/server/poll_set.h"
@@ -86,6 +90,8 @@ class ClientPool {
     // Whether it is between two calls, and was told to leave there.
     bool between_calls_ = false;
     bool leaves_ = false;
+    // In observed_; 0 if it is not.
+    uint64_t observed_ = 0;
   };
 
   // What is to be done with a client, on the pool's threads. An error is for
@@ -120,11 +126,26 @@ class ClientPool {
   // any more.
   void Stop(absl::Duration drain_time);
 
+  // For `service.serve`, once for each call: has `cancellation` cancelled as
+  // soon as the client has left, or its connection was cut, or `deadline` has
+  // passed, or Stop is called; until the call has been served.
+  void Observe(Client& client, absl::Time deadline,
+               std::shared_ptr<CallCancellation> cancellation)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Whether Stop was called. From any thread.
   bool stopping() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   using Waiting = absl::btree_map<uint64_t, std::unique_ptr<Client>>;
+
+  // A client that is served, while that wants to know whether it is still
+  // there.
+  struct Observed {
+    const Transport* connection;
+    absl::Time deadline;
+    std::shared_ptr<CallCancellation> cancellation;
+  };
 
   // A thread that has nothing to do.
   struct Idle {
@@ -204,6 +225,10 @@ class ClientPool {
   // if there is none.
   std::unique_ptr<Client> TakeFromGreediest()
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::shared_ptr<CallCancellation> Forget(uint64_t observed)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CancelObserved(Cancellation CallCancellation::*which)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Refuse(std::unique_ptr<Client> client, const absl::Status& why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void Tell(Client& client, const absl::Status& error);
@@ -254,7 +279,8 @@ class ClientPool {
   Waiting silent_ ABSL_GUARDED_BY(mutex_);
   Waiting queued_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Of both.
+  absl::btree_map<uint64_t, Observed> observed_ ABSL_GUARDED_BY(mutex_);
+  // Of all three.
   absl::btree_set<std::pair<absl::Time, uint64_t>> deadlines_
       ABSL_GUARDED_BY(mutex_);
 };

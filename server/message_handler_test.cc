@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,6 +23,8 @@
 #include "ward/channel/transport.h"
 #include "ward/proto/frame.pb.h"
 #include "ward/server/call_context.h"
+#include "ward/server/cancellation.h"
+#include "ward/server/environment.h"
 
 namespace ward {
 namespace {
@@ -50,8 +53,7 @@ class MessageHandlerTest : public ::testing::Test {
 
   absl::Status Serve(const MessageHandler& handler, Message message) {
     const PeerCredentials peer{1, 2, 3};
-    const auto stopping = [this] { return stopping_; };
-    return handler(CallContext(server_, peer, stopping), server_, message);
+    return handler(CallContext(server_, peer, host_), server_, message);
   }
 
   std::string Reply() {
@@ -62,7 +64,15 @@ class MessageHandlerTest : public ::testing::Test {
 
   MessageChannel client_;
   MessageChannel server_;
-  bool stopping_ = false;
+  struct Host : CallContext::Host {
+    Environment& environment() override { return Environment::Posix(); }
+    bool stopping() override { return is_stopping; }
+    void Observe(absl::Time /*deadline*/,
+                 std::shared_ptr<CallCancellation> /*cancellation*/) override {}
+
+    bool is_stopping = false;
+  };
+  Host host_;
 };
 
 TEST_F(MessageHandlerTest, GivesTheCallsContextToWhoWantsIt) {
@@ -74,7 +84,7 @@ TEST_F(MessageHandlerTest, GivesTheCallsContextToWhoWantsIt) {
       });
   EXPECT_TRUE(Call(handler, "a").ok());
   EXPECT_EQ(Reply(), "a200");
-  stopping_ = true;
+  host_.is_stopping = true;
   EXPECT_TRUE(Call(handler, "b").ok());
   EXPECT_EQ(Reply(), "b211");
   const auto alone = MakeMessageHandler(

@@ -40,6 +40,7 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/server/call_context.h"
+#include "ward/server/cancellation.h"
 #include "ward/server/message_handler.h"
 
 namespace ward {
@@ -80,8 +81,13 @@ struct CallOptions {
   // is left (CallContext::deadline()).
   absl::Time deadline = absl::InfiniteFuture();
 
-  // A call that a handler makes ends with the handler's own time. False: it has
-  // only `deadline`.
+  // Ends the call as soon as it is cancelled, with kCallCancelled; the handler
+  // is told (CallContext::cancelled()). Borrowed as long as the call lasts, a
+  // StreamCall included; one may be for many calls.
+  Cancellation* cancellation = nullptr;
+
+  // A call that a handler makes ends with the handler's own time, and is
+  // cancelled when its client leaves. False: it has only what is above.
   bool inherit = true;
 };
 

@@ -1,0 +1,344 @@
+// Calls that are cancelled, and handlers that are told, in every mode.
+
+#include "ward/server/cancellation.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/error.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/secret.h"
+#include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/call_context.h"
+#include "ward/server/client.h"
+#include "ward/server/environment.h"
+#include "ward/server/method.h"
+#include "ward/server/modes_for_test.h"
+#include "ward/server/server_for_test.h"
+#include "ward/server/stream.h"
+#include "ward/testing/matchers.h"
+#include "ward/testing/server_test.h"
+
+namespace ward {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::MovesClock;
+using testing::SharesMemory;
+
+// Each waits in its way until it is cancelled, and notes that.
+inline constexpr Method<std::string, void> kWait{"wait"};
+inline constexpr Method<Stream<int>, Stream<int>> kStream{"stream"};
+// Says how many calls were cancelled.
+inline constexpr Method<void, int> kCancelled{"cancelled"};
+
+// Its second argument, if it has one, is where the server of its nested calls
+// listens.
+class WaitingServer : public Registered<WaitingServer> {
+ public:
+  explicit WaitingServer(ServerOptions options = {})
+      : Registered(std::move(options)) {
+    Define(kWait, &WaitingServer::Wait);
+    Define(kStream, &WaitingServer::Copy);
+    Define(kCancelled, [this]() -> absl::StatusOr<int> { return cancelled_; });
+  }
+
+ private:
+  absl::Status Wait(const CallContext& context, const std::string& how) {
+    if (how != "nested") WARD_RETURN_IF_ERROR(Note("waits"));
+    if (how == "asks") {
+      while (!context.cancelled()) absl::SleepFor(absl::Microseconds(100));
+    } else if (how == "is called back") {
+      std::atomic<bool> is_over{false};
+      const Cancellation::Registration registration =
+          context.OnCancelled([&] { is_over = true; });
+      while (!is_over) absl::SleepFor(absl::Microseconds(10));
+    } else if (how == "awaits a condition") {
+      absl::Mutex mutex;
+      absl::MutexLock lock(&mutex);
+      bool never = false;
+      if (context.Await(mutex, absl::Condition(&never))) return Missed();
+    } else if (how == "waits for a variable") {
+      absl::Mutex mutex;
+      absl::CondVar never;
+      absl::MutexLock lock(&mutex);
+      while (context.Wait(never, mutex)) continue;
+    } else if (how == "polls") {
+      WARD_ASSIGN_OR_RETURN(const Pollable* const end, context.pollable());
+      WARD_RETURN_IF_ERROR(
+          environment().Poll({&end, 1}, absl::InfiniteFuture()).status());
+    } else if (how == "nested") {
+      ClientOptions next;
+      next.socket_filename = options().arguments.at(1);
+      next.password = password().Copy();
+      next.environment = &environment();
+      const char* const then =
+          next.socket_filename.back() == '9' ? "asks" : "nested";
+      const absl::Status status = Client(std::move(next)).Call(kWait, then);
+      if (!HasReason(status, reason::kCallCancelled) &&
+          !HasReason(status, reason::kTimedOut)) {
+        return Missed();
+      }
+    }
+    if (!context.cancelled()) return Missed();
+    ++cancelled_;
+    WARD_RETURN_IF_ERROR(Note(absl::StrCat(how, ", and is told")));
+    return absl::CancelledError("given up");
+  }
+
+  absl::Status Copy(const CallContext& context, StreamReader<int>& in,
+                    StreamWriter<int>& out) {
+    while (const std::optional<int> number = in.Next()) {
+      if (const absl::Status status = out.Write(*number); !status.ok()) break;
+    }
+    while (!context.cancelled()) absl::SleepFor(absl::Microseconds(100));
+    return Note(absl::StrCat("reads ", ReasonOf(in.status())));
+  }
+
+  absl::Status Missed() {
+    return absl::InternalError("the wait has ended without a reason");
+  }
+
+  std::atomic<int> cancelled_{0};
+};
+
+class CancellationTest : public ModesTest {
+ protected:
+  // Calls kWait so that it is under way, and ends it; what the call returned.
+  template <typename End>
+  absl::Status EndOf(WaitingServer& server, const std::string& how,
+                     const CallOptions& options, End end) {
+    absl::Status status;
+    RunAtOnce([&] { status = server.Call(kWait, options, how); },
+               [&] {
+                 EXPECT_EQ(AwaitNotes(), "waits\n");
+                 end();
+               });
+    EXPECT_EQ(AwaitNotes(), absl::StrCat(how, ", and is told\n"));
+    return status;
+  }
+};
+
+constexpr const char* kHow[] = {"asks", "is called back", "awaits a condition",
+                                "waits for a variable", "polls"};
+
+TEST_F(CancellationTest, ACallIsCancelledFromAnotherThread) {
+  WaitingServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  for (const char* const how : kHow) {
+    SCOPED_TRACE(how);
+    Cancellation cancellation;
+    CallOptions options;
+    options.cancellation = &cancellation;
+    EXPECT_THAT(
+        EndOf(server, how, options, [&] { cancellation.Cancel(); }),
+        FailsWith(reason::kCallCancelled, "while it was under way"));
+    // Neither this one, which is not begun, nor what is not of it.
+    EXPECT_THAT(server.Call(kWait, options, how),
+                FailsWith(reason::kCallCancelled, "has not run"));
+    EXPECT_THAT(server.Call(kCancelled).status(), IsOk());
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CancellationTest, AHandlerIsToldThatItsTimeIsOver) {
+  WaitingServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  for (const char* const how : kHow) {
+    SCOPED_TRACE(how);
+    CallOptions options;
+    options.deadline =
+        absl::Now() + (MovesClock() ? absl::Milliseconds(20) : absl::Seconds(1));
+    EXPECT_THAT(EndOf(server, how, options, [] {}),
+                FailsWith(reason::kTimedOut));
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CancellationTest, AHandlerIsToldThatItsClientLeaves) {
+  WaitingServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  for (const char* const how : kHow) {
+    SCOPED_TRACE(how);
+    MessageChannel channel = Open(server);
+    ASSERT_THAT(channel.Write("wait", how), IsOk());
+    EXPECT_EQ(AwaitNotes(), "waits\n");
+    channel.Close();
+    EXPECT_EQ(AwaitNotes(), absl::StrCat(how, ", and is told\n"));
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CancellationTest, AHandlerIsToldThatItsServerStops) {
+  for (const char* const how : kHow) {
+    SCOPED_TRACE(how);
+    WaitingServer server(Shared());
+    ASSERT_THAT(server.Start(), IsOk());
+    EXPECT_THAT(EndOf(server, how, {},
+                      [&] { EXPECT_THAT(server.Stop(), IsOk()); })
+                    .code(),
+                absl::StatusCode::kCancelled);
+  }
+}
+
+// Of what has left already, and of what comes to an end without: once it has
+// been told, nothing is waited for.
+TEST_F(CancellationTest, WhoIsLateIsToldAtOnce) {
+  Cancellation cancellation;
+  int calls = 0;
+  {
+    const Cancellation::Registration gone =
+        cancellation.OnCancelled([&] { calls += 100; });
+  }
+  const Cancellation::Registration before =
+      cancellation.OnCancelled([&] { ++calls; });
+  EXPECT_EQ(calls, 0);
+  EXPECT_FALSE(cancellation.cancelled());
+  cancellation.Cancel();
+  cancellation.Cancel();
+  EXPECT_EQ(calls, 1);
+  EXPECT_TRUE(cancellation.cancelled());
+  const Cancellation::Registration after =
+      cancellation.OnCancelled([&] { calls += 10; });
+  EXPECT_EQ(calls, 11);
+}
+
+// A call that has a cancellation and is not cancelled is as any other.
+TEST_F(CancellationTest, WhatIsNotCancelledIsAsEver) {
+  WaitingServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  Cancellation cancellation;
+  CallOptions options;
+  options.cancellation = &cancellation;
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_THAT(server.Call(kCancelled, options), IsOkAndHolds(0));
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CancellationTest, AStreamIsCancelled) {
+  WaitingServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  Cancellation cancellation;
+  CallOptions options;
+  options.cancellation = &cancellation;
+  ASSERT_OK_AND_ASSIGN(auto numbers, server.Call(kStream, options));
+  ASSERT_THAT(numbers.Write(1), IsOk());
+  EXPECT_EQ(numbers.Next(), 1);
+  RunAtOnce([&] {
+               EXPECT_EQ(numbers.Next(), std::nullopt);
+               EXPECT_THAT(numbers.status(), FailsWith(reason::kCallCancelled));
+               EXPECT_THAT(numbers.Write(2),
+                           FailsWith(reason::kCallCancelled));
+             },
+             [&] { cancellation.Cancel(); });
+  EXPECT_EQ(AwaitNotes(), "reads ConnectionLost\n");
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// From the first to the last of five, whatever ends it.
+TEST_F(CancellationTest, NestedCallsAreCancelledWithTheFirst) {
+  constexpr int kServers = 5;
+  std::vector<std::unique_ptr<WaitingServer>> servers;
+  for (int i = 0; i < kServers; ++i) {
+    ServerOptions options =
+        Shared({absl::StrCat(path(), i + 2 == kServers ? 9 : i + 1)});
+    options.socket_filename =
+        absl::StrCat(path(), i + 1 == kServers ? 9 : i);
+    servers.push_back(std::make_unique<WaitingServer>(std::move(options)));
+    ASSERT_THAT(servers.back()->Start(), IsOk());
+  }
+  const auto await_all = [&] {
+    std::string all;
+    while (std::count(all.begin(), all.end(), '\n') < kServers) {
+      all += AwaitNotes();
+    }
+    return all;
+  };
+  const std::string rest =
+      "nested, and is told\nnested, and is told\nnested, and is told\nnested, "
+      "and is told\n";
+  // Its client leaves.
+  MessageChannel channel = Open(*servers[0]);
+  ASSERT_THAT(channel.Write("wait", "nested"), IsOk());
+  EXPECT_EQ(AwaitNotes(), "waits\n");
+  channel.Close();
+  EXPECT_EQ(await_all().size(), rest.size() + 18);
+  // It is cancelled.
+  Cancellation cancellation;
+  CallOptions options;
+  options.cancellation = &cancellation;
+  RunAtOnce([&] {
+               EXPECT_THAT(servers[0]->Call(kWait, options, "nested"),
+                           FailsWith(reason::kCallCancelled));
+             },
+             [&] {
+               EXPECT_EQ(AwaitNotes(), "waits\n");
+               cancellation.Cancel();
+             });
+  EXPECT_EQ(await_all().size(), rest.size() + 18);
+  for (const auto& server : servers) EXPECT_THAT(server->Stop(), IsOk());
+}
+
+// How long it takes.
+TEST_F(CancellationTest, AHandlerIsToldWithinAMillisecond) {
+  if (!SharesMemory() || MovesClock()) GTEST_SKIP() << "for real threads";
+  std::atomic<int64_t> told{0};
+  class ComputingServer : public TestServer {
+   public:
+    ComputingServer(ServerOptions options, std::atomic<bool>& computes,
+                    std::atomic<int64_t>& told)
+        : TestServer(std::move(options)) {
+      DefineMessageHandler("compute", [&](const CallContext& context) {
+        std::atomic<bool> is_over{false};
+        const Cancellation::Registration registration =
+            context.OnCancelled([&] { is_over = true; });
+        computes = true;
+        while (!is_over) continue;
+        told = absl::ToUnixNanos(Environment::Default().TimeNow());
+        return absl::OkStatus();
+      });
+    }
+  };
+  std::atomic<bool> computes{false};
+  ComputingServer server(Shared(), computes, told);
+  ASSERT_THAT(server.Start(), IsOk());
+  std::vector<absl::Duration> times;
+  for (int i = 0; i < 101; ++i) {
+    computes = false;
+    told = 0;
+    MessageChannel channel = Open(server);
+    ASSERT_THAT(channel.Write("compute"), IsOk());
+    while (!computes) absl::SleepFor(absl::Microseconds(100));
+    const int64_t start = absl::ToUnixNanos(environment().TimeNow());
+    channel.Close();
+    while (told == 0) absl::SleepFor(absl::Microseconds(100));
+    times.push_back(absl::Nanoseconds(told - start));
+  }
+  RecordProperty("median", absl::FormatDuration(Median(times)));
+  std::cout << "median of 101: " << Median(times) << '\n';
+  if (!kUnderSanitizer) {
+    EXPECT_LT(Median(times), absl::Milliseconds(1));
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+}  // namespace
+}  // namespace ward
