@@ -7,12 +7,14 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <deque>
 #include <fstream>
 #include <map>
 #include <optional>
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -198,6 +200,49 @@ TEST_F(CallsPageTest, HasDeadlines) {
   EXPECT_THAT(store.Call(kCompute, options, 1'000'000'000),
               FailsWith(ward::reason::kTimedOut));
   EXPECT_THAT(store.Stop(), IsOk());
+}
+
+constexpr ward::Method<void, std::string> kNextEvent{"next event"};
+
+class EventServer : public ward::AbstractServer {
+ public:
+  explicit EventServer(ward::ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    Define(kNextEvent, &EventServer::NextEvent);
+  }
+
+ private:
+  absl::StatusOr<std::string> NextEvent(const ward::CallContext& context) {
+    absl::MutexLock lock(&mutex_);
+    const absl::Condition has_event(this, &EventServer::HasEvent);
+    if (!context.Await(mutex_, has_event)) {
+      return absl::CancelledError("nobody waits for an event");
+    }
+    std::string event = std::move(events_.front());
+    events_.pop_front();
+    return event;
+  }
+
+  bool HasEvent() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !events_.empty();
+  }
+
+  mutable absl::Mutex mutex_;
+  std::deque<std::string> events_ ABSL_GUARDED_BY(mutex_);
+};
+WARD_REGISTER_SERVER(EventServer);
+
+TEST_F(CallsPageTest, HasCancellation) {
+  EventServer server;
+  ASSERT_THAT(server.Start(), IsOk());
+  ward::Cancellation cancellation;
+  ward::CallOptions options;
+  options.cancellation = &cancellation;
+  std::thread impatient([&] { cancellation.Cancel(); });
+  EXPECT_THAT(server.Call(kNextEvent, options),
+              FailsWith(ward::reason::kCallCancelled));
+  impatient.join();
+  EXPECT_THAT(server.Stop(), IsOk());
 }
 
 constexpr ward::Method<std::string, ward::Stream<std::string>> kWords{"words"};
