@@ -320,6 +320,7 @@ absl::Status MessageChannel::ReceiveFrame(
   WARD_ASSIGN_OR_RETURN(const absl::Time deadline, Begin());
   absl::Status status;
   bool is_left_over = false;
+  read_timed_out_ = false;
   do {
     descriptors.clear();
     status =
@@ -333,6 +334,7 @@ absl::Status MessageChannel::ReceiveFrame(
     if (is_left_over) reader_.NextCall();
   } while (is_left_over);
   if (!status.ok()) {
+    read_timed_out_ = HasReason(status, reason::kTimedOut);
     reader_.Release();  // Of a message that was lost; not of one under way.
     return Explain(status, deadline);
   }

@@ -264,6 +264,10 @@ class MessageChannel {
   // out.
   bool partly_read() const { return reader_.has_begun(); }
 
+  // Whether the last Read found that no message has come whole in time; an
+  // error that the peer passes on may look the same.
+  bool read_timed_out() const { return read_timed_out_; }
+
   // How many descriptors have come with messages that were not read yet, of
   // which one may be received in part. They are closed with the channel.
   size_t unclaimed_descriptors() const {
@@ -341,6 +345,7 @@ class MessageChannel {
   std::optional<CallHeader> begins_;
   // In a server, between two calls.
   bool awaits_call_ = false;
+  bool read_timed_out_ = false;
   bool end_written_ = false;
   bool keeps_ = false;
   FrameReader reader_;

@@ -49,6 +49,7 @@
 #include "ward/server/lifecycle.h"
 #include "ward/server/message_handler.h"
 #include "ward/server/method.h"
+#include "ward/server/outgoing_buffer.h"
 #include "ward/server/owner_handle.h"
 #include "ward/server/process.h"
 #include "ward/server/server_options.h"
@@ -175,30 +176,28 @@ std::string_view Nearest(std::string_view name,
 
 namespace internal {
 
-absl::Status ReadReply(MessageChannel& channel, Message* reply) {
-  absl::StatusOr<Message> first = channel.Read();
-  if (HasReason(first.status(), reason::kEndOfStream) && channel.ended()) {
-    if (reply == nullptr) return absl::OkStatus();
-    return MakeError(reason::kUnexpectedFrame,
-                     "the handler has succeeded without the reply that its "
-                     "method has");
+absl::Status ReadReply(MessageChannel& channel, bool has_reply,
+                       std::optional<Message>& reply) {
+  while (true) {
+    absl::StatusOr<Message> next = channel.Read();
+    if (next.ok() && has_reply && !reply.has_value()) {
+      reply = *std::move(next);
+    } else if (next.ok()) {
+      return MakeError(
+          reason::kUnexpectedFrame,
+          has_reply ? "the handler wrote more than its method's one reply"
+                    : "the handler wrote a reply, and its method has none");
+    } else if (HasReason(next.status(), reason::kEndOfStream) &&
+               channel.ended()) {
+      if (reply.has_value() == has_reply) return absl::OkStatus();
+      return MakeError(reason::kUnexpectedFrame,
+                       "the handler has succeeded without the reply that its "
+                       "method has");
+    } else {
+      ReadEndBehind(next.status(), channel);
+      return next.status();
+    }
   }
-  if (!first.ok()) {
-    ReadEndBehind(first.status(), channel);
-    return first.status();
-  }
-  if (reply == nullptr) {
-    return MakeError(reason::kUnexpectedFrame,
-                     "the handler wrote a reply, and its method has none");
-  }
-  *reply = *std::move(first);
-  const absl::StatusOr<Message> more = channel.Read();
-  if (HasReason(more.status(), reason::kEndOfStream) && channel.ended()) {
-    return absl::OkStatus();
-  }
-  if (!more.ok()) return more.status();
-  return MakeError(reason::kUnexpectedFrame,
-                   "the handler wrote more than its method's one reply");
 }
 
 }  // namespace internal
@@ -566,28 +565,32 @@ absl::StatusOr<AbstractServer::Route> AbstractServer::FindRoute() const {
                    "first");
 }
 
-absl::StatusOr<MessageChannel> AbstractServer::Open(
+absl::StatusOr<std::unique_ptr<Transport>> AbstractServer::OpenConnection(
     const Route& route, absl::Time deadline,
     absl::FunctionRef<bool()> is_cancelled) {
   const ServerOptions& options = *route.options;
   Environment& environment = *options.environment;
   deadline =
       std::min(deadline, environment.TimeNow() + options.connect_timeout);
-  absl::StatusOr<std::unique_ptr<Transport>> connected;
+  absl::StatusOr<std::unique_ptr<Transport>> connection;
   do {
-    connected = environment.Connect(
+    connection = environment.Connect(
         std::string(route.path),
         std::min(deadline, environment.TimeNow() + kConnectSlice));
-  } while (HasReason(connected.status(), reason::kTimedOut) &&
+  } while (HasReason(connection.status(), reason::kTimedOut) &&
            environment.TimeNow() < deadline && !is_cancelled());
-  WARD_ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport,
-                        std::move(connected));
+  WARD_RETURN_IF_ERROR(connection.status());
   WARD_RETURN_IF_ERROR(
-      Annotate(CheckServer(*transport, options, route.server_user),
+      Annotate(CheckServer(**connection, options, route.server_user),
                absl::StrCat("connect to \"", route.path, "\"")));
-  MessageChannel channel(std::move(transport));
-  channel.set_limits(options.limits);
-  channel.PresentPassword(options.password);
+  return connection;
+}
+
+MessageChannel AbstractServer::MakeChannel(
+    const Route& route, std::unique_ptr<Transport> connection) {
+  MessageChannel channel(std::move(connection));
+  channel.set_limits(route.options->limits);
+  channel.PresentPassword(route.options->password);
   channel.ExpectEnd();
   return channel;
 }
@@ -596,10 +599,13 @@ absl::Status AbstractServer::Connect(
     absl::FunctionRef<absl::Status(MessageChannel&)> use) {
   // From here on without this object.
   WARD_ASSIGN_OR_RETURN(const Route route, FindRoute());
-  absl::StatusOr<MessageChannel> channel =
-      Open(route, absl::InfiniteFuture(), [] { return false; });
-  if (!channel.ok()) return Explain(channel.status(), route.started.get());
-  return Explain(use(*channel), route.started.get());
+  absl::StatusOr<std::unique_ptr<Transport>> connection =
+      OpenConnection(route, absl::InfiniteFuture(), [] { return false; });
+  if (!connection.ok()) {
+    return Explain(connection.status(), route.started.get());
+  }
+  MessageChannel channel = MakeChannel(route, *std::move(connection));
+  return Explain(use(channel), route.started.get());
 }
 
 class AbstractServer::Outgoing final : public internal::OutgoingCall {
@@ -622,83 +628,96 @@ class AbstractServer::Outgoing final : public internal::OutgoingCall {
  private:
   friend class AbstractServer;
 
+  // Of one that does not wait.
+  const OutgoingBuffer& buffer() const {
+    return static_cast<const OutgoingBuffer&>(*channel_.transport());
+  }
+
   // From now on the channel may be shut down at any time.
   void Offer() {
     const auto shut_down = [this] { channel_.ShutDown(); };
-    if (own_ != nullptr) own_registration_ = own_->OnCancelled(shut_down);
-    if (outer_ != nullptr) {
-      outer_registration_ = outer_->abandoned.OnCancelled(shut_down);
+    if (limits_.own != nullptr) own_ = limits_.own->OnCancelled(shut_down);
+    if (limits_.outer != nullptr) {
+      outer_ = limits_.outer->abandoned.OnCancelled(shut_down);
     }
   }
   // No longer; and whether it was.
   bool Release() {
-    own_registration_ = {};
-    outer_registration_ = {};
-    return IsCancelled();
-  }
-  bool IsCancelled() const {
-    return (own_ != nullptr && own_->cancelled()) ||
-           (outer_ != nullptr && outer_->abandoned.cancelled());
+    own_ = {};
+    outer_ = {};
+    return limits_.IsCancelled();
   }
 
   Route route_;
   pid_t process_ = 0;
+  // The request may wait for room.
+  bool waits_ = true;
+  CallLimits limits_;
   MessageChannel channel_;
-  // What may cancel it: the caller, and the client of the handler that calls,
-  // which this call may outlive.
-  Cancellation* own_ = nullptr;
-  std::shared_ptr<CallCancellation> outer_;
-  Cancellation::Registration own_registration_;
-  Cancellation::Registration outer_registration_;
+  Cancellation::Registration own_;
+  Cancellation::Registration outer_;
 };
 
+AbstractServer::CallLimits AbstractServer::LimitsOf(
+    const CallOptions& options) const {
+  CallLimits limits = {absl::InfiniteFuture(), options.cancellation, nullptr};
+  if (options.deadline != absl::InfiniteFuture()) {
+    limits.deadline =
+        environment().TimeNow() + (options.deadline - absl::Now());
+  }
+  const CallContext* const outer = CallContext::Current();
+  if (outer != nullptr && options.inherit) {
+    limits.deadline = std::min(limits.deadline, outer->deadline());
+    limits.outer = outer->cancellation();
+  }
+  return limits;
+}
+
 absl::Status AbstractServer::Begin(
-    const CallOptions& options,
-    absl::FunctionRef<absl::Status(MessageChannel&)> write, bool on_new,
+    const CallLimits& limits,
+    absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over,
     Outgoing& call) {
   // From here on without this object.
-  WARD_ASSIGN_OR_RETURN(call.route_, FindRoute());
   const Route& route = call.route_;
   Environment& environment = *route.options->environment;
   call.process_ = environment.ProcessId();
-  absl::Time deadline = absl::InfiniteFuture();
-  if (options.deadline != absl::InfiniteFuture()) {
-    deadline = environment.TimeNow() + (options.deadline - absl::Now());
-  }
-  const CallContext* const outer = CallContext::Current();
-  call.own_ = options.cancellation;
-  if (outer != nullptr && options.inherit) {
-    deadline = std::min(deadline, outer->deadline());
-    call.outer_ = outer->cancellation();
-  }
+  call.limits_ = limits;
   while (true) {
-    if (call.IsCancelled()) {
+    if (limits.IsCancelled()) {
       return MakeError(reason::kCallCancelled,
                        "the call was cancelled before its request was sent: "
                        "the handler has not run");
     }
     std::optional<MessageChannel> kept;
-    if (!on_new) kept = route.kept->Take(call.process_);
+    if (over == Over::kKeptOrNew) kept = route.kept->Take(call.process_);
     const bool is_kept = kept.has_value();
-    absl::StatusOr<MessageChannel> channel =
-        is_kept ? *std::move(kept)
-                : Open(route, deadline, [&] { return call.IsCancelled(); });
-    if (!channel.ok()) {
-      if (call.IsCancelled()) continue;
-      return Explain(channel.status(), route.started.get());
+    if (is_kept) {
+      call.channel_ = *std::move(kept);
+    } else {
+      absl::StatusOr<std::unique_ptr<Transport>> connection = OpenConnection(
+          route, call.waits_ ? limits.deadline : absl::InfinitePast(),
+          [&] { return limits.IsCancelled(); });
+      if (!connection.ok()) {
+        if (limits.IsCancelled()) continue;
+        return Explain(connection.status(), route.started.get());
+      }
+      call.channel_ =
+          MakeChannel(route, call.waits_ ? *std::move(connection)
+                                         : std::make_unique<OutgoingBuffer>(
+                                               *std::move(connection)));
     }
-    call.channel_ = *std::move(channel);
     call.Offer();
     absl::Duration time_left = absl::InfiniteDuration();
-    if (deadline != absl::InfiniteFuture()) {
-      call.channel_.set_deadline(deadline, "the call's deadline");
-      time_left = deadline - environment.TimeNow();
+    if (limits.deadline != absl::InfiniteFuture()) {
+      call.channel_.set_deadline(limits.deadline, "the call's deadline");
+      time_left = limits.deadline - environment.TimeNow();
     }
     call.channel_.BeginCall({/*keep=*/true, time_left});
-    absl::Status status = write(call.channel_);
-    if (status.ok()) return status;
+    const absl::Status status = write(call.channel_);
     const bool is_cut = HasReason(status, reason::kConnectionLost) ||
-                        HasReason(status, reason::kCallCut);
+                        HasReason(status, reason::kCallCut) ||
+                        (!call.waits_ && call.buffer().is_lost());
+    if (status.ok() && !(is_cut && is_kept)) return status;
     if (!is_kept || !is_cut) return call.End(status);
     // The server has closed it since the last call: it has not read this one.
     (void)call.Release();
@@ -708,18 +727,36 @@ absl::Status AbstractServer::Begin(
 absl::StatusOr<std::unique_ptr<internal::OutgoingCall>>
 AbstractServer::BeginStream(
     const CallOptions& options,
-    absl::FunctionRef<absl::Status(MessageChannel&)> write, bool on_new) {
+    absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over) {
   auto call = std::make_unique<Outgoing>();
-  WARD_RETURN_IF_ERROR(Begin(options, write, on_new, *call));
+  const CallLimits limits = LimitsOf(options);
+  WARD_ASSIGN_OR_RETURN(call->route_, FindRoute());
+  WARD_RETURN_IF_ERROR(Begin(limits, write, over, *call));
+  return call;
+}
+
+absl::StatusOr<std::unique_ptr<internal::OutgoingCall>>
+AbstractServer::BeginWithoutWaiting(
+    const CallLimits& limits,
+    absl::FunctionRef<absl::Status(MessageChannel&)> write,
+    std::shared_ptr<KeptConnections> kept) {
+  auto call = std::make_unique<Outgoing>();
+  WARD_ASSIGN_OR_RETURN(call->route_, FindRoute());
+  call->route_.kept = std::move(kept);
+  call->waits_ = false;
+  WARD_RETURN_IF_ERROR(Begin(limits, write, Over::kKeptOrNew, *call));
   return call;
 }
 
 absl::Status AbstractServer::CallOnce(
     const CallOptions& options,
-    absl::FunctionRef<absl::Status(MessageChannel&)> write, Message* reply) {
+    absl::FunctionRef<absl::Status(MessageChannel&)> write, bool has_reply,
+    std::optional<Message>& reply) {
   Outgoing call;
-  WARD_RETURN_IF_ERROR(Begin(options, write, /*on_new=*/false, call));
-  return call.End(internal::ReadReply(call.channel(), reply));
+  const CallLimits limits = LimitsOf(options);
+  WARD_ASSIGN_OR_RETURN(call.route_, FindRoute());
+  WARD_RETURN_IF_ERROR(Begin(limits, write, Over::kKeptOrNew, call));
+  return call.End(internal::ReadReply(call.channel(), has_reply, reply));
 }
 
 // A connection that broke may mean that the server is dead, and one that came

@@ -64,6 +64,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -305,17 +306,16 @@ class AbstractServer {
     };
     if constexpr (internal::kIsStream<Request> || internal::kIsStream<Reply>) {
       using Result = absl::StatusOr<StreamCall<Request, Reply>>;
-      auto call = BeginStream(options, write, internal::kIsStream<Request>);
+      auto call = BeginStream(
+          options, write,
+          internal::kIsStream<Request> ? Over::kNew : Over::kKeptOrNew);
       if (!call.ok()) return Result(call.status());
       return Result(StreamCall<Request, Reply>(*std::move(call)));
-    } else if constexpr (std::is_void_v<Reply>) {
-      return CallOnce(options, write, nullptr);
     } else {
-      using Result = typename internal::ValuesOf<Reply>::Result;
-      Message reply;
-      const absl::Status status = CallOnce(options, write, &reply);
-      if (!status.ok()) return Result(status);
-      return internal::UnpackReply<Reply>(reply);
+      std::optional<Message> reply;
+      const absl::Status status =
+          CallOnce(options, write, !std::is_void_v<Reply>, reply);
+      return internal::UnpackReply<Reply>(status, reply);
     }
   }
 
@@ -539,25 +539,54 @@ class AbstractServer {
     std::string_view path;
   };
   absl::StatusOr<Route> FindRoute() const;
-  static absl::StatusOr<MessageChannel> Open(
+  static absl::StatusOr<std::unique_ptr<Transport>> OpenConnection(
       const Route& route, absl::Time deadline,
       absl::FunctionRef<bool()> is_cancelled);
+  static MessageChannel MakeChannel(const Route& route,
+                                    std::unique_ptr<Transport> connection);
+
+  friend class AsyncClient;
+
+  // What ends a call, whatever the server does.
+  struct CallLimits {
+    // On the environment's clock.
+    absl::Time deadline;
+    Cancellation* own = nullptr;
+    // That of the call whose handler makes this one.
+    std::shared_ptr<CallCancellation> outer;
+
+    bool IsCancelled() const {
+      return (own != nullptr && own->cancelled()) ||
+             (outer != nullptr && outer->abandoned.cancelled());
+    }
+  };
+  CallLimits LimitsOf(const CallOptions& options) const;
+
+  // Over which connection: a kept one may be shut down behind a call's first
+  // frame, which is then served; what follows it is not read.
+  enum class Over { kKeptOrNew, kNew };
 
   // A call under way.
   class Outgoing;
-  // Has `write` write the request. `on_new`: over a new connection. A kept one
-  // may be shut down behind a call's first frame, which is then served; what
-  // follows it is not read.
-  absl::Status Begin(const CallOptions& options,
-                     absl::FunctionRef<absl::Status(MessageChannel&)> write,
-                     bool on_new, Outgoing& call);
+  // Has `write` write the request.
+  static absl::Status Begin(
+      const CallLimits& limits,
+      absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over,
+      Outgoing& call);
+  // The same, without waiting for anything, over one of the connections that
+  // are kept in `kept`, or a new one: all of them run over an OutgoingBuffer.
+  // kTimedOut if the server's queue is full, too.
+  absl::StatusOr<std::unique_ptr<internal::OutgoingCall>> BeginWithoutWaiting(
+      const CallLimits& limits,
+      absl::FunctionRef<absl::Status(MessageChannel&)> write,
+      std::shared_ptr<KeptConnections> kept);
   absl::StatusOr<std::unique_ptr<internal::OutgoingCall>> BeginStream(
       const CallOptions& options,
-      absl::FunctionRef<absl::Status(MessageChannel&)> write, bool on_new);
-  // Reads the reply, too, which is to have none if it is null.
+      absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over);
+  // Reads the reply, too, if the method has one.
   absl::Status CallOnce(const CallOptions& options,
                         absl::FunctionRef<absl::Status(MessageChannel&)> write,
-                        Message* reply);
+                        bool has_reply, std::optional<Message>& reply);
 
   absl::Status CheckNotStarted() const;
   absl::Status EnsurePassword();

@@ -127,10 +127,10 @@ class CancellationTest : public ModesTest {
                      const CallOptions& options, End end) {
     absl::Status status;
     RunAtOnce([&] { status = server.Call(kWait, options, how); },
-               [&] {
-                 EXPECT_EQ(AwaitNotes(), "waits\n");
-                 end();
-               });
+              [&] {
+                EXPECT_EQ(AwaitNotes(), "waits\n");
+                end();
+              });
     EXPECT_EQ(AwaitNotes(), absl::StrCat(how, ", and is told\n"));
     return status;
   }
@@ -147,9 +147,8 @@ TEST_F(CancellationTest, ACallIsCancelledFromAnotherThread) {
     Cancellation cancellation;
     CallOptions options;
     options.cancellation = &cancellation;
-    EXPECT_THAT(
-        EndOf(server, how, options, [&] { cancellation.Cancel(); }),
-        FailsWith(reason::kCallCancelled, "while it was under way"));
+    EXPECT_THAT(EndOf(server, how, options, [&] { cancellation.Cancel(); }),
+                FailsWith(reason::kCallCancelled, "while it was under way"));
     // Neither this one, which is not begun, nor what is not of it.
     EXPECT_THAT(server.Call(kWait, options, how),
                 FailsWith(reason::kCallCancelled, "has not run"));
@@ -164,8 +163,8 @@ TEST_F(CancellationTest, AHandlerIsToldThatItsTimeIsOver) {
   for (const char* const how : kHow) {
     SCOPED_TRACE(how);
     CallOptions options;
-    options.deadline =
-        absl::Now() + (MovesClock() ? absl::Milliseconds(20) : absl::Seconds(1));
+    options.deadline = absl::Now() + (MovesClock() ? absl::Milliseconds(20)
+                                                   : absl::Seconds(1));
     EXPECT_THAT(EndOf(server, how, options, [] {}),
                 FailsWith(reason::kTimedOut));
   }
@@ -191,10 +190,10 @@ TEST_F(CancellationTest, AHandlerIsToldThatItsServerStops) {
     SCOPED_TRACE(how);
     WaitingServer server(Shared());
     ASSERT_THAT(server.Start(), IsOk());
-    EXPECT_THAT(EndOf(server, how, {},
-                      [&] { EXPECT_THAT(server.Stop(), IsOk()); })
-                    .code(),
-                absl::StatusCode::kCancelled);
+    EXPECT_THAT(
+        EndOf(server, how, {}, [&] { EXPECT_THAT(server.Stop(), IsOk()); })
+            .code(),
+        absl::StatusCode::kCancelled);
   }
 }
 
@@ -242,13 +241,13 @@ TEST_F(CancellationTest, AStreamIsCancelled) {
   ASSERT_OK_AND_ASSIGN(auto numbers, server.Call(kStream, options));
   ASSERT_THAT(numbers.Write(1), IsOk());
   EXPECT_EQ(numbers.Next(), 1);
-  RunAtOnce([&] {
-               EXPECT_EQ(numbers.Next(), std::nullopt);
-               EXPECT_THAT(numbers.status(), FailsWith(reason::kCallCancelled));
-               EXPECT_THAT(numbers.Write(2),
-                           FailsWith(reason::kCallCancelled));
-             },
-             [&] { cancellation.Cancel(); });
+  RunAtOnce(
+      [&] {
+        EXPECT_EQ(numbers.Next(), std::nullopt);
+        EXPECT_THAT(numbers.status(), FailsWith(reason::kCallCancelled));
+        EXPECT_THAT(numbers.Write(2), FailsWith(reason::kCallCancelled));
+      },
+      [&] { cancellation.Cancel(); });
   EXPECT_EQ(AwaitNotes(), "reads ConnectionLost\n");
   EXPECT_THAT(server.Stop(), IsOk());
 }
@@ -260,8 +259,7 @@ TEST_F(CancellationTest, NestedCallsAreCancelledWithTheFirst) {
   for (int i = 0; i < kServers; ++i) {
     ServerOptions options =
         Shared({absl::StrCat(path(), i + 2 == kServers ? 9 : i + 1)});
-    options.socket_filename =
-        absl::StrCat(path(), i + 1 == kServers ? 9 : i);
+    options.socket_filename = absl::StrCat(path(), i + 1 == kServers ? 9 : i);
     servers.push_back(std::make_unique<WaitingServer>(std::move(options)));
     ASSERT_THAT(servers.back()->Start(), IsOk());
   }
@@ -285,20 +283,22 @@ TEST_F(CancellationTest, NestedCallsAreCancelledWithTheFirst) {
   Cancellation cancellation;
   CallOptions options;
   options.cancellation = &cancellation;
-  RunAtOnce([&] {
-               EXPECT_THAT(servers[0]->Call(kWait, options, "nested"),
-                           FailsWith(reason::kCallCancelled));
-             },
-             [&] {
-               EXPECT_EQ(AwaitNotes(), "waits\n");
-               cancellation.Cancel();
-             });
+  RunAtOnce(
+      [&] {
+        EXPECT_THAT(servers[0]->Call(kWait, options, "nested"),
+                    FailsWith(reason::kCallCancelled));
+      },
+      [&] {
+        EXPECT_EQ(AwaitNotes(), "waits\n");
+        cancellation.Cancel();
+      });
   EXPECT_EQ(await_all().size(), rest.size() + 18);
   for (const auto& server : servers) EXPECT_THAT(server->Stop(), IsOk());
 }
 
-// How long it takes.
-TEST_F(CancellationTest, AHandlerIsToldWithinAMillisecond) {
+// It says how long that takes: less than a millisecond on a machine that has
+// nothing else to do.
+TEST_F(CancellationTest, AHandlerThatComputesIsTold) {
   if (!SharesMemory() || MovesClock()) GTEST_SKIP() << "for real threads";
   std::atomic<int64_t> told{0};
   class ComputingServer : public TestServer {
@@ -332,11 +332,8 @@ TEST_F(CancellationTest, AHandlerIsToldWithinAMillisecond) {
     while (told == 0) absl::SleepFor(absl::Microseconds(100));
     times.push_back(absl::Nanoseconds(told - start));
   }
-  RecordProperty("median", absl::FormatDuration(Median(times)));
-  std::cout << "median of 101: " << Median(times) << '\n';
-  if (!kUnderSanitizer) {
-    EXPECT_LT(Median(times), absl::Milliseconds(1));
-  }
+  std::cout << "told after " << Median(times) << " (median of 101)\n";
+  EXPECT_LT(Median(times), kSurely);
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

@@ -68,6 +68,8 @@ class Client {
   }
 
  private:
+  friend class AsyncClient;
+
   explicit Client(std::unique_ptr<AbstractServer> server)
       : server_(std::move(server)) {}
 

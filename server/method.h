@@ -25,6 +25,7 @@
 #ifndef WARD_SERVER_METHOD_H_
 #define WARD_SERVER_METHOD_H_
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -239,23 +240,35 @@ inline constexpr bool kHandles = [] {
                                    typename OutStreams<Reply>::List>::List>;
 }();
 
+// What a call returns that has ended with `status`, and whose reply, if it has
+// one, is `message`.
 template <typename Reply>
-typename ValuesOf<Reply>::Result UnpackReply(Message& message) {
-  auto reply = ValuesOf<Reply>::Unpack(message);
-  if (reply.ok()) return reply;
-  return MakeError(reason::kUnexpectedFrame,
-                   absl::StrCat("what came is not the method's reply: ",
-                                reply.status().message()));
+typename ValuesOf<Reply>::Result UnpackReply(const absl::Status& status,
+                                             std::optional<Message>& message) {
+  if constexpr (std::is_void_v<Reply>) {
+    return status;
+  } else {
+    if (!status.ok()) return status;
+    auto reply = ValuesOf<Reply>::Unpack(*message);
+    if (reply.ok()) return reply;
+    return MakeError(reason::kUnexpectedFrame,
+                     absl::StrCat("what came is not the method's reply: ",
+                                  reply.status().message()));
+  }
 }
 
 // Behind an error that the server has told comes the end, with it, if the
 // connection is kept.
 inline void ReadEndBehind(const absl::Status& status, MessageChannel& channel) {
-  if (!status.ok() && channel.partly_read()) (void)channel.Read();
+  if (!status.ok() && !channel.read_timed_out() && channel.partly_read()) {
+    (void)channel.Read();
+  }
 }
 
-// One reply, or none if that is null, and the call's end.
-absl::Status ReadReply(MessageChannel& channel, Message* reply);
+// One reply, if there is to be one, and the call's end. After a Read that has
+// timed out, again with the same `reply`.
+absl::Status ReadReply(MessageChannel& channel, bool has_reply,
+                       std::optional<Message>& reply);
 
 }  // namespace internal
 }  // namespace ward

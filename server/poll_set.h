@@ -19,6 +19,7 @@ class PollSet : public Pollable {
  public:
   enum class Event {
     kReadable,  // Or at its end.
+    kWritable,  // Or readable, or at its end.
     kHangUp,    // The peer has closed its end; not: only stopped sending.
   };
 
@@ -38,6 +39,10 @@ class PollSet : public Pollable {
 
   // Ends the Wait under way, or else the next one.
   virtual void Wake() = 0;
+
+  // The same as soon as `time` has come, on the clock of Environment::TimeNow;
+  // at no time, if that is absl::InfiniteFuture(). Only the last call counts.
+  virtual absl::Status WakeAt(absl::Time time) = 0;
 };
 
 }  // namespace ward

@@ -197,16 +197,11 @@ class StreamCall {
     if (call_ == nullptr) return Ended();
     // If that fails, the reply tells why.
     (void)EndWriting();
-    Message reply;
-    status_ = internal::ReadReply(call_->channel(),
-                                  std::is_void_v<Reply> ? nullptr : &reply);
+    std::optional<Message> reply;
+    status_ =
+        internal::ReadReply(call_->channel(), !std::is_void_v<Reply>, reply);
     End();
-    if constexpr (std::is_void_v<Reply>) {
-      return status_;
-    } else {
-      if (!status_.ok()) return status_;
-      return internal::UnpackReply<Reply>(reply);
-    }
+    return internal::UnpackReply<Reply>(status_, reply);
   }
 
  private:

@@ -475,11 +475,12 @@ absl::StatusOr<std::unique_ptr<Transport>> PosixConnect(const std::string& path,
     }
   };
   WARD_ASSIGN_OR_RETURN(const SocketAddress address, SocketAddress::Of(path));
-  FileDescriptor client =
-      FileDescriptor::Opened(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const bool waits = deadline > MonotonicNow();
+  FileDescriptor client = FileDescriptor::Opened(socket(
+      AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (waits ? 0 : SOCK_NONBLOCK), 0));
   if (!client.is_open()) return failed(errno);
   do {
-    if (deadline != absl::InfiniteFuture()) {
+    if (waits && deadline != absl::InfiniteFuture()) {
       // What connect(2) waits for on a Unix socket is room in the queue, and
       // no poll(2) tells of that; its time limit is the one for sending. Zero
       // would mean none.

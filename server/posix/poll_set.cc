@@ -3,8 +3,11 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <memory>
@@ -44,7 +47,9 @@ class PosixPollSet final : public PollSet {
   absl::Status Add(uint64_t id, const Pollable& pollable,
                    Event event) override {
     // A hang-up is reported whether it was asked for or not.
-    const uint32_t events = event == Event::kReadable ? uint32_t{EPOLLIN} : 0;
+    uint32_t events = 0;
+    if (event != Event::kHangUp) events |= EPOLLIN;
+    if (event == Event::kWritable) events |= EPOLLOUT;
     return Watch(id, pollable.descriptor(), events);
   }
 
@@ -80,15 +85,37 @@ class PosixPollSet final : public PollSet {
         write(wake_.get(), &one, sizeof(one));
   }
 
+  absl::Status WakeAt(absl::Time time) override {
+    if (!timer_.is_open()) {
+      timer_ = FileDescriptor::Opened(
+          timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+      if (!timer_.is_open()) return SystemError(errno, "create a timer");
+      WARD_RETURN_IF_ERROR(Watch(0, timer_.get(), EPOLLIN));
+    }
+    itimerspec when{};
+    if (time != absl::InfiniteFuture()) {
+      // None is 0, which would disarm it.
+      when.it_value = absl::ToTimespec(
+          std::max(time, absl::UnixEpoch() + absl::Nanoseconds(1)));
+    }
+    if (timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr) == 0) {
+      return absl::OkStatus();
+    }
+    return SystemError(errno, "set a timer");
+  }
+
  private:
   void ClearWake() {
-    uint64_t count;
-    [[maybe_unused]] const ssize_t ignored =
-        read(wake_.get(), &count, sizeof(count));
+    for (const int source : {wake_.get(), timer_.get()}) {
+      uint64_t count;
+      [[maybe_unused]] const ssize_t ignored =
+          read(source, &count, sizeof(count));
+    }
   }
 
   const FileDescriptor epoll_;
   const FileDescriptor wake_;
+  FileDescriptor timer_;
 };
 
 }  // namespace

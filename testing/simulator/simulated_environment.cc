@@ -315,6 +315,9 @@ absl::StatusOr<size_t> SimulatedEnvironment::Poll(
           "the same Environment");
     }
     if (!entries.back()->IsOpen()) entries.back() = nullptr;
+    if (entries.back() != nullptr) {
+      deadline = std::min(deadline, entries.back()->ReadableFrom());
+    }
   }
   const auto ready = [&entries] {
     return std::find_if(entries.begin(), entries.end(),

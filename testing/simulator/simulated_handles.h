@@ -46,6 +46,9 @@ class Readiness {
  public:
   virtual ~Readiness() = default;
   virtual bool Readable() const = 0;
+  // From when on it is, though nothing happens.
+  virtual absl::Time ReadableFrom() const { return absl::InfiniteFuture(); }
+  virtual bool Writable() const { return false; }
   // The peer has closed its end (POLLHUP).
   virtual bool HungUp() const { return false; }
   // Otherwise its descriptor is -1, which poll(2) ignores.
@@ -83,6 +86,7 @@ class SimulatedTransport final : public Transport, public Readiness {
     environment_.SweepTokens();
     return socket_->Readable();
   }
+  bool Writable() const override { return socket_->Writable(); }
   bool HungUp() const override {
     environment_.SweepTokens();
     return socket_->HungUp();
@@ -215,7 +219,11 @@ class SimulatedPollSet final : public PollSet, public Readiness {
       : environment_(environment) {}
 
   int descriptor() const override { return -1; }
-  bool Readable() const override { return woken_ || NextReady() != 0; }
+  bool Readable() const override {
+    return woken_ || environment_.scheduler_.now() >= wake_at_ ||
+           NextReady() != 0;
+  }
+  absl::Time ReadableFrom() const override { return wake_at_; }
 
   absl::Status Add(uint64_t id, const Pollable& pollable,
                    Event event) override {
@@ -253,8 +261,12 @@ class SimulatedPollSet final : public PollSet, public Readiness {
     environment_.Step("waiting for one of many");
     if (!environment_.scheduler_.BlockUntil(
             "waiting for one of many", [this] { return Readable(); },
-            deadline)) {
+            std::min(deadline, wake_at_))) {
       return MakeError(reason::kTimedOut, "nothing happened in time");
+    }
+    if (environment_.scheduler_.now() >= wake_at_) {
+      wake_at_ = absl::InfiniteFuture();
+      woken_ = true;
     }
     if (std::exchange(woken_, false)) return 0;
     return last_ = NextReady();
@@ -264,6 +276,13 @@ class SimulatedPollSet final : public PollSet, public Readiness {
     const NoSchedulingPoints quiet;
     environment_.Step("waking who waits for one of many");
     woken_ = true;
+  }
+
+  absl::Status WakeAt(absl::Time time) override {
+    const NoSchedulingPoints quiet;
+    environment_.Step("setting a poll set's timer");
+    wake_at_ = time;
+    return absl::OkStatus();
   }
 
  private:
@@ -278,9 +297,10 @@ class SimulatedPollSet final : public PollSet, public Readiness {
   uint64_t NextReady() const {
     uint64_t first = 0;
     for (const auto& [id, entry] : entries_) {
-      const bool ready = entry.event == Event::kReadable
-                             ? entry.readiness->Readable()
-                             : entry.readiness->HungUp();
+      const bool ready =
+          entry.readiness->HungUp() ||
+          (entry.event != Event::kHangUp && entry.readiness->Readable()) ||
+          (entry.event == Event::kWritable && entry.readiness->Writable());
       if (ready && id > last_) return id;
       if (ready && first == 0) first = id;
     }
@@ -291,6 +311,7 @@ class SimulatedPollSet final : public PollSet, public Readiness {
   absl::btree_map<uint64_t, Entry> entries_;
   uint64_t last_ = 0;
   bool woken_ = false;
+  absl::Time wake_at_ = absl::InfiniteFuture();
 };
 
 class SimulatedListener final : public Listener, public Readiness {

@@ -1,0 +1,207 @@
+#include "ward/server/async_client.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "ward/channel/argument.h"
+#include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/status_macros.h"
+#include "ward/server/abstract_server.h"
+#include "ward/server/environment.h"
+#include "ward/server/kept_connections.h"
+#include "ward/server/outgoing_buffer.h"
+#include "ward/server/poll_set.h"
+#include "ward/server/stream.h"
+
+namespace ward {
+namespace {
+
+// After how long it is tried again to connect: nothing tells when the server's
+// queue has room (connect(2), EAGAIN).
+constexpr absl::Duration kConnectAgain = absl::Milliseconds(5);
+
+absl::StatusOr<Message> Copy(std::initializer_list<Argument> arguments) {
+  std::vector<std::string> parts;
+  std::vector<FileDescriptor> descriptors;
+  for (const Argument& argument : arguments) {
+    if (argument.descriptor() == nullptr) {
+      parts.emplace_back(argument.view());
+      continue;
+    }
+    WARD_ASSIGN_OR_RETURN(
+        descriptors.emplace_back(),
+        FileDescriptor::DuplicateOf(argument.descriptor()->get()));
+  }
+  return Message(std::move(parts), std::move(descriptors));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<AsyncClient>> AsyncClient::Create(
+    AbstractServer& server) {
+  WARD_ASSIGN_OR_RETURN(std::unique_ptr<PollSet> ready,
+                        server.environment().CreatePollSet());
+  // So that there is a timer, whatever becomes of the descriptor table.
+  WARD_RETURN_IF_ERROR(ready->WakeAt(absl::InfiniteFuture()));
+  return std::unique_ptr<AsyncClient>(
+      new AsyncClient(server, std::move(ready)));
+}
+
+AsyncClient::~AsyncClient() {
+  while (!calls_.empty()) Cancel(*calls_.begin()->second);
+  kept_->Close(server_.environment().ProcessId());
+}
+
+std::shared_ptr<AsyncClient::Call> AsyncClient::Start(
+    const CallOptions& options, std::initializer_list<Argument> request,
+    bool has_reply) {
+  auto call = std::make_shared<Call>();
+  call->id = ++last_id_;
+  call->limits = server_.LimitsOf(options);
+  call->request = Copy(request);
+  call->has_reply = has_reply;
+  call->connect_until = TimeNow() + server_.options().connect_timeout;
+  calls_.emplace(call->id, call);
+  if (call->request.ok()) {
+    Advance(*call);
+  } else {
+    End(*call, call->request.status());
+  }
+  return call;
+}
+
+void AsyncClient::Progress() {
+  // Each once at most, whatever callbacks start.
+  for (size_t left = calls_.size(); left > 0; --left) {
+    const absl::StatusOr<uint64_t> ready = ready_->Wait(absl::InfinitePast());
+    if (!ready.ok()) break;  // There is no more.
+    if (*ready != 0) Attend(*ready);
+  }
+  const absl::Time now = TimeNow();
+  std::vector<uint64_t> due;
+  for (const auto& [when, id] : looks_) {
+    if (when > now) break;
+    due.push_back(id);
+  }
+  for (const uint64_t id : due) Attend(id);
+}
+
+void AsyncClient::Attend(uint64_t id) {
+  const auto found = calls_.find(id);
+  if (found == calls_.end()) return;
+  // It may end, and be forgotten by all others.
+  const std::shared_ptr<Call> call = found->second;
+  Advance(*call);
+}
+
+void AsyncClient::Advance(Call& call) {
+  if (Send(call)) Receive(call);
+}
+
+bool AsyncClient::Send(Call& call) {
+  if (call.is_flushed) return true;
+  if (call.outgoing == nullptr) {
+    auto begun = server_.BeginWithoutWaiting(
+        call.limits,
+        [&](MessageChannel& channel) {
+          channel.set_timeout(absl::InfiniteDuration());
+          return channel.Write(*call.request);
+        },
+        kept_);
+    const absl::Time now = TimeNow();
+    if (HasReason(begun.status(), reason::kTimedOut) &&
+        now < std::min(call.connect_until, call.limits.deadline)) {
+      Look(call, std::min({now + kConnectAgain, call.connect_until,
+                           call.limits.deadline}));
+      return false;
+    }
+    if (!begun.ok()) {
+      End(call, begun.status());
+      return false;
+    }
+    call.outgoing = *std::move(begun);
+    // What is read is what has come.
+    call.outgoing->channel().set_timeout(absl::ZeroDuration());
+    Look(call, call.limits.deadline);
+  }
+  const absl::StatusOr<bool> flushed = ConnectionOf(call).Flush();
+  if (flushed.ok() && !*flushed && TimeNow() < call.limits.deadline) {
+    Watch(call, PollSet::Event::kWritable);
+    return false;
+  }
+  // If it has failed, what comes tells why.
+  call.is_flushed = true;
+  Watch(call, PollSet::Event::kReadable);
+  return !call.is_done;
+}
+
+// What BeginWithoutWaiting has its channels run over.
+OutgoingBuffer& AsyncClient::ConnectionOf(const Call& call) {
+  return const_cast<OutgoingBuffer&>(static_cast<const OutgoingBuffer&>(
+      *call.outgoing->channel().transport()));
+}
+
+void AsyncClient::Receive(Call& call) {
+  MessageChannel& channel = call.outgoing->channel();
+  const absl::Status status =
+      internal::ReadReply(channel, call.has_reply, call.reply);
+  if (channel.read_timed_out() && TimeNow() < call.limits.deadline) return;
+  End(call, status);
+}
+
+void AsyncClient::Watch(Call& call, PollSet::Event event) {
+  if (call.watched_for == event) return;
+  const Transport& connection = ConnectionOf(call).connection();
+  if (call.watched_for.has_value()) ready_->Remove(connection);
+  call.watched_for = event;
+  const absl::Status status = ready_->Add(call.id, connection, event);
+  if (!status.ok()) End(call, status);
+}
+
+void AsyncClient::Look(Call& call, absl::Time when) {
+  looks_.erase({call.next_look, call.id});
+  call.next_look = when;
+  if (when != absl::InfiniteFuture()) looks_.emplace(when, call.id);
+  const absl::Time first =
+      looks_.empty() ? absl::InfiniteFuture() : looks_.begin()->first;
+  if (std::exchange(next_look_, first) != first) (void)ready_->WakeAt(first);
+}
+
+void AsyncClient::End(Call& call, const absl::Status& status) {
+  Look(call, absl::InfiniteFuture());
+  if (call.watched_for.has_value()) {
+    ready_->Remove(ConnectionOf(call).connection());
+  }
+  call.status = call.outgoing == nullptr ? status : call.outgoing->End(status);
+  call.outgoing.reset();
+  call.is_done = true;
+  const std::shared_ptr<Call> keep = calls_.extract(call.id).mapped();
+  if (call.then != nullptr) std::exchange(call.then, nullptr)();
+}
+
+void AsyncClient::Cancel(Call& call) {
+  End(call, MakeError(reason::kCallCancelled,
+                      "the call was cancelled while it was under way"));
+}
+
+void AsyncClient::Wait(const Call& call) {
+  while (!call.is_done) {
+    const Pollable* const polled[] = {ready_.get()};
+    (void)server_.environment().Poll(polled, absl::InfiniteFuture());
+    Progress();
+  }
+}
+
+}  // namespace ward
