@@ -35,14 +35,22 @@ constexpr absl::Duration kConnectAgain = absl::Milliseconds(5);
 absl::StatusOr<Message> Copy(std::initializer_list<Argument> arguments) {
   std::vector<std::string> parts;
   std::vector<FileDescriptor> descriptors;
+  const auto add = [&](const FileDescriptor& descriptor) -> absl::Status {
+    WARD_ASSIGN_OR_RETURN(descriptors.emplace_back(),
+                          FileDescriptor::DuplicateOf(descriptor.get()));
+    return absl::OkStatus();
+  };
   for (const Argument& argument : arguments) {
-    if (argument.descriptor() == nullptr) {
-      parts.emplace_back(argument.view());
+    if (argument.descriptor() != nullptr) {
+      WARD_RETURN_IF_ERROR(add(*argument.descriptor()));
       continue;
     }
-    WARD_ASSIGN_OR_RETURN(
-        descriptors.emplace_back(),
-        FileDescriptor::DuplicateOf(argument.descriptor()->get()));
+    parts.emplace_back(argument.view());
+    if (argument.named() == nullptr) continue;
+    WARD_RETURN_IF_ERROR(argument.named()->Check());
+    for (const FileDescriptor& descriptor : argument.named()->descriptors()) {
+      WARD_RETURN_IF_ERROR(add(descriptor));
+    }
   }
   return Message(std::move(parts), std::move(descriptors));
 }

@@ -20,6 +20,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
@@ -43,6 +44,7 @@ using testing::MovesClock;
 
 inline constexpr Method<std::string, std::string> kEcho{"echo text"};
 inline constexpr Method<FileDescriptor, FileDescriptor> kSameFile{"same file"};
+inline constexpr Method<Descriptors, Descriptors> kNamed{"named"};
 inline constexpr Method<void, void> kNothing{"nothing"};
 inline constexpr Method<void, void> kFail{"fail"};
 inline constexpr Method<void, void> kWait{"wait"};
@@ -75,6 +77,9 @@ class AsyncServer : public Registered<AsyncServer> {
            [](FileDescriptor file) -> absl::StatusOr<FileDescriptor> {
              return file;
            });
+    Define(kNamed, [](Descriptors named) -> absl::StatusOr<Descriptors> {
+      return named;
+    });
     Define(kNothing, [] { return absl::OkStatus(); });
     Define(kFail, [] { return absl::DataLossError("no luck"); });
     Define(kWait, [this](const CallContext& context) -> absl::Status {
@@ -142,6 +147,13 @@ TEST_F(AsyncClientTest, ACallIsPolledForAndDone) {
                        client->StartCall(kSameFile, pipe.write).Result());
   WriteAll(same.get(), "x");
   EXPECT_EQ(ReadSome(pipe.read.get()), "x");
+  Descriptors named;
+  ASSERT_OK_AND_ASSIGN(FileDescriptor read,
+                       FileDescriptor::DuplicateOf(pipe.read.get()));
+  named.Add("read", std::move(read));
+  ASSERT_OK_AND_ASSIGN(Descriptors came,
+                       client->StartCall(kNamed, named).Result());
+  EXPECT_THAT(came.Take("read"), IsOk());
   // All of these over one connection.
   EXPECT_THAT(client->StartCall(kConnections).Result(), IsOkAndHolds(1));
   EXPECT_THAT(server.Stop(), IsOk());

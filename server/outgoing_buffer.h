@@ -22,8 +22,8 @@ namespace ward {
 
 // Takes all that it is given to send, whatever the deadline, and keeps what its
 // connection does not take at once, descriptors included, until Flush(). A Send
-// does not tell that the peer has gone: who has learnt that may want to wait for
-// its last word. As thread-safe as any Transport; Flush is a Send.
+// does not tell that the peer has gone: who has learnt that may want to wait
+// for its last word. As thread-safe as any Transport; Flush is a Send.
 class OutgoingBuffer final : public Transport {
  public:
   explicit OutgoingBuffer(std::unique_ptr<Transport> connection)
