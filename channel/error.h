@@ -107,6 +107,9 @@ inline constexpr Reason kServerStopping{"ServerStopping",
 // user; later it may.
 inline constexpr Reason kServerFull{"ServerFull",
                                     absl::StatusCode::kResourceExhausted};
+// A subscriber does not read what is published (OnFull::kCut).
+inline constexpr Reason kSubscriberTooSlow{
+    "SubscriberTooSlow", absl::StatusCode::kResourceExhausted};
 // The server's process has ended; the text names its exit code or signal.
 inline constexpr Reason kServerDied{"ServerDied", absl::StatusCode::kAborted};
 // The server did not stop in time and was ended with SIGKILL.

@@ -1,5 +1,6 @@
 // What README.md and docs/calls.md show.
 
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/types.h>
@@ -38,7 +39,9 @@
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/async_client.h"
 #include "ward/server/client.h"
+#include "ward/server/publisher.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/server_test.h"
 
@@ -329,6 +332,77 @@ TEST_F(CallsPageTest, HasDescriptors) {
   EXPECT_THAT(UseDescriptors(server), IsOk());
   EXPECT_THAT(server.Call(kCopy, ward::Descriptors()),
               FailsWith(ward::reason::kInvalidArguments, "there are none"));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+constexpr ward::Method<void, ward::Stream<double>> kTemperatures{
+    "temperatures"};
+constexpr ward::Method<double, void> kMeasured{"measured"};
+
+class Thermometer : public ward::AbstractServer {
+ public:
+  explicit Thermometer(ward::ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    Define(kTemperatures, &Thermometer::Temperatures);
+    Define(kMeasured, &Thermometer::Measured);
+  }
+
+ private:
+  absl::Status Temperatures(const ward::CallContext& context,
+                            ward::StreamWriter<double>& temperatures) {
+    return publisher_.Serve(context, temperatures);
+  }
+
+  absl::Status Measured(double temperature) {
+    publisher_.Publish(temperature);
+    return absl::OkStatus();
+  }
+
+  ward::Publisher<double> publisher_{{/*capacity=*/10, ward::OnFull::kDrop}};
+};
+WARD_REGISTER_SERVER(Thermometer);
+
+TEST_F(CallsPageTest, HasEvents) {
+  Thermometer server;
+  ASSERT_THAT(server.Start(), IsOk());
+  auto temperatures = server.Call(kTemperatures);
+  ASSERT_THAT(temperatures, IsOk());
+  // Whether it has subscribed is not known before it is told something.
+  std::thread measures([&] {
+    while (server.Call(kMeasured, 21.5).ok()) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+  });
+  EXPECT_EQ(temperatures->Next(), 21.5);
+  EXPECT_THAT(server.Stop(), IsOk());
+  measures.join();
+}
+
+absl::StatusOr<int> GreetAll(HelloServer& server, int count) {
+  WARD_ASSIGN_OR_RETURN(auto calls, ward::AsyncClient::Create(server));
+  int greeted = 0;
+  for (int i = 0; i < count; ++i) {
+    calls->StartCall(kHello, absl::StrCat("number ", i))
+        .Then([&](absl::StatusOr<std::string> greeting) {
+          if (greeting.ok()) ++greeted;
+        });
+  }
+  const ward::FileDescriptor loop(epoll_create1(EPOLL_CLOEXEC));
+  epoll_event event{};
+  event.events = EPOLLIN;
+  epoll_ctl(loop.get(), EPOLL_CTL_ADD, calls->descriptor(), &event);
+  while (calls->under_way() > 0) {
+    epoll_wait(loop.get(), &event, 1, /*timeout=*/-1);
+    calls->Progress();
+  }
+  return greeted;
+}
+
+TEST_F(CallsPageTest, HasAnEventLoop) {
+  if (ward::testing::MovesClock()) GTEST_SKIP() << "it has no descriptors";
+  HelloServer server;
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(GreetAll(server, 100), IsOkAndHolds(100));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

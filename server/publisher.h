@@ -1,0 +1,204 @@
+// Events, to whoever has subscribed: a stream whose handler waits for them.
+//
+//   class Doors : public ward::AbstractServer {
+//    public:
+//     Doors() { Define(kWatch, &Doors::Watch); }
+//
+//    private:
+//     absl::Status Watch(const ward::CallContext& context,
+//                        ward::StreamWriter<Door>& doors) {
+//       return opened_.Serve(context, doors);
+//     }
+//     void Opens(const Door& door) { opened_.Publish(door); }   // Any thread.
+//
+//     ward::Publisher<Door> opened_;
+//   };
+//
+// Each subscriber has a queue of its own, and is written to by the thread that
+// serves it: one that does not read holds up nobody, unless OnFull says so.
+//
+// Misuse: what was published before somebody subscribed does not come. A client
+// that needs to know how things stand asks for that after its subscription.
+
+#ifndef WARD_SERVER_PUBLISHER_H_
+#define WARD_SERVER_PUBLISHER_H_
+
+#include <algorithm>
+#include <cstddef>
+#include <deque>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "ward/channel/error.h"
+#include "ward/channel/status_macros.h"
+#include "ward/server/call_context.h"
+#include "ward/server/method.h"
+#include "ward/server/stream.h"
+
+namespace ward {
+
+// What becomes of an event for a subscriber whose queue is full.
+enum class OnFull {
+  kWait,  // Publish waits until there is room, or that one has left.
+  kDrop,  // The oldest in the queue is dropped for it.
+  kCut,   // Its stream ends with kSubscriberTooSlow.
+};
+
+struct PublisherOptions {
+  // How many events wait for a subscriber, beside what its socket holds (some
+  // 200 KiB) and those that its thread has taken to write.
+  size_t capacity = 100;
+  OnFull on_full = OnFull::kCut;
+};
+
+// Thread-safe. Its server's, and not to be destroyed while it serves.
+template <typename Element>
+class Publisher {
+ public:
+  using Event = typename internal::ValuesOf<Element>::Value;
+
+  explicit Publisher(PublisherOptions options = {}) : options_(options) {}
+  Publisher(const Publisher&) = delete;
+  Publisher& operator=(const Publisher&) = delete;
+
+  // Writes what is published from now on, until End() (then OK), until the call
+  // is cancelled (kServerStopping, or CancelledError), or cannot be written to.
+  // For a handler, whose result this is.
+  absl::Status Serve(const CallContext& context, StreamWriter<Element>& out) {
+    const auto subscriber = std::make_shared<Subscriber>();
+    Join(subscriber);
+    const absl::Status status = Forward(context, *subscriber, out);
+    Leave(subscriber);
+    return status;
+  }
+
+  // To all who have subscribed; in the same order, if this is called on many
+  // threads. One copy is made of `event`, whoever gets it.
+  void Publish(Event event) ABSL_LOCKS_EXCLUDED(publishing_, mutex_) {
+    const auto shared = std::make_shared<const Event>(std::move(event));
+    absl::MutexLock in_order(&publishing_);
+    for (const auto& subscriber : Subscribers()) Add(*subscriber, shared);
+  }
+
+  // Ends all streams, once all has been written that was published; later ones
+  // at once.
+  void End() ABSL_LOCKS_EXCLUDED(publishing_, mutex_) {
+    absl::MutexLock in_order(&publishing_);
+    {
+      absl::MutexLock lock(&mutex_);
+      has_ended_ = true;
+    }
+    for (const auto& subscriber : Subscribers()) {
+      absl::MutexLock lock(&subscriber->mutex);
+      subscriber->has_ended = true;
+    }
+  }
+
+  // How many there are.
+  size_t subscribers() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    return subscribers_.size();
+  }
+
+ private:
+  struct Subscriber {
+    bool HasNews() const ABSL_SHARED_LOCKS_REQUIRED(mutex) {
+      return !events.empty() || has_ended || is_too_slow;
+    }
+
+    absl::Mutex mutex;
+    std::deque<std::shared_ptr<const Event>> events ABSL_GUARDED_BY(mutex);
+    // No more comes; of kCut; its handler is about to return.
+    bool has_ended ABSL_GUARDED_BY(mutex) = false;
+    bool is_too_slow ABSL_GUARDED_BY(mutex) = false;
+    bool has_left ABSL_GUARDED_BY(mutex) = false;
+  };
+
+  void Join(const std::shared_ptr<Subscriber>& subscriber) {
+    absl::MutexLock lock(&mutex_);
+    subscribers_.push_back(subscriber);
+    absl::MutexLock its_lock(&subscriber->mutex);
+    subscriber->has_ended = has_ended_;
+  }
+
+  void Leave(const std::shared_ptr<Subscriber>& subscriber) {
+    {
+      absl::MutexLock lock(&subscriber->mutex);
+      subscriber->has_left = true;
+    }
+    absl::MutexLock lock(&mutex_);
+    subscribers_.erase(
+        std::find(subscribers_.begin(), subscribers_.end(), subscriber));
+  }
+
+  std::vector<std::shared_ptr<Subscriber>> Subscribers() const {
+    absl::MutexLock lock(&mutex_);
+    return subscribers_;
+  }
+
+  void Add(Subscriber& subscriber, const std::shared_ptr<const Event>& event) {
+    absl::MutexLock lock(&subscriber.mutex);
+    const auto has_room = [&]() ABSL_SHARED_LOCKS_REQUIRED(subscriber.mutex) {
+      return subscriber.events.size() < options_.capacity ||
+             subscriber.has_left;
+    };
+    if (!has_room()) {
+      switch (options_.on_full) {
+        case OnFull::kWait:
+          subscriber.mutex.Await(absl::Condition(&has_room));
+          break;
+        case OnFull::kDrop:
+          subscriber.events.pop_front();
+          break;
+        case OnFull::kCut:
+          subscriber.is_too_slow = true;
+          break;
+      }
+    }
+    if (subscriber.has_left || subscriber.has_ended || subscriber.is_too_slow) {
+      return;
+    }
+    subscriber.events.push_back(event);
+  }
+
+  absl::Status Forward(const CallContext& context, Subscriber& subscriber,
+                       StreamWriter<Element>& out) {
+    while (true) {
+      std::deque<std::shared_ptr<const Event>> events;
+      {
+        absl::MutexLock lock(&subscriber.mutex);
+        const absl::Condition has_news(&subscriber, &Subscriber::HasNews);
+        if (!context.Await(subscriber.mutex, has_news)) {
+          return context.stopping()
+                     ? MakeError(reason::kServerStopping,
+                                 "the server stops, and so do its events")
+                     : absl::CancelledError("the subscriber has left");
+        }
+        if (subscriber.is_too_slow) {
+          return MakeError(
+              reason::kSubscriberTooSlow,
+              absl::StrCat("over ", options_.capacity,
+                           " events wait to be read (PublisherOptions)"));
+        }
+        if (subscriber.events.empty()) return absl::OkStatus();
+        events.swap(subscriber.events);
+      }
+      for (const auto& event : events) WARD_RETURN_IF_ERROR(out.Write(*event));
+    }
+  }
+
+  const PublisherOptions options_;
+  absl::Mutex publishing_ ABSL_ACQUIRED_BEFORE(mutex_);
+  mutable absl::Mutex mutex_;
+  std::vector<std::shared_ptr<Subscriber>> subscribers_ ABSL_GUARDED_BY(mutex_);
+  bool has_ended_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_PUBLISHER_H_
