@@ -517,6 +517,18 @@ TEST_F(CallsTest, AClientNeedsNoMoreThanThePathAndThePassword) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+TEST_F(CallsTest, AClientMayBeOfTheServersObject) {
+  MethodServer server(Shared());
+  Client client(server);
+  Client moved = std::move(client);
+  EXPECT_THAT(moved.Call(kNothing), FailsWith(reason::kServerUnreachable));
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(moved.Call(kEcho, "x"), IsOkAndHolds("x"));
+  // Over the same connections.
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(1));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 TEST_F(CallsTest, AClientMayBeAnOwner) {
   MethodServer server(Shared());
   ASSERT_THAT(server.Start(), IsOk());

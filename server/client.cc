@@ -20,7 +20,8 @@ Client::Client(ClientOptions options) {
   all.limits = options.limits;
   all.connect_timeout = options.connect_timeout;
   all.environment = options.environment;
-  server_ = std::make_unique<AbstractServer>(std::move(all));
+  own_ = std::make_unique<AbstractServer>(std::move(all));
+  server_ = own_.get();
 }
 
 absl::StatusOr<Client> Client::Own(OwnerHandle handle,

@@ -3,7 +3,8 @@
 //   ward::Client store({path, std::move(password)});
 //   absl::StatusOr<FindReply> reply = store.Call(kFind, request);
 //
-// Whoever has the server's object calls it by that: AbstractServer::Call.
+// Whoever has the server's object calls it by that (AbstractServer::Call), or
+// has a client made of it, for code that is to know no more than a client.
 
 #ifndef WARD_SERVER_CLIENT_H_
 #define WARD_SERVER_CLIENT_H_
@@ -47,6 +48,9 @@ class Client {
   // Connects to nobody yet.
   explicit Client(ClientOptions options);
 
+  // Of a server that this process has started or adopted, or will; borrowed.
+  explicit Client(AbstractServer& server) : server_(&server) {}
+
   // One that owns the server, too: it lives as long as this client does, or
   // another owner. As AbstractServer::Adopt.
   static absl::StatusOr<Client> Own(
@@ -71,10 +75,11 @@ class Client {
   friend class AsyncClient;
 
   explicit Client(std::unique_ptr<AbstractServer> server)
-      : server_(std::move(server)) {}
+      : own_(std::move(server)), server_(own_.get()) {}
 
-  // Never started.
-  std::unique_ptr<AbstractServer> server_;
+  // Never started; null if the server's object is another's.
+  std::unique_ptr<AbstractServer> own_;
+  AbstractServer* server_;
 };
 
 }  // namespace ward

@@ -64,7 +64,14 @@ class RecordingTransport final : public Transport {
     return got;
   }
 
-  void ShutDown() override { real_->ShutDown(); }
+  void ShutDown() override {
+    if (environment_.records() && !real_->HungUp()) {
+      absl::MutexLock lock(&environment_.mutex_);
+      environment_.transcript_.Arrow(TimeNow(), RecordingEnvironment::kTest,
+                                     *peer_, "cuts the connection");
+    }
+    real_->ShutDown();
+  }
   void ShutDownReceiving() override { real_->ShutDownReceiving(); }
   bool HungUp() const override { return real_->HungUp(); }
   absl::StatusOr<PeerCredentials> Peer() const override {

@@ -62,7 +62,7 @@ std::string Describe(const proto::Frame& frame, size_t descriptors) {
                           ": ", absl::CHexEscape(frame.error().text()));
       break;
     case proto::Frame::kEnd:
-      text = "the end";
+      text = frame.end().kept() ? "the end (kept)" : "the end";
       break;
     default:
       text = "an empty frame";
@@ -72,6 +72,12 @@ std::string Describe(const proto::Frame& frame, size_t descriptors) {
                     descriptors == 1 ? " descriptor" : " descriptors");
   }
   if (!frame.password().empty()) absl::StrAppend(&text, " (with a password)");
+  if (frame.call().time_left() > 0) {
+    // A peer may say more than an int64_t has.
+    const absl::Duration left = absl::Microseconds(static_cast<double>(
+        frame.call().time_left()));
+    absl::StrAppend(&text, " (within ", absl::FormatDuration(left), ")");
+  }
   return Cut(text, kLongestLabel);
 }
 

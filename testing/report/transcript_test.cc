@@ -121,6 +121,16 @@ TEST(Transcript, TellsEachKindOfFrame) {
   EXPECT_EQ(Shown(frame), R"(scalar "abc" (3 bytes))");
   frame.mutable_end();
   EXPECT_EQ(Shown(frame), "the end");
+  frame.mutable_end()->set_kept(true);
+  EXPECT_EQ(Shown(frame), "the end (kept)");
+  frame.mutable_array()->add_part("wait");
+  frame.mutable_call()->set_keep(true);
+  EXPECT_EQ(Shown(frame), "\"wait\"");
+  frame.mutable_call()->set_time_left(1'500'000);
+  EXPECT_EQ(Shown(frame), "\"wait\" (within 1.5s)");
+  frame.mutable_call()->set_time_left(~uint64_t{0});
+  EXPECT_THAT(Shown(frame), HasSubstr("(within 51"));
+  frame.clear_call();
   frame.mutable_error()->set_reason("UnknownMessage");
   frame.mutable_error()->set_text("no such thing");
   EXPECT_EQ(Shown(frame), "error UnknownMessage: no such thing");

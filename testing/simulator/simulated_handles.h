@@ -115,13 +115,9 @@ class SimulatedTransport final : public Transport, public Readiness {
     }
     const SimulatedSocket::Result result = socket_->Send(bytes, descriptors);
     if (result.error == 0) {
-      // One that was not accepted yet is held by nobody.
-      const absl::btree_map<pid_t, int>& receivers = socket_->other()->holders;
       environment_.transcript_.Bytes(
           environment_.scheduler_.now(), number_, environment_.ProcessId(),
-          receivers.empty() ? socket_->other()->acceptor
-                            : receivers.rbegin()->first,
-          bytes.substr(0, result.bytes), descriptors.size());
+          Receiver(), bytes.substr(0, result.bytes), descriptors.size());
       environment_.EndTied();
       environment_.StepAfter("sending");
       return result.bytes;
@@ -183,6 +179,11 @@ class SimulatedTransport final : public Transport, public Readiness {
   void ShutDown() override {
     const NoSchedulingPoints quiet;
     environment_.Step("shutting a connection down");
+    if (socket_->other() != nullptr && !socket_->HungUp()) {
+      environment_.transcript_.Arrow(environment_.scheduler_.now(),
+                                     environment_.ProcessId(), Receiver(),
+                                     "cuts the connection");
+    }
     socket_->ShutDown();
     environment_.EndTied();
     environment_.StepAfter("shutting a connection down");
@@ -202,6 +203,13 @@ class SimulatedTransport final : public Transport, public Readiness {
   absl::Time TimeNow() const override { return environment_.scheduler_.now(); }
 
  private:
+  // Who has the other end. One that was not accepted yet is held by nobody.
+  pid_t Receiver() const {
+    const absl::btree_map<pid_t, int>& holders = socket_->other()->holders;
+    return holders.empty() ? socket_->other()->acceptor
+                           : holders.rbegin()->first;
+  }
+
   void Reset() {
     socket_->Reset();
     environment_.EndTied();
