@@ -61,16 +61,17 @@ class NumberServer : public AbstractServer {
       WARD_ASSIGN_OR_RETURN(const int same, Call(kOnce, number + kNested));
       return same - kNested;
     });
-    Define(kWait,
-           [this](const CallContext& context, int number) -> absl::StatusOr<int> {
-             Handle(number);
-             absl::Mutex mutex;
-             absl::MutexLock lock(&mutex);
-             bool never = false;
-             EXPECT_FALSE(context.Await(mutex, absl::Condition(&never)));
-             EXPECT_TRUE(context.cancelled());
-             return absl::CancelledError("given up");
-           });
+    Define(
+        kWait,
+        [this](const CallContext& context, int number) -> absl::StatusOr<int> {
+          Handle(number);
+          absl::Mutex mutex;
+          absl::MutexLock lock(&mutex);
+          bool never = false;
+          EXPECT_FALSE(context.Await(mutex, absl::Condition(&never)));
+          EXPECT_TRUE(context.cancelled());
+          return absl::CancelledError("given up");
+        });
     Define(kCount, [this](int number, StreamWriter<int>& out) -> absl::Status {
       Handle(number);
       for (int i = 0; i < number; ++i) WARD_RETURN_IF_ERROR(out.Write(i));

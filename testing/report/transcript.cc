@@ -74,8 +74,8 @@ std::string Describe(const proto::Frame& frame, size_t descriptors) {
   if (!frame.password().empty()) absl::StrAppend(&text, " (with a password)");
   if (frame.call().time_left() > 0) {
     // A peer may say more than an int64_t has.
-    const absl::Duration left = absl::Microseconds(static_cast<double>(
-        frame.call().time_left()));
+    const absl::Duration left =
+        absl::Microseconds(static_cast<double>(frame.call().time_left()));
     absl::StrAppend(&text, " (within ", absl::FormatDuration(left), ")");
   }
   return Cut(text, kLongestLabel);
