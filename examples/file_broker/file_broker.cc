@@ -20,7 +20,6 @@
 #include "absl/strings/str_split.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
-#include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
@@ -71,19 +70,7 @@ WARD_REGISTER_SERVER(FileBroker);
 
 FileBroker::FileBroker(ward::ServerOptions options)
     : AbstractServer(ForAnyUser(std::move(options))) {
-  DefineMessageHandler("open", &FileBroker::HandleOpen);
-}
-
-absl::StatusOr<ward::FileDescriptor> FileBroker::Open(std::string_view mode,
-                                                      std::string_view path) {
-  ward::FileDescriptor file;
-  WARD_RETURN_IF_ERROR(
-      Connect([&](ward::MessageChannel& channel) -> absl::Status {
-        WARD_RETURN_IF_ERROR(channel.Write("open", mode, path));
-        WARD_ASSIGN_OR_RETURN(file, channel.ReadDescriptor());
-        return absl::OkStatus();
-      }));
-  return file;
+  Define(kOpen, &FileBroker::Open);
 }
 
 absl::Status FileBroker::InitializeServer() {
@@ -113,8 +100,8 @@ absl::Status FileBroker::InitializeServer() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ward::FileDescriptor> FileBroker::HandleOpen(
-    const std::string& mode, const std::string& path) {
+absl::StatusOr<ward::FileDescriptor> FileBroker::Open(std::string_view mode,
+                                                      const std::string& path) {
   WARD_RETURN_IF_ERROR(CheckPath(path));
   uint64_t flags = 0;
   mode_t new_files_mode = 0;

@@ -8,7 +8,7 @@
 //
 //   // In a client:
 //   WARD_ASSIGN_OR_RETURN(ward::FileDescriptor file,
-//                         broker.Open("read", "public/index.html"));
+//                         broker.Call(kOpen, "read", "public/index.html"));
 //
 // What it keeps out: see the README beside it.
 
@@ -24,6 +24,16 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/examples/file_broker/policy.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/method.h"
+
+// A mode and a path. The mode is "read", "write" (from the start of a file that
+// is there) or "create" (a file that is not there yet, mode 0600).
+//
+// kDenied, kInvalidPath; NotFound and others of open(2) for what the policy
+// allows.
+inline constexpr ward::Method<ward::Arguments<std::string, std::string>,
+                              ward::FileDescriptor>
+    kOpen{"open"};
 
 // The policy does not allow it. Of what is denied nobody learns whether it is
 // there.
@@ -39,20 +49,12 @@ class FileBroker : public ward::AbstractServer {
   // that can reach the socket and knows the password is served.
   explicit FileBroker(ward::ServerOptions options);
 
-  // For clients. `mode` is "read", "write" (from the start of a file that is
-  // there) or "create" (a file that is not there yet, mode 0600).
-  //
-  // kDenied, kInvalidPath; NotFound and others of open(2) for what the policy
-  // allows.
-  absl::StatusOr<ward::FileDescriptor> Open(std::string_view mode,
-                                            std::string_view path);
-
  protected:
   absl::Status InitializeServer() override;
 
  private:
-  absl::StatusOr<ward::FileDescriptor> HandleOpen(const std::string& mode,
-                                                  const std::string& path);
+  absl::StatusOr<ward::FileDescriptor> Open(std::string_view mode,
+                                            const std::string& path);
 
   // The server's.
   Policy policy_;

@@ -85,14 +85,14 @@ class FileBrokerTest : public ward::testing::ServerTest<FileBroker> {
   }
 
   std::string Read(std::string_view path) {
-    const auto file = server().Open("read", path);
+    const auto file = Call(kOpen, "read", path);
     return file.ok() ? Contents(*file) : std::string(file.status().message());
   }
 };
 
 TEST_F(FileBrokerTest, OpensWhatThePolicyAllows) {
   ASSERT_OK_AND_ASSIGN(const ward::FileDescriptor file,
-                       server().Open("read", "public/motd"));
+                       Call(kOpen, "read", "public/motd"));
   EXPECT_EQ(Contents(file), "welcome");
   EXPECT_EQ(fcntl(file.get(), F_GETFD), FD_CLOEXEC);
   EXPECT_EQ(write(file.get(), "x", 1), -1) << "it is for reading";
@@ -101,28 +101,28 @@ TEST_F(FileBrokerTest, OpensWhatThePolicyAllows) {
 TEST_F(FileBrokerTest, CreatesAndWritesWhereThePolicySaysSo) {
   {
     ASSERT_OK_AND_ASSIGN(const ward::FileDescriptor file,
-                         server().Open("create", "inbox/letter"));
+                         Call(kOpen, "create", "inbox/letter"));
     EXPECT_EQ(write(file.get(), "dear", 4), 4);
   }
-  EXPECT_EQ(server().Open("create", "inbox/letter").status().code(),
+  EXPECT_EQ(Call(kOpen, "create", "inbox/letter").status().code(),
             absl::StatusCode::kAlreadyExists);
   ASSERT_OK_AND_ASSIGN(const ward::FileDescriptor file,
-                       server().Open("write", "inbox/letter"));
+                       Call(kOpen, "write", "inbox/letter"));
   EXPECT_EQ(write(file.get(), "D", 1), 1);
   std::string text;
   std::ifstream(root() + "/inbox/letter") >> text;
   EXPECT_EQ(text, "Dear");
-  EXPECT_THAT(server().Open("read", "inbox/letter"), FailsWith(kDenied));
-  EXPECT_THAT(server().Open("write", "public/motd"), FailsWith(kDenied));
+  EXPECT_THAT(Call(kOpen, "read", "inbox/letter"), FailsWith(kDenied));
+  EXPECT_THAT(Call(kOpen, "write", "public/motd"), FailsWith(kDenied));
 }
 
 TEST_F(FileBrokerTest, TellsNothingOfWhatIsDenied) {
-  const absl::Status there = server().Open("read", "private/key").status();
+  const absl::Status there = Call(kOpen, "read", "private/key").status();
   EXPECT_THAT(there, FailsWith(kDenied));
-  EXPECT_EQ(server().Open("read", "private/nothing").status(), there);
-  EXPECT_EQ(server().Open("read", "public/drafts/plan").status(), there);
+  EXPECT_EQ(Call(kOpen, "read", "private/nothing").status(), there);
+  EXPECT_EQ(Call(kOpen, "read", "public/drafts/plan").status(), there);
   // Of what is allowed, all.
-  EXPECT_EQ(server().Open("read", "public/nothing").status().code(),
+  EXPECT_EQ(Call(kOpen, "read", "public/nothing").status().code(),
             absl::StatusCode::kNotFound);
 }
 
@@ -131,14 +131,14 @@ TEST_F(FileBrokerTest, LeavesTheRootByNoPath) {
        {"", "/", "/etc/passwd", "..", "../outside/secret", "public/..",
         "public/../private/key", "public/./motd", "public//motd",
         "public/motd/", "./public/motd"}) {
-    EXPECT_THAT(server().Open("read", path), FailsWith(kInvalidPath)) << path;
+    EXPECT_THAT(Call(kOpen, "read", path), FailsWith(kInvalidPath)) << path;
   }
-  EXPECT_THAT(server().Open("read", std::string_view("public/motd\0x", 13)),
+  EXPECT_THAT(Call(kOpen, "read", std::string_view("public/motd\0x", 13)),
               FailsWith(kInvalidPath));
   EXPECT_THAT(
-      server().Open("read", absl::StrCat("public/", std::string(5000, 'x'))),
+      Call(kOpen, "read", absl::StrCat("public/", std::string(5000, 'x'))),
       FailsWith(kInvalidPath));
-  EXPECT_THAT(server().Open("own", "public/motd"),
+  EXPECT_THAT(Call(kOpen, "own", "public/motd"),
               FailsWith(ward::reason::kInvalidArguments));
 }
 
@@ -152,20 +152,20 @@ TEST_F(FileBrokerTest, FollowsNoLink) {
                        root() + "/public/second_name");
   for (const char* name :
        {"inside", "away", "magic", "folder/secret", "second_name"}) {
-    EXPECT_THAT(server().Open("read", absl::StrCat("public/", name)),
+    EXPECT_THAT(Call(kOpen, "read", absl::StrCat("public/", name)),
                 FailsWith(kDenied))
         << name;
   }
-  EXPECT_THAT(server().Open("create", "inbox/../public/x"),
+  EXPECT_THAT(Call(kOpen, "create", "inbox/../public/x"),
               FailsWith(kInvalidPath));
 }
 
 TEST_F(FileBrokerTest, HandsOutRegularFilesOnlyAndWaitsForNone) {
   ASSERT_EQ(mkfifo((root() + "/public/fifo").c_str(), 0600), 0);
   ASSERT_EQ(mkfifo((root() + "/inbox/fifo").c_str(), 0600), 0);
-  EXPECT_THAT(server().Open("read", "public/fifo"), FailsWith(kDenied));
-  EXPECT_THAT(server().Open("write", "inbox/fifo"), FailsWith(kDenied));
-  EXPECT_THAT(server().Open("read", "public/drafts"), FailsWith(kDenied));
+  EXPECT_THAT(Call(kOpen, "read", "public/fifo"), FailsWith(kDenied));
+  EXPECT_THAT(Call(kOpen, "write", "inbox/fifo"), FailsWith(kDenied));
+  EXPECT_THAT(Call(kOpen, "read", "public/drafts"), FailsWith(kDenied));
 }
 
 // A link that comes and goes while the broker opens: what is read is the file's
@@ -208,7 +208,7 @@ TEST_F(FileBrokerTest, WhateverIsAskedForStaysWithinPolicyAndRoot) {
       absl::StrAppend(&path, path.empty() ? "" : "/",
                       parts.at(random() % parts.size()));
     }
-    const auto file = server().Open("read", path);
+    const auto file = Call(kOpen, "read", path);
     if (!file.ok()) continue;
     ++opened;
     const std::string target =

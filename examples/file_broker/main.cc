@@ -20,6 +20,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/examples/file_broker/file_broker.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/client.h"
 
 namespace {
 
@@ -35,9 +36,10 @@ ward::ServerOptions Options(const std::string& directory,
   return options;
 }
 
-void Show(FileBroker& broker, const std::string& path) {
+void Show(ward::Client& broker, const std::string& path) {
   std::cout << "client, user " << geteuid() << ": " << path << ": ";
-  const absl::StatusOr<ward::FileDescriptor> file = broker.Open("read", path);
+  const absl::StatusOr<ward::FileDescriptor> file =
+      broker.Call(kOpen, "read", path);
   if (!file.ok()) {
     std::cout << file.status().message() << "\n";
     return;
@@ -62,7 +64,7 @@ absl::Status Run(const std::string& directory) {
     const bool dropped =
         geteuid() != 0 || setresuid(kNobody, kNobody, kNobody) == 0;
     if (!started || !dropped) _exit(1);
-    FileBroker broker(Options(directory, password));
+    ward::Client broker({directory + "/socket", password.Copy()});
     Show(broker, "public/motd");
     Show(broker, "private/key");
     Show(broker, "public/../private/key");
