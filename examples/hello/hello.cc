@@ -3,7 +3,6 @@
 #include <iostream>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "ward/channel/status_macros.h"
 #include "ward/examples/hello/hello_server.h"
 
@@ -12,11 +11,10 @@ namespace {
 absl::Status Run() {
   HelloServer server;
   WARD_RETURN_IF_ERROR(server.Start());
-  WARD_ASSIGN_OR_RETURN(const HelloServer::Greeting greeting,
-                        server.Hello("Joe", "Dalton"));
-  std::cout << "The server said: " << greeting.text << "\n"
-            << "In addition, it sent this pointless number: "
-            << greeting.pointless_number << "\n";
+  WARD_ASSIGN_OR_RETURN(const auto reply, server.Call(kHello, "Joe", "Dalton"));
+  const auto& [greeting, number] = reply;
+  std::cout << "The server said: " << greeting << "\n"
+            << "In addition, it sent this pointless number: " << number << "\n";
   return server.Stop();
 }
 

@@ -130,7 +130,7 @@ TEST_F(SupervisorTest, StartsAServerAgainThatWasKilled) {
                 absl::Milliseconds(i == 1 ? 10 : 20));
     }
   }
-  EXPECT_TRUE(server_->Hello("Joe", "Dalton").ok());
+  EXPECT_THAT(server_->Call(kHello, "Joe", "Dalton"), IsOk());
   quit_.reset();
   EXPECT_THAT(Join(), IsOk());
   EXPECT_FALSE(server_->started());

@@ -14,7 +14,7 @@
 #include <fstream>
 #include <string>
 #include <thread>
-#include <utility>
+#include <tuple>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -24,7 +24,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/secret.h"
 #include "ward/examples/hello/hello_server.h"
-#include "ward/server/abstract_server.h"
+#include "ward/server/client.h"
 #include "ward/testing/leak_check.h"
 
 namespace {
@@ -93,19 +93,16 @@ TEST_F(SystemdServerTest, ServesAtASocketThatSystemdHasMade) {
     ASSERT_EQ(listen(listener.get(), 5), 0);
     const FileDescriptor notifications = Bind(notify, SOCK_DGRAM);
 
-    ward::ServerOptions options;
-    options.socket_filename = path;
-    options.password = ward::Secret("open sesame");
-    HelloServer client(std::move(options));
+    ward::Client client({path, ward::Secret("open sesame")});
     // Before there is a server: it waits in the queue.
-    absl::StatusOr<HelloServer::Greeting> greeting =
+    absl::StatusOr<std::tuple<std::string, int>> greeting =
         absl::UnknownError("not asked yet");
-    std::thread early([&] { greeting = client.Hello("Joe", "Dalton"); });
+    std::thread early([&] { greeting = client.Call(kHello, "Joe", "Dalton"); });
     const pid_t server = Start(listener.get(), notify);
     EXPECT_EQ(NextNotification(notifications), "READY=1");
     early.join();
     ASSERT_TRUE(greeting.ok()) << greeting.status();
-    EXPECT_EQ(greeting->text, "Hello Joe Dalton, how are you?");
+    EXPECT_EQ(std::get<0>(*greeting), "Hello Joe Dalton, how are you?");
 
     EXPECT_EQ(kill(server, SIGTERM), 0);
     EXPECT_EQ(NextNotification(notifications), "STOPPING=1");
@@ -113,14 +110,15 @@ TEST_F(SystemdServerTest, ServesAtASocketThatSystemdHasMade) {
 
     // The socket is systemd's, as is its name: who comes now waits in its
     // queue, and is served by the next.
-    std::thread between([&] { greeting = client.Hello("Jack", "Dalton"); });
+    std::thread between(
+        [&] { greeting = client.Call(kHello, "Jack", "Dalton"); });
     pollfd waits{listener.get(), POLLIN, 0};
     EXPECT_EQ(poll(&waits, 1, -1), 1);
     const pid_t next = Start(listener.get(), notify);
     EXPECT_EQ(NextNotification(notifications), "READY=1");
     between.join();
     ASSERT_TRUE(greeting.ok()) << greeting.status();
-    EXPECT_EQ(greeting->text, "Hello Jack Dalton, how are you?");
+    EXPECT_EQ(std::get<0>(*greeting), "Hello Jack Dalton, how are you?");
     EXPECT_EQ(kill(next, SIGTERM), 0);
     EXPECT_EQ(ExitCode(next), 0);
   }
