@@ -16,8 +16,9 @@
 // does not fit is answered with kInvalidArguments, and the handler is not
 // called. A string_view is good until the handler returns. A handler whose one
 // parameter is a Message gets everything unconverted. What a StatusOr holds is
-// the reply, a tuple one of several values; it leaves together with the call's
-// end, which after a handler's own last Write takes a system call of its own.
+// the reply, a tuple one of several values, an OwnerHandle what its WriteTo
+// writes; it leaves together with the call's end, which after a WriteTo, and
+// after a handler's own last Write, takes a system call of its own.
 //
 // Misuse: success without a reply, as Log's here, to a client that waits for
 // one: it reads kEndOfStream.
@@ -40,6 +41,7 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/server/call_context.h"
+#include "ward/server/owner_handle.h"
 
 namespace ward {
 
@@ -119,6 +121,11 @@ absl::Status Reply(MessageChannel& channel,
   return std::apply(
       [&](const auto&... values) { return channel.WriteLast(values...); },
       *result);
+}
+
+inline absl::Status Reply(MessageChannel& channel,
+                          const absl::StatusOr<OwnerHandle>& result) {
+  return result.ok() ? result->WriteTo(channel) : result.status();
 }
 
 // Calls `call` with the arguments of `message`, converted to Values.

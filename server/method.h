@@ -17,7 +17,8 @@
 // A request, and a reply, is one value of what a message can have (argument.h:
 // a protobuf, a string, a number, a bool, a descriptor, named descriptors);
 // several of them, as Arguments; or void for none. A reply of several is a
-// std::tuple. Either may be a Stream of them.
+// std::tuple. Either may be a Stream of them. A reply, or an element of one,
+// may be an OwnerHandle, too: a share in a server's ownership (owner_handle.h).
 //
 // On the wire it is the message that DefineMessageHandler and Connect speak:
 // either side may be of before there were methods.
@@ -43,6 +44,7 @@
 #include "ward/server/call_context.h"
 #include "ward/server/cancellation.h"
 #include "ward/server/message_handler.h"
+#include "ward/server/owner_handle.h"
 
 namespace ward {
 
@@ -68,9 +70,9 @@ struct Method {
 struct MethodInfo {
   std::string name;
   // Types as "string", "int32", "bool", "double", "descriptor",
-  // "descriptors" (named ones), a protobuf's full name; several with ", "
-  // between them; "stream of ..."; empty for none. A reply is "conversation"
-  // where the handler writes and reads as it likes.
+  // "descriptors" (named ones), "owner", a protobuf's full name; several with
+  // ", " between them; "stream of ..."; empty for none. A reply is
+  // "conversation" where the handler writes and reads as it likes.
   std::string request;
   std::string reply;
 };
@@ -115,6 +117,17 @@ struct ValuesOf<Arguments<Values...>> {
   using Result = absl::StatusOr<Value>;
 
   static Result Unpack(Message& message) { return message.Unpack<Values...>(); }
+};
+
+template <>
+struct ValuesOf<OwnerHandle> {
+  using Types = TypeList<OwnerHandle>;
+  using Value = OwnerHandle;
+  using Result = absl::StatusOr<Value>;
+
+  static Result Unpack(Message& message) {
+    return OwnerHandle::FromMessage(message);
+  }
 };
 
 // Those have none: elements follow, or nothing.

@@ -44,6 +44,10 @@ absl::Status OwnerHandle::WriteTo(MessageChannel& channel) const {
 
 absl::StatusOr<OwnerHandle> OwnerHandle::ReadFrom(MessageChannel& channel) {
   WARD_ASSIGN_OR_RETURN(Message message, channel.Read());
+  return FromMessage(message);
+}
+
+absl::StatusOr<OwnerHandle> OwnerHandle::FromMessage(Message& message) {
   if (message.name() != kName) {
     return MakeError(reason::kInvalidArguments,
                      "expected the handle of a server's owner, got another "

@@ -1,12 +1,12 @@
 // A share in a server's ownership, as a value.
 //
-//   // In an owner, for instance in a handler's reply to a client:
-//   WARD_ASSIGN_OR_RETURN(ward::OwnerHandle handle, server.ShareOwnership());
-//   WARD_RETURN_IF_ERROR(handle.WriteTo(channel));
+//   inline constexpr ward::Method<void, ward::OwnerHandle> kShare{"share"};
+//
+//   // In an owner, which is a server here:
+//   Define(kShare, [this] { return hello_.ShareOwnership(); });
 //
 //   // In the other process:
-//   WARD_ASSIGN_OR_RETURN(ward::OwnerHandle handle,
-//                         ward::OwnerHandle::ReadFrom(channel));
+//   WARD_ASSIGN_OR_RETURN(ward::OwnerHandle handle, owner.Call(kShare));
 //   HelloServer server;
 //   WARD_RETURN_IF_ERROR(server.Adopt(std::move(handle)));
 //   WARD_RETURN_IF_ERROR(server.Hello("Joe"));   // a client, and an owner
@@ -29,6 +29,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
 #include "ward/server/listener.h"
@@ -50,6 +51,10 @@ class OwnerHandle {
 
   // kInvalidArguments if what came is no handle. See MessageChannel::Read.
   static absl::StatusOr<OwnerHandle> ReadFrom(MessageChannel& channel);
+
+  // The same of a message that was read. It is then as it was, or its
+  // descriptors belong to the result.
+  static absl::StatusOr<OwnerHandle> FromMessage(Message& message);
 
   // Where the server listens.
   const std::string& socket_filename() const { return listener_.path; }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -27,7 +28,9 @@
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/server/method.h"
 #include "ward/server/owner_handle.h"
+#include "ward/server/stream.h"
 #include "ward/testing/call_server.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/server_test.h"
@@ -69,6 +72,37 @@ class EchoServer : public AbstractServer {
 
 WARD_REGISTER_SERVER(EchoServer);
 
+inline constexpr Method<void, OwnerHandle> kShare{"share"};
+inline constexpr Method<int, Stream<OwnerHandle>> kShares{"shares"};
+
+// Owns a server, and gives shares in it away.
+class OwningServer : public AbstractServer {
+ public:
+  explicit OwningServer(ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    Define(kShare, [this] { return owned_.ShareOwnership(); });
+    Define(
+        kShares,
+        [this](int count, StreamWriter<OwnerHandle>& shares) -> absl::Status {
+          for (int i = 0; i < count; ++i) {
+            WARD_ASSIGN_OR_RETURN(const OwnerHandle share,
+                                  owned_.ShareOwnership());
+            WARD_RETURN_IF_ERROR(shares.Write(share));
+          }
+          return absl::OkStatus();
+        });
+  }
+
+ protected:
+  absl::Status InitializeServer() override { return owned_.Start(); }
+  absl::Status FinalizeServer() override { return owned_.Stop(); }
+
+ private:
+  EchoServer owned_;
+};
+
+WARD_REGISTER_SERVER(OwningServer);
+
 class OwnersTest : public testing::ServerTest<EchoServer> {
  protected:
   // Waits until it has something to tell.
@@ -108,6 +142,36 @@ class OwnersTest : public testing::ServerTest<EchoServer> {
 };
 
 // --- handles ---
+
+TEST_F(OwnersTest, AHandleIsAReplyAndAnElementOfOne) {
+  OwningServer owner;
+  ASSERT_THAT(owner.Start(), IsOk());
+  {
+    ASSERT_OK_AND_ASSIGN(OwnerHandle handle, owner.Call(kShare));
+    EchoServer other;
+    ASSERT_THAT(other.Adopt(std::move(handle)), IsOk());
+    EXPECT_THAT(CallServer(other, "echo", "x"), RepliesWith("x"));
+    ASSERT_OK_AND_ASSIGN(auto shares, owner.Call(kShares, 3));
+    int count = 0;
+    while (const std::optional<OwnerHandle> share = shares.Next()) {
+      EXPECT_EQ(share->socket_filename(), other.socket_filename());
+      ++count;
+    }
+    EXPECT_THAT(shares.status(), IsOk());
+    EXPECT_EQ(count, 3);
+  }
+  ASSERT_OK_AND_ASSIGN(const std::vector<MethodInfo> methods, owner.Methods());
+  EXPECT_EQ(methods[0].reply, "owner");
+  EXPECT_EQ(methods[1].reply, "stream of owner");
+  EXPECT_THAT(owner.Stop(), IsOk());
+}
+
+TEST_F(OwnersTest, WhatIsNoHandleIsNoReply) {
+  EXPECT_THAT(Call(Method<std::string, OwnerHandle>{"echo"}, "x"),
+              FailsWith(reason::kUnexpectedFrame, "owner"));
+  EXPECT_THAT(Call(Method<std::string, OwnerHandle>{"echo"}, "ward.owner"),
+              FailsWith(reason::kUnexpectedFrame));
+}
 
 TEST_F(OwnersTest, AHandleMakesAnotherObjectAClientAndAnOwner) {
   ASSERT_OK_AND_ASSIGN(OwnerHandle handle, server().ShareOwnership());

@@ -53,6 +53,7 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/server/method.h"
+#include "ward/server/owner_handle.h"
 
 namespace ward {
 namespace internal {
@@ -60,6 +61,10 @@ namespace internal {
 template <typename Element>
 absl::Status WriteElement(MessageChannel& channel, const Element& element) {
   return channel.Write(element);
+}
+inline absl::Status WriteElement(MessageChannel& channel,
+                                 const OwnerHandle& element) {
+  return element.WriteTo(channel);
 }
 template <typename... Values>
 absl::Status WriteElement(MessageChannel& channel,

@@ -18,11 +18,13 @@
 #include "ward/channel/message.h"
 #include "ward/server/message_handler.h"
 #include "ward/server/method.h"
+#include "ward/server/owner_handle.h"
 
 namespace ward::internal {
 
 // "string", "int32", "bool", "double", "descriptor", "descriptors" for named
-// ones, "message" for a Message, and the full name of a protobuf.
+// ones, "owner" for an OwnerHandle, "message" for a Message, and the full name
+// of a protobuf.
 template <typename Value>
 std::string TypeName() {
   if constexpr (std::is_same_v<Value, Message>) {
@@ -31,6 +33,8 @@ std::string TypeName() {
     return "descriptor";
   } else if constexpr (std::is_same_v<Value, Descriptors>) {
     return "descriptors";
+  } else if constexpr (std::is_same_v<Value, OwnerHandle>) {
+    return "owner";
   } else if constexpr (std::is_same_v<Value, bool>) {
     return "bool";
   } else if constexpr (std::is_floating_point_v<Value>) {
