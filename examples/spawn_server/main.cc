@@ -28,16 +28,17 @@ absl::Status Run() {
     WARD_RETURN_IF_ERROR(server.Spawn(
         absl::StrCat("worker ", &worker - workers.data()), worker));
     const double spawned = elapsed();
-    WARD_ASSIGN_OR_RETURN(const Worker::Identity identity, worker.Identify());
-    WARD_ASSIGN_OR_RETURN(const bool prime, worker.IsPrime(199'999));
-    std::cout << identity.name << ", process " << identity.pid << ", took "
-              << spawned << " ms; it says that 199,999 is "
+    WARD_ASSIGN_OR_RETURN(const auto identity, worker.Call(kIdentify));
+    const auto& [name, load_id, pid] = identity;
+    WARD_ASSIGN_OR_RETURN(const bool prime, worker.Call(kIsPrime, 199'999));
+    std::cout << name << ", process " << pid << ", took " << spawned
+              << " ms; it says that 199,999 is "
               << (prime ? "a prime\n" : "no prime\n");
   }
   // They need the spawn server no more.
   WARD_RETURN_IF_ERROR(server.Stop());
   for (Worker& worker : workers) {
-    WARD_RETURN_IF_ERROR(worker.IsPrime(7).status());
+    WARD_RETURN_IF_ERROR(worker.Call(kIsPrime, 7).status());
   }
   std::cout << "the spawn server has stopped, they go on; now they quit\n";
   return absl::OkStatus();

@@ -31,10 +31,6 @@ namespace {
 // More than a fork and the start of a worker ever take.
 constexpr absl::Duration kSpawnTimeout = absl::Seconds(30);
 
-// What a server asks its preloader.
-constexpr std::string_view kSpawn = "spawn";
-constexpr std::string_view kCount = "count";
-
 struct Running {
   std::unique_ptr<Worker> worker;
   std::unique_ptr<ward::Process> process;
@@ -74,7 +70,7 @@ class Preloader {
         absl::StatusOr<ward::Message> request = requests_.Read();
         // The server has closed its end, and is about to stop this process.
         if (!request.ok()) return absl::OkStatus();
-        const absl::Status status = request->name() == kCount
+        const absl::Status status = request->name() == kCountWorkers.name
                                         ? requests_.Write(workers_.size())
                                         : Spawn(*request);
         if (!status.ok()) WARD_RETURN_IF_ERROR(requests_.WriteError(status));
@@ -121,8 +117,8 @@ WARD_REGISTER_SERVER(SpawnServer);
 
 SpawnServer::SpawnServer(ward::ServerOptions options)
     : AbstractServer(std::move(options)) {
-  DefineMessageHandler("spawn", &SpawnServer::HandleSpawn);
-  DefineMessageHandler("count", &SpawnServer::HandleCount);
+  Define(kSpawn, &SpawnServer::Fork);
+  Define(kCountWorkers, &SpawnServer::CountWorkers);
 }
 
 absl::Status SpawnServer::InitializeServer() {
@@ -153,50 +149,34 @@ absl::Status SpawnServer::FinalizeServer() {
   return preloader_->Stop({});
 }
 
-absl::Status SpawnServer::HandleSpawn(ward::MessageChannel& client,
-                                      const std::string& name) {
-  const auto handle = [&]() -> absl::StatusOr<ward::OwnerHandle> {
+absl::StatusOr<ward::Message> SpawnServer::Ask(std::string_view what,
+                                               std::string_view name) {
+  const auto ask = [&]() -> absl::StatusOr<ward::Message> {
     absl::MutexLock lock(&mutex_);
-    WARD_RETURN_IF_ERROR(requests_.Write(kSpawn, name));
-    return ward::OwnerHandle::ReadFrom(requests_);
-  }();
-  return handle.ok() ? handle->WriteTo(client) : Explain(handle.status());
-}
-
-absl::Status SpawnServer::HandleCount(ward::MessageChannel& client) {
-  const auto count = [&]() -> absl::StatusOr<ward::Message> {
-    absl::MutexLock lock(&mutex_);
-    WARD_RETURN_IF_ERROR(requests_.Write(kCount));
+    WARD_RETURN_IF_ERROR(requests_.Write(what, name));
     return requests_.Read();
-  }();
-  return count.ok() ? client.Write(*count) : Explain(count.status());
-}
-
-absl::Status SpawnServer::Explain(const absl::Status& status) {
+  };
+  absl::StatusOr<ward::Message> answer = ask();
+  if (answer.ok()) return answer;
   const absl::Status alive = preloader_->CheckAlive();
-  if (alive.ok()) return status;
+  if (alive.ok()) return answer;
   return ward::MakeError(
       kPreloaderDied,
       absl::StrCat("no worker can be forked any more: ", alive.message()));
 }
 
-absl::Status SpawnServer::Spawn(std::string_view name, Worker& worker) {
-  return Connect([&](ward::MessageChannel& channel) -> absl::Status {
-    WARD_RETURN_IF_ERROR(channel.Write("spawn", name));
-    WARD_ASSIGN_OR_RETURN(ward::OwnerHandle handle,
-                          ward::OwnerHandle::ReadFrom(channel));
-    return worker.Adopt(std::move(handle));
-  });
+absl::StatusOr<ward::OwnerHandle> SpawnServer::Fork(const std::string& name) {
+  WARD_ASSIGN_OR_RETURN(ward::Message answer, Ask(kSpawn.name, name));
+  return ward::OwnerHandle::FromMessage(answer);
 }
 
 absl::StatusOr<int> SpawnServer::CountWorkers() {
-  int count = 0;
-  WARD_RETURN_IF_ERROR(
-      Connect([&](ward::MessageChannel& channel) -> absl::Status {
-        WARD_RETURN_IF_ERROR(channel.Write("count"));
-        WARD_ASSIGN_OR_RETURN(ward::Message reply, channel.Read());
-        WARD_ASSIGN_OR_RETURN(std::tie(count), reply.Unpack<int>());
-        return absl::OkStatus();
-      }));
-  return count;
+  WARD_ASSIGN_OR_RETURN(ward::Message answer, Ask(kCountWorkers.name));
+  WARD_ASSIGN_OR_RETURN(const auto count, answer.Unpack<int>());
+  return std::get<0>(count);
+}
+
+absl::Status SpawnServer::Spawn(std::string_view name, Worker& worker) {
+  WARD_ASSIGN_OR_RETURN(ward::OwnerHandle handle, Call(kSpawn, name));
+  return worker.Adopt(std::move(handle));
 }

@@ -5,7 +5,7 @@
 //   WARD_RETURN_IF_ERROR(server.Start());
 //   Worker worker;
 //   WARD_RETURN_IF_ERROR(server.Spawn("one", worker));
-//   worker.IsPrime(199'999);
+//   worker.Call(kIsPrime, 199'999);
 //   // The worker quits when `worker` goes, however that comes.
 //
 // A process with threads is not forked, and a server has a thread for each
@@ -26,10 +26,13 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "ward/channel/error.h"
+#include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/examples/spawn_server/worker.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/lifecycle.h"
+#include "ward/server/method.h"
+#include "ward/server/owner_handle.h"
 
 // As many workers as there may be are running.
 inline constexpr ward::Reason kTooManyWorkers{
@@ -40,28 +43,33 @@ inline constexpr ward::Reason kTooManyWorkers{
 inline constexpr ward::Reason kPreloaderDied{"PreloaderDied",
                                              absl::StatusCode::kUnavailable};
 
+// Has a worker of this name forked, which is its caller's: kTooManyWorkers,
+// kPreloaderDied, and those of Worker's start.
+inline constexpr ward::Method<std::string, ward::OwnerHandle> kSpawn{"spawn"};
+
+// How many workers have not ended yet.
+inline constexpr ward::Method<void, int> kCountWorkers{"count"};
+
 class SpawnServer : public ward::AbstractServer {
  public:
   static constexpr size_t kMaxWorkers = 16;
 
   explicit SpawnServer(ward::ServerOptions options = {});
 
-  // For clients: has a worker forked, which `worker` adopts as its only owner.
-  // kTooManyWorkers, kPreloaderDied, and those of Worker's start.
+  // For clients: calls kSpawn, and has `worker` adopt what comes, as its only
+  // owner.
   absl::Status Spawn(std::string_view name, Worker& worker);
-
-  // For clients: how many workers have not ended yet.
-  absl::StatusOr<int> CountWorkers();
 
  protected:
   absl::Status InitializeServer() override;
   absl::Status FinalizeServer() override;
 
  private:
-  absl::Status HandleSpawn(ward::MessageChannel& client,
-                           const std::string& name);
-  absl::Status HandleCount(ward::MessageChannel& client);
-  absl::Status Explain(const absl::Status& status);
+  absl::StatusOr<ward::OwnerHandle> Fork(const std::string& name);
+  absl::StatusOr<int> CountWorkers();
+  // The preloader's answer.
+  absl::StatusOr<ward::Message> Ask(std::string_view what,
+                                    std::string_view name = "");
 
   // The server's. Handlers come one at a time to the preloader.
   std::unique_ptr<ward::ServerProcess> preloader_;

@@ -29,6 +29,8 @@
 
 namespace {
 
+using ::testing::_;
+using ::testing::FieldsAre;
 using ::ward::testing::FailsWith;
 using ::ward::testing::HasProcesses;
 using ::ward::testing::IsOk;
@@ -47,7 +49,7 @@ class SpawnServerTest : public ward::testing::ServerTest<SpawnServer> {
   void AwaitWorkers(int count) {
     const absl::Time end = environment().TimeNow() + absl::Seconds(30);
     while (true) {
-      const absl::StatusOr<int> now = server().CountWorkers();
+      const absl::StatusOr<int> now = Call(kCountWorkers);
       ASSERT_THAT(now, IsOk());
       if (*now == count) return;
       ASSERT_LT(environment().TimeNow(), end) << *now << " workers";
@@ -79,10 +81,9 @@ class SpawnServerTest : public ward::testing::ServerTest<SpawnServer> {
 
 TEST_F(SpawnServerTest, AWorkerHasWhatWasPreloaded) {
   const std::unique_ptr<Worker> worker = Spawn("one");
-  EXPECT_THAT(worker->IsPrime(199'999), IsOkAndHolds(true));
-  EXPECT_THAT(worker->IsPrime(199'997), IsOkAndHolds(false));
-  ASSERT_OK_AND_ASSIGN(const Worker::Identity identity, worker->Identify());
-  EXPECT_EQ(identity.name, "one");
+  EXPECT_THAT(worker->Call(kIsPrime, 199'999), IsOkAndHolds(true));
+  EXPECT_THAT(worker->Call(kIsPrime, 199'997), IsOkAndHolds(false));
+  EXPECT_THAT(worker->Call(kIdentify), IsOkAndHolds(FieldsAre("one", _, _)));
 }
 
 TEST_F(SpawnServerTest, TheApplicationIsLoadedOnceForAllWorkers) {
@@ -91,10 +92,10 @@ TEST_F(SpawnServerTest, TheApplicationIsLoadedOnceForAllWorkers) {
   std::vector<std::unique_ptr<Worker>> workers;
   for (int i = 0; i < 3; ++i) {
     workers.push_back(Spawn(absl::StrCat(i)));
-    ASSERT_OK_AND_ASSIGN(const Worker::Identity identity,
-                         workers.back()->Identify());
-    loads.insert(identity.load_id);
-    pids.insert(identity.pid);
+    ASSERT_OK_AND_ASSIGN(const auto identity, workers.back()->Call(kIdentify));
+    const auto& [name, load_id, pid] = identity;
+    loads.insert(load_id);
+    pids.insert(pid);
   }
   EXPECT_EQ(loads.size(), 1U);
   EXPECT_EQ(pids.size(), HasProcesses() ? 3U : 1U);
@@ -106,7 +107,7 @@ TEST_F(SpawnServerTest, AWorkerQuitsWhenItsOwnerLetsGoAndNoOther) {
   AwaitWorkers(2);
   one.reset();
   AwaitWorkers(1);
-  EXPECT_THAT(other->IsPrime(7), IsOkAndHolds(true));
+  EXPECT_THAT(other->Call(kIsPrime, 7), IsOkAndHolds(true));
 }
 
 TEST_F(SpawnServerTest, AWorkerIsOwnedByWhoAskedForItAlone) {
@@ -128,8 +129,8 @@ TEST_F(SpawnServerTest, AWorkerGoesWithAnOwnerThatDies) {
   if (!HasProcesses()) GTEST_SKIP() << "a thread cannot die";
   Worker worker;
   EXPECT_EQ(RunInProcess([&] {
-              const bool served =
-                  server().Spawn("one", worker).ok() && worker.IsPrime(7).ok();
+              const bool served = server().Spawn("one", worker).ok() &&
+                                  worker.Call(kIsPrime, 7).ok();
               return served ? 0 : 1;
             }),
             0);
@@ -152,7 +153,7 @@ TEST_F(SpawnServerTest, ManyClientsAtOnceGetAWorkerEach) {
   RunAtOnce(std::move(clients));
   EXPECT_EQ(paths.size(), static_cast<size_t>(kClients));
   for (const auto& worker : workers) {
-    EXPECT_THAT(worker->IsPrime(7), IsOkAndHolds(true));
+    EXPECT_THAT(worker->Call(kIsPrime, 7), IsOkAndHolds(true));
   }
 }
 
@@ -177,7 +178,7 @@ TEST_F(SpawnServerTest, WorkersOutliveTheSpawnServer) {
               if (!spawner.Start().ok()) return 1;
               if (!spawner.Spawn("one", worker).ok()) return 2;
               if (!spawner.Stop().ok()) return 3;
-              return worker.IsPrime(7).ok() ? 0 : 4;
+              return worker.Call(kIsPrime, 7).ok() ? 0 : 4;
             }),
             0);
 }
@@ -194,7 +195,7 @@ TEST_F(SpawnServerTest, ADeadPreloaderIsReportedAndEndsNothingElse) {
               KillChildOf(spawner.server_pid());
               const absl::Status status = spawner.Spawn("other", other);
               if (!ward::HasReason(status, kPreloaderDied)) return 3;
-              if (!worker.IsPrime(7).ok()) return 4;
+              if (!worker.Call(kIsPrime, 7).ok()) return 4;
               // Its FinalizeServer tells how the preloader had ended.
               return spawner.Stop().ok() ? 5 : 0;
             }),

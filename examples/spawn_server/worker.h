@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/method.h"
 
 // What takes long to load.
 class Application {
@@ -31,21 +31,19 @@ class Application {
   std::string load_id_;
 };
 
+inline constexpr ward::Method<uint32_t, bool> kIsPrime{"is_prime"};
+
+// A worker's name, its application's load_id(), and its pid.
+inline constexpr ward::Method<void,
+                              ward::Arguments<std::string, std::string, int>>
+    kIdentify{"identify"};
+
 class Worker : public ward::AbstractServer {
  public:
   // For a client, which adopts a worker that runs: see SpawnServer::Spawn.
   Worker() : Worker(nullptr, "") {}
 
   Worker(std::shared_ptr<const Application> application, std::string name);
-
-  // For clients.
-  absl::StatusOr<bool> IsPrime(uint32_t number);
-  struct Identity {
-    std::string name;
-    std::string load_id;
-    int pid = 0;
-  };
-  absl::StatusOr<Identity> Identify();
 
  private:
   const std::shared_ptr<const Application> application_;
