@@ -543,23 +543,35 @@ pid_t AbstractServer::server_pid() const {
   return started != nullptr ? started->process->pid() : 0;
 }
 
+std::shared_ptr<const std::string> AbstractServer::ServedPath() const {
+  if (running_in_ != environment().ProcessId()) return nullptr;
+  absl::MutexLock lock(&mutex_);
+  return served_path_;
+}
+
 std::string AbstractServer::socket_filename() const {
-  const std::shared_ptr<Started> started = Current();
-  return started != nullptr ? started->listener->path()
-                            : options_.socket_filename;
+  return Route{shared_options_, Current(), nullptr, kNobody, ServedPath()}
+      .path();
+}
+
+const std::string& AbstractServer::Route::path() const {
+  return served != nullptr    ? *served
+         : started != nullptr ? started->listener->path()
+                              : options->socket_filename;
 }
 
 absl::StatusOr<AbstractServer::Route> AbstractServer::FindRoute() const {
-  const std::shared_ptr<Started> started = Current();
-  const std::string& path =
-      started != nullptr ? started->listener->path() : options_.socket_filename;
-  // Those of each server are its own: another may come to the same path.
-  Route route = {shared_options_, started,
-                 started != nullptr
-                     ? std::shared_ptr<KeptConnections>(started, &started->kept)
-                     : kept_,
-                 server_user_, path};
-  if (!route.path.empty()) return route;
+  Route route = {shared_options_, nullptr, kept_, server_user_, nullptr};
+  // To a handler its server is not one that it has started.
+  if (CallContext::Current() != nullptr) route.served = ServedPath();
+  if (route.served == nullptr) {
+    route.started = Current();
+    // Those of each server are its own: another may come to the same path.
+    if (route.started != nullptr) {
+      route.kept = {route.started, &route.started->kept};
+    }
+  }
+  if (!route.path().empty()) return route;
   return MakeError(reason::kServerNotStarted,
                    "connect to the server: it is not started; call Start() "
                    "first");
@@ -575,14 +587,14 @@ absl::StatusOr<std::unique_ptr<Transport>> AbstractServer::OpenConnection(
   absl::StatusOr<std::unique_ptr<Transport>> connection;
   do {
     connection = environment.Connect(
-        std::string(route.path),
+        route.path(),
         std::min(deadline, environment.TimeNow() + kConnectSlice));
   } while (HasReason(connection.status(), reason::kTimedOut) &&
            environment.TimeNow() < deadline && !is_cancelled());
   WARD_RETURN_IF_ERROR(connection.status());
   WARD_RETURN_IF_ERROR(
       Annotate(CheckServer(**connection, options, route.server_user),
-               absl::StrCat("connect to \"", route.path, "\"")));
+               absl::StrCat("connect to \"", route.path(), "\"")));
   return connection;
 }
 
@@ -866,6 +878,10 @@ int AbstractServer::ServeExeced(Environment& environment, ExecLinks links,
 }
 
 absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
+  {
+    absl::MutexLock lock(&mutex_);
+    served_path_ = std::make_shared<const std::string>(listener.path());
+  }
   running_in_ = environment().ProcessId();
   owner_ = &owner;
   const absl::Cleanup stopped = [this, &listener] {

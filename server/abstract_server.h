@@ -254,8 +254,8 @@ class AbstractServer {
   // The server's process; 0 when it is not started.
   pid_t server_pid() const;
 
-  // Where the server listens; empty when it is not started and chooses a path
-  // itself.
+  // Where the server listens, in it, too; empty when it is not started and
+  // chooses a path itself.
   std::string socket_filename() const;
 
   // Connects to the server, calls `use` with the channel, and closes it. The
@@ -534,10 +534,15 @@ class AbstractServer {
     std::shared_ptr<const ServerOptions> options;
     std::shared_ptr<Started> started;
     std::shared_ptr<KeptConnections> kept;
-    uid_t server_user = 0;
-    // One of the two above has it.
-    std::string_view path;
+    uid_t server_user;
+    // Null unless this process serves.
+    std::shared_ptr<const std::string> served;
+
+    const std::string& path() const;
   };
+  // Where this process serves; null if it does not.
+  std::shared_ptr<const std::string> ServedPath() const
+      ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<Route> FindRoute() const;
   static absl::StatusOr<std::unique_ptr<Transport>> OpenConnection(
       const Route& route, absl::Time deadline,
@@ -614,6 +619,8 @@ class AbstractServer {
   // In the owner, while the server is started.
   mutable absl::Mutex mutex_;
   std::shared_ptr<Started> started_ ABSL_GUARDED_BY(mutex_);
+  // In the server.
+  std::shared_ptr<const std::string> served_path_ ABSL_GUARDED_BY(mutex_);
   // Who has started it.
   static constexpr uid_t kNobody = std::numeric_limits<uid_t>::max();
   std::atomic<uid_t> server_user_{kNobody};

@@ -800,6 +800,20 @@ TEST_F(CallsTest, AHandlerKnowsItsDeadlineAndPassesItOn) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+// A server may call itself, wherever it serves.
+TEST_F(CallsTest, AHandlerCallsItsOwnServer) {
+  ServerOptions options = Shared();
+  options.socket_filename.clear();
+  MethodServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_THAT(server.Call(kTimeLeft, 1).status(), IsOk());
+  }
+  // Over a connection that it keeps, as its client does.
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(2));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 // --- by hand ---
 
 TEST_F(CallsTest, WhatIsLeftOfACallIsNotTheNextOne) {

@@ -416,8 +416,7 @@ TEST_P(CrowdOfThreadsTest, NoCallFails) {
   TestServer server;
   ASSERT_THAT(server.Start(), IsOk());
   constexpr Method<std::string, std::string> kEcho{"echo"};
-  ExpectNoneFails(GetParam(),
-                  [&] { return server.Call(kEcho, "x").status(); });
+  ExpectNoneFails(GetParam(), [&] { return server.Call(kEcho, "x").status(); });
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
