@@ -92,8 +92,10 @@ class NumberServer : public AbstractServer {
 class Calls {
  public:
   // Where delays let the clock leap while a thread could run, no time is too
-  // long: then they are not `timed`.
-  Calls(NumberServer& server, bool timed) : server_(server), timed_(timed) {}
+  // long: then they are not `timed`. `all_well`: nothing that goes wrong is put
+  // into them.
+  Calls(NumberServer& server, bool timed, bool all_well)
+      : server_(server), timed_(timed), all_well_(all_well) {}
 
   int NextNumber() { return last_++; }
   absl::Time TimeNow() { return server_.environment().TimeNow(); }
@@ -101,6 +103,7 @@ class Calls {
   // Of the call with this number, which was made at `start` and had `time`.
   void Check(int number, absl::Time start, absl::Duration time,
              const absl::StatusOr<int>& result, std::string_view what) {
+    const bool ends_so = what == kWait.name || what == "Cancel";
     SCOPED_TRACE(what);
     SCOPED_TRACE(result.status());
     if (timed_) {
@@ -115,6 +118,11 @@ class Calls {
     }
     const absl::Status& status = result.status();
     EXPECT_FALSE(status.message().empty());
+    if (all_well_) {
+      EXPECT_TRUE(HasReason(status, reason::kTimedOut) ||
+                  HasReason(status, reason::kCallCancelled));
+      EXPECT_TRUE(ends_so);
+    }
     EXPECT_NE(status.code(), absl::StatusCode::kInternal);
     EXPECT_NE(status.code(), absl::StatusCode::kUnknown);
     // A handler's nested call may have met these.
@@ -153,6 +161,7 @@ class Calls {
  private:
   NumberServer& server_;
   const bool timed_;
+  const bool all_well_;
   int last_ = 0;
 };
 
@@ -190,8 +199,9 @@ void CallAllAtOnce(NumberServer& server, Calls& calls,
     const absl::Time start = calls.TimeNow();
     (*client)
         ->StartCall(method, options, number)
-        .Then([&calls, number, start, time](const absl::StatusOr<int>& result) {
-          calls.Check(number, start, time, result, "StartCall");
+        .Then([&calls, number, start, time,
+               method](const absl::StatusOr<int>& result) {
+          calls.Check(number, start, time, result, method.name);
         });
   };
   start_call(kOnce, {}, kLong);
@@ -213,13 +223,14 @@ void CallAllAtOnce(NumberServer& server, Calls& calls,
   }
 }
 
-void CallInAllWays(bool timed) {
+// All of them have `places` in the server.
+void CallInAllWays(int places, bool timed, bool all_well) {
   ServerOptions options;
-  options.max_clients = 3;
+  options.max_clients = places;
   options.queue_timeout = absl::Seconds(10);
   NumberServer server(std::move(options));
   if (!server.Start().ok()) return;
-  Calls calls(server, timed);
+  Calls calls(server, timed, all_well);
   Cancellation cancellation;
   {
     // A thread may not be had.
@@ -244,9 +255,22 @@ TEST_P(CallExplorationTest, EachReturnsWhatIsTrue) {
   options.deaths = true;
   options.deviations = 2;
   options.faults_per_run = 2;
-  Explore(options, [] { CallInAllWays(/*timed=*/true); });
+  Explore(options, [] {
+    CallInAllWays(/*places=*/3, /*timed=*/true, /*all_well=*/false);
+  });
   options.delays = true;
-  Explore(options, [] { CallInAllWays(/*timed=*/false); });
+  Explore(options, [] {
+    CallInAllWays(/*places=*/3, /*timed=*/false, /*all_well=*/false);
+  });
+}
+
+TEST_P(CallExplorationTest, EachSucceedsInEveryOrder) {
+  ExploreOptions options;
+  options.search = GetParam();
+  options.runs = 100;
+  Explore(options, [] {
+    CallInAllWays(/*places=*/20, /*timed=*/true, /*all_well=*/true);
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(
