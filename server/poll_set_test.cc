@@ -2,13 +2,17 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
 #include "ward/server/modes_for_test.h"
@@ -94,6 +98,65 @@ TEST_F(PollSetTest, TheEndIsReadable) {
   one.there.reset();
   EXPECT_THAT(Look(), IsOkAndHolds(1u));
   set_->Remove(*one.here);
+}
+
+TEST_F(PollSetTest, TellsWhereThereIsRoom) {
+  Connection one = Connect();
+  ASSERT_THAT(set_->Add(1, *one.here, PollSet::Event::kWritable), IsOk());
+  EXPECT_THAT(Look(), IsOkAndHolds(1u));
+  const std::string page(4096, 'x');
+  while (one.here->Send(page, {}, absl::InfinitePast()).ok()) continue;
+  EXPECT_THAT(Look(), FailsWith(reason::kTimedOut));
+  // What comes is told, too.
+  Send(*one.there);
+  EXPECT_THAT(Look(), IsOkAndHolds(1u));
+  std::string room(4096, ' ');
+  std::vector<FileDescriptor> none;
+  EXPECT_THAT(
+      one.here->Receive(absl::MakeSpan(room), 0, none, absl::InfiniteFuture()),
+      IsOk());
+  EXPECT_THAT(Look(), FailsWith(reason::kTimedOut));
+  while (true) {
+    const auto received =
+        one.there->Receive(absl::MakeSpan(room), 0, none, absl::InfinitePast());
+    if (!received.ok()) break;
+  }
+  EXPECT_THAT(Look(), IsOkAndHolds(1u));
+  one.there.reset();
+  EXPECT_THAT(Look(), IsOkAndHolds(1u));
+  set_->Remove(*one.here);
+}
+
+TEST_F(PollSetTest, WakesAtItsTime) {
+  EXPECT_THAT(set_->WakeAt(absl::InfiniteFuture()), IsOk());
+  EXPECT_THAT(Look(), FailsWith(reason::kTimedOut));
+  const Stopwatch watch;
+  const absl::Time start = environment().TimeNow();
+  EXPECT_THAT(set_->WakeAt(start + absl::Hours(1)), IsOk());
+  EXPECT_THAT(set_->WakeAt(start + absl::Milliseconds(20)), IsOk());
+  EXPECT_THAT(Look(), FailsWith(reason::kTimedOut));
+  // For who waits elsewhere, too.
+  const Pollable* const polled[] = {set_.get()};
+  EXPECT_THAT(environment().Poll(polled, absl::InfiniteFuture()), IsOk());
+  EXPECT_GE(watch.Elapsed(), absl::Milliseconds(20));
+  EXPECT_THAT(set_->Wait(absl::InfiniteFuture()), IsOkAndHolds(0u));
+  // Once.
+  EXPECT_THAT(Look(), FailsWith(reason::kTimedOut));
+  EXPECT_THAT(set_->WakeAt(environment().TimeNow() + absl::Milliseconds(20)),
+              IsOk());
+  EXPECT_THAT(set_->Wait(absl::InfiniteFuture()), IsOkAndHolds(0u));
+  EXPECT_GE(watch.Elapsed(), absl::Milliseconds(40));
+  if (MovesClock()) {
+    EXPECT_EQ(watch.Elapsed(), absl::Milliseconds(40));
+  }
+  // A time that has passed is now, and one that was taken back never.
+  EXPECT_THAT(set_->WakeAt(absl::InfinitePast()), IsOk());
+  EXPECT_THAT(Look(), IsOkAndHolds(0u));
+  EXPECT_THAT(set_->WakeAt(environment().TimeNow() + absl::Milliseconds(1)),
+              IsOk());
+  EXPECT_THAT(set_->WakeAt(absl::InfiniteFuture()), IsOk());
+  EXPECT_THAT(set_->Wait(environment().TimeNow() + absl::Milliseconds(5)),
+              FailsWith(reason::kTimedOut));
 }
 
 TEST_F(PollSetTest, WakeEndsOneWait) {
