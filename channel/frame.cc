@@ -162,6 +162,15 @@ absl::Status ParseCall(std::string_view in, CallHeader& call) {
         WARD_RETURN_IF_ERROR(CheckKnown(field, kVarintType, seen));
         call.time_left = field.varint;
         break;
+      case kTraceIdField:
+        WARD_RETURN_IF_ERROR(CheckKnown(field, kBytesType, seen));
+        if (field.bytes.size() > kMaxTraceIdBytes) {
+          return Malformed(absl::StrCat("a trace id of ", field.bytes.size(),
+                                        " bytes, over the ", kMaxTraceIdBytes,
+                                        " that it may have"));
+        }
+        call.trace_id = field.bytes;
+        break;
       default:
         break;
     }

@@ -34,7 +34,11 @@ enum FrameField : uint32_t {
 enum ArrayField : uint32_t { kPartField = 1 };
 enum ErrorField : uint32_t { kCodeField = 1, kReasonField = 2, kTextField = 3 };
 enum EndField : uint32_t { kKeptField = 1 };
-enum CallField : uint32_t { kKeepField = 1, kTimeLeftField = 2 };
+enum CallField : uint32_t {
+  kKeepField = 1,
+  kTimeLeftField = 2,
+  kTraceIdField = 3
+};
 
 // protobuf's wire types (protobuf.dev/programming-guides/encoding). Groups,
 // which have two more, are refused: nobody writes them.
@@ -45,11 +49,17 @@ enum WireType : uint32_t {
   kFixed32Type = 5
 };
 
-// What a frame that begins a call says of it: proto/frame.proto's Call.
+// What a frame that begins a call says of it: proto/frame.proto's Call. Borrows
+// all bytes.
 struct CallHeader {
   bool keep = false;
   uint64_t time_left = 0;
+  std::string_view trace_id;
 };
+
+// Of W3C's traceparent, which is what most will use, it is more than twice as
+// much.
+inline constexpr size_t kMaxTraceIdBytes = 128;
 
 // A frame with one of its contents. Borrows all bytes.
 struct Frame {

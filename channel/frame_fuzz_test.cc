@@ -33,6 +33,7 @@ ward::proto::Frame KnownFields(const ward::proto::Frame& frame) {
   if (frame.has_call()) {
     known.mutable_call()->set_keep(frame.call().keep());
     known.mutable_call()->set_time_left(frame.call().time_left());
+    known.mutable_call()->set_trace_id(frame.call().trace_id());
   }
   known.set_knows_end(frame.knows_end());
   return known;
@@ -53,6 +54,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         frame.status());
     // What protobuf writes of fields that the protocol has, it takes.
     const bool plain = taken && reference.descriptors() <= 253 &&
+                       reference.call().trace_id().size() <= 128 &&
                        reference.content_case() != reference.CONTENT_NOT_SET &&
                        KnownFields(reference).SerializeAsString() == body;
     WARD_FUZZ_CHECK(!plain, frame.status());
@@ -67,7 +69,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const ward::CallHeader call = frame->call.value_or(ward::CallHeader());
   WARD_FUZZ_CHECK(reference.has_call() == frame->call.has_value() &&
                       reference.call().keep() == call.keep &&
-                      reference.call().time_left() == call.time_left,
+                      reference.call().time_left() == call.time_left &&
+                      reference.call().trace_id() == call.trace_id,
                   "another call");
   const std::vector<std::string> parts = ward::CopyParts(*frame);
   WARD_FUZZ_CHECK(parts.size() == frame->encoded_part_count, parts.size());

@@ -79,6 +79,9 @@ proto::Frame MakeFrame(Random& random) {
   if (random.Below(3) == 0) {
     frame.mutable_call()->set_keep(random.Below(2) == 0);
     frame.mutable_call()->set_time_left(random.Below(100'000));
+    if (random.Below(2) == 0) {
+      frame.mutable_call()->set_trace_id(random.Bytes().substr(0, 128));
+    }
   }
   return frame;
 }
@@ -98,6 +101,7 @@ TEST(FrameTest, ReadsWhatProtobufWrites) {
     const CallHeader call = frame.call.value_or(CallHeader());
     EXPECT_EQ(call.keep, expected.call().keep());
     EXPECT_EQ(call.time_left, expected.call().time_left());
+    EXPECT_EQ(call.trace_id, expected.call().trace_id());
     if (frame.content == Frame::Content::kArray) {
       ASSERT_TRUE(expected.has_array());
       EXPECT_THAT(CopyParts(frame), ElementsAreArray(expected.array().part()));
@@ -130,7 +134,8 @@ TEST(FrameTest, WritesWhatProtobufWrites) {
       const auto left = static_cast<int64_t>(expected.call().time_left());
       channel.BeginCall(
           {expected.call().keep(),
-           left == 0 ? absl::InfiniteDuration() : absl::Microseconds(left)});
+           left == 0 ? absl::InfiniteDuration() : absl::Microseconds(left),
+           expected.call().trace_id()});
     }
     if (expected.has_end()) {
       // It is written to who has asked for it.

@@ -73,6 +73,13 @@ absl::Status Check(const Frame& frame, size_t size,
     return MakeError(reason::kInvalidArguments,
                      "a descriptor to send is closed already");
   }
+  if (frame.call.has_value() &&
+      frame.call->trace_id.size() > kMaxTraceIdBytes) {
+    return MakeError(
+        reason::kInvalidArguments,
+        absl::StrCat("a call's trace id may have ", kMaxTraceIdBytes,
+                     " bytes, not ", frame.call->trace_id.size()));
+  }
   if (frame.parts.size() > limits.max_parts) {
     return MakeError(reason::kFrameTooLarge,
                      absl::StrCat("a message has at most ", limits.max_parts,
@@ -212,6 +219,7 @@ template <typename Out>
 void AddCall(const CallHeader& call, Out& out) {
   if (call.keep) AddNumber(kKeepField, 1, out);
   if (call.time_left != 0) AddNumber(kTimeLeftField, call.time_left, out);
+  if (!call.trace_id.empty()) out.AddField(kTraceIdField, call.trace_id);
 }
 
 // Of a message that `add` adds.

@@ -61,6 +61,14 @@ absl::Status Unexpected(std::string_view wanted, std::string_view got) {
                    absl::StrCat("expected ", wanted, ", got ", got));
 }
 
+absl::StatusOr<Message> ToMessage(const Frame& frame,
+                                  std::vector<FileDescriptor> descriptors) {
+  if (frame.content != Frame::Content::kArray) {
+    return Unexpected("an array message", "a scalar message");
+  }
+  return Message(CopyParts(frame), std::move(descriptors));
+}
+
 absl::Status Closed() {
   return MakeError(reason::kChannelClosed,
                    "the channel is closed on this side");
@@ -148,15 +156,10 @@ void MessageChannel::EndCall(bool kept) {
   keeps_ = kept;
 }
 
-void MessageChannel::BeginCall(const Call& call) {
+void MessageChannel::BeginCall(Call call) {
   if (reader_.kept()) reader_.NextCall();
   end_written_ = false;
-  CallHeader& first = begins_.emplace();
-  first.keep = call.keep;
-  if (call.time_left == absl::InfiniteDuration()) return;
-  // 0 would be for ever.
-  first.time_left = static_cast<uint64_t>(
-      std::max(absl::ToInt64Microseconds(call.time_left), int64_t{1}));
+  begins_ = std::move(call);
 }
 
 absl::Status MessageChannel::WriteScalar(std::string_view bytes) {
@@ -198,7 +201,16 @@ absl::Status MessageChannel::SendFrame(Frame& frame,
                      "this side has said that it has ended");
   }
   if (reader_.peer_knows_end()) writer_.SayKnowsEnd();
-  frame.call = begins_;
+  if (begins_.has_value()) {
+    CallHeader& call = frame.call.emplace();
+    call.keep = begins_->keep;
+    call.trace_id = begins_->trace_id;
+    if (begins_->time_left != absl::InfiniteDuration()) {
+      // 0 would be for ever.
+      call.time_left = static_cast<uint64_t>(
+          std::max(absl::ToInt64Microseconds(begins_->time_left), int64_t{1}));
+    }
+  }
   frame.end.kept = is_last && may_keep();
   const bool ends = is_last && reader_.peer_knows_end() &&
                     frame.content != Frame::Content::kEnd;
@@ -231,11 +243,7 @@ absl::StatusOr<Message> MessageChannel::Read() {
   std::vector<FileDescriptor> descriptors;
   WARD_RETURN_IF_ERROR(ReceiveFrame(limits_.max_frame_bytes, descriptors));
   const absl::Cleanup release = [this] { reader_.Release(); };
-  const Frame& frame = reader_.frame();
-  if (frame.content != Frame::Content::kArray) {
-    return Unexpected("an array message", "a scalar message");
-  }
-  return Message(CopyParts(frame), std::move(descriptors));
+  return ToMessage(reader_.frame(), std::move(descriptors));
 }
 
 absl::StatusOr<Message> MessageChannel::ReadCall(absl::Duration time_for_rest) {
@@ -245,13 +253,19 @@ absl::StatusOr<Message> MessageChannel::ReadCall(absl::Duration time_for_rest) {
     end_written_ = keeps_ = false;
     call_ = Call();
   }
+  std::vector<FileDescriptor> descriptors;
   reader_.set_time_for_rest(time_for_rest);
-  absl::StatusOr<Message> first = Read();
+  const absl::Status came = ReceiveFrame(limits_.max_frame_bytes, descriptors);
   reader_.set_time_for_rest(absl::InfiniteDuration());
+  if (!came.ok()) return came;
+  const absl::Cleanup release = [this] { reader_.Release(); };
+  absl::StatusOr<Message> first =
+      ToMessage(reader_.frame(), std::move(descriptors));
   const std::optional<CallHeader>& call = reader_.frame().call;
   if (!first.ok() || !call.has_value()) return first;
   was_moved_.value = false;
   call_.keep = call->keep;
+  call_.trace_id = call->trace_id;
   if (call->time_left != 0) {
     constexpr uint64_t kMost = std::numeric_limits<int64_t>::max();
     call_.time_left = absl::Microseconds(

@@ -161,11 +161,14 @@ class MessageChannel {
     bool keep = false;
     // From when that frame is written: how long the client waits.
     absl::Duration time_left = absl::InfiniteDuration();
+    // What the call belongs to, for logs and traces. At most kMaxTraceIdBytes:
+    // with more, that Write is kInvalidArguments.
+    std::string trace_id = {};
   };
 
   // The next frame that is written begins a call. Not while one is under way;
   // after one, if kept().
-  void BeginCall(const Call& call);
+  void BeginCall(Call call);
 
   // As Read, in a server: the first message of the next call. What is left of
   // the one before is thrown away. Once a message has begun to come, its rest
@@ -342,7 +345,7 @@ class MessageChannel {
   // The call that is under way, or was the last.
   Call call_;
   WasMoved was_moved_;
-  std::optional<CallHeader> begins_;
+  std::optional<Call> begins_;
   // In a server, between two calls.
   bool awaits_call_ = false;
   bool read_timed_out_ = false;

@@ -27,6 +27,7 @@
 #include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/channel/frame.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/scripted_transport_for_test.h"
@@ -44,6 +45,10 @@ using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
 constexpr Reason kNoSuchDevice{"NoSuchDevice", absl::StatusCode::kNotFound};
+
+// W3C's own example (w3.org/TR/trace-context).
+constexpr std::string_view kTraceparent =
+    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 std::string ReadPage() {
   std::ifstream file("docs/protocol.md");
@@ -189,6 +194,17 @@ std::map<std::string, Case> Cases() {
           EXPECT_TRUE(channel.call().keep);
           EXPECT_EQ(channel.call().time_left, absl::Milliseconds(1500));
         }}},
+      {"traced-call",
+       {[](MessageChannel& channel) {
+          channel.BeginCall({/*keep=*/true, absl::InfiniteDuration(),
+                             std::string(kTraceparent)});
+          return channel.Write("hello", "Joe", "Dalton");
+        },
+        [](MessageChannel& channel) {
+          EXPECT_THAT(channel.ReadCall(), IsOk());
+          EXPECT_TRUE(channel.call().keep);
+          EXPECT_EQ(channel.call().trace_id, kTraceparent);
+        }}},
       {"hello-reply",
        {[=](MessageChannel& channel) { return channel.Write(greeting, 1234); },
         [=](MessageChannel& channel) {
@@ -319,7 +335,7 @@ TEST(ProtocolTest, ToWhoKnowsNoEndsNothingIsSaidOfThem) {
 TEST(ProtocolTest, WardRefusesThePagesBytesForThePagesReasons) {
   const Secret password("open sesame");
   const std::map<std::string, std::string> refused = ReadBlocks("refused");
-  EXPECT_THAT(refused, SizeIs(14));
+  EXPECT_THAT(refused, SizeIs(15));
   for (const auto& [title, bytes] : refused) {
     SCOPED_TRACE(title);
     const std::pair<std::string, std::string> reason_and_name =
@@ -395,6 +411,7 @@ TEST(ProtocolTest, ThePageHasTheDefaultLimits) {
       {"| bytes in a frame's body ", limits.max_frame_bytes},
       {"| parts in a frame ", limits.max_parts},
       {"| descriptors in a frame ", limits.max_descriptors},
+      {"| bytes in a trace id ", kMaxTraceIdBytes},
   };
   for (const auto& [row, limit] : rows) {
     const size_t start = page.find(row);

@@ -195,6 +195,9 @@ class Client {
       frame.set_knows_end(first / 8 % 2 != 0);
       if (first / 16 % 2 != 0) frame.mutable_call()->set_keep(true);
       if (first / 32 % 2 != 0) frame.mutable_call()->set_time_left(first);
+      if (first / 64 % 2 != 0) {
+        frame.mutable_call()->set_trace_id(std::string(first, 't'));
+      }
       std::string password(server_.password().Expose());
       // In two places, or Send() could make it right.
       if (with == 6) {
