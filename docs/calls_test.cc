@@ -10,9 +10,12 @@
 #include <cstdint>
 #include <deque>
 #include <fstream>
+#include <iostream>
 #include <map>
+#include <memory>
 #include <optional>
 #include <sstream>
+#include <streambuf>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -23,6 +26,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -41,6 +45,7 @@
 #include "ward/server/abstract_server.h"
 #include "ward/server/async_client.h"
 #include "ward/server/client.h"
+#include "ward/server/interceptor.h"
 #include "ward/server/publisher.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/server_test.h"
@@ -166,6 +171,97 @@ TEST_F(CallsPageTest, IsCalledByClientsAndTheOldWay) {
   EXPECT_EQ(pread(file->get(), content.data(), content.size(), 0), 4);
   EXPECT_EQ(content.substr(0, 4), "blue");
   EXPECT_THAT(Converse(store), IsOk());
+  EXPECT_THAT(store.Stop(), IsOk());
+}
+
+class Log : public ward::Interceptor {
+ public:
+  void After(const ward::CallInfo& call) override {
+    std::cerr << absl::StrCat(absl::CHexEscape(call.method), " of ",
+                              absl::CHexEscape(call.trace_id), ": ",
+                              call.result.ToString(), ", in ",
+                              absl::FormatDuration(call.duration), "\n");
+  }
+};
+
+class OnlyRootPuts : public ward::Interceptor {
+ public:
+  absl::Status Before(ward::CallInfo& call) override {
+    if (call.method != KeyValue::kPut.name || call.peer.uid == 0) {
+      return absl::OkStatus();
+    }
+    return absl::PermissionDeniedError("only root puts something here");
+  }
+};
+
+class GuardedStore : public Store {
+ public:
+  explicit GuardedStore(ward::ServerOptions options = {})
+      : Store(Guarded(std::move(options))) {}
+
+ private:
+  static ward::ServerOptions Guarded(ward::ServerOptions options) {
+    options.interceptors = {std::make_shared<Log>(),
+                            std::make_shared<OnlyRootPuts>()};
+    return options;
+  }
+};
+WARD_REGISTER_SERVER(GuardedStore);
+
+// What this process has logged while it is there.
+class CerrCapture {
+ public:
+  CerrCapture() : found_(std::cerr.rdbuf(text_.rdbuf())) {}
+  CerrCapture(const CerrCapture&) = delete;
+  CerrCapture& operator=(const CerrCapture&) = delete;
+  ~CerrCapture() { std::cerr.rdbuf(found_); }
+
+  std::string Text() const { return text_.str(); }
+
+ private:
+  std::ostringstream text_;
+  std::streambuf* const found_;
+};
+
+TEST_F(CallsPageTest, HasInterceptors) {
+  GuardedStore store;
+  ASSERT_THAT(store.Start(), IsOk());
+  const absl::Status put = store.Call(KeyValue::kPut, "colour", "blue");
+  if (environment().UserId() == 0) {
+    EXPECT_THAT(put, IsOk());
+  } else {
+    EXPECT_EQ(put,
+              absl::PermissionDeniedError("only root puts something here"));
+  }
+  ward::CallInfo call;
+  call.method = "put";
+  EXPECT_FALSE(OnlyRootPuts().Before(call).ok());
+  call.peer.uid = 0;
+  EXPECT_THAT(OnlyRootPuts().Before(call), IsOk());
+  EXPECT_THAT(store.Stop(), IsOk());
+}
+
+TEST_F(CallsPageTest, HasTraceIds) {
+  Store store;
+  ASSERT_THAT(store.Start(), IsOk());
+  ASSERT_THAT(store.Call(KeyValue::kPut, "colour", "blue"), IsOk());
+  ward::ClientOptions of_client = {store.socket_filename(),
+                                   store.password().Copy()};
+  of_client.interceptors = {std::make_shared<Log>()};
+  const CerrCapture log;
+  {
+    ward::Client store(std::move(of_client));
+    ward::CallOptions options;
+    options.trace_id =
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    EXPECT_THAT(store.Call(KeyValue::kGet, options, "colour"),
+                IsOkAndHolds("blue"));
+  }
+  EXPECT_TRUE(absl::StartsWith(
+      log.Text(),
+      "get of 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01: OK, "
+      "in "))
+      << log.Text();
   EXPECT_THAT(store.Stop(), IsOk());
 }
 

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <exception>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -16,7 +15,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/base/config.h"
 #include "absl/cleanup/cleanup.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
@@ -45,6 +43,8 @@
 #include "ward/server/environment.h"
 #include "ward/server/exec_entry.h"
 #include "ward/server/hand_over.h"
+#include "ward/server/interception.h"
+#include "ward/server/interceptor.h"
 #include "ward/server/kept_connections.h"
 #include "ward/server/lifecycle.h"
 #include "ward/server/message_handler.h"
@@ -54,6 +54,7 @@
 #include "ward/server/process.h"
 #include "ward/server/server_options.h"
 #include "ward/server/signals.h"
+#include "ward/server/user_code.h"
 
 namespace ward {
 namespace {
@@ -76,31 +77,11 @@ constexpr absl::Duration kConnectSlice = absl::Milliseconds(20);
 // has just started it, has to say.
 constexpr absl::Duration kHandOverTimeout = absl::Seconds(60);
 
-// Runs a hook or a handler; an exception becomes a status, so that it ends no
-// more than what it belongs to.
-absl::Status CallUserCode(std::string_view what,
-                          absl::FunctionRef<absl::Status()> code) {
-#ifdef ABSL_HAVE_EXCEPTIONS
-  try {
-    return code();
-  } catch (const std::exception& exception) {
-    return MakeError(reason::kUserCodeThrew,
-                     absl::StrCat(what, " threw: ", exception.what()));
-  } catch (...) {
-    return MakeError(
-        reason::kUserCodeThrew,
-        absl::StrCat(what, " threw something that is no std::exception"));
-  }
-#else
-  return code();
-#endif
-}
-
 // A name from a peer, fit for an error text.
+constexpr size_t kMostOfAName = 64;
 std::string Quoted(std::string_view name) {
-  constexpr size_t kLongest = 64;
-  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kLongest)),
-                      name.size() > kLongest ? "...\"" : "\"");
+  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kMostOfAName)),
+                      name.size() > kMostOfAName ? "...\"" : "\"");
 }
 
 // Of a user, for an error text.
@@ -560,7 +541,7 @@ const std::string& AbstractServer::Route::path() const {
                               : options->socket_filename;
 }
 
-absl::StatusOr<AbstractServer::Route> AbstractServer::FindRoute() const {
+AbstractServer::Route AbstractServer::FindRoute() const {
   Route route = {shared_options_, nullptr, kept_, server_user_, nullptr};
   // To a handler its server is not one that it has started.
   if (CallContext::Current() != nullptr) route.served = ServedPath();
@@ -571,15 +552,17 @@ absl::StatusOr<AbstractServer::Route> AbstractServer::FindRoute() const {
       route.kept = {route.started, &route.started->kept};
     }
   }
-  if (!route.path().empty()) return route;
-  return MakeError(reason::kServerNotStarted,
-                   "connect to the server: it is not started; call Start() "
-                   "first");
+  return route;
 }
 
 absl::StatusOr<std::unique_ptr<Transport>> AbstractServer::OpenConnection(
     const Route& route, absl::Time deadline,
     absl::FunctionRef<bool()> is_cancelled) {
+  if (route.path().empty()) {
+    return MakeError(reason::kServerNotStarted,
+                     "connect to the server: it is not started; call Start() "
+                     "first");
+  }
   const ServerOptions& options = *route.options;
   Environment& environment = *options.environment;
   deadline =
@@ -610,7 +593,7 @@ MessageChannel AbstractServer::MakeChannel(
 absl::Status AbstractServer::Connect(
     absl::FunctionRef<absl::Status(MessageChannel&)> use) {
   // From here on without this object.
-  WARD_ASSIGN_OR_RETURN(const Route route, FindRoute());
+  const Route route = FindRoute();
   absl::StatusOr<std::unique_ptr<Transport>> connection =
       OpenConnection(route, absl::InfiniteFuture(), [] { return false; });
   if (!connection.ok()) {
@@ -631,10 +614,11 @@ class AbstractServer::Outgoing final : public internal::OutgoingCall {
       route_.kept->Put(process_, std::move(channel_));
     }
     if (is_cancelled && !channel_.end_was_said()) {
-      return MakeError(reason::kCallCancelled,
-                       "the call was cancelled while it was under way");
+      return limits_.End(
+          MakeError(reason::kCallCancelled,
+                    "the call was cancelled while it was under way"));
     }
-    return Explain(status, route_.started.get());
+    return limits_.End(Explain(status, route_.started.get()));
   }
 
  private:
@@ -670,9 +654,11 @@ class AbstractServer::Outgoing final : public internal::OutgoingCall {
   Cancellation::Registration outer_;
 };
 
-AbstractServer::CallLimits AbstractServer::LimitsOf(
-    const CallOptions& options) const {
-  CallLimits limits = {absl::InfiniteFuture(), options.cancellation, nullptr};
+absl::StatusOr<AbstractServer::CallLimits> AbstractServer::LimitsOf(
+    std::string_view method, const CallOptions& options) const {
+  CallLimits limits;
+  limits.own = options.cancellation;
+  limits.trace_id = options.trace_id;
   if (options.deadline != absl::InfiniteFuture()) {
     limits.deadline =
         environment().TimeNow() + (options.deadline - absl::Now());
@@ -681,7 +667,17 @@ AbstractServer::CallLimits AbstractServer::LimitsOf(
   if (outer != nullptr && options.inherit) {
     limits.deadline = std::min(limits.deadline, outer->deadline());
     limits.outer = outer->cancellation();
+    if (limits.trace_id.empty()) limits.trace_id = outer->trace_id();
   }
+  if (client_interceptors_ == nullptr) return limits;
+  CallInfo info;
+  info.method = method;
+  info.trace_id = limits.trace_id;
+  info.deadline = limits.deadline;
+  limits.interception = std::make_shared<Interception>(
+      client_interceptors_, environment(), std::move(info));
+  WARD_RETURN_IF_ERROR(limits.interception->Begin());
+  limits.trace_id = limits.interception->trace_id();
   return limits;
 }
 
@@ -724,7 +720,7 @@ absl::Status AbstractServer::Begin(
       call.channel_.set_deadline(limits.deadline, "the call's deadline");
       time_left = limits.deadline - environment.TimeNow();
     }
-    call.channel_.BeginCall({/*keep=*/true, time_left});
+    call.channel_.BeginCall({/*keep=*/true, time_left, limits.trace_id});
     const absl::Status status = write(call.channel_);
     const bool is_cut = HasReason(status, reason::kConnectionLost) ||
                         HasReason(status, reason::kCallCut) ||
@@ -738,12 +734,13 @@ absl::Status AbstractServer::Begin(
 
 absl::StatusOr<std::unique_ptr<internal::OutgoingCall>>
 AbstractServer::BeginStream(
-    const CallOptions& options,
+    std::string_view method, const CallOptions& options,
     absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over) {
   auto call = std::make_unique<Outgoing>();
-  const CallLimits limits = LimitsOf(options);
-  WARD_ASSIGN_OR_RETURN(call->route_, FindRoute());
-  WARD_RETURN_IF_ERROR(Begin(limits, write, over, *call));
+  call->route_ = FindRoute();
+  WARD_ASSIGN_OR_RETURN(const CallLimits limits, LimitsOf(method, options));
+  const absl::Status status = Begin(limits, write, over, *call);
+  if (!status.ok()) return limits.End(status);
   return call;
 }
 
@@ -753,7 +750,7 @@ AbstractServer::BeginWithoutWaiting(
     absl::FunctionRef<absl::Status(MessageChannel&)> write,
     std::shared_ptr<KeptConnections> kept) {
   auto call = std::make_unique<Outgoing>();
-  WARD_ASSIGN_OR_RETURN(call->route_, FindRoute());
+  call->route_ = FindRoute();
   call->route_.kept = std::move(kept);
   call->waits_ = false;
   WARD_RETURN_IF_ERROR(Begin(limits, write, Over::kKeptOrNew, *call));
@@ -761,14 +758,15 @@ AbstractServer::BeginWithoutWaiting(
 }
 
 absl::Status AbstractServer::CallOnce(
-    const CallOptions& options,
-    absl::FunctionRef<absl::Status(MessageChannel&)> write, bool has_reply,
-    std::optional<Message>& reply) {
+    std::string_view method, const CallOptions& options,
+    absl::FunctionRef<absl::Status(MessageChannel&)> write,
+    absl::FunctionRef<absl::Status(MessageChannel&)> read) {
   Outgoing call;
-  const CallLimits limits = LimitsOf(options);
-  WARD_ASSIGN_OR_RETURN(call.route_, FindRoute());
-  WARD_RETURN_IF_ERROR(Begin(limits, write, Over::kKeptOrNew, call));
-  return call.End(internal::ReadReply(call.channel(), has_reply, reply));
+  call.route_ = FindRoute();
+  WARD_ASSIGN_OR_RETURN(const CallLimits limits, LimitsOf(method, options));
+  const absl::Status status = Begin(limits, write, Over::kKeptOrNew, call);
+  if (!status.ok()) return limits.End(status);
+  return call.End(read(call.channel()));
 }
 
 // A connection that broke may mean that the server is dead, and one that came
@@ -871,6 +869,11 @@ int AbstractServer::ServeExeced(Environment& environment, ExecLinks links,
       return absl::FailedPreconditionError(
           "start by exec: ServerOptions::admit_peer cannot be handed over; set "
           "it in the constructor of the server's class");
+    }
+    if (given->has_interceptors && server->options_.interceptors.empty()) {
+      return absl::FailedPreconditionError(
+          "start by exec: ServerOptions::interceptors cannot be handed over; "
+          "set them in the constructor of the server's class");
     }
     server->ignore_password_errors_ = given->ignore_password_errors;
     return server->Run(*listener, link_to_owner);
@@ -1032,16 +1035,25 @@ absl::Status AbstractServer::ServeRequest(ClientPool& pool,
         limit);
   }
   Host host(*this, pool, client);
-  const CallContext context(client.channel, *client.peer, host);
-  absl::Status status = Dispatch(context, client.channel, client.request);
+  const auto handler = message_handlers_.find(client.request.name());
+  const bool is_known = handler != message_handlers_.end();
+  // A handler may do away with its request, and the name in that.
+  const CallContext context(client.channel, *client.peer,
+                            is_known ? handler->first : client.request.name(),
+                            host);
+  const absl::Status status = Intercept(context, [&]() -> absl::Status {
+    absl::Status result = Dispatch(is_known ? &handler->second.call : nullptr,
+                                   context, client.channel, client.request);
+    // One that has given up because of its context knows no more than that.
+    if (absl::IsCancelled(result) && ReasonOf(result).empty() &&
+        environment().TimeNow() >= context.deadline()) {
+      return MakeError(reason::kTimedOut,
+                       absl::StrCat(limit, ": ", result.message()));
+    }
+    return result;
+  });
   // What the handler has not taken is not kept until the next call.
   client.request = Message();
-  // A handler that has given up because of its context knows no more than that.
-  if (absl::IsCancelled(status) && ReasonOf(status).empty() &&
-      environment().TimeNow() >= context.deadline()) {
-    return MakeError(reason::kTimedOut,
-                     absl::StrCat(limit, ": ", status.message()));
-  }
   if (!status.ok()) {
     // The handler has said its last word before, perhaps, and the client may
     // have called again.
@@ -1062,26 +1074,43 @@ absl::Status AbstractServer::ServeRequest(ClientPool& pool,
   return HasReason(told, reason::kTimedOut) ? told : absl::OkStatus();
 }
 
-absl::Status AbstractServer::Dispatch(const CallContext& context,
+absl::Status AbstractServer::Intercept(
+    const CallContext& context,
+    absl::FunctionRef<absl::Status()> handle) const {
+  if (interceptors_ == nullptr) return handle();
+  CallInfo info;
+  info.method = context.method();
+  if (!message_handlers_.contains(info.method)) {
+    info.method.resize(std::min(info.method.size(), kMostOfAName));
+  }
+  info.trace_id = context.trace_id();
+  info.peer = context.peer();
+  info.deadline = context.deadline();
+  Interception interception(interceptors_, environment(), std::move(info));
+  absl::Status status = interception.Begin();
+  if (status.ok()) status = handle();
+  interception.End(status);
+  return status;
+}
+
+absl::Status AbstractServer::Dispatch(const MessageHandler* handler,
+                                      const CallContext& context,
                                       MessageChannel& channel,
                                       Message& request) const {
-  const auto handler = message_handlers_.find(request.name());
-  if (handler == message_handlers_.end()) {
+  const std::string_view name = context.method();
+  if (handler == nullptr) {
     std::vector<std::string> known;
     for (const auto& [name, unused] : message_handlers_) known.push_back(name);
     std::sort(known.begin(), known.end());
-    const std::string_view nearest = Nearest(request.name(), known);
+    const std::string_view nearest = Nearest(name, known);
     return MakeError(
         reason::kUnknownMessage,
-        absl::StrCat("the server has no handler for message ",
-                     Quoted(request.name()),
+        absl::StrCat("the server has no handler for message ", Quoted(name),
                      nearest.empty() ? "" : "; did you mean ", nearest,
                      "; it knows: ", absl::StrJoin(known, ", ")));
   }
-  const std::string& name = handler->first;
-  const absl::Status status = CallUserCode("the handler", [&] {
-    return handler->second.call(context, channel, request);
-  });
+  const absl::Status status = CallUserCode(
+      "the handler", [&] { return (*handler)(context, channel, request); });
   return Annotate(status, absl::StrCat("message ", Quoted(name)));
 }
 

@@ -92,6 +92,7 @@
 #include "ward/server/client_pool.h"
 #include "ward/server/environment.h"
 #include "ward/server/exec_entry.h"
+#include "ward/server/interception.h"
 #include "ward/server/kept_connections.h"
 #include "ward/server/lifecycle.h"
 #include "ward/server/message_handler.h"
@@ -307,15 +308,21 @@ class AbstractServer {
     if constexpr (internal::kIsStream<Request> || internal::kIsStream<Reply>) {
       using Result = absl::StatusOr<StreamCall<Request, Reply>>;
       auto call = BeginStream(
-          options, write,
+          method.name, options, write,
           internal::kIsStream<Request> ? Over::kNew : Over::kKeptOrNew);
       if (!call.ok()) return Result(call.status());
       return Result(StreamCall<Request, Reply>(*std::move(call)));
+    } else if constexpr (std::is_void_v<Reply>) {
+      return CallOnce(method.name, options, write, &internal::ReadReply<void>);
     } else {
-      std::optional<Message> reply;
+      typename internal::ValuesOf<Reply>::Result reply;
       const absl::Status status =
-          CallOnce(options, write, !std::is_void_v<Reply>, reply);
-      return internal::UnpackReply<Reply>(status, reply);
+          CallOnce(method.name, options, write, [&](MessageChannel& channel) {
+            reply = internal::ReadReply<Reply>(channel);
+            return reply.status();
+          });
+      if (!status.ok()) reply = status;
+      return reply;
     }
   }
 
@@ -504,7 +511,11 @@ class AbstractServer {
   absl::Status ServeRequest(ClientPool& pool, ClientPool::Client& client) const;
   absl::StatusOr<Message> TellOwners();
   absl::Status TellDescriptorSet(StreamWriter<std::string>& files) const;
-  absl::Status Dispatch(const CallContext& context, MessageChannel& channel,
+  absl::Status Intercept(const CallContext& context,
+                         absl::FunctionRef<absl::Status()> handle) const;
+  // Null where there is no handler.
+  absl::Status Dispatch(const MessageHandler* handler,
+                        const CallContext& context, MessageChannel& channel,
                         Message& request) const;
   absl::Status CheckPeer(const PeerCredentials& peer) const;
 
@@ -538,12 +549,13 @@ class AbstractServer {
     // Null unless this process serves.
     std::shared_ptr<const std::string> served;
 
+    // Empty if the server is not started.
     const std::string& path() const;
   };
   // Where this process serves; null if it does not.
   std::shared_ptr<const std::string> ServedPath() const
       ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::StatusOr<Route> FindRoute() const;
+  Route FindRoute() const;
   static absl::StatusOr<std::unique_ptr<Transport>> OpenConnection(
       const Route& route, absl::Time deadline,
       absl::FunctionRef<bool()> is_cancelled);
@@ -552,20 +564,32 @@ class AbstractServer {
 
   friend class AsyncClient;
 
-  // What ends a call, whatever the server does.
+  // What ends a call, whatever the server does; and what else goes with it over
+  // whatever connection.
   struct CallLimits {
     // On the environment's clock.
-    absl::Time deadline;
+    absl::Time deadline = absl::InfiniteFuture();
     Cancellation* own = nullptr;
     // That of the call whose handler makes this one.
     std::shared_ptr<CallCancellation> outer;
+    std::string trace_id;
+    // Null if there are no interceptors.
+    std::shared_ptr<Interception> interception;
 
     bool IsCancelled() const {
       return (own != nullptr && own->cancelled()) ||
              (outer != nullptr && outer->abandoned.cancelled());
     }
+    // The call has, as `status` says, which is returned.
+    absl::Status End(absl::Status status) const {
+      if (interception != nullptr) interception->End(status);
+      return status;
+    }
   };
-  CallLimits LimitsOf(const CallOptions& options) const;
+  // The error of an interceptor that refuses the call. That one may take its
+  // time: this object is not used after it.
+  absl::StatusOr<CallLimits> LimitsOf(std::string_view method,
+                                      const CallOptions& options) const;
 
   // Over which connection: a kept one may be shut down behind a call's first
   // frame, which is then served; what follows it is not read.
@@ -573,7 +597,8 @@ class AbstractServer {
 
   // A call under way.
   class Outgoing;
-  // Has `write` write the request.
+  // Has `write` write the request. An error is explained, and the call's end
+  // for CallLimits::End, unless it is tried again.
   static absl::Status Begin(
       const CallLimits& limits,
       absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over,
@@ -586,12 +611,12 @@ class AbstractServer {
       absl::FunctionRef<absl::Status(MessageChannel&)> write,
       std::shared_ptr<KeptConnections> kept);
   absl::StatusOr<std::unique_ptr<internal::OutgoingCall>> BeginStream(
-      const CallOptions& options,
+      std::string_view method, const CallOptions& options,
       absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over);
-  // Reads the reply, too, if the method has one.
-  absl::Status CallOnce(const CallOptions& options,
+  // Has `read` read the reply, too.
+  absl::Status CallOnce(std::string_view method, const CallOptions& options,
                         absl::FunctionRef<absl::Status(MessageChannel&)> write,
-                        bool has_reply, std::optional<Message>& reply);
+                        absl::FunctionRef<absl::Status(MessageChannel&)> read);
 
   absl::Status CheckNotStarted() const;
   absl::Status EnsurePassword();
@@ -605,6 +630,11 @@ class AbstractServer {
   // Calls under way have a share in the options, too.
   const std::shared_ptr<ServerOptions> shared_options_;
   ServerOptions& options_ = *shared_options_;
+  // Null if there are none.
+  const std::shared_ptr<Interceptors> interceptors_ =
+      Interceptors::Make(options_.interceptors);
+  const std::shared_ptr<Interceptors> client_interceptors_ =
+      Interceptors::Make(options_.client_interceptors);
   // Those to a server that this object has neither started nor adopted.
   const std::shared_ptr<KeptConnections> kept_ =
       std::make_shared<KeptConnections>();
@@ -641,8 +671,8 @@ class AbstractServer {
 // .cc file of the class. It must have a constructor from ServerOptions, which
 // gives them on to AbstractServer, and must not be abstract. That constructor
 // makes the server's object in the new process; of the owner's object it knows
-// what is in the options (but for admit_peer, which it sets again itself), so
-// put whatever else it needs into ServerOptions::arguments.
+// what is in the options (but for admit_peer and interceptors, which it sets
+// again itself), so put whatever else it needs into ServerOptions::arguments.
 #define WARD_REGISTER_SERVER(Class)                                       \
   [[maybe_unused]] static const bool WARD_CONCAT_(ward_server_registered, \
                                                   __LINE__) =             \

@@ -77,15 +77,21 @@ std::shared_ptr<AsyncClient::Call> AsyncClient::Start(
     bool has_reply) {
   auto call = std::make_shared<Call>();
   call->id = ++last_id_;
-  call->limits = server_.LimitsOf(options);
-  call->request = Copy(request);
+  absl::StatusOr<AbstractServer::CallLimits> limits =
+      server_.LimitsOf(request.begin()->view(), options);
+  absl::Status status = limits.status();
+  if (status.ok()) {
+    call->limits = *std::move(limits);
+    call->request = Copy(request);
+    status = call->request.status();
+  }
   call->has_reply = has_reply;
   call->connect_until = TimeNow() + server_.options().connect_timeout;
   calls_.emplace(call->id, call);
-  if (call->request.ok()) {
+  if (status.ok()) {
     Advance(*call);
   } else {
-    End(*call, call->request.status());
+    End(*call, status);
   }
   return call;
 }
@@ -192,7 +198,8 @@ void AsyncClient::End(Call& call, const absl::Status& status) {
   if (call.watched_for.has_value()) {
     ready_->Remove(ConnectionOf(call).connection());
   }
-  call.status = call.outgoing == nullptr ? status : call.outgoing->End(status);
+  call.status = call.outgoing == nullptr ? call.limits.End(status)
+                                         : call.outgoing->End(status);
   call.outgoing.reset();
   call.is_done = true;
   const std::shared_ptr<Call> keep = calls_.extract(call.id).mapped();

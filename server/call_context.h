@@ -19,6 +19,8 @@
 #define WARD_SERVER_CALL_CONTEXT_H_
 
 #include <memory>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -51,9 +53,11 @@ class CallContext {
 
   // All are borrowed.
   CallContext(const MessageChannel& channel, const PeerCredentials& peer,
-              Host& host)
+              std::string_view method, Host& host)
       : channel_(channel),
         peer_(peer),
+        method_(method),
+        trace_id_(channel.call().trace_id),
         host_(host),
         deadline_(channel.deadline()),
         outer_(std::exchange(current_, this)) {}
@@ -113,9 +117,20 @@ class CallContext {
   // Who the client is.
   const PeerCredentials& peer() const { return peer_; }
 
+  // The name of the method, or of the message.
+  std::string_view method() const { return method_; }
+
+  // What the call belongs to, for logs and traces: what the client has said in
+  // CallOptions::trace_id, any bytes, at most 128; empty if it has said
+  // nothing. The calls that the handler makes have it, too.
+  std::string_view trace_id() const { return trace_id_; }
+
  private:
   const MessageChannel& channel_;
   const PeerCredentials& peer_;
+  const std::string_view method_;
+  // The handler may do away with the channel.
+  const std::string trace_id_;
   Host& host_;
   const absl::Time deadline_;
   const CallContext* const outer_;

@@ -25,6 +25,7 @@
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/server/interceptor.h"
 #include "ward/server/method.h"
 #include "ward/server/owner_handle.h"
 #include "ward/server/server_options.h"
@@ -39,6 +40,8 @@ struct ClientOptions {
   ChannelLimits limits = {};
   absl::Duration connect_timeout = absl::Seconds(10);
   Environment* environment = &Environment::Default();
+  // client_interceptors.
+  std::vector<std::shared_ptr<Interceptor>> interceptors = {};
 };
 
 // Thread-safe: calls made at once have a connection each, which the next ones

@@ -48,6 +48,7 @@
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/server/exec_main.h"
+#include "ward/server/interceptor.h"
 #include "ward/server/posix/process.h"
 #include "ward/testing/call_server.h"
 #include "ward/testing/environment_variable.h"
@@ -238,6 +239,11 @@ TEST_F(ExecTest, WhatCannotBeHandedOverIsRefused) {
   options.admit_peer = [](const PeerCredentials&) { return true; };
   Server admits(std::move(options));
   EXPECT_THAT(std::string(admits.Start().message()), HasSubstr("admit_peer"));
+  options = ByExec();
+  options.interceptors = {std::make_shared<Interceptor>()};
+  Server intercepts(std::move(options));
+  EXPECT_THAT(std::string(intercepts.Start().message()),
+              HasSubstr("interceptors"));
   options = ByExec();
   options.launch.fork.keep_open = {0};
   Server keeps(std::move(options));

@@ -70,6 +70,7 @@ absl::Status WriteHandOver(MessageChannel& channel,
     out.add_arguments(argument);
   }
   out.set_admits_peers(options.admit_peer != nullptr);
+  out.set_has_interceptors(!options.interceptors.empty());
   out.set_ignore_password_errors(ignore_password_errors);
   WARD_ASSIGN_OR_RETURN(const FileDescriptor password,
                         options.password.Share());
@@ -89,6 +90,7 @@ absl::StatusOr<HandOver> ReadHandOver(MessageChannel& channel) {
   given.listener = {in.path(), in.private_directory(), std::move(name),
                     std::move(socket)};
   given.admits_peers = in.admits_peers();
+  given.has_interceptors = in.has_interceptors();
   given.ignore_password_errors = in.ignore_password_errors();
   ServerOptions& options = given.options;
   options.socket_filename = in.path();

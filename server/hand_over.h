@@ -20,6 +20,7 @@ inline constexpr std::string_view kHandOverName = "ward.hand_over";
 struct HandOver {
   ServerOptions options;
   bool admits_peers = false;
+  bool has_interceptors = false;
   bool ignore_password_errors = false;
   ListenerParts listener;
   // Environment::SocketId of the owner's end.

@@ -22,6 +22,7 @@
 #include "ward/channel/secret.h"
 #include "ward/channel/transport.h"
 #include "ward/server/hand_over.h"
+#include "ward/server/interceptor.h"
 #include "ward/testing/fuzz.h"
 
 namespace ward {
@@ -69,6 +70,9 @@ std::string Written(HandOver& given) {
   MessageChannel out(std::make_unique<ScriptedTransport>(script));
   if (given.admits_peers) {
     given.options.admit_peer = [](const PeerCredentials&) { return true; };
+  }
+  if (given.has_interceptors) {
+    given.options.interceptors = {std::make_shared<Interceptor>()};
   }
   const absl::Status written =
       WriteHandOver(out, given.options, given.ignore_password_errors,

@@ -53,7 +53,7 @@ class MessageHandlerTest : public ::testing::Test {
 
   absl::Status Serve(const MessageHandler& handler, Message message) {
     const PeerCredentials peer{1, 2, 3};
-    return handler(CallContext(server_, peer, host_), server_, message);
+    return handler(CallContext(server_, peer, "name", host_), server_, message);
   }
 
   std::string Reply() {

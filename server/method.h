@@ -89,8 +89,14 @@ struct CallOptions {
   // StreamCall included; one may be for many calls.
   Cancellation* cancellation = nullptr;
 
-  // A call that a handler makes ends with the handler's own time, and is
-  // cancelled when its client leaves. False: it has only what is above.
+  // What the call belongs to, for logs and traces (CallContext::trace_id(),
+  // CallInfo::trace_id): such as W3C's traceparent. Ward passes it on and makes
+  // nothing of it. At most 128 bytes, or the call is kInvalidArguments.
+  std::string trace_id = {};
+
+  // A call that a handler makes ends with the handler's own time, is cancelled
+  // when its client leaves, and has its trace id if it has none of its own.
+  // False: it has only what is above.
   bool inherit = true;
 };
 
@@ -282,6 +288,15 @@ inline void ReadEndBehind(const absl::Status& status, MessageChannel& channel) {
 // timed out, again with the same `reply`.
 absl::Status ReadReply(MessageChannel& channel, bool has_reply,
                        std::optional<Message>& reply);
+
+// The same, and what the call returns.
+template <typename Reply>
+typename ValuesOf<Reply>::Result ReadReply(MessageChannel& channel) {
+  std::optional<Message> message;
+  const absl::Status status =
+      ReadReply(channel, !std::is_void_v<Reply>, message);
+  return UnpackReply<Reply>(status, message);
+}
 
 }  // namespace internal
 }  // namespace ward

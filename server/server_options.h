@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "ward/channel/secret.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
+#include "ward/server/interceptor.h"
 #include "ward/server/lifecycle.h"
 
 namespace ward {
@@ -65,6 +67,15 @@ struct ServerOptions {
   // Where 65534 stands for every user that this one's namespace does not know
   // (user_namespaces(7)), nobody of that number is among them: never trust it.
   std::function<bool(const PeerCredentials&)> trust_server;
+
+  // Around each call that the server serves; the first is the outermost. A
+  // server that is started by exec sets them in its class's constructor, as it
+  // does admit_peer.
+  std::vector<std::shared_ptr<Interceptor>> interceptors;
+
+  // For clients: around each Call and StartCall (not Connect) by the server's
+  // object.
+  std::vector<std::shared_ptr<Interceptor>> client_interceptors;
 
   // Clients served at the same time, a thread each. More of them, once they
   // have shown the password, wait for a place; a refused password is answered

@@ -202,11 +202,17 @@ class StreamCall {
     if (call_ == nullptr) return Ended();
     // If that fails, the reply tells why.
     (void)EndWriting();
-    std::optional<Message> reply;
-    status_ =
-        internal::ReadReply(call_->channel(), !std::is_void_v<Reply>, reply);
-    End();
-    return internal::UnpackReply<Reply>(status_, reply);
+    auto reply = internal::ReadReply<Reply>(call_->channel());
+    if constexpr (std::is_void_v<Reply>) {
+      status_ = std::move(reply);
+      End();
+      return status_;
+    } else {
+      status_ = reply.status();
+      End();
+      if (!status_.ok()) reply = status_;
+      return reply;
+    }
   }
 
  private:
