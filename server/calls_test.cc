@@ -219,6 +219,12 @@ class MethodServer : public Registered<MethodServer> {
       EXPECT_THAT(channel.WriteLast("a reply"), IsOk());
       return absl::InternalError("too late");
     });
+    DefineMessageHandler("gives up late", [](const CallContext& context,
+                                             MessageChannel& channel) {
+      EXPECT_THAT(channel.WriteLast("a reply"), IsOk());
+      while (!context.cancelled()) absl::SleepFor(absl::Milliseconds(1));
+      return absl::CancelledError("too late");
+    });
     DefineMessageHandler("silent", [] { return absl::OkStatus(); });
     DefineMessageHandler("talkative", [](MessageChannel& channel) {
       return channel.Write("a reply");
@@ -738,6 +744,7 @@ fail: string ->
 fails late:  -> conversation
 files: stream of descriptor -> stream of descriptor
 first: stream of int32 -> 
+gives up late:  -> conversation
 hold:  -> conversation
 nothing:  -> 
 passes an end on:  -> 
@@ -890,6 +897,11 @@ TEST_F(CallsTest, AFailureAfterACallsEndIsNobodys) {
     EXPECT_THAT(server.Call(Method<void, std::string>{"fails late"}),
                 IsOkAndHolds("a reply"));
   }
+  // Nor is what comes of the call's time, which is over while the next one
+  // waits.
+  EXPECT_THAT(server.Call(Method<void, std::string>{"gives up late"},
+                          Within(absl::Milliseconds(100))),
+              IsOkAndHolds("a reply"));
   EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(1));
   EXPECT_THAT(server.Stop(), IsOk());
 }
