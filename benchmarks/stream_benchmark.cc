@@ -145,8 +145,8 @@ class EndByHand {
 
   void Flush() {
     for (size_t begin = 0; begin < out_end_;) {
-      const ssize_t sent = send(socket_, out_.data() + begin, out_end_ - begin,
-                                MSG_NOSIGNAL);
+      const ssize_t sent =
+          send(socket_, out_.data() + begin, out_end_ - begin, MSG_NOSIGNAL);
       if (sent <= 0) std::abort();
       begin += static_cast<size_t>(sent);
     }
