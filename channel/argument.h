@@ -128,6 +128,8 @@ bool FromPart(std::string_view part, T& value) {
     const char* end = part.data() + part.size();
     const auto read = std::from_chars(part.data(), end, value);
     return read.ec == std::errc() && read.ptr == end;
+  } else if constexpr (std::is_same_v<T, Descriptors>) {
+    return value.NamesFromPart(part);
   } else if constexpr (kIsProto<T>) {
     return value.ParseFromArray(part.data(), static_cast<int>(part.size()));
   } else {

@@ -31,6 +31,15 @@
 #include "ward/channel/file_descriptor.h"
 
 namespace ward {
+namespace internal {
+
+// In argument.h, and in message.h.
+template <typename T>
+bool FromPart(std::string_view part, T& value);
+template <typename T>
+void TakeNext(std::vector<FileDescriptor>::iterator& next, T& value);
+
+}  // namespace internal
 
 // Owns its descriptors, and closes those that are not taken. Move-only. Not
 // thread-safe.
@@ -60,7 +69,11 @@ class Descriptors {
 
  private:
   friend class Argument;
-  friend class Message;
+  template <typename T>
+  friend bool internal::FromPart(std::string_view part, T& value);
+  template <typename T>
+  friend void internal::TakeNext(std::vector<FileDescriptor>::iterator& next,
+                                 T& value);
 
   // The part of the message.
   std::string NamesToPart() const;

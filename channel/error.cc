@@ -55,6 +55,7 @@ std::string ReasonOf(const absl::Status& status) {
 }
 
 bool HasReason(const absl::Status& status, const Reason& reason) {
+  if (status.ok()) return false;
   const auto payload = status.GetPayload(kPayloadUrl);
   return payload.has_value() && *payload == reason.name;
 }

@@ -4,12 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <string>
 #include <string_view>
-#include <vector>
 
+#include "absl/base/attributes.h"
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "ward/channel/error.h"
 #include "ward/channel/status_macros.h"
@@ -18,10 +16,15 @@
 namespace ward {
 namespace {
 
-absl::Status Malformed(std::string_view why) {
+ABSL_ATTRIBUTE_COLD absl::Status Malformed(std::string_view why) {
   return MakeError(
       reason::kMalformedFrame,
       absl::StrCat("the peer sent what is no frame of ward's protocol: ", why));
+}
+
+ABSL_ATTRIBUTE_COLD absl::Status Malformed(uint32_t field,
+                                           std::string_view why) {
+  return Malformed(absl::StrCat("field ", field, " ", why));
 }
 
 // One field of a protobuf message.
@@ -44,7 +47,7 @@ absl::Status TakeVarint(std::string_view& in, uint64_t& value) {
 
 // A tag, or the length of a field. protobuf's parsers take no longer ones, so
 // that who reads frames with them would find other fields there.
-absl::Status TakeShortVarint(std::string_view& in, uint32_t& value) {
+inline absl::Status TakeShortVarint(std::string_view& in, uint32_t& value) {
   constexpr size_t kMost = 5;
   const Varint varint = ReadVarint(in.substr(0, kMost));
   if (varint.size == 0 || varint.value > std::numeric_limits<uint32_t>::max()) {
@@ -55,8 +58,8 @@ absl::Status TakeShortVarint(std::string_view& in, uint32_t& value) {
   return absl::OkStatus();
 }
 
-absl::Status TakeBytes(std::string_view& in, size_t size,
-                       std::string_view& bytes) {
+inline absl::Status TakeBytes(std::string_view& in, size_t size,
+                              std::string_view& bytes) {
   if (size > in.size()) return Malformed("a field longer than what holds it");
   bytes = in.substr(0, size);
   in.remove_prefix(bytes.size());
@@ -86,15 +89,13 @@ absl::Status TakeField(std::string_view& in, Field& field) {
 }
 
 // A field that is known: it has its own wire type, and comes once.
-absl::Status CheckKnown(const Field& field, WireType type, uint32_t& seen) {
+inline absl::Status CheckKnown(const Field& field, WireType type,
+                               uint32_t& seen) {
   if (field.type != type) {
-    return Malformed(
-        absl::StrCat("field ", field.number, " with another wire type"));
+    return Malformed(field.number, "with another wire type");
   }
   const uint32_t bit = 1U << field.number;
-  if ((seen & bit) != 0) {
-    return Malformed(absl::StrCat("field ", field.number, " twice"));
-  }
+  if ((seen & bit) != 0) return Malformed(field.number, "twice");
   seen |= bit;
   return absl::OkStatus();
 }
@@ -109,6 +110,32 @@ absl::Status CountParts(std::string_view array, size_t& count) {
     ++count;
   }
   return absl::OkStatus();
+}
+
+// A tag, and a length that takes one byte.
+constexpr size_t kHead = 2;
+
+// Whether `in` begins so, and has all bytes of that field.
+bool BeginsPlain(std::string_view in, uint32_t field) {
+  return in.size() >= kHead &&
+         static_cast<uint8_t>(in[0]) == (field << 3 | kBytesType) &&
+         static_cast<uint8_t>(in[1]) < 0x80 &&
+         static_cast<uint8_t>(in[1]) <= in.size() - kHead;
+}
+
+// Whether `body` is what most frames are: an array, its parts, and nothing
+// else, with lengths that take one byte. What is not is looked at with more
+// care.
+bool IsPlainArray(std::string_view body, size_t& parts) {
+  if (!BeginsPlain(body, kArrayField) ||
+      static_cast<uint8_t>(body[1]) != body.size() - kHead) {
+    return false;
+  }
+  for (body.remove_prefix(kHead); !body.empty(); ++parts) {
+    if (!BeginsPlain(body, kPartField)) return false;
+    body.remove_prefix(kHead + static_cast<uint8_t>(body[1]));
+  }
+  return true;
 }
 
 absl::Status ParseError(std::string_view in, Frame::Error& error) {
@@ -180,7 +207,7 @@ absl::Status ParseCall(std::string_view in, CallHeader& call) {
 
 }  // namespace
 
-Varint ReadVarint(std::string_view bytes) {
+Varint ReadLongVarint(std::string_view bytes) {
   Varint varint;
   const size_t most = std::min(bytes.size(), kMaxVarintBytes);
   for (size_t i = 0; i < most; ++i) {
@@ -196,8 +223,13 @@ Varint ReadVarint(std::string_view bytes) {
   return varint;
 }
 
-absl::StatusOr<Frame> ParseFrame(std::string_view body) {
-  Frame frame;
+absl::Status ParseFrame(std::string_view body, Frame& frame) {
+  frame = Frame{};
+  if (IsPlainArray(body, frame.encoded_part_count)) {
+    frame.encoded_parts = body.substr(kHead);
+    return absl::OkStatus();
+  }
+  frame.encoded_part_count = 0;
   size_t contents = 0;
   uint32_t seen = 0;
   while (!body.empty()) {
@@ -254,20 +286,22 @@ absl::StatusOr<Frame> ParseFrame(std::string_view body) {
         break;
     }
   }
-  if (contents == 1) return frame;
+  if (contents == 1) return absl::OkStatus();
   return Malformed(contents == 0 ? "no content" : "more than one content");
 }
 
-std::vector<std::string> CopyParts(const Frame& frame) {
-  std::vector<std::string> parts;
-  parts.reserve(frame.encoded_part_count);
-  std::string_view in = frame.encoded_parts;
+std::string_view EncodedParts::Next() {
+  --left_;
+  if (BeginsPlain(in_, kPartField)) {
+    const std::string_view part =
+        in_.substr(kHead, static_cast<uint8_t>(in_[1]));
+    in_.remove_prefix(kHead + part.size());
+    return part;
+  }
   Field field;
   // ParseFrame has been through here.
-  while (!in.empty() && TakeField(in, field).ok()) {
-    if (field.number == kPartField) parts.emplace_back(field.bytes);
-  }
-  return parts;
+  while (TakeField(in_, field).ok() && field.number != kPartField) continue;
+  return field.bytes;
 }
 
 }  // namespace ward

@@ -11,12 +11,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <string_view>
-#include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "ward/channel/argument.h"
 
 namespace ward {
 
@@ -75,6 +74,10 @@ struct Frame {
     bool kept = false;
   };
 
+  // By hand: of a constant, GCC makes one `rep stos`, which takes longer than
+  // to write the rest of a small frame.
+  Frame() {}  // NOLINT(modernize-use-equals-default)
+
   uint32_t descriptors = 0;
   std::optional<std::string_view> password;
   bool knows_end = false;
@@ -91,12 +94,32 @@ struct Frame {
   End end;
 };
 
-// What `body`, which is a frame without its length, says. kMalformedFrame says
-// what is wrong with it. Stores nothing.
-absl::StatusOr<Frame> ParseFrame(std::string_view body);
+// Has `frame` say what `body`, which is a frame without its length, says.
+// kMalformedFrame says what is wrong with it; `frame` is not to be used then.
+absl::Status ParseFrame(std::string_view body, Frame& frame);
 
-// The parts of an array that ParseFrame has found.
-std::vector<std::string> CopyParts(const Frame& frame);
+// The parts of an array that ParseFrame has found, one after the other; as
+// internal::UnpackAll wants them.
+class EncodedParts {
+ public:
+  // Borrows what `frame` borrows.
+  explicit EncodedParts(const Frame& frame)
+      : in_(frame.encoded_parts), left_(frame.encoded_part_count) {}
+
+  size_t left() const { return left_; }
+
+  // Of those that are left.
+  std::string_view Next();
+
+  template <typename Value>
+  bool Next(Value& value) {
+    return internal::FromPart(Next(), value);
+  }
+
+ private:
+  std::string_view in_;
+  size_t left_;
+};
 
 // The longest varint of 64 bits: seven to a byte, and one in the last.
 inline constexpr size_t kMaxVarintBytes = 10;
@@ -108,7 +131,14 @@ struct Varint {
   size_t size = 0;
 };
 // The one that `bytes` begin with.
-Varint ReadVarint(std::string_view bytes);
+Varint ReadLongVarint(std::string_view bytes);
+inline Varint ReadVarint(std::string_view bytes) {
+  // As nearly all are.
+  if (!bytes.empty() && static_cast<uint8_t>(bytes[0]) < 0x80) {
+    return {static_cast<uint8_t>(bytes[0]), 1};
+  }
+  return ReadLongVarint(bytes);
+}
 
 }  // namespace ward
 

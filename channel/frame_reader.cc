@@ -196,8 +196,8 @@ size_t FrameReader::unclaimed_descriptors() const {
 
 absl::Status FrameReader::Parse(Extent extent, const ChannelLimits& limits) {
   const size_t body_bytes = extent.frame_bytes - extent.header_bytes;
-  WARD_ASSIGN_OR_RETURN(frame_, ParseFrame(buffer_.unread().substr(
-                                    extent.header_bytes, body_bytes)));
+  WARD_RETURN_IF_ERROR(ParseFrame(
+      buffer_.unread().substr(extent.header_bytes, body_bytes), frame_));
   if (frame_.encoded_part_count > limits.max_parts) {
     return MakeError(
         reason::kFrameTooLarge,
@@ -246,6 +246,7 @@ absl::Status FrameReader::CheckBeginning() {
 absl::Status FrameReader::ClaimDescriptors(
     const ChannelLimits& limits, std::vector<FileDescriptor>& descriptors) {
   const size_t declared = frame_.descriptors;
+  if (declared == 0 && arrivals_.empty()) return absl::OkStatus();
   Arrival arrival;
   if (declared > 0 && !arrivals_.empty()) {
     arrival = std::move(arrivals_.front());

@@ -21,6 +21,7 @@
 #include "ward/channel/channel_limits.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/channel/frame.h"
 #include "ward/channel/frame_reader.h"
 #include "ward/channel/scripted_transport_for_test.h"
 #include "ward/channel/secret.h"
@@ -73,7 +74,7 @@ struct Cut {
   bool joined = false;
 };
 
-std::vector<FileDescriptor> Descriptors(size_t count) {
+std::vector<FileDescriptor> Files(size_t count) {
   static const FileDescriptor* const kFile =
       new FileDescriptor(open("/dev/null", O_RDONLY | O_CLOEXEC));
   std::vector<FileDescriptor> descriptors;
@@ -95,7 +96,7 @@ std::vector<std::string> ReadAll(const Case& given, const Cut& cut) {
       if (last.descriptors.empty() && !last.truncated) {
         if (brings) {
           last.at = last.bytes.size();
-          last.descriptors = Descriptors(one.descriptors);
+          last.descriptors = Files(one.descriptors);
           last.truncated = one.truncated;
         }
         last.bytes += one.bytes;
@@ -104,7 +105,7 @@ std::vector<std::string> ReadAll(const Case& given, const Cut& cut) {
     }
     Script::Piece piece;
     piece.bytes = one.bytes;
-    piece.descriptors = Descriptors(one.descriptors);
+    piece.descriptors = Files(one.descriptors);
     piece.truncated = one.truncated;
     script->incoming.push_back(std::move(piece));
   }
@@ -147,7 +148,10 @@ std::vector<std::string> ReadAll(const Case& given, const Cut& cut) {
                     descriptors.size() << " for " << frame.descriptors);
     WARD_FUZZ_CHECK(descriptors.size() <= given.limits.max_descriptors,
                     descriptors.size() << " descriptors");
-    const std::vector<std::string> parts = CopyParts(frame);
+    std::vector<std::string> parts;
+    for (EncodedParts in(frame); in.left() > 0;) {
+      parts.emplace_back(in.Next());
+    }
     WARD_FUZZ_CHECK(parts.size() <= given.limits.max_parts, parts.size()
                                                                 << " parts");
     read.push_back(absl::StrCat(
@@ -184,7 +188,7 @@ bool SameOrStray(const std::vector<std::string>& one,
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using ward::Cut;
-  ward::Descriptors(0);
+  ward::Files(0);
   const ward::testing::FuzzDescriptorCheck no_descriptor_left;
   ward::testing::FuzzInput in(data, size);
   const size_t piece = size_t{1} + in.Byte() % 16;

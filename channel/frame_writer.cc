@@ -1,6 +1,7 @@
 #include "ward/channel/frame_writer.h"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -28,8 +29,8 @@ constexpr size_t kKeptBytes = size_t{64} << 10;
 // alone, and as they are. A socket holds less, so that they wait anyway.
 constexpr size_t kLargePiece = size_t{256} << 10;
 
-// What a frame takes on the wire. Beside Sending, which has the same members:
-// what they are called with is said once, in AddBody.
+// What a frame takes on the wire. Beside Small and Sending, which have the same
+// members: what they are called with is said once, in AddBody.
 class Size {
  public:
   void AddVarint(uint64_t value) {
@@ -96,20 +97,111 @@ absl::Status Check(const Frame& frame, size_t size,
   return absl::OkStatus();
 }
 
-// One frame on its way out, piece by piece; the first error is kept.
+// Frames on their way out; the first error is kept.
+class Departure {
+ public:
+  // `size`: of all that is sent.
+  Departure(Transport& transport, absl::Span<const int> descriptors,
+            absl::Time deadline, size_t size)
+      : transport_(transport),
+        descriptors_(descriptors),
+        deadline_(deadline),
+        size_(size) {}
+
+  void Send(std::string_view bytes) {
+    while (status_.ok() && !bytes.empty()) {
+      const absl::StatusOr<size_t> sent =
+          transport_.Send(bytes, descriptors_, deadline_);
+      if (sent.ok() && *sent > 0) {
+        sent_ += *sent;
+        if (sent_ == size_) return;
+        bytes.remove_prefix(*sent);
+        descriptors_ = {};
+        // A peer that always makes room for one byte more gets no more time.
+        status_ = transport_.CheckTime(deadline_);
+      } else {
+        status_ = sent.status();
+      }
+      if (begun() && HasReason(status_, reason::kTimedOut)) {
+        status_ = MakeError(
+            reason::kTimedOut,
+            absl::StrCat("in time the peer made room for only ", sent_,
+                         " of the ", size_, " bytes of a message"));
+      }
+    }
+  }
+
+  // Whether anything has left.
+  bool begun() const { return sent_ > 0; }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  Transport& transport_;
+  absl::Span<const int> descriptors_;
+  const absl::Time deadline_;
+  const size_t size_;
+  size_t sent_ = 0;
+  absl::Status status_;
+};
+
+// A small frame, as most are, in one pass: each of its lengths takes one byte,
+// which is filled in behind what it is the length of.
+class Small {
+ public:
+  void AddVarint(uint64_t value) {
+    for (; value >= 0x80; value >>= 7) Put(value | 0x80);
+    Put(value);
+  }
+  void AddTag(uint32_t field, WireType type) { Put(field << 3 | type); }
+  void AddField(uint32_t field, std::string_view bytes) {
+    AddTag(field, kBytesType);
+    // Its length takes room, too.
+    fits_ =
+        fits_ && bytes.size() <= kMost && bytes.size() < bytes_.size() - size_;
+    if (!fits_) return;
+    Put(bytes.size());
+    size_ += bytes.copy(bytes_.data() + size_, bytes.size());
+  }
+  template <typename Add>
+  void AddMessage(uint32_t field, size_t /*size*/, const Add& add) {
+    AddTag(field, kBytesType);
+    AddBehindLength(add);
+  }
+  template <typename Add>
+  void AddBehindLength(const Add& add) {
+    const size_t begin = size_ + 1;
+    Put(0);
+    add();
+    fits_ = fits_ && size_ - begin <= kMost;
+    if (fits_) bytes_[begin - 1] = static_cast<char>(size_ - begin);
+  }
+
+  // Otherwise it is not small.
+  bool fits() const { return fits_; }
+  std::string_view bytes() const { return {bytes_.data(), size_}; }
+
+ private:
+  static constexpr size_t kMost = 0x7f;
+
+  void Put(uint64_t byte) {
+    fits_ = fits_ && size_ < bytes_.size();
+    if (fits_) bytes_[size_++] = static_cast<char>(byte);
+  }
+
+  // With an end behind it.
+  std::array<char, kMost + 16> bytes_;
+  size_t size_ = 0;
+  bool fits_ = true;
+};
+
+// One frame, piece by piece.
 class Sending {
  public:
   // `size`: of all pieces. `secret`: of `pending`, which is scratch space,
   // nothing may be left behind. So it does not grow beyond what is reserved:
   // almost a large piece, a tag and a length, and almost another one.
-  Sending(Transport& transport, absl::Span<const int> descriptors,
-          absl::Time deadline, size_t size, bool secret, std::string& pending)
-      : transport_(transport),
-        descriptors_(descriptors),
-        deadline_(deadline),
-        size_(size),
-        secret_(secret),
-        pending_(pending) {
+  Sending(Departure& departure, size_t size, bool secret, std::string& pending)
+      : departure_(departure), secret_(secret), pending_(pending) {
     pending_.reserve(std::min(size, 2 * kLargePiece + 1 + kMaxVarintBytes));
   }
 
@@ -129,7 +221,7 @@ class Sending {
     AddVarint(bytes.size());
     if (bytes.size() >= kLargePiece) {
       Flush();
-      Send(bytes);
+      departure_.Send(bytes);
     } else {
       pending_.append(bytes);
       if (pending_.size() >= kLargePiece) Flush();
@@ -145,46 +237,15 @@ class Sending {
   }
 
   void Flush() {
-    Send(pending_);
+    departure_.Send(pending_);
     if (secret_) Wipe(pending_.data(), pending_.size());
     pending_.clear();
   }
 
-  // Whether anything has left.
-  bool begun() const { return sent_ > 0; }
-  const absl::Status& status() const { return status_; }
-
  private:
-  void Send(std::string_view bytes) {
-    while (status_.ok() && !bytes.empty()) {
-      const absl::StatusOr<size_t> sent =
-          transport_.Send(bytes, descriptors_, deadline_);
-      status_ = sent.status();
-      if (sent.ok() && *sent > 0) {
-        sent_ += *sent;
-        bytes.remove_prefix(*sent);
-        descriptors_ = {};
-        if (sent_ == size_) return;
-        // A peer that always makes room for one byte more gets no more time.
-        status_ = transport_.CheckTime(deadline_);
-      }
-      if (begun() && HasReason(status_, reason::kTimedOut)) {
-        status_ = MakeError(
-            reason::kTimedOut,
-            absl::StrCat("in time the peer made room for only ", sent_,
-                         " of the ", size_, " bytes of a message"));
-      }
-    }
-  }
-
-  Transport& transport_;
-  absl::Span<const int> descriptors_;
-  const absl::Time deadline_;
-  const size_t size_;
+  Departure& departure_;
   const bool secret_;
   std::string& pending_;
-  size_t sent_ = 0;
-  absl::Status status_;
 };
 
 template <typename Out>
@@ -284,8 +345,25 @@ absl::Status FrameWriter::Send(Transport& transport, const Frame& frame,
                                const ChannelLimits& limits, absl::Time deadline,
                                const Frame::End* end) {
   WARD_RETURN_IF_ERROR(status_);
-  const size_t content = ContentSize(frame);
   const bool knows_end = knows_end_ && !knows_end_said_;
+  // Of a password nothing may be left on the stack.
+  if (to_present_ == nullptr) {
+    Small out;
+    out.AddBehindLength([&] {
+      AddBody(frame, /*content=*/0, descriptors.size(), nullptr, knows_end,
+              out);
+    });
+    const size_t body = out.bytes().size() - 1;
+    if (end != nullptr) AddEndFrame(*end, out);
+    if (out.fits()) {
+      WARD_RETURN_IF_ERROR(Check(frame, body, descriptors, limits));
+      Departure departure(transport, descriptors, deadline, out.bytes().size());
+      departure.Send(out.bytes());
+      return Sent(departure.begun(), departure.status());
+    }
+  }
+
+  const size_t content = ContentSize(frame);
   Size body;
   AddBody(frame, content, descriptors.size(), to_present_, knows_end, body);
   WARD_RETURN_IF_ERROR(Check(frame, body.size(), descriptors, limits));
@@ -293,23 +371,26 @@ absl::Status FrameWriter::Send(Transport& transport, const Frame& frame,
   all.AddVarint(body.size());
   if (end != nullptr) AddEndFrame(*end, all);
 
-  Sending out(transport, descriptors, deadline, all.size(),
-              to_present_ != nullptr, bytes_);
+  Departure departure(transport, descriptors, deadline, all.size());
+  Sending out(departure, all.size(), to_present_ != nullptr, bytes_);
   out.AddVarint(body.size());
   AddBody(frame, content, descriptors.size(), to_present_, knows_end, out);
   if (end != nullptr) AddEndFrame(*end, out);
   out.Flush();
+  if (bytes_.capacity() > kKeptBytes) bytes_ = std::string();
+  return Sent(departure.begun(), departure.status());
+}
 
-  if (out.begun()) {
+absl::Status FrameWriter::Sent(bool begun, const absl::Status& status) {
+  if (begun) {
     to_present_ = nullptr;
     knows_end_said_ = knows_end_;
   }
   // With nothing sent yet the stream is in step, and may be used again.
-  if (out.begun() || HasReason(out.status(), reason::kConnectionLost)) {
-    status_ = out.status();
+  if (!status.ok() && (begun || HasReason(status, reason::kConnectionLost))) {
+    status_ = status;
   }
-  if (bytes_.capacity() > kKeptBytes) bytes_ = std::string();
-  return out.status();
+  return status;
 }
 
 }  // namespace ward

@@ -43,6 +43,8 @@ class FrameWriter {
   void SayKnowsEnd() { knows_end_ = true; }
 
  private:
+  absl::Status Sent(bool begun, const absl::Status& status);
+
   // Kept, so that a long conversation does not allocate.
   std::string bytes_;
 

@@ -26,25 +26,37 @@ absl::Span<const std::string> Message::arguments() const {
   return parts().subspan(parts_.empty() ? 0 : 1);
 }
 
-absl::Status Message::CheckCounts(size_t first, size_t values,
-                                  size_t descriptors) const {
-  if (parts_.size() < first) {
-    return MakeError(reason::kInvalidArguments, "the message has no name");
+void Message::Recycle() {
+  constexpr size_t kKeptBytes = size_t{1} << 10;
+  descriptors_.clear();
+  if (parts_.capacity() > MessageParts().capacity()) {
+    parts_.clear();
+    parts_.shrink_to_fit();
   }
-  const size_t got = parts_.size() - first;
-  if (got == values && descriptors_.size() == descriptors) {
-    return absl::OkStatus();
+  for (std::string& part : parts_) {
+    if (part.capacity() > kKeptBytes) part = std::string();
   }
-  return MakeError(reason::kInvalidArguments,
-                   absl::StrCat("expected ", Count(values, "argument"), " and ",
-                                Count(descriptors, "descriptor"), ", got ",
-                                Count(got, "argument"), " and ",
-                                Count(descriptors_.size(), "descriptor")));
 }
 
-absl::Status Message::Unfit(size_t argument, std::string_view kind) const {
+namespace internal {
+
+absl::Status NoName() {
+  return MakeError(reason::kInvalidArguments, "the message has no name");
+}
+
+absl::Status WrongCounts(size_t parts, size_t descriptors, size_t got_parts,
+                         size_t got_descriptors) {
+  return MakeError(reason::kInvalidArguments,
+                   absl::StrCat("expected ", Count(parts, "argument"), " and ",
+                                Count(descriptors, "descriptor"), ", got ",
+                                Count(got_parts, "argument"), " and ",
+                                Count(got_descriptors, "descriptor")));
+}
+
+absl::Status Unfit(size_t argument, std::string_view kind) {
   return MakeError(reason::kInvalidArguments,
                    absl::StrCat("argument ", argument, " must be ", kind));
 }
 
+}  // namespace internal
 }  // namespace ward

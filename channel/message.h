@@ -11,6 +11,7 @@
 #define WARD_CHANNEL_MESSAGE_H_
 
 #include <cstddef>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -18,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -27,6 +29,9 @@
 
 namespace ward {
 
+// Few messages have more parts, and need no memory beside their strings'.
+using MessageParts = absl::InlinedVector<std::string, 4>;
+
 // Move-only, since it owns its descriptors. Not thread-safe.
 class Message {
  public:
@@ -34,7 +39,22 @@ class Message {
   Message() = default;
   explicit Message(std::vector<std::string> parts,
                    std::vector<FileDescriptor> descriptors = {})
-      : parts_(std::move(parts)), descriptors_(std::move(descriptors)) {}
+      : parts_(std::make_move_iterator(parts.begin()),
+               std::make_move_iterator(parts.end())),
+        descriptors_(std::move(descriptors)) {}
+
+  // What they are moved from would keep its parts, empty ones.
+  Message(Message&& other) noexcept
+      : parts_(std::move(other.parts_)),
+        descriptors_(std::move(other.descriptors_)) {
+    other.parts_.clear();
+  }
+  Message& operator=(Message&& other) noexcept {
+    parts_ = std::move(other.parts_);
+    descriptors_ = std::move(other.descriptors_);
+    other.parts_.clear();
+    return *this;
+  }
 
   // The first part; empty if there is none.
   std::string_view name() const;
@@ -53,103 +73,92 @@ class Message {
     return descriptors_;
   }
 
+  // Closes what is attached still, and gives back the memory of much: the rest
+  // serves the next message that is read into this one.
+  void Recycle();
+
   // All parts, converted (see argument.h); a FileDescriptor among the types
   // takes the next attached one, Descriptors a part with names and as many. The
   // count must be exact, in parts and in descriptors. kInvalidArguments says
   // which one did not fit; its value is not repeated, it may be a secret. The
   // message is then as it was; otherwise its descriptors now belong to the
-  // result.
+  // result. Of a message that is about to go,
+  // `std::move(message).Unpack<...>()`, so do its strings, in any case.
   template <typename... Values>
-  absl::StatusOr<std::tuple<Values...>> Unpack() {
-    return UnpackFrom<Values...>(0);
+  absl::StatusOr<std::tuple<Values...>> Unpack() & {
+    return UnpackFrom<Values...>(0, /*takes=*/false);
+  }
+  template <typename... Values>
+  absl::StatusOr<std::tuple<Values...>> Unpack() && {
+    return UnpackFrom<Values...>(0, /*takes=*/true);
   }
 
   // The same for the arguments alone.
   template <typename... Values>
-  absl::StatusOr<std::tuple<Values...>> UnpackArguments() {
-    return UnpackFrom<Values...>(1);
+  absl::StatusOr<std::tuple<Values...>> UnpackArguments() & {
+    return UnpackFrom<Values...>(1, /*takes=*/false);
+  }
+  template <typename... Values>
+  absl::StatusOr<std::tuple<Values...>> UnpackArguments() && {
+    return UnpackFrom<Values...>(1, /*takes=*/true);
   }
 
  private:
+  friend class MessageChannel;
+
+  // `takes`: strings are moved.
   template <typename... Values>
-  absl::StatusOr<std::tuple<Values...>> UnpackFrom(size_t first);
+  absl::StatusOr<std::tuple<Values...>> UnpackFrom(size_t first, bool takes);
 
-  // Converts the next part, unless `value` is a descriptor; false if it is
-  // unfit, and `error` then says why.
-  template <typename Value>
-  bool UnpackNext(size_t& next_part, size_t first, Value& value,
-                  absl::Status& error) const;
-
-  // How many descriptors a value has names for.
-  template <typename Value>
-  static size_t NamesIn(const Value& value);
-
-  // Takes the next descriptor, if `value` is one, or those that it has names
-  // for.
-  template <typename Value>
-  void TakeNext(std::vector<FileDescriptor>::iterator& next, Value& value);
-
-  absl::Status CheckCounts(size_t first, size_t values,
-                           size_t descriptors) const;
-  absl::Status Unfit(size_t argument, std::string_view kind) const;
-
-  std::vector<std::string> parts_;
+  MessageParts parts_;
   std::vector<FileDescriptor> descriptors_;
 };
 
 // --- implementation ---
 
-template <typename... Values>
-absl::StatusOr<std::tuple<Values...>> Message::UnpackFrom(size_t first) {
-  constexpr size_t kAlone =
-      (size_t{0} + ... + size_t{std::is_same_v<Values, FileDescriptor>});
-  constexpr size_t kParts = sizeof...(Values) - kAlone;
-  // Where descriptors have names, these are read first.
-  constexpr bool kHasNamed = (... || std::is_same_v<Values, Descriptors>);
-  absl::Status status =
-      CheckCounts(first, kParts, kHasNamed ? descriptors_.size() : kAlone);
-  if (!status.ok()) return status;
-  std::tuple<Values...> values;
-  size_t part = first;
-  const bool all_fit = std::apply(
-      [&](auto&... value) {
-        return (UnpackNext(part, first, value, status) && ...);
-      },
-      values);
-  if (!all_fit) return status;
-  const size_t named = std::apply(
-      [](const auto&... value) { return (size_t{0} + ... + NamesIn(value)); },
-      values);
-  status = CheckCounts(first, kParts, kAlone + named);
-  if (!status.ok()) return status;
-  auto descriptor = descriptors_.begin();
-  std::apply([&](auto&... value) { (TakeNext(descriptor, value), ...); },
-             values);
-  descriptors_.clear();
-  return values;
-}
+namespace internal {
 
-template <typename Value>
-bool Message::UnpackNext(size_t& next_part, size_t first, Value& value,
-                         absl::Status& error) const {
-  if constexpr (!std::is_same_v<Value, FileDescriptor>) {
-    const size_t part = next_part++;
-    bool fits = false;
-    if constexpr (std::is_same_v<Value, Descriptors>) {
-      fits = value.NamesFromPart(parts_[part]);
-    } else {
-      fits = internal::FromPart(parts_[part], value);
+// Those of a Message, one after the other.
+struct StoredParts {
+  MessageParts& parts;
+  size_t next;
+  bool takes;
+
+  size_t left() const { return parts.size() - next; }
+
+  template <typename Value>
+  bool Next(Value& value) {
+    std::string& part = parts[next++];
+    if constexpr (std::is_same_v<Value, std::string>) {
+      if (takes) {
+        value = std::move(part);
+        return true;
+      }
     }
-    if (fits) return true;
-    error = Unfit(part - first + 1, internal::KindOf<Value>());
+    return FromPart(std::string_view(part), value);
+  }
+};
+
+absl::Status WrongCounts(size_t parts, size_t descriptors, size_t got_parts,
+                         size_t got_descriptors);
+absl::Status Unfit(size_t argument, std::string_view kind);
+
+// False if the next of `parts` is unfit, and `error` then says why.
+template <typename Value, typename Parts>
+bool UnpackNext(Parts& parts, size_t& part, Value& value, absl::Status& error) {
+  if constexpr (!std::is_same_v<Value, FileDescriptor>) {
+    ++part;
+    if (parts.Next(value)) return true;
+    error = Unfit(part, KindOf<Value>());
     return false;
   } else {
     return true;
   }
 }
 
+// How many descriptors a value has names for.
 template <typename Value>
-size_t Message::NamesIn(const Value& value) {
+size_t NamesIn(const Value& value) {
   if constexpr (std::is_same_v<Value, Descriptors>) {
     return value.size();
   } else {
@@ -157,14 +166,64 @@ size_t Message::NamesIn(const Value& value) {
   }
 }
 
+// Takes the next descriptor, if `value` is one, or those that it has names for.
 template <typename Value>
-void Message::TakeNext(std::vector<FileDescriptor>::iterator& next,
-                       Value& value) {
+void TakeNext(std::vector<FileDescriptor>::iterator& next, Value& value) {
   if constexpr (std::is_same_v<Value, FileDescriptor>) {
     value = std::move(*next++);
   } else if constexpr (std::is_same_v<Value, Descriptors>) {
     value.TakeNext(next);
   }
+}
+
+// All that is left() in `parts`, each of which Next() converts, and
+// `descriptors`, which are empty then.
+template <typename... Values, typename Parts>
+absl::StatusOr<std::tuple<Values...>> UnpackAll(
+    Parts parts, std::vector<FileDescriptor>& descriptors) {
+  constexpr size_t kAlone =
+      (size_t{0} + ... + size_t{std::is_same_v<Values, FileDescriptor>});
+  constexpr size_t kParts = sizeof...(Values) - kAlone;
+  // Where descriptors have names, these are read first.
+  constexpr bool kHasNamed = (... || std::is_same_v<Values, Descriptors>);
+  const size_t wanted = kHasNamed ? descriptors.size() : kAlone;
+  if (parts.left() != kParts || descriptors.size() != wanted) {
+    return WrongCounts(kParts, wanted, parts.left(), descriptors.size());
+  }
+  std::tuple<Values...> values;
+  absl::Status status;
+  size_t part = 0;
+  const bool all_fit = std::apply(
+      [&](auto&... value) {
+        return (UnpackNext(parts, part, value, status) && ...);
+      },
+      values);
+  if (!all_fit) return status;
+  if constexpr (kHasNamed) {
+    const size_t all = std::apply(
+        [](const auto&... value) { return (kAlone + ... + NamesIn(value)); },
+        values);
+    if (descriptors.size() != all) {
+      return WrongCounts(kParts, all, kParts, descriptors.size());
+    }
+  }
+  auto descriptor = descriptors.begin();
+  std::apply([&](auto&... value) { (TakeNext(descriptor, value), ...); },
+             values);
+  descriptors.clear();
+  return values;
+}
+
+absl::Status NoName();
+
+}  // namespace internal
+
+template <typename... Values>
+absl::StatusOr<std::tuple<Values...>> Message::UnpackFrom(size_t first,
+                                                          bool takes) {
+  if (parts_.size() < first) return internal::NoName();
+  return internal::UnpackAll<Values...>(
+      internal::StoredParts{parts_, first, takes}, descriptors_);
 }
 
 }  // namespace ward

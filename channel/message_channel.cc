@@ -14,6 +14,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/container/btree_map.h"
+#include "absl/container/fixed_array.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -61,14 +62,6 @@ absl::Status Unexpected(std::string_view wanted, std::string_view got) {
                    absl::StrCat("expected ", wanted, ", got ", got));
 }
 
-absl::StatusOr<Message> ToMessage(const Frame& frame,
-                                  std::vector<FileDescriptor> descriptors) {
-  if (frame.content != Frame::Content::kArray) {
-    return Unexpected("an array message", "a scalar message");
-  }
-  return Message(CopyParts(frame), std::move(descriptors));
-}
-
 absl::Status Closed() {
   return MakeError(reason::kChannelClosed,
                    "the channel is closed on this side");
@@ -93,21 +86,23 @@ MessageChannel::CreatePair() {
 
 absl::Status MessageChannel::WriteArguments(
     std::initializer_list<Argument> arguments, bool then_end) {
-  absl::InlinedVector<std::string_view, 8> parts;
+  absl::FixedArray<std::string_view, 8> parts(arguments.size());
+  size_t count = 0;
   absl::InlinedVector<int, 8> descriptors;
   for (const Argument& argument : arguments) {
     if (argument.descriptor() != nullptr) {
       descriptors.push_back(argument.descriptor()->get());
       continue;
     }
-    parts.push_back(argument.view());
+    parts[count++] = argument.view();
     if (argument.named() == nullptr) continue;
     WARD_RETURN_IF_ERROR(argument.named()->Check());
     for (const FileDescriptor& named : argument.named()->descriptors()) {
       descriptors.push_back(named.get());
     }
   }
-  return WriteParts(parts, descriptors, then_end);
+  return WriteParts(absl::MakeConstSpan(parts).first(count), descriptors,
+                    then_end);
 }
 
 absl::Status MessageChannel::WriteMessage(const Message& message,
@@ -218,8 +213,11 @@ absl::Status MessageChannel::SendFrame(Frame& frame,
       Explain(writer_.Send(*transport_, frame, descriptors, limits_, deadline,
                            ends ? &frame.end : nullptr),
               deadline);
-  if (status.ok()) begins_.reset();
-  if (status.ok() && is_last) EndCall(frame.end.kept);
+  if (status.ok()) {
+    begins_.reset();
+    if (is_last) EndCall(frame.end.kept);
+    return status;
+  }
   if (!HasReason(status, reason::kConnectionLost)) return status;
   // A server that refuses a client says why, and closes: that is in this socket
   // still. One that stops reads no more, and is about to say so.
@@ -240,29 +238,45 @@ absl::Status MessageChannel::SendFrame(Frame& frame,
 // --- reading ---
 
 absl::StatusOr<Message> MessageChannel::Read() {
-  std::vector<FileDescriptor> descriptors;
-  WARD_RETURN_IF_ERROR(ReceiveFrame(limits_.max_frame_bytes, descriptors));
-  const absl::Cleanup release = [this] { reader_.Release(); };
-  return ToMessage(reader_.frame(), std::move(descriptors));
+  Message message;
+  WARD_RETURN_IF_ERROR(ReceiveArray(message.descriptors_));
+  TakeParts(message);
+  reader_.Release();
+  return message;
 }
 
-absl::StatusOr<Message> MessageChannel::ReadCall(absl::Duration time_for_rest) {
+void MessageChannel::TakeParts(Message& message) const {
+  EncodedParts parts(reader_.frame());
+  message.parts_.resize(parts.left());
+  for (std::string& part : message.parts_) part.assign(parts.Next());
+}
+
+absl::Status MessageChannel::ReceiveArray(
+    std::vector<FileDescriptor>& descriptors) {
+  WARD_RETURN_IF_ERROR(ReceiveFrame(limits_.max_frame_bytes, descriptors));
+  if (reader_.frame().content == Frame::Content::kArray) {
+    return absl::OkStatus();
+  }
+  reader_.Release();
+  return Unexpected("an array message", "a scalar message");
+}
+
+absl::Status MessageChannel::ReadCall(Message& message,
+                                      absl::Duration time_for_rest) {
   if (end_written_) {
     reader_.NextCall();
     awaits_call_ = true;
     end_written_ = keeps_ = false;
     call_ = Call();
   }
-  std::vector<FileDescriptor> descriptors;
   reader_.set_time_for_rest(time_for_rest);
-  const absl::Status came = ReceiveFrame(limits_.max_frame_bytes, descriptors);
+  absl::Status status = ReceiveArray(message.descriptors_);
   reader_.set_time_for_rest(absl::InfiniteDuration());
-  if (!came.ok()) return came;
+  if (!status.ok()) return status;
   const absl::Cleanup release = [this] { reader_.Release(); };
-  absl::StatusOr<Message> first =
-      ToMessage(reader_.frame(), std::move(descriptors));
+  TakeParts(message);
   const std::optional<CallHeader>& call = reader_.frame().call;
-  if (!first.ok() || !call.has_value()) return first;
+  if (!call.has_value()) return status;
   was_moved_.value = false;
   call_.keep = call->keep;
   call_.trace_id = call->trace_id;
@@ -272,7 +286,7 @@ absl::StatusOr<Message> MessageChannel::ReadCall(absl::Duration time_for_rest) {
         static_cast<int64_t>(std::min(call->time_left, kMost)));
   }
   awaits_call_ = false;
-  return first;
+  return status;
 }
 
 absl::StatusOr<absl::btree_map<std::string, std::string>>
@@ -404,9 +418,12 @@ absl::StatusOr<absl::Time> MessageChannel::Begin() const {
 
 absl::Status MessageChannel::Explain(const absl::Status& status,
                                      absl::Time deadline) const {
-  const std::string& why = deadline == deadline_ ? deadline_why_ : timeout_why_;
-  if (why.empty() || !HasReason(status, reason::kTimedOut)) return status;
-  return Annotate(status, why);
+  if (status.ok()) return status;
+  const Why& why = deadline == deadline_ ? deadline_why_ : timeout_why_;
+  if (why.text.empty() || !HasReason(status, reason::kTimedOut)) return status;
+  if (why.time == absl::InfiniteDuration()) return Annotate(status, why.text);
+  return Annotate(status,
+                  absl::StrCat(why.text, " ", absl::FormatDuration(why.time)));
 }
 
 }  // namespace ward

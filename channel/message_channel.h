@@ -31,6 +31,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -113,6 +115,21 @@ class MessageChannel {
   // the peer wrote is returned as the error it was: code, reason and text.
   absl::StatusOr<Message> Read();
 
+  // The same, and Message::Unpack, without the Message. What does not fit is
+  // lost.
+  template <typename... Values>
+  absl::StatusOr<std::tuple<Values...>> ReadUnpacked() {
+    static_assert(!(std::is_same_v<Values, std::string_view> || ...),
+                  "nothing would be left of what it refers to");
+    std::vector<FileDescriptor> descriptors;
+    absl::Status status = ReceiveArray(descriptors);
+    if (!status.ok()) return status;
+    auto values = internal::UnpackAll<Values...>(EncodedParts(reader_.frame()),
+                                                 descriptors);
+    reader_.Release();
+    return values;
+  }
+
   // --- key/value messages: an array of key, value, key, value, ... ---
 
   absl::Status WriteMap(
@@ -170,11 +187,11 @@ class MessageChannel {
   // after one, if kept().
   void BeginCall(Call call);
 
-  // As Read, in a server: the first message of the next call. What is left of
-  // the one before is thrown away. Once a message has begun to come, its rest
-  // may take `time_for_rest`.
-  absl::StatusOr<Message> ReadCall(
-      absl::Duration time_for_rest = absl::InfiniteDuration());
+  // As Read, in a server: the first message of the next call, into `message`,
+  // whose memory is used again. What is left of the call before is thrown away.
+  // Once a message has begun to come, its rest may take `time_for_rest`.
+  absl::Status ReadCall(Message& message, absl::Duration time_for_rest =
+                                              absl::InfiniteDuration());
 
   // What that message said.
   const Call& call() const { return call_; }
@@ -224,11 +241,13 @@ class MessageChannel {
 
   // How long each of the operations above may take, as a whole, however the
   // peer splits what it sends. What need not be waited for is done in any case.
-  // Default: for ever (the end of the peer's process ends the wait). `why`
-  // begins the text of a kTimedOut that comes of it: what has set this limit.
-  void set_timeout(absl::Duration timeout, std::string why = {}) {
+  // Default: for ever (the end of the peer's process ends the wait). `why`, and
+  // `time` if it is not infinite, begin the text of a kTimedOut that comes of
+  // it: what has set this limit.
+  void set_timeout(absl::Duration timeout, std::string_view why = {},
+                   absl::Duration time = absl::InfiniteDuration()) {
     timeout_ = timeout;
-    timeout_why_ = std::move(why);
+    timeout_why_.Set(why, time);
   }
 
   // What all channels with this budget may buffer together of messages that are
@@ -256,10 +275,11 @@ class MessageChannel {
   // Once it has passed, all operations end with kTimedOut, whatever
   // set_timeout() says: those under way, and at once those that begin then,
   // also if they need not wait. On the transport's clock. Default: never. `why`
-  // is as of set_timeout().
-  void set_deadline(absl::Time deadline, std::string why = {}) {
+  // and `time` are as of set_timeout().
+  void set_deadline(absl::Time deadline, std::string_view why = {},
+                    absl::Duration time = absl::InfiniteDuration()) {
     deadline_ = deadline;
-    deadline_why_ = std::move(why);
+    deadline_why_.Set(why, time);
   }
   absl::Time deadline() const { return deadline_; }
 
@@ -309,6 +329,17 @@ class MessageChannel {
     bool value = false;
   };
 
+  // What has set a limit. Each call may have another, and few need the text.
+  struct Why {
+    void Set(std::string_view new_text, absl::Duration new_time) {
+      text.assign(new_text);
+      time = new_time;
+    }
+
+    std::string text;
+    absl::Duration time = absl::InfiniteDuration();
+  };
+
   absl::Status WriteArguments(std::initializer_list<Argument> arguments,
                               bool then_end = false);
 
@@ -325,6 +356,10 @@ class MessageChannel {
                          bool is_last = false);
   // Nothing more may be written before the next call.
   void EndCall(bool kept);
+  // Copies those of reader_'s frame, an array.
+  void TakeParts(Message& message) const;
+  // Receives one array into reader_, to be released there.
+  absl::Status ReceiveArray(std::vector<FileDescriptor>& descriptors);
   // Receives one frame into reader_, and its descriptors. An error that the
   // peer wrote is returned.
   absl::Status ReceiveFrame(size_t max_bytes,
@@ -340,8 +375,8 @@ class MessageChannel {
   ChannelLimits limits_;
   absl::Duration timeout_ = absl::InfiniteDuration();
   absl::Time deadline_ = absl::InfiniteFuture();
-  std::string timeout_why_;
-  std::string deadline_why_;
+  Why timeout_why_;
+  Why deadline_why_;
   // The call that is under way, or was the last.
   Call call_;
   WasMoved was_moved_;

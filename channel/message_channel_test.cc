@@ -298,6 +298,34 @@ TEST_F(MessageChannelTest, PassesADescriptorToAnotherProcess) {  // 35
   EXPECT_TRUE(Succeeded(child));
 }
 
+TEST_F(MessageChannelTest, ReadsValuesAsAMessageHasThem) {
+  const Pipe pipe;
+  const std::string text(200, 'x');
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_THAT(here_.Write(text, pipe.read, 42, ""), IsOk());
+    ASSERT_THAT(here_.Write("one", "two"), IsOk());
+    ASSERT_THAT(here_.WriteScalar("one"), IsOk());
+  }
+  ASSERT_OK_AND_ASSIGN(
+      const auto values,
+      (there_.ReadUnpacked<std::string, FileDescriptor, int, std::string>()));
+  EXPECT_EQ(std::get<0>(values), text);
+  EXPECT_TRUE(std::get<1>(values).is_open());
+  EXPECT_EQ(std::get<2>(values), 42);
+  EXPECT_EQ(std::get<3>(values), "");
+  const auto unfit = there_.ReadUnpacked<std::string, int>();
+  const auto scalar = there_.ReadUnpacked<std::string>();
+  EXPECT_THAT(unfit, FailsWith(reason::kInvalidArguments));
+  EXPECT_THAT(scalar, FailsWith(reason::kUnexpectedFrame));
+
+  ASSERT_OK_AND_ASSIGN(Message message, there_.Read());
+  EXPECT_THAT((message.Unpack<std::string, FileDescriptor, int, std::string>()),
+              IsOk());
+  ASSERT_OK_AND_ASSIGN(message, there_.Read());
+  EXPECT_EQ((message.Unpack<std::string, int>()).status(), unfit.status());
+  EXPECT_EQ(there_.Read().status(), scalar.status());
+}
+
 TEST_F(MessageChannelTest, CarriesAThousandMessagesOf3072Bytes) {  // 36
   const std::string text(3072, 'x');
   std::thread writer([&] {

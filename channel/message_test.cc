@@ -311,6 +311,25 @@ TEST(MessageTest, IsAsItWasAfterAFailedUnpack) {
   EXPECT_EQ(std::get<0>(values).get(), fd);
 }
 
+TEST(MessageTest, GivesItsStringsAwayWhenItIsAboutToGo) {
+  Message message({"log", std::string(100, 'x')});
+  const char* const bytes = message[1].data();
+  ASSERT_OK_AND_ASSIGN(const auto copied,
+                       message.UnpackArguments<std::string>());
+  EXPECT_NE(std::get<0>(copied).data(), bytes);
+  ASSERT_OK_AND_ASSIGN(const auto taken,
+                       std::move(message).UnpackArguments<std::string>());
+  EXPECT_EQ(std::get<0>(taken).data(), bytes);
+  EXPECT_EQ(taken, copied);
+}
+
+TEST(MessageTest, IsEmptyWhenItWasMovedFrom) {
+  Message message({"one", "two"});
+  const Message other = std::move(message);
+  EXPECT_THAT(message.parts(), IsEmpty());
+  EXPECT_THAT(other.parts(), ElementsAre("one", "two"));
+}
+
 TEST(MessageTest, ClosesItsDescriptors) {
   const std::map<int, std::string> before = OpenDescriptors();
   {

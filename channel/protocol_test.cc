@@ -171,7 +171,8 @@ std::map<std::string, Case> Cases() {
         },
         [](MessageChannel& channel) {
           channel.ExpectPassword(*kPassword);
-          EXPECT_THAT(channel.ReadCall(), IsOk());
+          Message request;
+          EXPECT_THAT(channel.ReadCall(request), IsOk());
           EXPECT_TRUE(channel.call().keep);
           EXPECT_EQ(channel.call().time_left, absl::InfiniteDuration());
         }}},
@@ -190,7 +191,8 @@ std::map<std::string, Case> Cases() {
           return channel.Write("hello", "Joe", "Dalton");
         },
         [](MessageChannel& channel) {
-          EXPECT_THAT(channel.ReadCall(), IsOk());
+          Message request;
+          EXPECT_THAT(channel.ReadCall(request), IsOk());
           EXPECT_TRUE(channel.call().keep);
           EXPECT_EQ(channel.call().time_left, absl::Milliseconds(1500));
         }}},
@@ -201,7 +203,8 @@ std::map<std::string, Case> Cases() {
           return channel.Write("hello", "Joe", "Dalton");
         },
         [](MessageChannel& channel) {
-          EXPECT_THAT(channel.ReadCall(), IsOk());
+          Message request;
+          EXPECT_THAT(channel.ReadCall(request), IsOk());
           EXPECT_TRUE(channel.call().keep);
           EXPECT_EQ(channel.call().trace_id, kTraceparent);
         }}},
@@ -272,7 +275,8 @@ TEST(ProtocolTest, WardWritesThePagesBytes) {
     if (!frame.peers.empty()) {
       side.channel.ExpectPassword(password);
       side.script->incoming.push_back({golden.at(frame.peers), {}, false, 0});
-      ASSERT_THAT(side.channel.ReadCall(), IsOk());
+      Message request;
+      ASSERT_THAT(side.channel.ReadCall(request), IsOk());
     }
     ASSERT_THAT(frame.write(side.channel), IsOk());
     EXPECT_EQ(absl::BytesToHexString(side.script->sent),

@@ -112,13 +112,6 @@ absl::Status CheckOptions(const ServerOptions& options) {
   return absl::OkStatus();
 }
 
-// What ends a call, for the text of kTimedOut; nothing if nothing does.
-std::string LimitName(std::string_view option, absl::Duration value) {
-  if (value == absl::InfiniteDuration()) return {};
-  return absl::StrCat("ServerOptions::", option, " is ",
-                      absl::FormatDuration(value));
-}
-
 // How many letters must be put in, left out or changed to make one of the
 // other.
 size_t EditDistance(std::string_view one, std::string_view other) {
@@ -983,17 +976,16 @@ absl::Status AbstractServer::ReceiveRequest(ClientPool::Client& client,
   client.channel.set_timeout(time);
   client.channel.set_deadline(absl::InfiniteFuture());
   // Between two calls there is all the time, but not within a message.
-  absl::StatusOr<Message> request =
-      client.channel.ReadCall(options_.authentication_timeout);
-  if (!request.ok()) {
-    if (HasReason(request.status(), reason::kInvalidPassword) &&
+  const absl::Status status =
+      client.channel.ReadCall(client.request, options_.authentication_timeout);
+  if (!status.ok()) {
+    if (HasReason(status, reason::kInvalidPassword) &&
         !ignore_password_errors_) {
       wrong_passwords_.Log(environment(), "wrong password from process ",
                            client.peer->pid, " of user ", client.peer->uid);
     }
-    return Annotate(request.status(), "the client's first message");
+    return Annotate(status, "the client's first message");
   }
-  client.request = *std::move(request);
   return absl::OkStatus();
 }
 
@@ -1020,19 +1012,16 @@ absl::Status AbstractServer::ServeRequest(ClientPool& pool,
                                           ClientPool::Client& client) const {
   client.channel.set_limits(options_.limits);
   client.channel.set_timeout(options_.idle_timeout,
-                             LimitName("idle_timeout", options_.idle_timeout));
+                             "ServerOptions::idle_timeout is",
+                             options_.idle_timeout);
   const absl::Duration time_left = client.channel.call().time_left;
-  const bool is_clients = time_left <= options_.call_timeout;
-  const std::string limit =
-      !is_clients ? LimitName("call_timeout", options_.call_timeout)
-      : time_left == absl::InfiniteDuration()
-          ? std::string()
-          : absl::StrCat("the client has waited for ",
-                         absl::FormatDuration(time_left));
-  if (!limit.empty()) {
-    client.channel.set_deadline(
-        environment().TimeNow() + std::min(time_left, options_.call_timeout),
-        limit);
+  const absl::Duration limit = std::min(time_left, options_.call_timeout);
+  const std::string_view limit_name = time_left <= options_.call_timeout
+                                          ? "the client has waited for"
+                                          : "ServerOptions::call_timeout is";
+  if (limit != absl::InfiniteDuration()) {
+    client.channel.set_deadline(environment().TimeNow() + limit, limit_name,
+                                limit);
   }
   Host host(*this, pool, client);
   const auto handler = message_handlers_.find(client.request.name());
@@ -1047,13 +1036,15 @@ absl::Status AbstractServer::ServeRequest(ClientPool& pool,
     // One that has given up because of its context knows no more than that.
     if (absl::IsCancelled(result) && ReasonOf(result).empty() &&
         environment().TimeNow() >= context.deadline()) {
-      return MakeError(reason::kTimedOut,
-                       absl::StrCat(limit, ": ", result.message()));
+      return MakeError(
+          reason::kTimedOut,
+          absl::StrCat(limit_name, " ", absl::FormatDuration(limit), ": ",
+                       result.message()));
     }
     return result;
   });
   // What the handler has not taken is not kept until the next call.
-  client.request = Message();
+  client.request.Recycle();
   if (!status.ok()) {
     // The handler has said its last word before, perhaps, and the client may
     // have called again.
@@ -1111,6 +1102,7 @@ absl::Status AbstractServer::Dispatch(const MessageHandler* handler,
   }
   const absl::Status status = CallUserCode(
       "the handler", [&] { return (*handler)(context, channel, request); });
+  if (status.ok()) return status;
   return Annotate(status, absl::StrCat("message ", Quoted(name)));
 }
 

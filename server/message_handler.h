@@ -132,7 +132,8 @@ inline absl::Status Reply(MessageChannel& channel,
 template <typename Call, typename... Values>
 absl::Status CallUnpacked(const Call& call, MessageChannel& channel,
                           Message& message, TypeList<Values...> /*types*/) {
-  auto values = message.UnpackArguments<std::decay_t<Values>...>();
+  auto values =
+      std::move(message).template UnpackArguments<std::decay_t<Values>...>();
   if (!values.ok()) return values.status();
   return std::apply(
       [&](auto&... value) {

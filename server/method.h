@@ -102,7 +102,8 @@ struct CallOptions {
 
 namespace internal {
 
-// The values that a request or a reply has, and how a message is one.
+// The values that a request or a reply has, how a message is one, which goes
+// with that, and how the next one of a channel is.
 template <typename Content>
 struct ValuesOf {
   using Types = TypeList<Content>;
@@ -110,7 +111,14 @@ struct ValuesOf {
   using Result = absl::StatusOr<Value>;
 
   static Result Unpack(Message& message) {
-    auto values = message.Unpack<Content>();
+    return TheOne(std::move(message).template Unpack<Content>());
+  }
+  static Result Read(MessageChannel& channel) {
+    return TheOne(channel.ReadUnpacked<Content>());
+  }
+
+ private:
+  static Result TheOne(absl::StatusOr<std::tuple<Content>> values) {
     if (!values.ok()) return values.status();
     return std::move(std::get<0>(*values));
   }
@@ -122,7 +130,12 @@ struct ValuesOf<Arguments<Values...>> {
   using Value = std::tuple<Values...>;
   using Result = absl::StatusOr<Value>;
 
-  static Result Unpack(Message& message) { return message.Unpack<Values...>(); }
+  static Result Unpack(Message& message) {
+    return std::move(message).template Unpack<Values...>();
+  }
+  static Result Read(MessageChannel& channel) {
+    return channel.ReadUnpacked<Values...>();
+  }
 };
 
 template <>
@@ -133,6 +146,11 @@ struct ValuesOf<OwnerHandle> {
 
   static Result Unpack(Message& message) {
     return OwnerHandle::FromMessage(message);
+  }
+  static Result Read(MessageChannel& channel) {
+    absl::StatusOr<Message> message = channel.Read();
+    if (!message.ok()) return message.status();
+    return Unpack(*message);
   }
 };
 

@@ -78,21 +78,16 @@ absl::Status WriteElement(MessageChannel& channel,
 template <typename Values>
 std::optional<typename Values::Value> ReadElement(MessageChannel& channel,
                                                   absl::Status& status) {
-  absl::StatusOr<Message> message = channel.Read();
-  if (!message.ok()) {
-    status = message.status();
-    if (HasReason(status, reason::kEndOfStream) && channel.ended()) {
-      status = channel.end_was_said()
-                   ? absl::OkStatus()
-                   : MakeError(reason::kConnectionLost,
-                               "the stream broke off: the peer has left "
-                               "without saying that it was all");
-    }
-    return std::nullopt;
-  }
-  auto element = Values::Unpack(*message);
+  auto element = Values::Read(channel);
   if (element.ok()) return *std::move(element);
   status = element.status();
+  if (HasReason(status, reason::kEndOfStream) && channel.ended()) {
+    status = channel.end_was_said()
+                 ? absl::OkStatus()
+                 : MakeError(reason::kConnectionLost,
+                             "the stream broke off: the peer has left "
+                             "without saying that it was all");
+  }
   return std::nullopt;
 }
 
