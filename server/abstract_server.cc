@@ -49,12 +49,14 @@
 #include "ward/server/lifecycle.h"
 #include "ward/server/message_handler.h"
 #include "ward/server/method.h"
-#include "ward/server/outgoing_buffer.h"
+#include "ward/server/outgoing_call.h"
 #include "ward/server/owner_handle.h"
 #include "ward/server/process.h"
+#include "ward/server/route.h"
 #include "ward/server/server_options.h"
 #include "ward/server/signals.h"
 #include "ward/server/user_code.h"
+#include "ward/server/user_name.h"
 
 namespace ward {
 namespace {
@@ -69,10 +71,6 @@ constexpr Method<void, Stream<MethodValues>> kMethods{"ward.methods"};
 constexpr Method<void, Stream<std::string>> kDescriptorSet{
     "ward.descriptor_set"};
 
-// A client whose call was cancelled looks for that so often while the server's
-// queue is full: nothing tells when it no longer is.
-constexpr absl::Duration kConnectSlice = absl::Milliseconds(20);
-
 // How long a server that was started by exec waits for what its owner, which
 // has just started it, has to say.
 constexpr absl::Duration kHandOverTimeout = absl::Seconds(60);
@@ -82,14 +80,6 @@ constexpr size_t kMostOfAName = 64;
 std::string Quoted(std::string_view name) {
   return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kMostOfAName)),
                       name.size() > kMostOfAName ? "...\"" : "\"");
-}
-
-// Of a user, for an error text.
-std::string UserName(Environment& environment, uid_t user) {
-  return absl::StrCat(user, environment.KnowsUser(user)
-                                ? ""
-                                : " (all that are unknown in this process's "
-                                  "user namespace)");
 }
 
 absl::Status CheckOptions(const ServerOptions& options) {
@@ -194,7 +184,7 @@ AbstractServer::AbstractServer(ServerOptions options)
 
 AbstractServer::~AbstractServer() {
   kept_->Close(environment().ProcessId());
-  const std::shared_ptr<Started> started = Current();
+  const std::shared_ptr<StartedServer> started = Current();
   if (started == nullptr) return;
   started->kept.Close(environment().ProcessId());
   if (!started->process->launched_here()) return;
@@ -234,28 +224,18 @@ void AbstractServer::DefineSignalHandler(int signal,
 
 // --- the owner's side ---
 
-std::shared_ptr<AbstractServer::Started> AbstractServer::Current() const {
+std::shared_ptr<StartedServer> AbstractServer::Current() const {
   absl::MutexLock lock(&mutex_);
   return started_;
 }
 
-void AbstractServer::SetCurrent(std::shared_ptr<Started> started) {
+void AbstractServer::SetCurrent(std::shared_ptr<StartedServer> started) {
   absl::MutexLock lock(&mutex_);
   started_.swap(started);
 }
 
-absl::Status AbstractServer::Started::CheckAlive() const {
-  if (process == nullptr) {
-    return MakeError(reason::kServerNotStarted,
-                     "the server's ownership was given up (Disown)");
-  }
-  absl::Status status = process->CheckAlive();
-  if (status.ok() || !stopping) return status;
-  return MakeError(reason::kServerStopping, "the server was stopped");
-}
-
 std::shared_ptr<const Pollable> AbstractServer::pollable() const {
-  const std::shared_ptr<Started> started = Current();
+  const std::shared_ptr<StartedServer> started = Current();
   if (started == nullptr) return nullptr;
   return {started, &started->process->pollable()};
 }
@@ -267,9 +247,9 @@ absl::Status AbstractServer::CheckNotStarted() const {
                                 server_pid(), "; stop it first"));
 }
 
-absl::StatusOr<std::shared_ptr<AbstractServer::Started>>
-AbstractServer::CheckStarted(std::string_view attempt) const {
-  std::shared_ptr<Started> started = Current();
+absl::StatusOr<std::shared_ptr<StartedServer>> AbstractServer::CheckStarted(
+    std::string_view attempt) const {
+  std::shared_ptr<StartedServer> started = Current();
   if (started != nullptr) return started;
   return MakeError(reason::kServerNotStarted,
                    absl::StrCat(attempt, ": the server is not started"));
@@ -295,7 +275,7 @@ absl::Status AbstractServer::BeginStart() {
   };
   WARD_RETURN_IF_ERROR(
       CallUserCode("BeforeFork", [this] { return BeforeFork(); }));
-  auto started = std::make_shared<Started>();
+  auto started = std::make_shared<StartedServer>();
   WARD_ASSIGN_OR_RETURN(started->process,
                         options_.start_mode == StartMode::kExec
                             ? Exec(*listener)
@@ -337,7 +317,7 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> AbstractServer::Exec(
 }
 
 absl::Status AbstractServer::WaitUntilReady() {
-  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<Started> started,
+  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<StartedServer> started,
                         CheckStarted("wait until the server is ready"));
   absl::Status status = started->process->WaitUntilReady();
   if (!status.ok()) Forget(started);
@@ -345,30 +325,19 @@ absl::Status AbstractServer::WaitUntilReady() {
 }
 
 absl::Status AbstractServer::CheckAlive() {
-  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<Started> started,
+  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<StartedServer> started,
                         CheckStarted("look whether the server is alive"));
   return started->CheckAlive();
 }
 
 absl::Status AbstractServer::CheckReachable() {
-  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<Started> started,
+  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<StartedServer> started,
                         CheckStarted("look whether the server is reachable"));
   return started->CheckReachable();
 }
 
-absl::Status AbstractServer::Started::CheckReachable() {
-  WARD_RETURN_IF_ERROR(CheckAlive());
-  const absl::Status found = listener->CheckPath();
-  // Asked last: its name goes first.
-  if (stopping) {
-    return MakeError(reason::kServerStopping, "the server is being stopped");
-  }
-  return Annotate(found, absl::StrCat("the server, process ", process->pid(),
-                                      ", lives, but is not reached"));
-}
-
 // The server is gone. One that was killed could not remove its name.
-void AbstractServer::Forget(const std::shared_ptr<Started>& started) {
+void AbstractServer::Forget(const std::shared_ptr<StartedServer>& started) {
   {
     absl::MutexLock lock(&mutex_);
     if (started_ != started) return;  // Another thread has stopped it, too.
@@ -379,7 +348,7 @@ void AbstractServer::Forget(const std::shared_ptr<Started>& started) {
 }
 
 absl::Status AbstractServer::Stop() {
-  const std::shared_ptr<Started> started = Current();
+  const std::shared_ptr<StartedServer> started = Current();
   if (started == nullptr) {
     return MakeError(reason::kServerNotStarted,
                      "the server is not started; there is nothing to stop");
@@ -391,7 +360,7 @@ absl::Status AbstractServer::Stop() {
 }
 
 absl::StatusOr<OwnerHandle> AbstractServer::ShareOwnership() const {
-  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<Started> started,
+  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<StartedServer> started,
                         CheckStarted("share the server's ownership"));
   OwnerHandle handle;
   WARD_ASSIGN_OR_RETURN(handle.owners_end_, started->process->ShareOwnersEnd());
@@ -411,7 +380,7 @@ absl::Status AbstractServer::Adopt(OwnerHandle handle) {
   WARD_ASSIGN_OR_RETURN(
       std::unique_ptr<Process> process,
       environment().AdoptProcess(std::move(handle.process_), maker.uid));
-  auto started = std::make_shared<Started>();
+  auto started = std::make_shared<StartedServer>();
   WARD_ASSIGN_OR_RETURN(
       started->listener,
       environment().AdoptListener(std::move(handle.listener_), maker.uid));
@@ -425,7 +394,7 @@ absl::Status AbstractServer::Adopt(OwnerHandle handle) {
 }
 
 absl::StatusOr<std::unique_ptr<Process>> AbstractServer::Disown() {
-  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<Started> started,
+  WARD_ASSIGN_OR_RETURN(const std::shared_ptr<StartedServer> started,
                         CheckStarted("give up the server's ownership"));
   SetCurrent(nullptr);
   started->kept.Close(environment().ProcessId());
@@ -513,7 +482,7 @@ absl::StatusOr<std::vector<MethodInfo>> AbstractServer::Methods() {
 pid_t AbstractServer::server_pid() const {
   const pid_t self = environment().ProcessId();
   if (running_in_ == self) return self;
-  const std::shared_ptr<Started> started = Current();
+  const std::shared_ptr<StartedServer> started = Current();
   return started != nullptr ? started->process->pid() : 0;
 }
 
@@ -528,13 +497,7 @@ std::string AbstractServer::socket_filename() const {
       .path();
 }
 
-const std::string& AbstractServer::Route::path() const {
-  return served != nullptr    ? *served
-         : started != nullptr ? started->listener->path()
-                              : options->socket_filename;
-}
-
-AbstractServer::Route AbstractServer::FindRoute() const {
+Route AbstractServer::FindRoute() const {
   Route route = {shared_options_, nullptr, kept_, server_user_, nullptr};
   // To a handler its server is not one that it has started.
   if (CallContext::Current() != nullptr) route.served = ServedPath();
@@ -548,106 +511,18 @@ AbstractServer::Route AbstractServer::FindRoute() const {
   return route;
 }
 
-absl::StatusOr<std::unique_ptr<Transport>> AbstractServer::OpenConnection(
-    const Route& route, absl::Time deadline,
-    absl::FunctionRef<bool()> is_cancelled) {
-  if (route.path().empty()) {
-    return MakeError(reason::kServerNotStarted,
-                     "connect to the server: it is not started; call Start() "
-                     "first");
-  }
-  const ServerOptions& options = *route.options;
-  Environment& environment = *options.environment;
-  deadline =
-      std::min(deadline, environment.TimeNow() + options.connect_timeout);
-  absl::StatusOr<std::unique_ptr<Transport>> connection;
-  do {
-    connection = environment.Connect(
-        route.path(),
-        std::min(deadline, environment.TimeNow() + kConnectSlice));
-  } while (HasReason(connection.status(), reason::kTimedOut) &&
-           environment.TimeNow() < deadline && !is_cancelled());
-  WARD_RETURN_IF_ERROR(connection.status());
-  WARD_RETURN_IF_ERROR(
-      Annotate(CheckServer(**connection, options, route.server_user),
-               absl::StrCat("connect to \"", route.path(), "\"")));
-  return connection;
-}
-
-MessageChannel AbstractServer::MakeChannel(
-    const Route& route, std::unique_ptr<Transport> connection) {
-  MessageChannel channel(std::move(connection));
-  channel.set_limits(route.options->limits);
-  channel.PresentPassword(route.options->password);
-  channel.ExpectEnd();
-  return channel;
-}
-
 absl::Status AbstractServer::Connect(
     absl::FunctionRef<absl::Status(MessageChannel&)> use) {
   // From here on without this object.
   const Route route = FindRoute();
   absl::StatusOr<std::unique_ptr<Transport>> connection =
-      OpenConnection(route, absl::InfiniteFuture(), [] { return false; });
-  if (!connection.ok()) {
-    return Explain(connection.status(), route.started.get());
-  }
-  MessageChannel channel = MakeChannel(route, *std::move(connection));
-  return Explain(use(channel), route.started.get());
+      route.Connect(absl::InfiniteFuture(), [] { return false; });
+  if (!connection.ok()) return route.Explain(connection.status());
+  MessageChannel channel = route.MakeChannel(*std::move(connection));
+  return route.Explain(use(channel));
 }
 
-class AbstractServer::Outgoing final : public internal::OutgoingCall {
- public:
-  MessageChannel& channel() override { return channel_; }
-
-  absl::Status End(const absl::Status& status) override {
-    const bool is_cancelled = Release();
-    if (channel_.kept() && !is_cancelled) {
-      channel_.set_deadline(absl::InfiniteFuture());
-      route_.kept->Put(process_, std::move(channel_));
-    }
-    if (is_cancelled && !channel_.end_was_said()) {
-      return limits_.End(
-          MakeError(reason::kCallCancelled,
-                    "the call was cancelled while it was under way"));
-    }
-    return limits_.End(Explain(status, route_.started.get()));
-  }
-
- private:
-  friend class AbstractServer;
-
-  // Of one that does not wait.
-  const OutgoingBuffer& buffer() const {
-    return static_cast<const OutgoingBuffer&>(*channel_.transport());
-  }
-
-  // From now on the channel may be shut down at any time.
-  void Offer() {
-    const auto shut_down = [this] { channel_.ShutDown(); };
-    if (limits_.own != nullptr) own_ = limits_.own->OnCancelled(shut_down);
-    if (limits_.outer != nullptr) {
-      outer_ = limits_.outer->abandoned.OnCancelled(shut_down);
-    }
-  }
-  // No longer; and whether it was.
-  bool Release() {
-    own_ = {};
-    outer_ = {};
-    return limits_.IsCancelled();
-  }
-
-  Route route_;
-  pid_t process_ = 0;
-  // The request may wait for room.
-  bool waits_ = true;
-  CallLimits limits_;
-  MessageChannel channel_;
-  Cancellation::Registration own_;
-  Cancellation::Registration outer_;
-};
-
-absl::StatusOr<AbstractServer::CallLimits> AbstractServer::LimitsOf(
+absl::StatusOr<CallLimits> AbstractServer::LimitsOf(
     std::string_view method, const CallOptions& options) const {
   CallLimits limits;
   limits.own = options.cancellation;
@@ -674,79 +549,15 @@ absl::StatusOr<AbstractServer::CallLimits> AbstractServer::LimitsOf(
   return limits;
 }
 
-absl::Status AbstractServer::Begin(
-    const CallLimits& limits,
-    absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over,
-    Outgoing& call) {
-  // From here on without this object.
-  const Route& route = call.route_;
-  Environment& environment = *route.options->environment;
-  call.process_ = environment.ProcessId();
-  call.limits_ = limits;
-  while (true) {
-    if (limits.IsCancelled()) {
-      return MakeError(reason::kCallCancelled,
-                       "the call was cancelled before its request was sent: "
-                       "the handler has not run");
-    }
-    std::optional<MessageChannel> kept;
-    if (over == Over::kKeptOrNew) kept = route.kept->Take(call.process_);
-    const bool is_kept = kept.has_value();
-    if (is_kept) {
-      call.channel_ = *std::move(kept);
-    } else {
-      absl::StatusOr<std::unique_ptr<Transport>> connection = OpenConnection(
-          route, call.waits_ ? limits.deadline : absl::InfinitePast(),
-          [&] { return limits.IsCancelled(); });
-      if (!connection.ok()) {
-        if (limits.IsCancelled()) continue;
-        return Explain(connection.status(), route.started.get());
-      }
-      call.channel_ =
-          MakeChannel(route, call.waits_ ? *std::move(connection)
-                                         : std::make_unique<OutgoingBuffer>(
-                                               *std::move(connection)));
-    }
-    call.Offer();
-    absl::Duration time_left = absl::InfiniteDuration();
-    if (limits.deadline != absl::InfiniteFuture()) {
-      call.channel_.set_deadline(limits.deadline, "the call's deadline");
-      time_left = limits.deadline - environment.TimeNow();
-    }
-    call.channel_.BeginCall({/*keep=*/true, time_left, limits.trace_id});
-    const absl::Status status = write(call.channel_);
-    const bool is_cut = HasReason(status, reason::kConnectionLost) ||
-                        HasReason(status, reason::kCallCut) ||
-                        (!call.waits_ && call.buffer().is_lost());
-    if (status.ok() && !(is_cut && is_kept)) return status;
-    if (!is_kept || !is_cut) return call.End(status);
-    // The server has closed it since the last call: it has not read this one.
-    (void)call.Release();
-  }
-}
-
-absl::StatusOr<std::unique_ptr<internal::OutgoingCall>>
-AbstractServer::BeginStream(
+absl::StatusOr<std::unique_ptr<OutgoingCall>> AbstractServer::BeginStream(
     std::string_view method, const CallOptions& options,
-    absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over) {
-  auto call = std::make_unique<Outgoing>();
-  call->route_ = FindRoute();
-  WARD_ASSIGN_OR_RETURN(const CallLimits limits, LimitsOf(method, options));
-  const absl::Status status = Begin(limits, write, over, *call);
-  if (!status.ok()) return limits.End(status);
-  return call;
-}
-
-absl::StatusOr<std::unique_ptr<internal::OutgoingCall>>
-AbstractServer::BeginWithoutWaiting(
-    const CallLimits& limits,
     absl::FunctionRef<absl::Status(MessageChannel&)> write,
-    std::shared_ptr<KeptConnections> kept) {
-  auto call = std::make_unique<Outgoing>();
-  call->route_ = FindRoute();
-  call->route_.kept = std::move(kept);
-  call->waits_ = false;
-  WARD_RETURN_IF_ERROR(Begin(limits, write, Over::kKeptOrNew, *call));
+    OutgoingCall::Over over) {
+  Route route = FindRoute();
+  WARD_ASSIGN_OR_RETURN(const CallLimits limits, LimitsOf(method, options));
+  auto call = std::make_unique<OutgoingCall>(std::move(route), limits);
+  const absl::Status status = call->Begin(write, over);
+  if (!status.ok()) return limits.End(status);
   return call;
 }
 
@@ -754,65 +565,12 @@ absl::Status AbstractServer::CallOnce(
     std::string_view method, const CallOptions& options,
     absl::FunctionRef<absl::Status(MessageChannel&)> write,
     absl::FunctionRef<absl::Status(MessageChannel&)> read) {
-  Outgoing call;
-  call.route_ = FindRoute();
+  Route route = FindRoute();
   WARD_ASSIGN_OR_RETURN(const CallLimits limits, LimitsOf(method, options));
-  const absl::Status status = Begin(limits, write, Over::kKeptOrNew, call);
+  OutgoingCall call(std::move(route), limits);
+  const absl::Status status = call.Begin(write, OutgoingCall::Over::kKeptOrNew);
   if (!status.ok()) return limits.End(status);
   return call.End(read(call.channel()));
-}
-
-// A connection that broke may mean that the server is dead, and one that came
-// about with nobody, or with somebody else, that its name is; or another thread
-// stops it: that says more.
-absl::Status AbstractServer::Explain(const absl::Status& status,
-                                     Started* started) {
-  if (started == nullptr) return status;
-  const bool elsewhere = HasReason(status, reason::kServerUnreachable) ||
-                         HasReason(status, reason::kInvalidPassword);
-  const bool broken = HasReason(status, reason::kServerUnreachable) ||
-                      HasReason(status, reason::kConnectionLost) ||
-                      HasReason(status, reason::kCallCut);
-  if (!elsewhere && !broken) return status;
-  if (broken && started->stopping) {
-    return MakeError(reason::kServerStopping,
-                     absl::StrCat("the server was stopped during the call: ",
-                                  status.message()));
-  }
-  absl::Status found =
-      elsewhere ? started->CheckReachable() : started->CheckAlive();
-  if (found.ok()) return status;
-  if (!HasReason(status, reason::kCallCut)) return found;
-  return MakeError(reason::kCallCut,
-                   absl::StrCat(found.message(), "; ", status.message()));
-}
-
-// Before a byte of the password is said. What is trusted by default is what
-// could read the password anyway, from this process's memory or the server's.
-absl::Status AbstractServer::CheckServer(const Transport& transport,
-                                         const ServerOptions& options,
-                                         uid_t server_user) {
-  WARD_ASSIGN_OR_RETURN(const PeerCredentials server, transport.Peer());
-  Environment& environment = *options.environment;
-  // This process's user is asked for last: it takes a system call.
-  bool trusted =
-      server.uid == 0 ||
-      ((server.uid == server_user || server.uid == environment.UserId()) &&
-       environment.KnowsUser(server.uid));
-  if (options.trust_server != nullptr) {
-    WARD_RETURN_IF_ERROR(CallUserCode("trust_server", [&] {
-      trusted = options.trust_server(server);
-      return absl::OkStatus();
-    }));
-  }
-  if (trusted) return absl::OkStatus();
-  return MakeError(
-      reason::kServerNotTrusted,
-      absl::StrCat("the server there is process ", server.pid, " of user ",
-                   UserName(environment, server.uid),
-                   ", which this client, of user ", environment.UserId(),
-                   ", does not trust: it was not told the password; if it is "
-                   "the right one, say so in ServerOptions::trust_server"));
 }
 
 // --- the server's side ---

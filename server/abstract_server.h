@@ -97,7 +97,9 @@
 #include "ward/server/lifecycle.h"
 #include "ward/server/message_handler.h"
 #include "ward/server/method.h"
+#include "ward/server/outgoing_call.h"
 #include "ward/server/owner_handle.h"
+#include "ward/server/route.h"
 #include "ward/server/server_options.h"
 #include "ward/server/sparse_log.h"
 #include "ward/server/stream.h"
@@ -307,9 +309,10 @@ class AbstractServer {
     };
     if constexpr (internal::kIsStream<Request> || internal::kIsStream<Reply>) {
       using Result = absl::StatusOr<StreamCall<Request, Reply>>;
-      auto call = BeginStream(
-          method.name, options, write,
-          internal::kIsStream<Request> ? Over::kNew : Over::kKeptOrNew);
+      auto call = BeginStream(method.name, options, write,
+                              internal::kIsStream<Request>
+                                  ? OutgoingCall::Over::kNew
+                                  : OutgoingCall::Over::kKeptOrNew);
       if (!call.ok()) return Result(call.status());
       return Result(StreamCall<Request, Reply>(*std::move(call)));
     } else if constexpr (std::is_void_v<Reply>) {
@@ -523,96 +526,29 @@ class AbstractServer {
       const std::shared_ptr<Listener>& listener);
   absl::StatusOr<std::unique_ptr<ServerProcess>> Exec(const Listener& listener);
 
-  // A server that was started or adopted. Calls under way have a share in it,
-  // so that it can be stopped beside them.
-  struct Started {
-    absl::Status CheckAlive() const;
-    absl::Status CheckReachable();
-
-    std::shared_ptr<Listener> listener;
-    std::unique_ptr<ServerProcess> process;
-    KeptConnections kept;
-    std::atomic<bool> stopping{false};
-  };
   // Null if there is none.
-  std::shared_ptr<Started> Current() const ABSL_LOCKS_EXCLUDED(mutex_);
-  void SetCurrent(std::shared_ptr<Started> started) ABSL_LOCKS_EXCLUDED(mutex_);
-  void Forget(const std::shared_ptr<Started>& started);
+  std::shared_ptr<StartedServer> Current() const ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetCurrent(std::shared_ptr<StartedServer> started)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void Forget(const std::shared_ptr<StartedServer>& started);
 
-  // What a connection to the server takes, without this object: it may go, as
-  // the server may, while it is used.
-  struct Route {
-    std::shared_ptr<const ServerOptions> options;
-    std::shared_ptr<Started> started;
-    std::shared_ptr<KeptConnections> kept;
-    uid_t server_user;
-    // Null unless this process serves.
-    std::shared_ptr<const std::string> served;
-
-    // Empty if the server is not started.
-    const std::string& path() const;
-  };
   // Where this process serves; null if it does not.
   std::shared_ptr<const std::string> ServedPath() const
       ABSL_LOCKS_EXCLUDED(mutex_);
   Route FindRoute() const;
-  static absl::StatusOr<std::unique_ptr<Transport>> OpenConnection(
-      const Route& route, absl::Time deadline,
-      absl::FunctionRef<bool()> is_cancelled);
-  static MessageChannel MakeChannel(const Route& route,
-                                    std::unique_ptr<Transport> connection);
 
   friend class AsyncClient;
 
-  // What ends a call, whatever the server does; and what else goes with it over
-  // whatever connection.
-  struct CallLimits {
-    // On the environment's clock.
-    absl::Time deadline = absl::InfiniteFuture();
-    Cancellation* own = nullptr;
-    // That of the call whose handler makes this one.
-    std::shared_ptr<CallCancellation> outer;
-    std::string trace_id;
-    // Null if there are no interceptors.
-    std::shared_ptr<Interception> interception;
-
-    bool IsCancelled() const {
-      return (own != nullptr && own->cancelled()) ||
-             (outer != nullptr && outer->abandoned.cancelled());
-    }
-    // The call has, as `status` says, which is returned.
-    absl::Status End(absl::Status status) const {
-      if (interception != nullptr) interception->End(status);
-      return status;
-    }
-  };
   // The error of an interceptor that refuses the call. That one may take its
   // time: this object is not used after it.
   absl::StatusOr<CallLimits> LimitsOf(std::string_view method,
                                       const CallOptions& options) const;
 
-  // Over which connection: a kept one may be shut down behind a call's first
-  // frame, which is then served; what follows it is not read.
-  enum class Over { kKeptOrNew, kNew };
-
-  // A call under way.
-  class Outgoing;
-  // Has `write` write the request. An error is explained, and the call's end
-  // for CallLimits::End, unless it is tried again.
-  static absl::Status Begin(
-      const CallLimits& limits,
-      absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over,
-      Outgoing& call);
-  // The same, without waiting for anything, over one of the connections that
-  // are kept in `kept`, or a new one: all of them run over an OutgoingBuffer.
-  // kTimedOut if the server's queue is full, too.
-  absl::StatusOr<std::unique_ptr<internal::OutgoingCall>> BeginWithoutWaiting(
-      const CallLimits& limits,
-      absl::FunctionRef<absl::Status(MessageChannel&)> write,
-      std::shared_ptr<KeptConnections> kept);
-  absl::StatusOr<std::unique_ptr<internal::OutgoingCall>> BeginStream(
+  // Has `write` write the request.
+  absl::StatusOr<std::unique_ptr<OutgoingCall>> BeginStream(
       std::string_view method, const CallOptions& options,
-      absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over);
+      absl::FunctionRef<absl::Status(MessageChannel&)> write,
+      OutgoingCall::Over over);
   // Has `read` read the reply, too.
   absl::Status CallOnce(std::string_view method, const CallOptions& options,
                         absl::FunctionRef<absl::Status(MessageChannel&)> write,
@@ -620,12 +556,8 @@ class AbstractServer {
 
   absl::Status CheckNotStarted() const;
   absl::Status EnsurePassword();
-  absl::StatusOr<std::shared_ptr<Started>> CheckStarted(
+  absl::StatusOr<std::shared_ptr<StartedServer>> CheckStarted(
       std::string_view attempt) const;
-  static absl::Status Explain(const absl::Status& status, Started* started);
-  static absl::Status CheckServer(const Transport& transport,
-                                  const ServerOptions& options,
-                                  uid_t server_user);
 
   // Calls under way have a share in the options, too.
   const std::shared_ptr<ServerOptions> shared_options_;
@@ -648,7 +580,7 @@ class AbstractServer {
 
   // In the owner, while the server is started.
   mutable absl::Mutex mutex_;
-  std::shared_ptr<Started> started_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<StartedServer> started_ ABSL_GUARDED_BY(mutex_);
   // In the server.
   std::shared_ptr<const std::string> served_path_ ABSL_GUARDED_BY(mutex_);
   // Who has started it.

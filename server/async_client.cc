@@ -22,7 +22,9 @@
 #include "ward/server/environment.h"
 #include "ward/server/kept_connections.h"
 #include "ward/server/outgoing_buffer.h"
+#include "ward/server/outgoing_call.h"
 #include "ward/server/poll_set.h"
+#include "ward/server/route.h"
 #include "ward/server/stream.h"
 
 namespace ward {
@@ -77,7 +79,7 @@ std::shared_ptr<AsyncClient::Call> AsyncClient::Start(
     bool has_reply) {
   auto call = std::make_shared<Call>();
   call->id = ++last_id_;
-  absl::StatusOr<AbstractServer::CallLimits> limits =
+  absl::StatusOr<CallLimits> limits =
       server_.LimitsOf(request.begin()->view(), options);
   absl::Status status = limits.status();
   if (status.ok()) {
@@ -127,30 +129,33 @@ void AsyncClient::Advance(Call& call) {
 bool AsyncClient::Send(Call& call) {
   if (call.is_flushed) return true;
   if (call.outgoing == nullptr) {
-    auto begun = server_.BeginWithoutWaiting(
-        call.limits,
+    Route route = server_.FindRoute();
+    route.kept = kept_;
+    auto outgoing = std::make_unique<OutgoingCall>(
+        std::move(route), call.limits, OutgoingCall::Waits::kNo);
+    const absl::Status status = outgoing->Begin(
         [&](MessageChannel& channel) {
           channel.set_timeout(absl::InfiniteDuration());
           return channel.Write(*call.request);
         },
-        kept_);
+        OutgoingCall::Over::kKeptOrNew);
     const absl::Time now = TimeNow();
-    if (HasReason(begun.status(), reason::kTimedOut) &&
+    if (HasReason(status, reason::kTimedOut) &&
         now < std::min(call.connect_until, call.limits.deadline)) {
       Look(call, std::min({now + kConnectAgain, call.connect_until,
                            call.limits.deadline}));
       return false;
     }
-    if (!begun.ok()) {
-      End(call, begun.status());
+    if (!status.ok()) {
+      End(call, status);
       return false;
     }
-    call.outgoing = *std::move(begun);
+    call.outgoing = std::move(outgoing);
     // What is read is what has come.
     call.outgoing->channel().set_timeout(absl::ZeroDuration());
     Look(call, call.limits.deadline);
   }
-  const absl::StatusOr<bool> flushed = ConnectionOf(call).Flush();
+  const absl::StatusOr<bool> flushed = call.outgoing->buffer().Flush();
   if (flushed.ok() && !*flushed && TimeNow() < call.limits.deadline) {
     Watch(call, PollSet::Event::kWritable);
     return false;
@@ -159,12 +164,6 @@ bool AsyncClient::Send(Call& call) {
   call.is_flushed = true;
   Watch(call, PollSet::Event::kReadable);
   return !call.is_done;
-}
-
-// What BeginWithoutWaiting has its channels run over.
-OutgoingBuffer& AsyncClient::ConnectionOf(const Call& call) {
-  return const_cast<OutgoingBuffer&>(static_cast<const OutgoingBuffer&>(
-      *call.outgoing->channel().transport()));
 }
 
 void AsyncClient::Receive(Call& call) {
@@ -177,7 +176,7 @@ void AsyncClient::Receive(Call& call) {
 
 void AsyncClient::Watch(Call& call, PollSet::Event event) {
   if (call.watched_for == event) return;
-  const Transport& connection = ConnectionOf(call).connection();
+  const Transport& connection = call.outgoing->buffer().connection();
   if (call.watched_for.has_value()) ready_->Remove(connection);
   call.watched_for = event;
   const absl::Status status = ready_->Add(call.id, connection, event);
@@ -196,7 +195,7 @@ void AsyncClient::Look(Call& call, absl::Time when) {
 void AsyncClient::End(Call& call, const absl::Status& status) {
   Look(call, absl::InfiniteFuture());
   if (call.watched_for.has_value()) {
-    ready_->Remove(ConnectionOf(call).connection());
+    ready_->Remove(call.outgoing->buffer().connection());
   }
   call.status = call.outgoing == nullptr ? call.limits.End(status)
                                          : call.outgoing->End(status);

@@ -44,12 +44,12 @@
 #include "ward/server/client.h"
 #include "ward/server/kept_connections.h"
 #include "ward/server/method.h"
+#include "ward/server/outgoing_call.h"
 #include "ward/server/poll_set.h"
 #include "ward/server/stream.h"
 
 namespace ward {
 
-class OutgoingBuffer;
 template <typename Reply>
 class PendingCall;
 
@@ -112,7 +112,7 @@ class AsyncClient {
   // A call, without its types.
   struct Call {
     uint64_t id = 0;
-    AbstractServer::CallLimits limits;
+    CallLimits limits;
     absl::StatusOr<Message> request;
     bool has_reply = false;
     // Until when it may wait for a connection.
@@ -120,7 +120,7 @@ class AsyncClient {
     // When it is looked at, though nothing comes.
     absl::Time next_look = absl::InfiniteFuture();
     // Null until there is a connection, and when it is over.
-    std::unique_ptr<internal::OutgoingCall> outgoing;
+    std::unique_ptr<OutgoingCall> outgoing;
     std::optional<PollSet::Event> watched_for;
     bool is_flushed = false;
     absl::Status status;
@@ -141,7 +141,6 @@ class AsyncClient {
   // Whether its request has left.
   bool Send(Call& call);
   void Receive(Call& call);
-  static OutgoingBuffer& ConnectionOf(const Call& call);
   void Watch(Call& call, PollSet::Event event);
   void Look(Call& call, absl::Time when);
   void End(Call& call, const absl::Status& status);

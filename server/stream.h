@@ -53,6 +53,7 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/server/method.h"
+#include "ward/server/outgoing_call.h"
 #include "ward/server/owner_handle.h"
 
 namespace ward {
@@ -90,18 +91,6 @@ std::optional<typename Values::Value> ReadElement(MessageChannel& channel,
   }
   return std::nullopt;
 }
-
-// A call that this process has made, until it has ended.
-class OutgoingCall {
- public:
-  virtual ~OutgoingCall() = default;
-
-  virtual MessageChannel& channel() = 0;
-
-  // What `status` comes to, if the server has died. The connection is left to
-  // the next call, or closed.
-  virtual absl::Status End(const absl::Status& status) = 0;
-};
 
 }  // namespace internal
 
@@ -155,7 +144,7 @@ class StreamWriter {
 template <typename Request, typename Reply>
 class StreamCall {
  public:
-  explicit StreamCall(std::unique_ptr<internal::OutgoingCall> call)
+  explicit StreamCall(std::unique_ptr<OutgoingCall> call)
       : call_(std::move(call)) {}
 
   // Of a request that is a Stream. Waits while the handler does not read. The
@@ -224,7 +213,7 @@ class StreamCall {
   }
 
   // Null once it has ended.
-  std::unique_ptr<internal::OutgoingCall> call_;
+  std::unique_ptr<OutgoingCall> call_;
   absl::Status status_;
 };
 

@@ -1,0 +1,99 @@
+#include "ward/server/outgoing_call.h"
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "ward/channel/error.h"
+#include "ward/channel/message_channel.h"
+#include "ward/channel/transport.h"
+#include "ward/server/environment.h"
+#include "ward/server/outgoing_buffer.h"
+
+namespace ward {
+
+absl::Status OutgoingCall::Begin(
+    absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over) {
+  Environment& environment = *route_.options->environment;
+  process_ = environment.ProcessId();
+  const bool waits = waits_ == Waits::kYes;
+  while (true) {
+    if (limits_.IsCancelled()) {
+      return MakeError(reason::kCallCancelled,
+                       "the call was cancelled before its request was sent: "
+                       "the handler has not run");
+    }
+    std::optional<MessageChannel> kept;
+    if (over == Over::kKeptOrNew) kept = route_.kept->Take(process_);
+    const bool is_kept = kept.has_value();
+    if (is_kept) {
+      channel_ = *std::move(kept);
+    } else {
+      absl::StatusOr<std::unique_ptr<Transport>> connection = route_.Connect(
+          waits ? limits_.deadline : absl::InfinitePast(),
+          [&] { return limits_.IsCancelled(); });
+      if (!connection.ok()) {
+        if (limits_.IsCancelled()) continue;
+        return route_.Explain(connection.status());
+      }
+      channel_ =
+          route_.MakeChannel(waits ? *std::move(connection)
+                                         : std::make_unique<OutgoingBuffer>(
+                                               *std::move(connection)));
+    }
+    Offer();
+    absl::Duration time_left = absl::InfiniteDuration();
+    if (limits_.deadline != absl::InfiniteFuture()) {
+      channel_.set_deadline(limits_.deadline, "the call's deadline");
+      time_left = limits_.deadline - environment.TimeNow();
+    }
+    channel_.BeginCall({/*keep=*/true, time_left, limits_.trace_id});
+    absl::Status status = write(channel_);
+    const bool is_cut = HasReason(status, reason::kConnectionLost) ||
+                        HasReason(status, reason::kCallCut) ||
+                        (!waits && buffer().is_lost());
+    if (status.ok() && !(is_cut && is_kept)) return status;
+    if (!is_kept || !is_cut) return End(status);
+    // The server has closed it since the last call: it has not read this one.
+    (void)Release();
+  }
+}
+
+OutgoingBuffer& OutgoingCall::buffer() {
+  return const_cast<OutgoingBuffer&>(
+      static_cast<const OutgoingBuffer&>(*channel_.transport()));
+}
+
+absl::Status OutgoingCall::End(const absl::Status& status) {
+  const bool is_cancelled = Release();
+  if (channel_.kept() && !is_cancelled) {
+    channel_.set_deadline(absl::InfiniteFuture());
+    route_.kept->Put(process_, std::move(channel_));
+  }
+  if (is_cancelled && !channel_.end_was_said()) {
+    return limits_.End(
+        MakeError(reason::kCallCancelled,
+                  "the call was cancelled while it was under way"));
+  }
+  return limits_.End(route_.Explain(status));
+}
+
+void OutgoingCall::Offer() {
+  const auto shut_down = [this] { channel_.ShutDown(); };
+  if (limits_.own != nullptr) own_ = limits_.own->OnCancelled(shut_down);
+  if (limits_.outer != nullptr) {
+    outer_ = limits_.outer->abandoned.OnCancelled(shut_down);
+  }
+}
+
+bool OutgoingCall::Release() {
+  own_ = {};
+  outer_ = {};
+  return limits_.IsCancelled();
+}
+
+}  // namespace ward

@@ -1,0 +1,95 @@
+// A call that this process makes, until it has ended. For AbstractServer.
+
+#ifndef WARD_SERVER_OUTGOING_CALL_H_
+#define WARD_SERVER_OUTGOING_CALL_H_
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "ward/channel/message_channel.h"
+#include "ward/server/cancellation.h"
+#include "ward/server/interception.h"
+#include "ward/server/outgoing_buffer.h"
+#include "ward/server/route.h"
+
+namespace ward {
+
+// What ends a call, whatever the server does; and what else goes with it over
+// whatever connection.
+struct CallLimits {
+  // On the environment's clock.
+  absl::Time deadline = absl::InfiniteFuture();
+  Cancellation* own = nullptr;
+  // That of the call whose handler makes this one.
+  std::shared_ptr<CallCancellation> outer;
+  std::string trace_id;
+  // Null if there are no interceptors.
+  std::shared_ptr<Interception> interception;
+
+  bool IsCancelled() const {
+    return (own != nullptr && own->cancelled()) ||
+           (outer != nullptr && outer->abandoned.cancelled());
+  }
+  // The call has, as `status` says, which is returned.
+  absl::Status End(absl::Status status) const {
+    if (interception != nullptr) interception->End(status);
+    return status;
+  }
+};
+
+// For one thread at a time.
+class OutgoingCall {
+ public:
+  // Over which connection: a kept one may be shut down behind a call's first
+  // frame, which is then served; what follows it is not read.
+  enum class Over { kKeptOrNew, kNew };
+
+  // One that does not wait runs over an OutgoingBuffer, as all of route.kept do
+  // then.
+  enum class Waits { kYes, kNo };
+
+  OutgoingCall(Route route, CallLimits limits, Waits waits = Waits::kYes)
+      : route_(std::move(route)), limits_(std::move(limits)), waits_(waits) {}
+
+  OutgoingCall(const OutgoingCall&) = delete;
+  OutgoingCall& operator=(const OutgoingCall&) = delete;
+
+  // Has `write` write the request: again on another connection, if the server
+  // cannot have read it. An error is explained, and for CallLimits::End; to who
+  // does not wait kTimedOut may mean that the server's queue is full.
+  absl::Status Begin(absl::FunctionRef<absl::Status(MessageChannel&)> write,
+                     Over over);
+
+  MessageChannel& channel() { return channel_; }
+
+  // Of one that does not wait.
+  OutgoingBuffer& buffer();
+
+  // It has ended with `status`, which is explained. The connection is left to
+  // the next call, or closed.
+  absl::Status End(const absl::Status& status);
+
+ private:
+  // From now on the channel may be shut down at any time.
+  void Offer();
+  // No longer; and whether it was.
+  bool Release();
+
+  const Route route_;
+  const CallLimits limits_;
+  const Waits waits_;
+  pid_t process_ = 0;
+  MessageChannel channel_;
+  Cancellation::Registration own_;
+  Cancellation::Registration outer_;
+};
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_OUTGOING_CALL_H_
