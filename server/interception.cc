@@ -35,7 +35,7 @@ Interception::~Interception() {
 absl::Status Interception::Begin() {
   for (const std::shared_ptr<Interceptor>& interceptor : interceptors_->all) {
     ++asked_;
-    const absl::Status status = CallUserCode(
+    absl::Status status = CallUserCode(
         "Interceptor::Before", [&] { return interceptor->Before(call_); });
     if (status.ok()) continue;
     End(status);
