@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/descriptors.h"
@@ -32,6 +33,7 @@
 #include "ward/proto/frame.pb.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/client.h"
+#include "ward/server/listener.h"
 #include "ward/server/modes_for_test.h"
 #include "ward/server/owner_handle.h"
 #include "ward/server/process.h"
@@ -533,6 +535,45 @@ TEST_F(CallsTest, AClientMayBeOfTheServersObject) {
   // Over the same connections.
   EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(1));
   EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// It neither says how a call ends, nor keeps a connection.
+TEST_F(CallsTest, AServerFromBeforeThereWereMethodsIsCalled) {
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Listener> listener,
+                       environment().Listen({path(), 0600}));
+  proto::Frame reply;
+  reply.mutable_array()->add_part("an old reply");
+  const std::string body = reply.SerializeAsString();
+  const std::string bytes = static_cast<char>(body.size()) + body;
+  constexpr int kCalls = 3;
+  RunAtOnce(
+      [&] {
+        for (int i = 0; i < kCalls; ++i) {
+          absl::StatusOr<Listener::Accepted> client = listener->Accept();
+          ASSERT_THAT(client, IsOk());
+          std::string request(1000, ' ');
+          std::vector<FileDescriptor> none;
+          ASSERT_THAT(client->transport->Receive(absl::MakeSpan(request), 0,
+                                                 none, absl::InfiniteFuture()),
+                      IsOk());
+          ASSERT_THAT(
+              client->transport->Send(bytes, {}, absl::InfiniteFuture()),
+              IsOkAndHolds(bytes.size()));
+        }
+      },
+      [&] {
+        Client client({path(), Secret("the right password")});
+        EXPECT_THAT(client.Call(kEcho, "x"), IsOkAndHolds("an old reply"));
+        EXPECT_THAT(client.Call(kEcho, "x"), IsOkAndHolds("an old reply"));
+        // What it has not is said.
+        auto words = client.Call(Method<void, Stream<std::string>>{"words"});
+        ASSERT_THAT(words, IsOk());
+        EXPECT_EQ(words->Next(), "an old reply");
+        EXPECT_EQ(words->Next(), std::nullopt);
+        EXPECT_THAT(words->status(), FailsWith(reason::kConnectionLost,
+                                               "without saying that it was"));
+      });
+  listener->RemovePath();
 }
 
 TEST_F(CallsTest, AClientMayBeAnOwner) {
