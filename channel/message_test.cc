@@ -326,6 +326,7 @@ TEST(MessageTest, GivesItsStringsAwayWhenItIsAboutToGo) {
 TEST(MessageTest, IsEmptyWhenItWasMovedFrom) {
   Message message({"one", "two"});
   const Message other = std::move(message);
+  // NOLINTNEXTLINE(bugprone-use-after-move)
   EXPECT_THAT(message.parts(), IsEmpty());
   EXPECT_THAT(other.parts(), ElementsAre("one", "two"));
 }
