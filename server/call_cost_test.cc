@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <iterator>
 #include <map>
 #include <string>
 #include <utility>
@@ -114,7 +115,13 @@ TEST(CallCostTest, ACallTakesTwoSystemCallsOnEitherSide) {
     }();
     _exit(ok ? 0 : 1);
   }
-  const Counts counts = Trace(client);
+  Counts counts = Trace(client);
+  // One that the server has started may only now come to where it accepts.
+  for (auto thread = counts.begin(); thread != counts.end();) {
+    const bool accepts =
+        thread->second == Counts::mapped_type{{SYS_accept4, 1}};
+    thread = accepts ? counts.erase(thread) : std::next(thread);
+  }
   const auto twice =
       UnorderedElementsAre(Pair(SYS_sendto, kCalls), Pair(SYS_recvmsg, kCalls));
   // The server's thread may be on its way to wait for the next call when

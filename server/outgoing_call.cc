@@ -33,17 +33,16 @@ absl::Status OutgoingCall::Begin(
     if (is_kept) {
       channel_ = *std::move(kept);
     } else {
-      absl::StatusOr<std::unique_ptr<Transport>> connection = route_.Connect(
-          waits ? limits_.deadline : absl::InfinitePast(),
-          [&] { return limits_.IsCancelled(); });
+      absl::StatusOr<std::unique_ptr<Transport>> connection =
+          route_.Connect(waits ? limits_.deadline : absl::InfinitePast(),
+                         [&] { return limits_.IsCancelled(); });
       if (!connection.ok()) {
         if (limits_.IsCancelled()) continue;
         return route_.Explain(connection.status());
       }
-      channel_ =
-          route_.MakeChannel(waits ? *std::move(connection)
-                                         : std::make_unique<OutgoingBuffer>(
-                                               *std::move(connection)));
+      channel_ = route_.MakeChannel(
+          waits ? *std::move(connection)
+                : std::make_unique<OutgoingBuffer>(*std::move(connection)));
     }
     Offer();
     absl::Duration time_left = absl::InfiniteDuration();

@@ -68,19 +68,16 @@ absl::StatusOr<std::unique_ptr<Transport>> Route::Connect(
   absl::StatusOr<std::unique_ptr<Transport>> connection;
   do {
     connection = environment.Connect(
-        path(),
-        std::min(deadline, environment.TimeNow() + kConnectSlice));
+        path(), std::min(deadline, environment.TimeNow() + kConnectSlice));
   } while (HasReason(connection.status(), reason::kTimedOut) &&
            environment.TimeNow() < deadline && !is_cancelled());
   WARD_RETURN_IF_ERROR(connection.status());
-  WARD_RETURN_IF_ERROR(
-      Annotate(CheckServer(**connection),
-               absl::StrCat("connect to \"", path(), "\"")));
+  WARD_RETURN_IF_ERROR(Annotate(CheckServer(**connection),
+                                absl::StrCat("connect to \"", path(), "\"")));
   return connection;
 }
 
-MessageChannel Route::MakeChannel(
-    std::unique_ptr<Transport> connection) const {
+MessageChannel Route::MakeChannel(std::unique_ptr<Transport> connection) const {
   MessageChannel channel(std::move(connection));
   channel.set_limits(options->limits);
   channel.PresentPassword(options->password);
