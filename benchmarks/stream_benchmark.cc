@@ -279,17 +279,17 @@ void BothWaysByHand(benchmark::State& state) {
       });
 }
 
-void Counts(benchmark::internal::Benchmark* benchmark) {
+constexpr auto kCounts = [](auto* benchmark) {
   benchmark->Arg(100'000)->Arg(10'000'000)->UseRealTime();
-}
+};
 
-BENCHMARK(Ward<&StreamServer::ToServer>)->Apply(Counts);
-BENCHMARK_CAPTURE(ToServerByHand, _, 0)->Apply(Counts);
-BENCHMARK(Ward<&StreamServer::ToClient>)->Apply(Counts);
-BENCHMARK(ToClientByHand)->Apply(Counts);
-BENCHMARK(Ward<&StreamServer::BothWays>)->Apply(Counts);
-BENCHMARK(BothWaysByHand)->Apply(Counts);
-BENCHMARK_CAPTURE(ToServerByHand, InBatches, size_t{64} << 10)->Apply(Counts);
+BENCHMARK(Ward<&StreamServer::ToServer>)->Apply(kCounts);
+BENCHMARK_CAPTURE(ToServerByHand, _, 0)->Apply(kCounts);
+BENCHMARK(Ward<&StreamServer::ToClient>)->Apply(kCounts);
+BENCHMARK(ToClientByHand)->Apply(kCounts);
+BENCHMARK(Ward<&StreamServer::BothWays>)->Apply(kCounts);
+BENCHMARK(BothWaysByHand)->Apply(kCounts);
+BENCHMARK_CAPTURE(ToServerByHand, InBatches, size_t{64} << 10)->Apply(kCounts);
 
 }  // namespace
 

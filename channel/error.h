@@ -43,8 +43,9 @@ inline constexpr Reason kConnectionLost{"ConnectionLost",
 // says how the server died, where this process can know. Whether the handler
 // has run, or how far, nobody knows.
 inline constexpr Reason kCallCut{"CallCut", absl::StatusCode::kUnavailable};
-// The call was cancelled on this side. Whether the handler has run, or how far,
-// nobody knows, unless the text says that it has not.
+// The call was cancelled on this side, or a handler's own one on the other,
+// which passes that on. Whether the handler has run, or how far, nobody knows,
+// unless the text says that it has not.
 inline constexpr Reason kCallCancelled{"CallCancelled",
                                        absl::StatusCode::kCancelled};
 // The operation's time ran out.

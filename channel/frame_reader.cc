@@ -246,6 +246,7 @@ absl::Status FrameReader::CheckBeginning() {
 absl::Status FrameReader::ClaimDescriptors(
     const ChannelLimits& limits, std::vector<FileDescriptor>& descriptors) {
   const size_t declared = frame_.descriptors;
+  descriptors.clear();
   if (declared == 0 && arrivals_.empty()) return absl::OkStatus();
   Arrival arrival;
   if (declared > 0 && !arrivals_.empty()) {

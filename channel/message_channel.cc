@@ -272,7 +272,11 @@ absl::Status MessageChannel::ReadCall(Message& message,
   reader_.set_time_for_rest(time_for_rest);
   absl::Status status = ReceiveArray(message.descriptors_);
   reader_.set_time_for_rest(absl::InfiniteDuration());
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    // What has come with a scalar, say, is nobody's.
+    message.descriptors_.clear();
+    return status;
+  }
   const absl::Cleanup release = [this] { reader_.Release(); };
   TakeParts(message);
   const std::optional<CallHeader>& call = reader_.frame().call;
@@ -345,10 +349,15 @@ absl::StatusOr<FileDescriptor> MessageChannel::ReadDescriptor() {
 
 absl::Status MessageChannel::ReceiveFrame(
     size_t max_bytes, std::vector<FileDescriptor>& descriptors) {
-  WARD_ASSIGN_OR_RETURN(const absl::Time deadline, Begin());
+  last_read_ = LastRead::kOther;
+  const absl::StatusOr<absl::Time> begun = Begin();
+  if (HasReason(begun.status(), reason::kTimedOut)) {
+    last_read_ = LastRead::kTimedOut;
+  }
+  WARD_RETURN_IF_ERROR(begun.status());
+  const absl::Time deadline = *begun;
   absl::Status status;
   bool is_left_over = false;
-  read_timed_out_ = false;
   do {
     descriptors.clear();
     status =
@@ -362,12 +371,16 @@ absl::Status MessageChannel::ReceiveFrame(
     if (is_left_over) reader_.NextCall();
   } while (is_left_over);
   if (!status.ok()) {
-    read_timed_out_ = HasReason(status, reason::kTimedOut);
+    // What is returned for ever may be a peer's.
+    if (reader_.status().ok() && HasReason(status, reason::kTimedOut)) {
+      last_read_ = LastRead::kTimedOut;
+    }
     reader_.Release();  // Of a message that was lost; not of one under way.
     return Explain(status, deadline);
   }
   const Frame& frame = reader_.frame();
   if (frame.content != Frame::Content::kError) return absl::OkStatus();
+  last_read_ = LastRead::kError;
   absl::Status error = FromWire(frame.error);
   reader_.Release();
   return error;

@@ -287,9 +287,10 @@ class MessageChannel {
   // out.
   bool partly_read() const { return reader_.has_begun(); }
 
-  // Whether the last Read found that no message has come whole in time; an
-  // error that the peer passes on may look the same.
-  bool read_timed_out() const { return read_timed_out_; }
+  // Whether the last Read has failed because no message had come whole in time;
+  // or returned an error that the peer wrote, which may look the same.
+  bool read_timed_out() const { return last_read_ == LastRead::kTimedOut; }
+  bool read_error() const { return last_read_ == LastRead::kError; }
 
   // How many descriptors have come with messages that were not read yet, of
   // which one may be received in part. They are closed with the channel.
@@ -383,7 +384,8 @@ class MessageChannel {
   std::optional<Call> begins_;
   // In a server, between two calls.
   bool awaits_call_ = false;
-  bool read_timed_out_ = false;
+  enum class LastRead { kOther, kTimedOut, kError };
+  LastRead last_read_ = LastRead::kOther;
   bool end_written_ = false;
   bool keeps_ = false;
   FrameReader reader_;

@@ -395,8 +395,8 @@ TEST(ProtocolTest, ThePageListsReasonsWithTheirCodes) {
     EXPECT_TRUE(absl::SimpleAtoi(cells[2], &code)) << name;
     EXPECT_EQ(code, static_cast<int>(reason.code)) << name;
   }
-  for (const Reason& reason :
-       {reason::kEndOfStream, reason::kConnectionLost, reason::kCallCut}) {
+  for (const Reason& reason : {reason::kEndOfStream, reason::kConnectionLost,
+                               reason::kCallCut, reason::kCallCancelled}) {
     EXPECT_TRUE(absl::StrContains(page, absl::StrCat("`", reason.name, "`")));
   }
 }

@@ -141,7 +141,7 @@ std::string_view Nearest(std::string_view name,
 namespace internal {
 
 absl::Status ReadReply(MessageChannel& channel, bool has_reply,
-                       std::optional<Message>& reply) {
+                       std::optional<Message>& reply, bool* timed_out) {
   while (true) {
     absl::StatusOr<Message> next = channel.Read();
     if (next.ok() && has_reply && !reply.has_value()) {
@@ -158,7 +158,8 @@ absl::Status ReadReply(MessageChannel& channel, bool has_reply,
                        "the handler has succeeded without the reply that its "
                        "method has");
     } else {
-      ReadEndBehind(next.status(), channel);
+      if (timed_out != nullptr) *timed_out = channel.read_timed_out();
+      ReadEndBehindError(channel);
       return next.status();
     }
   }
@@ -515,8 +516,9 @@ absl::Status AbstractServer::Connect(
     absl::FunctionRef<absl::Status(MessageChannel&)> use) {
   // From here on without this object.
   const Route route = FindRoute();
-  absl::StatusOr<std::unique_ptr<Transport>> connection =
-      route.Connect(absl::InfiniteFuture(), [] { return false; });
+  absl::StatusOr<std::unique_ptr<Transport>> connection = route.Connect(
+      absl::InfiniteFuture(), [] { return false; },
+      /*may_be_cancelled=*/false);
   if (!connection.ok()) return route.Explain(connection.status());
   MessageChannel channel = route.MakeChannel(*std::move(connection));
   return route.Explain(use(channel));
@@ -791,8 +793,11 @@ absl::Status AbstractServer::ServeRequest(ClientPool& pool,
   const absl::Status status = Intercept(context, [&]() -> absl::Status {
     absl::Status result = Dispatch(is_known ? &handler->second.call : nullptr,
                                    context, client.channel, client.request);
-    // One that has given up because of its context knows no more than that.
-    if (absl::IsCancelled(result) && ReasonOf(result).empty() &&
+    // One that has given up because of its context, or whose own call was,
+    // knows no more than that.
+    if (absl::IsCancelled(result) &&
+        (ReasonOf(result).empty() ||
+         HasReason(result, reason::kCallCancelled)) &&
         environment().TimeNow() >= context.deadline()) {
       return MakeError(
           reason::kTimedOut,

@@ -285,10 +285,12 @@ class AbstractServer {
   // that it cannot have read is made again, on a new connection.
   //
   // Errors are those of Connect, kTimedOut as of CallOptions::deadline, and
-  // kUnexpectedFrame for what is not the method's reply. After kCallCut,
-  // kConnectionLost, kServerDied, kServerStopping and kTimedOut nobody knows
-  // whether the handler has run; of ward's own other errors, but for
-  // kUnexpectedFrame, it has not.
+  // kUnexpectedFrame for what is not the method's reply. The
+  // handler has not run after kServerNotStarted, kServerUnreachable,
+  // kServerNotTrusted, kInvalidPassword, kPeerNotAllowed, kServerFull,
+  // kUnknownMessage and kInvalidArguments, unless it has returned the like
+  // itself, nor after a kCallCancelled whose text says so. After all others it
+  // may have, or has.
   //
   // The request is held to ServerOptions::first_message_limits: the call may be
   // the first one on its connection.

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -70,8 +71,11 @@ absl::StatusOr<std::unique_ptr<AsyncClient>> AsyncClient::Create(
 }
 
 AsyncClient::~AsyncClient() {
+  // What a fork has of it is the other process's.
+  if (server_.environment().ProcessId() != process_) return;
+  is_ending_ = true;
   while (!calls_.empty()) Cancel(*calls_.begin()->second);
-  kept_->Close(server_.environment().ProcessId());
+  kept_->Close(process_);
 }
 
 std::shared_ptr<AsyncClient::Call> AsyncClient::Start(
@@ -90,7 +94,9 @@ std::shared_ptr<AsyncClient::Call> AsyncClient::Start(
   call->has_reply = has_reply;
   call->connect_until = TimeNow() + server_.options().connect_timeout;
   calls_.emplace(call->id, call);
-  if (status.ok()) {
+  if (is_ending_) {
+    Cancel(*call);
+  } else if (status.ok()) {
     Advance(*call);
   } else {
     End(*call, status);
@@ -99,11 +105,17 @@ std::shared_ptr<AsyncClient::Call> AsyncClient::Start(
 }
 
 void AsyncClient::Progress() {
+  // Whatever a callback throws.
+  const absl::Cleanup set_timer = [this] { SetTimer(); };
   // Each once at most, whatever callbacks start.
   for (size_t left = calls_.size(); left > 0; --left) {
     const absl::StatusOr<uint64_t> ready = ready_->Wait(absl::InfinitePast());
     if (!ready.ok()) break;  // There is no more.
-    if (*ready != 0) Attend(*ready);
+    if (*ready != 0) {
+      Attend(*ready);
+    } else {
+      next_look_ = absl::InfiniteFuture();  // The timer is over.
+    }
   }
   const absl::Time now = TimeNow();
   std::vector<uint64_t> due;
@@ -127,81 +139,118 @@ void AsyncClient::Advance(Call& call) {
 }
 
 bool AsyncClient::Send(Call& call) {
-  if (call.is_flushed) return true;
-  if (call.outgoing == nullptr) {
-    Route route = server_.FindRoute();
-    route.kept = kept_;
-    auto outgoing = std::make_unique<OutgoingCall>(
-        std::move(route), call.limits, OutgoingCall::Waits::kNo);
-    const absl::Status status = outgoing->Begin(
-        [&](MessageChannel& channel) {
-          channel.set_timeout(absl::InfiniteDuration());
-          return channel.Write(*call.request);
-        },
-        OutgoingCall::Over::kKeptOrNew);
-    const absl::Time now = TimeNow();
-    if (HasReason(status, reason::kTimedOut) &&
-        now < std::min(call.connect_until, call.limits.deadline)) {
-      Look(call, std::min({now + kConnectAgain, call.connect_until,
-                           call.limits.deadline}));
+  while (!call.is_flushed) {
+    if (call.outgoing == nullptr && !Connect(call)) return false;
+    OutgoingBuffer& buffer = call.outgoing->buffer();
+    const absl::StatusOr<bool> flushed = buffer.Flush();
+    if (flushed.ok() && !*flushed && TimeNow() < call.limits.deadline) {
+      Watch(call, PollSet::Event::kWritable);
       return false;
     }
-    if (!status.ok()) {
-      End(call, status);
+    if (buffer.is_lost() && call.outgoing->is_kept()) {
+      // The server has not read all of the request.
+      Unwatch(call);
+      call.outgoing.reset();
+      continue;
+    }
+    if (!flushed.ok() && !buffer.is_lost()) {
+      End(call, flushed.status());
       return false;
     }
-    call.outgoing = std::move(outgoing);
-    // What is read is what has come.
-    call.outgoing->channel().set_timeout(absl::ZeroDuration());
-    Look(call, call.limits.deadline);
+    // If the peer takes no more, what comes tells why.
+    call.is_flushed = true;
+    Watch(call, PollSet::Event::kReadable);
   }
-  const absl::StatusOr<bool> flushed = call.outgoing->buffer().Flush();
-  if (flushed.ok() && !*flushed && TimeNow() < call.limits.deadline) {
-    Watch(call, PollSet::Event::kWritable);
-    return false;
-  }
-  // If it has failed, what comes tells why.
-  call.is_flushed = true;
-  Watch(call, PollSet::Event::kReadable);
   return !call.is_done;
 }
 
+bool AsyncClient::Connect(Call& call) {
+  auto outgoing = std::make_unique<OutgoingCall>(FindRoute(), call.limits,
+                                                 OutgoingCall::Waits::kNo);
+  const absl::Status status = outgoing->Begin(
+      [&](MessageChannel& channel) {
+        channel.set_timeout(absl::InfiniteDuration());
+        return channel.Write(*call.request);
+      },
+      OutgoingCall::Over::kKeptOrNew);
+  const absl::Time now = TimeNow();
+  if (HasReason(status, reason::kTimedOut) &&
+      now < std::min(call.connect_until, call.limits.deadline)) {
+    Look(call, std::min({now + kConnectAgain, call.connect_until,
+                         call.limits.deadline}));
+    return false;
+  }
+  if (!status.ok()) {
+    End(call, status);
+    return false;
+  }
+  call.outgoing = std::move(outgoing);
+  // What is read is what has come.
+  call.outgoing->channel().set_timeout(absl::ZeroDuration());
+  Look(call, call.limits.deadline);
+  return true;
+}
+
+Route AsyncClient::FindRoute() {
+  Route route = server_.FindRoute();
+  // Those of another server are of no use.
+  if (route.started != started_.lock()) {
+    kept_->Close(process_);
+    kept_ = std::make_shared<KeptConnections>();
+    started_ = route.started;
+  }
+  route.kept = kept_;
+  return route;
+}
+
 void AsyncClient::Receive(Call& call) {
-  MessageChannel& channel = call.outgoing->channel();
-  const absl::Status status =
-      internal::ReadReply(channel, call.has_reply, call.reply);
-  if (channel.read_timed_out() && TimeNow() < call.limits.deadline) return;
+  bool timed_out = false;
+  const absl::Status status = internal::ReadReply(
+      call.outgoing->channel(), call.has_reply, call.reply, &timed_out);
+  if (timed_out && TimeNow() < call.limits.deadline) return;
   End(call, status);
 }
 
 void AsyncClient::Watch(Call& call, PollSet::Event event) {
   if (call.watched_for == event) return;
-  const Transport& connection = call.outgoing->buffer().connection();
-  if (call.watched_for.has_value()) ready_->Remove(connection);
-  call.watched_for = event;
-  const absl::Status status = ready_->Add(call.id, connection, event);
-  if (!status.ok()) End(call, status);
+  Unwatch(call);
+  const absl::Status status =
+      ready_->Add(call.id, call.outgoing->buffer().connection(), event);
+  if (status.ok()) {
+    call.watched_for = event;
+  } else {
+    End(call, status);
+  }
 }
 
 void AsyncClient::Look(Call& call, absl::Time when) {
   looks_.erase({call.next_look, call.id});
   call.next_look = when;
   if (when != absl::InfiniteFuture()) looks_.emplace(when, call.id);
+  SetTimer();
+}
+
+void AsyncClient::SetTimer() {
   const absl::Time first =
       looks_.empty() ? absl::InfiniteFuture() : looks_.begin()->first;
   if (std::exchange(next_look_, first) != first) (void)ready_->WakeAt(first);
 }
 
+void AsyncClient::Unwatch(Call& call) {
+  if (!call.watched_for.has_value()) return;
+  ready_->Remove(call.outgoing->buffer().connection());
+  call.watched_for.reset();
+}
+
 void AsyncClient::End(Call& call, const absl::Status& status) {
   Look(call, absl::InfiniteFuture());
-  if (call.watched_for.has_value()) {
-    ready_->Remove(call.outgoing->buffer().connection());
-  }
+  // From here on it is nobody's who might end it, too.
+  const std::shared_ptr<Call> keep = calls_.extract(call.id).mapped();
+  call.is_done = true;
+  Unwatch(call);
   call.status = call.outgoing == nullptr ? call.limits.End(status)
                                          : call.outgoing->End(status);
   call.outgoing.reset();
-  call.is_done = true;
-  const std::shared_ptr<Call> keep = calls_.extract(call.id).mapped();
   if (call.then != nullptr) std::exchange(call.then, nullptr)();
 }
 

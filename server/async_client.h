@@ -18,10 +18,16 @@
 // something to do for one of them, whether its connection has moved or its time
 // is over. Nothing but Result() waits, not for a connection either.
 //
-// Misuse: a reply that never comes, because nobody calls Progress() or Done().
+// Misuse:
+// - A reply that never comes, because nobody calls Progress() or Done().
+// - To use it in a fork of the process that has made it.
+// - A callback that makes the same call again whenever it has failed: a server
+//   that is not there fails it at once.
 
 #ifndef WARD_SERVER_ASYNC_CLIENT_H_
 #define WARD_SERVER_ASYNC_CLIENT_H_
+
+#include <sys/types.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -46,6 +52,7 @@
 #include "ward/server/method.h"
 #include "ward/server/outgoing_call.h"
 #include "ward/server/poll_set.h"
+#include "ward/server/route.h"
 #include "ward/server/stream.h"
 
 namespace ward {
@@ -66,7 +73,8 @@ class AsyncClient {
     return Create(*client.server_);
   }
 
-  // Ends what is under way with kCallCancelled.
+  // Ends what is under way with kCallCancelled, and what callbacks start then,
+  // whose own callbacks are not called.
   ~AsyncClient();
 
   AsyncClient(const AsyncClient&) = delete;
@@ -130,7 +138,9 @@ class AsyncClient {
   };
 
   AsyncClient(AbstractServer& server, std::unique_ptr<PollSet> ready)
-      : server_(server), ready_(std::move(ready)) {}
+      : server_(server),
+        process_(server.environment().ProcessId()),
+        ready_(std::move(ready)) {}
 
   std::shared_ptr<Call> Start(const CallOptions& options,
                               std::initializer_list<Argument> request,
@@ -140,17 +150,24 @@ class AsyncClient {
   void Advance(Call& call);
   // Whether its request has left.
   bool Send(Call& call);
+  bool Connect(Call& call);
+  Route FindRoute();
   void Receive(Call& call);
   void Watch(Call& call, PollSet::Event event);
+  void Unwatch(Call& call);
   void Look(Call& call, absl::Time when);
+  void SetTimer();
   void End(Call& call, const absl::Status& status);
   void Cancel(Call& call);
   void Wait(const Call& call);
   absl::Time TimeNow() const { return server_.environment().TimeNow(); }
 
   AbstractServer& server_;
-  const std::shared_ptr<KeptConnections> kept_ =
-      std::make_shared<KeptConnections>();
+  const pid_t process_;
+  // Those to which server.
+  std::shared_ptr<KeptConnections> kept_ = std::make_shared<KeptConnections>();
+  std::weak_ptr<StartedServer> started_;
+  bool is_ending_ = false;
   const std::unique_ptr<PollSet> ready_;
   absl::btree_map<uint64_t, std::shared_ptr<Call>> calls_;
   uint64_t last_id_ = 0;
@@ -197,7 +214,7 @@ class PendingCall {
   void Then(absl::AnyInvocable<void(Value)> callback) && {
     const std::shared_ptr<AsyncClient::Call> call = std::move(call_);
     if (call->is_done) {
-      callback(Unpack(*call));
+      if (!client_->is_ending_) callback(Unpack(*call));
       return;
     }
     call->then = [call = call.get(), callback = std::move(callback)]() mutable {

@@ -43,10 +43,13 @@ bool CallContext::Await(absl::Mutex& mutex, const absl::Condition& condition)
         cancellation()->all.TryOnCancelled(end);
     if (!registration.has_value()) return false;
     const auto changed = [&] { return is_over || condition.Eval(); };
-    mutex.Await(absl::Condition(&changed));
+    // Where no thread could be had to watch, there is the time.
+    const bool is_in_time =
+        mutex.AwaitWithTimeout(absl::Condition(&changed), TimeLeft());
     mutex.Unlock();
     registration.reset();
     mutex.Lock();
+    if (!is_in_time) return condition.Eval();
   }
   return true;
 }
@@ -61,11 +64,17 @@ bool CallContext::Wait(absl::CondVar& changed, absl::Mutex& mutex) const
   std::optional<Cancellation::Registration> registration =
       all.TryOnCancelled(end);
   if (!registration.has_value()) return false;
-  changed.Wait(&mutex);
+  const bool is_late = changed.WaitWithTimeout(&mutex, TimeLeft());
   mutex.Unlock();
   registration.reset();
   mutex.Lock();
-  return !all.cancelled();
+  return !is_late && !all.cancelled();
+}
+
+absl::Duration CallContext::TimeLeft() const {
+  return deadline_ == absl::InfiniteFuture()
+             ? absl::InfiniteDuration()
+             : deadline_ - host_.environment().TimeNow();
 }
 
 absl::StatusOr<const Pollable*> CallContext::pollable() const {

@@ -88,7 +88,9 @@ class CallContext {
 
   // Calls `callback` once that is so: at once, on this thread, if it is
   // already, and else on another, where it may neither wait nor throw. To be
-  // destroyed before the handler returns.
+  // destroyed before the handler returns. Where the system gives the server no
+  // thread to watch its clients, which is logged, nothing is told before
+  // another has nothing to do.
   [[nodiscard]] Cancellation::Registration OnCancelled(
       absl::AnyInvocable<void()> callback) const {
     return cancellation()->all.OnCancelled(std::move(callback));
@@ -96,7 +98,9 @@ class CallContext {
 
   // Waits, as absl::Mutex::Await, which `mutex` is to be locked for, until
   // `condition` is true; false if the call is cancelled before. `mutex` is
-  // locked for writing; it may be unlocked in between.
+  // locked for writing; it may be unlocked in between. Who holds it while a
+  // call is cancelled holds up a thread that tells: do not wait for others with
+  // it.
   bool Await(absl::Mutex& mutex, const absl::Condition& condition) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 
@@ -126,6 +130,8 @@ class CallContext {
   std::string_view trace_id() const { return trace_id_; }
 
  private:
+  absl::Duration TimeLeft() const;
+
   const MessageChannel& channel_;
   const PeerCredentials& peer_;
   const std::string_view method_;

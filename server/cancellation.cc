@@ -39,10 +39,12 @@ std::optional<Cancellation::Registration> Cancellation::TryOnCancelled(
 }
 
 void Cancellation::Remove(Callbacks::iterator place) {
+  // It may hold another Registration: destroyed without the lock.
+  Callbacks removed;
   absl::MutexLock lock(&mutex_);
   mutex_.Await(absl::Condition(
       +[](Callback* callback) { return !callback->is_running; }, &*place));
-  callbacks_.erase(place);
+  removed.splice(removed.begin(), callbacks_, place);
 }
 
 }  // namespace ward

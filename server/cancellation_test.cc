@@ -46,6 +46,7 @@ using testing::SharesMemory;
 // Each waits in its way until it is cancelled, and notes that.
 inline constexpr Method<std::string, void> kWait{"wait"};
 inline constexpr Method<Stream<int>, Stream<int>> kStream{"stream"};
+inline constexpr Method<void, void> kRelease{"release"};
 // Says how many calls were cancelled.
 inline constexpr Method<void, int> kCancelled{"cancelled"};
 
@@ -58,6 +59,10 @@ class WaitingServer : public Registered<WaitingServer> {
     Define(kWait, &WaitingServer::Wait);
     Define(kStream, &WaitingServer::Copy);
     Define(kCancelled, [this]() -> absl::StatusOr<int> { return cancelled_; });
+    Define(kRelease, [this] {
+      released_ = true;
+      return absl::OkStatus();
+    });
   }
 
  private:
@@ -84,14 +89,20 @@ class WaitingServer : public Registered<WaitingServer> {
       WARD_ASSIGN_OR_RETURN(const Pollable* const end, context.pollable());
       WARD_RETURN_IF_ERROR(
           environment().Poll({&end, 1}, absl::InfiniteFuture()).status());
+    } else if (how == "awaits with others") {
+      absl::MutexLock lock(&mutex_);
+      bool never = false;
+      if (context.Await(mutex_, absl::Condition(&never))) return Missed();
+    } else if (how == "holds") {
+      absl::MutexLock lock(&mutex_);
+      while (!released_) absl::SleepFor(absl::Milliseconds(1));
+      return absl::OkStatus();
+    } else if (how == "nested at the end") {
+      while (!context.stopping()) absl::SleepFor(absl::Milliseconds(1));
+      if (!HasReason(CallNext("asks"), reason::kCallCancelled)) return Missed();
     } else if (how == "nested") {
-      ClientOptions next;
-      next.socket_filename = options().arguments.at(1);
-      next.password = password().Copy();
-      next.environment = &environment();
-      const char* const then =
-          next.socket_filename.back() == '9' ? "asks" : "nested";
-      const absl::Status status = Client(std::move(next)).Call(kWait, then);
+      const bool is_last = options().arguments.at(1).back() == '9';
+      const absl::Status status = CallNext(is_last ? "asks" : "nested");
       if (!HasReason(status, reason::kCallCancelled) &&
           !HasReason(status, reason::kTimedOut)) {
         return Missed();
@@ -112,11 +123,21 @@ class WaitingServer : public Registered<WaitingServer> {
     return Note(absl::StrCat("reads ", ReasonOf(in.status())));
   }
 
+  absl::Status CallNext(const char* how) {
+    ClientOptions next;
+    next.socket_filename = options().arguments.at(1);
+    next.password = password().Copy();
+    next.environment = &environment();
+    return Client(std::move(next)).Call(kWait, how);
+  }
+
   absl::Status Missed() {
     return absl::InternalError("the wait has ended without a reason");
   }
 
   std::atomic<int> cancelled_{0};
+  absl::Mutex mutex_;
+  std::atomic<bool> released_{false};
 };
 
 class CancellationTest : public ModesTest {
@@ -126,12 +147,24 @@ class CancellationTest : public ModesTest {
   absl::Status EndOf(WaitingServer& server, const std::string& how,
                      const CallOptions& options, End end) {
     absl::Status status;
-    RunAtOnce([&] { status = server.Call(kWait, options, how); },
-              [&] {
-                EXPECT_EQ(AwaitNotes(), "waits\n");
-                end();
-              });
-    EXPECT_EQ(AwaitNotes(), absl::StrCat(how, ", and is told\n"));
+    std::string notes;
+    std::atomic<bool> has_ended{false};
+    RunAtOnce(
+        [&] {
+          status = server.Call(kWait, options, how);
+          has_ended = true;
+        },
+        [&] {
+          while (notes.empty() && !has_ended) {
+            absl::SleepFor(absl::Milliseconds(1));
+            notes += TakeNotes();
+          }
+          end();
+        });
+    // However late this thread is.
+    if (notes.empty() || notes == "waits\n") notes += AwaitNotes();
+    if (notes == "waits\n") notes += AwaitNotes();
+    EXPECT_EQ(notes, absl::StrCat("waits\n", how, ", and is told\n"));
     return status;
   }
 };
@@ -164,7 +197,7 @@ TEST_F(CancellationTest, AHandlerIsToldThatItsTimeIsOver) {
     SCOPED_TRACE(how);
     CallOptions options;
     options.deadline = absl::Now() + (MovesClock() ? absl::Milliseconds(20)
-                                                   : absl::Seconds(1));
+                                                   : absl::Seconds(2));
     EXPECT_THAT(EndOf(server, how, options, [] {}),
                 FailsWith(reason::kTimedOut));
   }
@@ -195,6 +228,53 @@ TEST_F(CancellationTest, AHandlerIsToldThatItsServerStops) {
             .code(),
         absl::StatusCode::kCancelled);
   }
+}
+
+// What a callback waits for, as Await's for a mutex that another handler holds,
+// no other client waits for.
+TEST_F(CancellationTest, AMutexThatIsHeldHoldsUpNobodyElse) {
+  WaitingServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  const auto call = [&](const char* how) {
+    MessageChannel channel = Open(server);
+    EXPECT_THAT(channel.Write("wait", how), IsOk());
+    EXPECT_EQ(AwaitNotes(), "waits\n");
+    return channel;
+  };
+  MessageChannel awaits = call("awaits with others");
+  MessageChannel holds = call("holds");
+  MessageChannel polls = call("polls");
+  awaits.Close();
+  // A thread of the server's may be waiting for the mutex by now.
+  polls.Close();
+  EXPECT_EQ(AwaitNotes(), "polls, and is told\n");
+  EXPECT_THAT(server.Call(kRelease), IsOk());
+  EXPECT_EQ(AwaitNotes(), "awaits with others, and is told\n");
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// A handler that makes a call while its server stops has the drain time.
+TEST_F(CancellationTest, ANestedCallDoesNotHoldUpAStop) {
+  ServerOptions inner_options = Shared();
+  inner_options.socket_filename = path() + "9";
+  WaitingServer inner(std::move(inner_options));
+  ASSERT_THAT(inner.Start(), IsOk());
+  ServerOptions options = Shared({path() + "9"});
+  options.drain_time = absl::Milliseconds(50);
+  WaitingServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  ASSERT_THAT(channel.Write("wait", "nested at the end"), IsOk());
+  EXPECT_EQ(AwaitNotes(), "waits\n");
+  const Stopwatch watch;
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_LT(watch.Elapsed(), MovesClock() ? absl::Milliseconds(60) : kSurely);
+  std::string notes = AwaitNotes();
+  while (std::count(notes.begin(), notes.end(), '\n') < 3)
+    notes += AwaitNotes();
+  EXPECT_THAT(notes, HasSubstr("nested at the end, and is told\n"));
+  EXPECT_THAT(notes, HasSubstr("asks, and is told\n"));
+  EXPECT_THAT(inner.Stop(), IsOk());
 }
 
 // Of what has left already, and of what comes to an end without: once it has

@@ -591,32 +591,35 @@ std::unique_ptr<ClientPool::Client> ClientPool::Take(Waiting& waiting,
 
 void ClientPool::Observe(Client& client, absl::Time deadline,
                          std::shared_ptr<CallCancellation> cancellation) {
+  bool is_over;
+  bool is_cut;
   {
     absl::MutexLock lock(&mutex_);
-    if (!stopping_) {
-      const uint64_t id = ++last_id_;
+    is_over = stopping_;
+    is_cut = cut_;
+    const uint64_t id = ++last_id_;
+    client.observed_ = id;
+    observed_.emplace(
+        id, Observed{client.connection_.get(), deadline, cancellation});
+    if (!is_over) {
       // Without, there are its deadline and Stop.
       const absl::Status status =
           watched_->Add(id, *client.connection_, PollSet::Event::kHangUp);
       if (!status.ok()) {
         failures_.Log(environment_,
-                      "a handler is not told when its client "
-                      "leaves: ",
+                      "a handler is not told when its client leaves: ",
                       status.ToString());
       }
-      client.observed_ = id;
-      observed_.emplace(id, Observed{client.connection_.get(), deadline,
-                                     std::move(cancellation)});
       deadlines_.emplace(deadline, id);
       if (!watching_) {
         (void)Call();
       } else if (deadline < watching_until_) {
         watched_->Wake();
       }
-      return;
     }
   }
-  cancellation->all.Cancel();
+  if (is_over) cancellation->all.Cancel();
+  if (is_cut) cancellation->abandoned.Cancel();
 }
 
 std::shared_ptr<CallCancellation> ClientPool::Forget(uint64_t observed) {
@@ -634,13 +637,16 @@ void ClientPool::Watch() {
   watching_ = true;
   LeaveAccepting();
   std::unique_ptr<Client> client;
+  std::shared_ptr<CallCancellation> cancelled;
   bool listens = false;
   bool comes = false;
   size_t most = 0;
-  while (client == nullptr && !comes && !stopping_ && !deadlines_.empty()) {
-    most = std::max(most, deadlines_.size());
-    if (most >= kCrowd && deadlines_.size() <= most / 2) {
-      most = deadlines_.size();
+  while (client == nullptr && cancelled == nullptr && !comes && !stopping_ &&
+         !deadlines_.empty()) {
+    const size_t waiting = silent_.size() + queued_.size();
+    most = std::max(most, waiting);
+    if (most >= kCrowd && waiting <= most / 2) {
+      most = waiting;
       mutex_.Unlock();
       ReleaseMemory();
       mutex_.Lock();
@@ -660,13 +666,14 @@ void ClientPool::Watch() {
     mutex_.Lock();
     // Those whose time is up come first: no storm of others, of which each may
     // have one byte more, keeps them.
-    if (!deadlines_.empty() &&
-        deadlines_.begin()->first <= environment_.TimeNow()) {
-      client = Attend(deadlines_.begin()->second);
-    } else if (heard_of.ok() && *heard_of == kNewClient) {
+    const bool is_due = !deadlines_.empty() &&
+                        deadlines_.begin()->first <= environment_.TimeNow();
+    if (!is_due && heard_of.ok() && *heard_of == kNewClient) {
       comes = NobodyAccepts();
-    } else if (heard_of.ok()) {
-      client = Attend(*heard_of);
+    } else if (is_due || heard_of.ok()) {
+      const uint64_t id = is_due ? deadlines_.begin()->second : *heard_of;
+      cancelled = Forget(id);
+      if (cancelled == nullptr) client = Attend(id);
     } else if (!HasReason(heard_of.status(), reason::kTimedOut)) {
       failures_.Log(environment_,
                     "waiting for clients: ", heard_of.status().ToString());
@@ -681,6 +688,14 @@ void ClientPool::Watch() {
   }
   watching_ = false;
   if (listens) watched_->Remove(listener_);
+  if (cancelled != nullptr) {
+    // Its callbacks are a user's: they may take their time.
+    if (!deadlines_.empty()) (void)Call();
+    mutex_.Unlock();
+    cancelled->all.Cancel();
+    cancelled->abandoned.Cancel();
+    mutex_.Lock();
+  }
   if (client != nullptr) Serve(std::move(client));
   if (comes) Accept();
 }
@@ -697,13 +712,6 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
     absl::Status status = service_.receive(*client, absl::ZeroDuration());
     mutex_.Lock();
     return Settle(std::move(client), std::move(status), is_late);
-  }
-  if (const auto cancellation = Forget(id)) {
-    mutex_.Unlock();
-    cancellation->all.Cancel();
-    cancellation->abandoned.Cancel();
-    mutex_.Lock();
-    return nullptr;
   }
   const auto queued = queued_.find(id);
   if (queued == queued_.end()) return nullptr;
@@ -748,24 +756,43 @@ void ClientPool::Stop(absl::Duration drain_time) {
   for (const Client* client : served_) {
     client->connection_->ShutDownReceiving();
   }
-  CancelObserved(&CallCancellation::all);
+  // Callbacks are users': what they wait for may be one of those served.
+  std::unique_ptr<Thread> tells;
+  if (!observed_.empty()) {
+    const auto tell = [observed = AllObserved()] {
+      for (const auto& cancellation : observed) cancellation->all.Cancel();
+    };
+    mutex_.Unlock();
+    absl::StatusOr<std::unique_ptr<Thread>> thread =
+        environment_.StartThread(tell);
+    if (thread.ok()) {
+      tells = *std::move(thread);
+    } else {
+      tell();
+    }
+    mutex_.Lock();
+  }
   const absl::Condition empty(this, &ClientPool::IsEmpty);
-  if (mutex_.AwaitWithTimeout(empty, drain_time)) return;
-  for (const Client* client : served_) client->connection_->ShutDown();
-  CancelObserved(&CallCancellation::abandoned);
-  mutex_.Await(empty);
-}
-
-void ClientPool::CancelObserved(Cancellation CallCancellation::*which) {
-  std::vector<std::shared_ptr<CallCancellation>> observed;
-  for (const auto& [id, client] : observed_) {
-    observed.push_back(client.cancellation);
+  if (!mutex_.AwaitWithTimeout(empty, drain_time)) {
+    cut_ = true;
+    for (const Client* client : served_) client->connection_->ShutDown();
+    const auto observed = AllObserved();
+    mutex_.Unlock();
+    for (const auto& cancellation : observed) cancellation->abandoned.Cancel();
+    mutex_.Lock();
+    mutex_.Await(empty);
   }
   mutex_.Unlock();
-  for (const auto& cancellation : observed) {
-    (cancellation.get()->*which).Cancel();
-  }
+  tells.reset();
   mutex_.Lock();
+}
+
+std::vector<std::shared_ptr<CallCancellation>> ClientPool::AllObserved() const {
+  std::vector<std::shared_ptr<CallCancellation>> all;
+  for (const auto& [id, observed] : observed_) {
+    all.push_back(observed.cancellation);
+  }
+  return all;
 }
 
 bool ClientPool::stopping() const {

@@ -218,7 +218,8 @@ class ClientPool {
             PollSet::Event event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::unique_ptr<Client> Take(Waiting& waiting, Waiting::iterator client)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The one that `id` stands for has been heard of, or its time is up.
+  // The one that `id` stands for has been heard of, or its time is up. Not one
+  // of observed_.
   std::unique_ptr<Client> Attend(uint64_t id)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Of a process that has the most of the room, the oldest that is silent; null
@@ -227,8 +228,8 @@ class ClientPool {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<CallCancellation> Forget(uint64_t observed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CancelObserved(Cancellation CallCancellation::*which)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<std::shared_ptr<CallCancellation>> AllObserved() const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Refuse(std::unique_ptr<Client> client, const absl::Status& why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void Tell(Client& client, const absl::Status& error);
@@ -250,6 +251,8 @@ class ClientPool {
 
   mutable absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  // All that was served has been cut.
+  bool cut_ ABSL_GUARDED_BY(mutex_) = false;
 
   absl::btree_map<int, std::unique_ptr<Thread>> threads_
       ABSL_GUARDED_BY(mutex_);

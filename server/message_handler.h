@@ -34,9 +34,11 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "ward/channel/argument.h"
 #include "ward/channel/descriptors.h"
+#include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
@@ -108,19 +110,31 @@ inline absl::Status Reply(MessageChannel&, absl::Status result) {
   return result;
 }
 
+// A reply that cannot be sent is not refused for what its client has sent.
+inline absl::Status Replied(absl::Status written) {
+  if (HasReason(written, reason::kInvalidArguments) ||
+      HasReason(written, reason::kFrameTooLarge) ||
+      HasReason(written, reason::kTooManyDescriptors)) {
+    return MakeError(reason::kUnexpectedFrame,
+                     absl::StrCat("the handler's reply cannot be sent: ",
+                                  written.message()));
+  }
+  return written;
+}
+
 template <typename Value>
 absl::Status Reply(MessageChannel& channel,
                    const absl::StatusOr<Value>& result) {
-  return result.ok() ? channel.WriteLast(*result) : result.status();
+  return result.ok() ? Replied(channel.WriteLast(*result)) : result.status();
 }
 
 template <typename... Values>
 absl::Status Reply(MessageChannel& channel,
                    const absl::StatusOr<std::tuple<Values...>>& result) {
   if (!result.ok()) return result.status();
-  return std::apply(
+  return Replied(std::apply(
       [&](const auto&... values) { return channel.WriteLast(values...); },
-      *result);
+      *result));
 }
 
 inline absl::Status Reply(MessageChannel& channel,

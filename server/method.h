@@ -277,6 +277,13 @@ inline constexpr bool kHandles = [] {
                                    typename OutStreams<Reply>::List>::List>;
 }();
 
+// `status`: of a conversion.
+inline absl::Status NotTheReply(const absl::Status& status) {
+  return MakeError(
+      reason::kUnexpectedFrame,
+      absl::StrCat("what came is not the method's reply: ", status.message()));
+}
+
 // What a call returns that has ended with `status`, and whose reply, if it has
 // one, is `message`.
 template <typename Reply>
@@ -288,24 +295,21 @@ typename ValuesOf<Reply>::Result UnpackReply(const absl::Status& status,
     if (!status.ok()) return status;
     auto reply = ValuesOf<Reply>::Unpack(*message);
     if (reply.ok()) return reply;
-    return MakeError(reason::kUnexpectedFrame,
-                     absl::StrCat("what came is not the method's reply: ",
-                                  reply.status().message()));
+    return NotTheReply(reply.status());
   }
 }
 
 // Behind an error that the server has told comes the end, with it, if the
 // connection is kept.
-inline void ReadEndBehind(const absl::Status& status, MessageChannel& channel) {
-  if (!status.ok() && !channel.read_timed_out() && channel.partly_read()) {
-    (void)channel.Read();
-  }
+inline void ReadEndBehindError(MessageChannel& channel) {
+  if (channel.read_error() && channel.partly_read()) (void)channel.Read();
 }
 
-// One reply, if there is to be one, and the call's end. After a Read that has
-// timed out, again with the same `reply`.
+// One reply, if there is to be one, and the call's end. `timed_out`, unless it
+// is null: not all has come in time; call it again with the same `reply`.
 absl::Status ReadReply(MessageChannel& channel, bool has_reply,
-                       std::optional<Message>& reply);
+                       std::optional<Message>& reply,
+                       bool* timed_out = nullptr);
 
 // The same, and what the call returns.
 template <typename Reply>

@@ -29,13 +29,13 @@ absl::Status OutgoingCall::Begin(
     }
     std::optional<MessageChannel> kept;
     if (over == Over::kKeptOrNew) kept = route_.kept->Take(process_);
-    const bool is_kept = kept.has_value();
-    if (is_kept) {
+    is_kept_ = kept.has_value();
+    if (is_kept_) {
       channel_ = *std::move(kept);
     } else {
-      absl::StatusOr<std::unique_ptr<Transport>> connection =
-          route_.Connect(waits ? limits_.deadline : absl::InfinitePast(),
-                         [&] { return limits_.IsCancelled(); });
+      absl::StatusOr<std::unique_ptr<Transport>> connection = route_.Connect(
+          waits ? limits_.deadline : absl::InfinitePast(),
+          [&] { return limits_.IsCancelled(); }, limits_.MayBeCancelled());
       if (!connection.ok()) {
         if (limits_.IsCancelled()) continue;
         return route_.Explain(connection.status());
@@ -55,8 +55,8 @@ absl::Status OutgoingCall::Begin(
     const bool is_cut = HasReason(status, reason::kConnectionLost) ||
                         HasReason(status, reason::kCallCut) ||
                         (!waits && buffer().is_lost());
-    if (status.ok() && !(is_cut && is_kept)) return status;
-    if (!is_kept || !is_cut) return End(status);
+    if (status.ok() && !(is_cut && is_kept_)) return status;
+    if (!is_kept_ || !is_cut) return End(status);
     // The server has closed it since the last call: it has not read this one.
     (void)Release();
   }
@@ -73,12 +73,25 @@ absl::Status OutgoingCall::End(const absl::Status& status) {
     channel_.set_deadline(absl::InfiniteFuture());
     route_.kept->Put(process_, std::move(channel_));
   }
+  Leave();
   if (is_cancelled && !channel_.end_was_said()) {
     return limits_.End(
         MakeError(reason::kCallCancelled,
                   "the call was cancelled while it was under way"));
   }
   return limits_.End(route_.Explain(status));
+}
+
+OutgoingCall::~OutgoingCall() {
+  own_ = {};
+  outer_ = {};
+  Leave();
+}
+
+void OutgoingCall::Leave() {
+  if (!channel_.is_open()) return;
+  if (route_.options->environment->ProcessId() == process_) channel_.ShutDown();
+  channel_.Close();
 }
 
 void OutgoingCall::Offer() {

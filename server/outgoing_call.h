@@ -32,6 +32,7 @@ struct CallLimits {
   // Null if there are no interceptors.
   std::shared_ptr<Interception> interception;
 
+  bool MayBeCancelled() const { return own != nullptr || outer != nullptr; }
   bool IsCancelled() const {
     return (own != nullptr && own->cancelled()) ||
            (outer != nullptr && outer->abandoned.cancelled());
@@ -57,6 +58,10 @@ class OutgoingCall {
   OutgoingCall(Route route, CallLimits limits, Waits waits = Waits::kYes)
       : route_(std::move(route)), limits_(std::move(limits)), waits_(waits) {}
 
+  // Left before its end: the server's handler is told, whoever else has the
+  // connection open.
+  ~OutgoingCall();
+
   OutgoingCall(const OutgoingCall&) = delete;
   OutgoingCall& operator=(const OutgoingCall&) = delete;
 
@@ -71,6 +76,9 @@ class OutgoingCall {
   // Of one that does not wait.
   OutgoingBuffer& buffer();
 
+  // Whether it runs over a connection that an earlier one has left.
+  bool is_kept() const { return is_kept_; }
+
   // It has ended with `status`, which is explained. The connection is left to
   // the next call, or closed.
   absl::Status End(const absl::Status& status);
@@ -80,11 +88,14 @@ class OutgoingCall {
   void Offer();
   // No longer; and whether it was.
   bool Release();
+  // A fork of this process may have the connection open, too.
+  void Leave();
 
   const Route route_;
   const CallLimits limits_;
   const Waits waits_;
   pid_t process_ = 0;
+  bool is_kept_ = false;
   MessageChannel channel_;
   Cancellation::Registration own_;
   Cancellation::Registration outer_;

@@ -46,12 +46,13 @@ namespace ward {
 enum class OnFull {
   kWait,  // Publish waits until there is room, or that one has left.
   kDrop,  // The oldest in the queue is dropped for it.
-  kCut,   // Its stream ends with kSubscriberTooSlow.
+  kCut,   // Its stream ends with kSubscriberTooSlow, once it reads that far.
+          // ServerOptions::idle_timeout is for one that reads no more at all.
 };
 
 struct PublisherOptions {
   // How many events wait for a subscriber, beside what its socket holds (some
-  // 200 KiB) and those that its thread has taken to write.
+  // 200 KiB) and those that its thread has taken to write; at least 1.
   size_t capacity = 100;
   OnFull on_full = OnFull::kCut;
 };
@@ -62,7 +63,9 @@ class Publisher {
  public:
   using Event = typename internal::ValuesOf<Element>::Value;
 
-  explicit Publisher(PublisherOptions options = {}) : options_(options) {}
+  explicit Publisher(PublisherOptions options = {}) : options_(options) {
+    options_.capacity = std::max(options_.capacity, size_t{1});
+  }
   Publisher(const Publisher&) = delete;
   Publisher& operator=(const Publisher&) = delete;
 
@@ -145,25 +148,20 @@ class Publisher {
     absl::MutexLock lock(&subscriber.mutex);
     const auto has_room = [&]() ABSL_SHARED_LOCKS_REQUIRED(subscriber.mutex) {
       return subscriber.events.size() < options_.capacity ||
-             subscriber.has_left;
+             subscriber.has_left || subscriber.has_ended ||
+             subscriber.is_too_slow;
     };
-    if (!has_room()) {
-      switch (options_.on_full) {
-        case OnFull::kWait:
-          subscriber.mutex.Await(absl::Condition(&has_room));
-          break;
-        case OnFull::kDrop:
-          subscriber.events.pop_front();
-          break;
-        case OnFull::kCut:
-          subscriber.is_too_slow = true;
-          break;
-      }
+    if (!has_room() && options_.on_full == OnFull::kWait) {
+      subscriber.mutex.Await(absl::Condition(&has_room));
+    } else if (!has_room() && options_.on_full == OnFull::kDrop) {
+      subscriber.events.pop_front();
+    } else if (!has_room()) {
+      subscriber.is_too_slow = true;
     }
-    if (subscriber.has_left || subscriber.has_ended || subscriber.is_too_slow) {
-      return;
+    if (!subscriber.has_left && !subscriber.has_ended &&
+        !subscriber.is_too_slow) {
+      subscriber.events.push_back(event);
     }
-    subscriber.events.push_back(event);
   }
 
   absl::Status Forward(const CallContext& context, Subscriber& subscriber,
@@ -192,7 +190,7 @@ class Publisher {
     }
   }
 
-  const PublisherOptions options_;
+  PublisherOptions options_;
   absl::Mutex publishing_ ABSL_ACQUIRED_BEFORE(mutex_);
   mutable absl::Mutex mutex_;
   std::vector<std::shared_ptr<Subscriber>> subscribers_ ABSL_GUARDED_BY(mutex_);

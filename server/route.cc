@@ -56,7 +56,8 @@ const std::string& Route::path() const {
 }
 
 absl::StatusOr<std::unique_ptr<Transport>> Route::Connect(
-    absl::Time deadline, absl::FunctionRef<bool()> is_cancelled) const {
+    absl::Time deadline, absl::FunctionRef<bool()> is_cancelled,
+    bool may_be_cancelled) const {
   if (path().empty()) {
     return MakeError(reason::kServerNotStarted,
                      "connect to the server: it is not started; call Start() "
@@ -65,10 +66,12 @@ absl::StatusOr<std::unique_ptr<Transport>> Route::Connect(
   Environment& environment = *options->environment;
   deadline =
       std::min(deadline, environment.TimeNow() + options->connect_timeout);
+  const absl::Duration slice =
+      may_be_cancelled ? kConnectSlice : absl::InfiniteDuration();
   absl::StatusOr<std::unique_ptr<Transport>> connection;
   do {
     connection = environment.Connect(
-        path(), std::min(deadline, environment.TimeNow() + kConnectSlice));
+        path(), std::min(deadline, environment.TimeNow() + slice));
   } while (HasReason(connection.status(), reason::kTimedOut) &&
            environment.TimeNow() < deadline && !is_cancelled());
   WARD_RETURN_IF_ERROR(connection.status());

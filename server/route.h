@@ -49,9 +49,11 @@ struct Route {
   // Empty if the server is not started.
   const std::string& path() const;
 
-  // Errors: those of AbstractServer::Connect, not explained.
+  // Errors: those of AbstractServer::Connect, not explained. Who may be
+  // cancelled waits in many short waits, and others come in between.
   absl::StatusOr<std::unique_ptr<Transport>> Connect(
-      absl::Time deadline, absl::FunctionRef<bool()> is_cancelled) const;
+      absl::Time deadline, absl::FunctionRef<bool()> is_cancelled,
+      bool may_be_cancelled) const;
 
   // A client's, over `connection`.
   MessageChannel MakeChannel(std::unique_ptr<Transport> connection) const;

@@ -174,8 +174,15 @@ class StreamCall {
     using Values = internal::ValuesOf<internal::ElementOf<Reply>>;
     std::optional<typename Values::Value> next;
     if (call_ == nullptr) return next;
-    next = internal::ReadElement<Values>(call_->channel(), status_);
-    if (!next.has_value()) End();
+    MessageChannel& channel = call_->channel();
+    next = internal::ReadElement<Values>(channel, status_);
+    if (next.has_value()) return next;
+    // What was told is about the request.
+    if (HasReason(status_, reason::kInvalidArguments) &&
+        !channel.read_error()) {
+      status_ = internal::NotTheReply(status_);
+    }
+    End();
     return next;
   }
   const absl::Status& status() const { return status_; }
@@ -208,7 +215,7 @@ class StreamCall {
   }
 
   void End() {
-    internal::ReadEndBehind(status_, call_->channel());
+    internal::ReadEndBehindError(call_->channel());
     status_ = call_->End(status_);
     call_.reset();
   }

@@ -43,7 +43,7 @@ std::string TypeName() {
     return absl::StrCat(std::is_signed_v<Value> ? "int" : "uint",
                         8 * sizeof(Value));
   } else if constexpr (kIsProto<Value>) {
-    return Value().GetTypeName();
+    return std::string(Value().GetTypeName());
   } else {
     return "string";
   }

@@ -87,10 +87,11 @@ class PosixPollSet final : public PollSet {
 
   absl::Status WakeAt(absl::Time time) override {
     if (!timer_.is_open()) {
-      timer_ = FileDescriptor::Opened(
+      FileDescriptor timer = FileDescriptor::Opened(
           timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-      if (!timer_.is_open()) return SystemError(errno, "create a timer");
-      WARD_RETURN_IF_ERROR(Watch(0, timer_.get(), EPOLLIN));
+      if (!timer.is_open()) return SystemError(errno, "create a timer");
+      WARD_RETURN_IF_ERROR(Watch(0, timer.get(), EPOLLIN));
+      timer_ = std::move(timer);
     }
     itimerspec when{};
     if (time != absl::InfiniteFuture()) {
