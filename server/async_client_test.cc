@@ -43,6 +43,7 @@ namespace {
 
 using testing::HasProcesses;
 using testing::MovesClock;
+using testing::SharesMemory;
 
 inline constexpr Method<std::string, std::string> kEcho{"echo text"};
 inline constexpr Method<FileDescriptor, FileDescriptor> kSameFile{"same file"};
@@ -350,7 +351,9 @@ TEST_F(AsyncClientTest, TheServerIsCalledThatWasStartedLast) {
     absl::StatusOr<std::unique_ptr<Process>> first = server.Disown();
     ASSERT_THAT(first, IsOk());
     ASSERT_THAT(server.Start(), IsOk());
-    EXPECT_THAT(client->StartCall(kConnections).Result(), IsOkAndHolds(1));
+    // Simulated, both count with the same number.
+    EXPECT_THAT(client->StartCall(kConnections).Result(),
+                IsOkAndHolds(SharesMemory() ? 2 : 1));
     share = absl::UnknownError("given up");
     EXPECT_THAT((*first)->Wait(absl::InfiniteFuture()), IsOk());
   }
