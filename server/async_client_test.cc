@@ -2,9 +2,6 @@
 
 #include "ward/server/async_client.h"
 
-#include <signal.h>
-#include <sys/resource.h>
-
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -208,12 +205,8 @@ TEST_F(AsyncClientTest, AsManyAreUnderWayAsWereStarted) {
 // Many more than the server has places, each with a connection of its own.
 TEST_F(AsyncClientTest, AThousandAreDrivenByOneThread) {
   const int calls = MovesClock() ? 100 : 1000;
-  rlimit limit;
-  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
-  const rlimit found = limit;
-  if (limit.rlim_max < 4096) GTEST_SKIP() << "too few descriptors";
-  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 8192);
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  const ManyDescriptors descriptors;
+  if (!descriptors.are_had()) GTEST_SKIP() << "too few descriptors";
   ServerOptions options = Shared();
   options.max_waiting_clients = 2 * calls;
   AsyncServer server(std::move(options));
@@ -231,7 +224,6 @@ TEST_F(AsyncClientTest, AThousandAreDrivenByOneThread) {
   Run(*client);
   EXPECT_EQ(done, calls);
   EXPECT_THAT(server.Stop(), IsOk());
-  EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &found), 0);
 }
 
 // More than a socket takes, in both directions.

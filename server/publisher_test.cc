@@ -2,8 +2,6 @@
 
 #include "ward/server/publisher.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <atomic>
 #include <optional>
@@ -121,12 +119,8 @@ constexpr int kSize = 50'000;
 
 TEST_F(PublisherTest, AllGetAllInOrder) {
   const int count = MovesClock() ? 50 : 1000;
-  rlimit limit;
-  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
-  const rlimit found = limit;
-  if (limit.rlim_max < 4096) GTEST_SKIP() << "too few descriptors";
-  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 8192);
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  const ManyDescriptors descriptors;
+  if (!descriptors.are_had()) GTEST_SKIP() << "too few descriptors";
   ServerOptions options = Shared({"wait"});
   options.max_clients = count + 2;
   options.max_waiting_clients = count + 2;
@@ -147,7 +141,6 @@ TEST_F(PublisherTest, AllGetAllInOrder) {
   EXPECT_THAT(late.status(), IsOk());
   Await(server, 0);
   EXPECT_THAT(server.Stop(), IsOk());
-  EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &found), 0);
 }
 
 // Of two subscribers one does not read.

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -144,6 +145,28 @@ inline void Note(const std::string& file, std::string_view line) {
       open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   WriteAll(opened.get(), absl::StrCat(line, "\n"));
 }
+
+// Room for a thousand connections in this process's table, and in those of
+// servers that it forks then; if the system allows it.
+class ManyDescriptors {
+ public:
+  ManyDescriptors() {
+    if (getrlimit(RLIMIT_NOFILE, &found_) != 0) abort();
+    rlimit raised = found_;
+    raised.rlim_cur =
+        std::max(found_.rlim_cur, std::min<rlim_t>(found_.rlim_max, kWanted));
+    if (setrlimit(RLIMIT_NOFILE, &raised) != 0) abort();
+  }
+  ~ManyDescriptors() { setrlimit(RLIMIT_NOFILE, &found_); }
+  ManyDescriptors(const ManyDescriptors&) = delete;
+  ManyDescriptors& operator=(const ManyDescriptors&) = delete;
+
+  bool are_had() const { return found_.rlim_max >= kWanted; }
+
+ private:
+  static constexpr rlim_t kWanted = 4096;
+  rlimit found_;
+};
 
 // --- what a process has ---
 
