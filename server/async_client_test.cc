@@ -204,7 +204,7 @@ TEST_F(AsyncClientTest, AsManyAreUnderWayAsWereStarted) {
 
 // Many more than the server has places, each with a connection of its own.
 TEST_F(AsyncClientTest, AThousandAreDrivenByOneThread) {
-  const int calls = MovesClock() ? 100 : 1000;
+  const int calls = MovesClock() || kUnderSanitizer ? 100 : 1000;
   const ManyDescriptors descriptors;
   if (!descriptors.are_had()) GTEST_SKIP() << "too few descriptors";
   ServerOptions options = Shared();

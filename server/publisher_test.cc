@@ -118,7 +118,7 @@ constexpr int kEvents = 100;
 constexpr int kSize = 50'000;
 
 TEST_F(PublisherTest, AllGetAllInOrder) {
-  const int count = MovesClock() ? 50 : 1000;
+  const int count = MovesClock() || kUnderSanitizer ? 50 : 1000;
   const ManyDescriptors descriptors;
   if (!descriptors.are_had()) GTEST_SKIP() << "too few descriptors";
   ServerOptions options = Shared({"wait"});
