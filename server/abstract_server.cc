@@ -758,8 +758,8 @@ class AbstractServer::Host final : public CallContext::Host {
   Environment& environment() override { return server_.environment(); }
   bool stopping() override { return pool_.stopping(); }
   void Observe(absl::Time deadline,
-               std::shared_ptr<CallCancellation> cancellation) override {
-    pool_.Observe(client_, deadline, std::move(cancellation));
+               const std::shared_ptr<CallCancellation>& cancellation) override {
+    pool_.Observe(client_, deadline, cancellation);
   }
 
  private:
@@ -863,7 +863,7 @@ absl::Status AbstractServer::Dispatch(const MessageHandler* handler,
                      nearest.empty() ? "" : "; did you mean ", nearest,
                      "; it knows: ", absl::StrJoin(known, ", ")));
   }
-  const absl::Status status = CallUserCode(
+  absl::Status status = CallUserCode(
       "the handler", [&] { return (*handler)(context, channel, request); });
   if (status.ok()) return status;
   return Annotate(status, absl::StrCat("message ", Quoted(name)));

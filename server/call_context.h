@@ -47,8 +47,9 @@ class CallContext {
     virtual bool stopping() = 0;
     // Has `cancellation` cancelled as soon as the client has left, or
     // `deadline` has passed, or the server stops; until the handler returns.
-    virtual void Observe(absl::Time deadline,
-                         std::shared_ptr<CallCancellation> cancellation) = 0;
+    virtual void Observe(
+        absl::Time deadline,
+        const std::shared_ptr<CallCancellation>& cancellation) = 0;
   };
 
   // All are borrowed.

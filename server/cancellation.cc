@@ -27,7 +27,7 @@ Cancellation::Registration Cancellation::OnCancelled(
   std::optional<Registration> registration = TryOnCancelled(callback);
   if (registration.has_value()) return *std::move(registration);
   callback();
-  return Registration();
+  return {};
 }
 
 std::optional<Cancellation::Registration> Cancellation::TryOnCancelled(

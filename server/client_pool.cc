@@ -589,8 +589,9 @@ std::unique_ptr<ClientPool::Client> ClientPool::Take(Waiting& waiting,
   return taken;
 }
 
-void ClientPool::Observe(Client& client, absl::Time deadline,
-                         std::shared_ptr<CallCancellation> cancellation) {
+void ClientPool::Observe(
+    Client& client, absl::Time deadline,
+    const std::shared_ptr<CallCancellation>& cancellation) {
   bool is_over;
   bool is_cut;
   {

@@ -130,7 +130,7 @@ class ClientPool {
   // soon as the client has left, or its connection was cut, or `deadline` has
   // passed, or Stop is called; until the call has been served.
   void Observe(Client& client, absl::Time deadline,
-               std::shared_ptr<CallCancellation> cancellation)
+               const std::shared_ptr<CallCancellation>& cancellation)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Whether Stop was called. From any thread.

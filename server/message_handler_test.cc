@@ -67,8 +67,9 @@ class MessageHandlerTest : public ::testing::Test {
   struct Host : CallContext::Host {
     Environment& environment() override { return Environment::Posix(); }
     bool stopping() override { return is_stopping; }
-    void Observe(absl::Time /*deadline*/,
-                 std::shared_ptr<CallCancellation> /*cancellation*/) override {}
+    void Observe(
+        absl::Time /*deadline*/,
+        const std::shared_ptr<CallCancellation>& /*cancellation*/) override {}
 
     bool is_stopping = false;
   };
