@@ -202,7 +202,7 @@ TEST_F(DescriptorsTest, ThatAreNotWhatTheirNamesSayAreRefused) {
     std::string part;
     size_t attached;
     std::string_view why;
-  } kRefused[] = {
+  } refused[] = {
       {PartOf({"a"}), 0, "1 argument and 1 descriptor, got 1 argument and 0"},
       {PartOf({"a"}), 2, "1 argument and 1 descriptor, got 1 argument and 2"},
       {"", 1, "1 argument and 0 descriptors, got 1 argument and 1"},
@@ -216,7 +216,7 @@ TEST_F(DescriptorsTest, ThatAreNotWhatTheirNamesSayAreRefused) {
       {PartOf(std::vector<std::string>(100'000)), 1, "must be the names"},
       {PartOf(many), 1, "must be the names"},
   };
-  for (const auto& [part, attached, why] : kRefused) {
+  for (const auto& [part, attached, why] : refused) {
     SCOPED_TRACE(part.substr(0, 20));
     Message message({part}, OpenNulls(attached));
     EXPECT_THAT(message.Unpack<Descriptors>(),

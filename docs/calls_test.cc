@@ -479,7 +479,7 @@ absl::StatusOr<int> GreetAll(HelloServer& server, int count) {
   int greeted = 0;
   for (int i = 0; i < count; ++i) {
     calls->StartCall(kHello, absl::StrCat("number ", i))
-        .Then([&](absl::StatusOr<std::string> greeting) {
+        .Then([&](const absl::StatusOr<std::string>& greeting) {
           if (greeting.ok()) ++greeted;
         });
   }

@@ -163,15 +163,16 @@ TEST_F(AsyncClientTest, CallbacksAreCalled) {
   ASSERT_THAT(server.Start(), IsOk());
   const std::unique_ptr<AsyncClient> client = ClientOf(server);
   int called = 0;
-  client->StartCall(kEcho, "one").Then([&](absl::StatusOr<std::string> reply) {
-    EXPECT_THAT(reply, IsOkAndHolds("one"));
-    ++called;
-    // It may start the next.
-    client->StartCall(kNothing).Then([&](const absl::Status& status) {
-      EXPECT_THAT(status, IsOk());
-      ++called;
-    });
-  });
+  client->StartCall(kEcho, "one")
+      .Then([&](const absl::StatusOr<std::string>& reply) {
+        EXPECT_THAT(reply, IsOkAndHolds("one"));
+        ++called;
+        // It may start the next.
+        client->StartCall(kNothing).Then([&](const absl::Status& status) {
+          EXPECT_THAT(status, IsOk());
+          ++called;
+        });
+      });
   Run(*client);
   EXPECT_EQ(called, 2);
   PendingCall<void> done = client->StartCall(kNothing);
@@ -216,7 +217,7 @@ TEST_F(AsyncClientTest, AThousandAreDrivenByOneThread) {
   for (int i = 0; i < calls; ++i) {
     const std::string text = absl::StrCat("text ", i);
     client->StartCall(kEcho, text)
-        .Then([&, text](absl::StatusOr<std::string> reply) {
+        .Then([&, text](const absl::StatusOr<std::string>& reply) {
           EXPECT_THAT(reply, IsOkAndHolds(text));
           ++done;
         });

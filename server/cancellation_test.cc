@@ -270,8 +270,9 @@ TEST_F(CancellationTest, ANestedCallDoesNotHoldUpAStop) {
   EXPECT_THAT(server.Stop(), IsOk());
   EXPECT_LT(watch.Elapsed(), MovesClock() ? absl::Milliseconds(60) : kSurely);
   std::string notes = AwaitNotes();
-  while (std::count(notes.begin(), notes.end(), '\n') < 3)
+  while (std::count(notes.begin(), notes.end(), '\n') < 3) {
     notes += AwaitNotes();
+  }
   EXPECT_THAT(notes, HasSubstr("nested at the end, and is told\n"));
   EXPECT_THAT(notes, HasSubstr("asks, and is told\n"));
   EXPECT_THAT(inner.Stop(), IsOk());

@@ -75,7 +75,7 @@ class Publisher {
   absl::Status Serve(const CallContext& context, StreamWriter<Element>& out) {
     const auto subscriber = std::make_shared<Subscriber>();
     Join(subscriber);
-    const absl::Status status = Forward(context, *subscriber, out);
+    absl::Status status = Forward(context, *subscriber, out);
     Leave(subscriber);
     return status;
   }
