@@ -204,6 +204,10 @@ class MessageChannel {
            is_open() && reader_.in_step();
   }
 
+  // In a server: no call follows the one that is under way, whatever its client
+  // has said.
+  void KeepNoLonger() { call_.keep = false; }
+
   // Whether a call has ended, and another may follow on this connection: its
   // last End was written, or read, and has said so.
   bool kept() const {

@@ -30,6 +30,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "ward/channel/buffer_budget.h"
+#include "ward/channel/channel_limits.h"
 #include "ward/channel/error.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
@@ -134,6 +135,16 @@ std::string_view Nearest(std::string_view name,
     nearest = other;
   }
   return nearest;
+}
+
+// What a server tells of itself has as many bytes, in all, as a message may
+// have.
+absl::Status CheckTold(size_t size, const ChannelLimits& limits) {
+  if (size <= limits.max_frame_bytes) return absl::OkStatus();
+  return MakeError(
+      reason::kFrameTooLarge,
+      absl::StrCat("the server tells more of itself than ",
+                   limits.max_frame_bytes, " bytes (ServerOptions::limits)"));
 }
 
 }  // namespace
@@ -461,19 +472,27 @@ absl::Status AbstractServer::TellDescriptorSet(
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> AbstractServer::DescriptorSet() {
-  WARD_ASSIGN_OR_RETURN(auto files, Call(kDescriptorSet));
+absl::StatusOr<std::string> AbstractServer::DescriptorSet(
+    const CallOptions& options) {
+  WARD_ASSIGN_OR_RETURN(auto files, Call(kDescriptorSet, options));
   std::string all;
-  while (const std::optional<std::string> file = files.Next()) all += *file;
+  while (const std::optional<std::string> file = files.Next()) {
+    all += *file;
+    WARD_RETURN_IF_ERROR(CheckTold(all.size(), options_.limits));
+  }
   WARD_RETURN_IF_ERROR(files.status());
   return all;
 }
 
-absl::StatusOr<std::vector<MethodInfo>> AbstractServer::Methods() {
-  WARD_ASSIGN_OR_RETURN(auto methods, Call(kMethods));
+absl::StatusOr<std::vector<MethodInfo>> AbstractServer::Methods(
+    const CallOptions& options) {
+  WARD_ASSIGN_OR_RETURN(auto methods, Call(kMethods, options));
   std::vector<MethodInfo> all;
+  size_t size = 0;
   while (auto method = methods.Next()) {
     auto& [name, request, reply] = *method;
+    size += sizeof(MethodInfo) + name.size() + request.size() + reply.size();
+    WARD_RETURN_IF_ERROR(CheckTold(size, options_.limits));
     all.push_back({std::move(name), std::move(request), std::move(reply)});
   }
   WARD_RETURN_IF_ERROR(methods.status());
@@ -519,9 +538,10 @@ absl::Status AbstractServer::Connect(
   absl::StatusOr<std::unique_ptr<Transport>> connection = route.Connect(
       absl::InfiniteFuture(), [] { return false; },
       /*may_be_cancelled=*/false);
-  if (!connection.ok()) return route.Explain(connection.status());
+  if (!connection.ok())
+    return route.Explain(connection.status(), absl::InfiniteFuture());
   MessageChannel channel = route.MakeChannel(*std::move(connection));
-  return route.Explain(use(channel));
+  return route.Explain(use(channel), absl::InfiniteFuture());
 }
 
 absl::StatusOr<CallLimits> AbstractServer::LimitsOf(

@@ -73,6 +73,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
@@ -236,7 +237,8 @@ class AbstractServer {
   // The methods of the server, and the messages that it handles, by name,
   // ward's own among them: what it has, perhaps, that an older one has not.
   // Asks the server, with the method "ward.methods".
-  absl::StatusOr<std::vector<MethodInfo>> Methods();
+  absl::StatusOr<std::vector<MethodInfo>> Methods(
+      const CallOptions& options = {});
 
   // The .proto files of the protobuf messages that Methods() names, and what
   // they import: a serialized google.protobuf.FileDescriptorSet, as "protoc
@@ -246,7 +248,7 @@ class AbstractServer {
   //
   // kUnknownMessage if its program does not link //server:descriptor_set, which
   // brings protobuf's full runtime; then the text says so.
-  absl::StatusOr<std::string> DescriptorSet();
+  absl::StatusOr<std::string> DescriptorSet(const CallOptions& options = {});
 
   // Whether this object is the owner of a server that was started and not
   // stopped (it may have died meanwhile: Connect tells), or is that server.
@@ -398,8 +400,11 @@ class AbstractServer {
   void Define(const Method<Request, Reply>& method, Handler handler) {
     if constexpr (!internal::kHandles<Handler, Request, Reply>) {
       static_assert(internal::kHandles<Handler, Request, Reply>,
-                    "the handler's parameters and result are not the method's "
-                    "Request and absl::StatusOr<Reply>");
+                    "a handler's parameters are a CallContext, if it likes, "
+                    "the method's Request (a StreamReader& comes last), and a "
+                    "StreamWriter& for a Stream in reply; its result is "
+                    "absl::StatusOr<Reply>, or absl::Status where that is void "
+                    "or a Stream");
     } else {
       if constexpr (internal::kIsStream<Request> ||
                     internal::kIsStream<Reply>) {
@@ -448,6 +453,12 @@ class AbstractServer {
     return [this, handler = std::move(handler)](
                const CallContext& context, MessageChannel& channel,
                Values... values) -> typename internal::ValuesOf<Reply>::Result {
+      // A client that goes on writing is to learn that nobody reads it.
+      const absl::Cleanup leave = [&channel] {
+        if (internal::kIsStream<Request> && !channel.end_was_said()) {
+          channel.KeepNoLonger();
+        }
+      };
       const auto call = [&](auto&... streams) {
         if constexpr (internal::Handling<typename internal::Signature<
                           Handler>::Parameters>::kHasContext) {

@@ -179,7 +179,7 @@ class AsyncClient {
 // A call of an AsyncClient's, which must outlive it until it is done. For the
 // same thread. Move-only; destroyed before, it cancels the call.
 template <typename Reply>
-class PendingCall {
+class [[nodiscard]] PendingCall {
  public:
   // absl::StatusOr of the method's reply; absl::Status, if it has none.
   using Value = typename internal::ValuesOf<Reply>::Result;

@@ -45,7 +45,7 @@ bool CallContext::Await(absl::Mutex& mutex, const absl::Condition& condition)
     const auto changed = [&] { return is_over || condition.Eval(); };
     // Where no thread could be had to watch, there is the time.
     const bool is_in_time =
-        mutex.AwaitWithTimeout(absl::Condition(&changed), TimeLeft());
+        mutex.AwaitWithTimeout(absl::Condition(&changed), time_left());
     mutex.Unlock();
     registration.reset();
     mutex.Lock();
@@ -64,14 +64,14 @@ bool CallContext::Wait(absl::CondVar& changed, absl::Mutex& mutex) const
   std::optional<Cancellation::Registration> registration =
       all.TryOnCancelled(end);
   if (!registration.has_value()) return false;
-  const bool is_late = changed.WaitWithTimeout(&mutex, TimeLeft());
+  const bool is_late = changed.WaitWithTimeout(&mutex, time_left());
   mutex.Unlock();
   registration.reset();
   mutex.Lock();
   return !is_late && !all.cancelled();
 }
 
-absl::Duration CallContext::TimeLeft() const {
+absl::Duration CallContext::time_left() const {
   return deadline_ == absl::InfiniteFuture()
              ? absl::InfiniteDuration()
              : deadline_ - host_.environment().TimeNow();

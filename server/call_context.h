@@ -12,7 +12,7 @@
 // that the handler was cancelled.
 //
 // A handler that computes asks cancelled() now and then; one that waits for
-// something of its own has OnCancelled() end that, or polls Pollable(). For
+// something of its own has OnCancelled() end that, or polls pollable(). For
 // these the server has one thread watch all clients that are served.
 
 #ifndef WARD_SERVER_CALL_CONTEXT_H_
@@ -81,6 +81,9 @@ class CallContext {
   // the channel, nor written. InfiniteFuture() if neither has a limit.
   absl::Time deadline() const { return deadline_; }
 
+  // The same, from now on: also for calls by another clock.
+  absl::Duration time_left() const;
+
   // The end of this call is of use to nobody: the server stops, the client has
   // closed its connection, or the handler has, or deadline() has passed. A
   // client that has merely ended its own sending (shutdown(2)) waits. Costs a
@@ -131,8 +134,6 @@ class CallContext {
   std::string_view trace_id() const { return trace_id_; }
 
  private:
-  absl::Duration TimeLeft() const;
-
   const MessageChannel& channel_;
   const PeerCredentials& peer_;
   const std::string_view method_;

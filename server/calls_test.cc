@@ -690,6 +690,26 @@ TEST_F(CallsTest, AnElementOfAnotherTypeIsNotTheReply) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+// Its handler has failed, or has had enough.
+TEST_F(CallsTest, WhoWritesToACallThatHasEndedIsTold) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_OK_AND_ASSIGN(auto failed, server.Call(kFirst));
+  absl::Status status = failed.Write(0);
+  while (status.ok()) status = failed.Write(1);
+  EXPECT_EQ(failed.Finish(), absl::OutOfRangeError("message \"first\": zero"));
+  ASSERT_OK_AND_ASSIGN(auto ended, server.Call(kFirst));
+  status = ended.Write(1);
+  while (status.ok()) status = ended.Write(1);
+  EXPECT_THAT(ended.Finish(), IsOk());
+  // What was read to its end is kept.
+  ASSERT_OK_AND_ASSIGN(auto sum, server.Call(kSum));
+  EXPECT_THAT(sum.Write(1), IsOk());
+  EXPECT_THAT(sum.Finish(), IsOkAndHolds(1));
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(3));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 TEST_F(CallsTest, AStreamWaitsForItsReader) {
   MethodServer server(Shared());
   ASSERT_THAT(server.Start(), IsOk());

@@ -38,7 +38,7 @@ class Cancellation {
   // While it lives, its callback may be called. Its destructor waits for one
   // that is being called on another thread. Move-only; not to outlive what it
   // was registered with.
-  class Registration {
+  class [[nodiscard]] Registration {
    public:
     Registration() = default;
     Registration(Registration&& from) noexcept

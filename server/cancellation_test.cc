@@ -47,6 +47,9 @@ using testing::SharesMemory;
 inline constexpr Method<std::string, void> kWait{"wait"};
 inline constexpr Method<Stream<int>, Stream<int>> kStream{"stream"};
 inline constexpr Method<void, void> kRelease{"release"};
+inline constexpr Method<
+    void, Stream<Arguments<std::string, std::string, std::string>>>
+    kMethods{"ward.methods"};
 // Says how many calls were cancelled.
 inline constexpr Method<void, int> kCancelled{"cancelled"};
 
@@ -330,6 +333,24 @@ TEST_F(CancellationTest, AStreamIsCancelled) {
       },
       [&] { cancellation.Cancel(); });
   EXPECT_EQ(AwaitNotes(), "reads ConnectionLost\n");
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// What has come whole by then is the call's result.
+TEST_F(CancellationTest, WhatHasSucceededIsNotCancelled) {
+  if (!MovesClock()) GTEST_SKIP() << "it takes an unknown time to come";
+  WaitingServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  Cancellation cancellation;
+  CallOptions options;
+  options.cancellation = &cancellation;
+  ASSERT_OK_AND_ASSIGN(auto methods, server.Call(kMethods, options));
+  absl::SleepFor(absl::Seconds(1));
+  cancellation.Cancel();
+  int count = 0;
+  while (methods.Next().has_value()) ++count;
+  EXPECT_GT(count, 3);
+  EXPECT_THAT(methods.status(), IsOk());
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

@@ -64,11 +64,12 @@ class Client {
   auto Call(const Arguments&... arguments) {
     return server_->Call(arguments...);
   }
-  absl::StatusOr<std::vector<MethodInfo>> Methods() {
-    return server_->Methods();
+  absl::StatusOr<std::vector<MethodInfo>> Methods(
+      const CallOptions& options = {}) {
+    return server_->Methods(options);
   }
-  absl::StatusOr<std::string> DescriptorSet() {
-    return server_->DescriptorSet();
+  absl::StatusOr<std::string> DescriptorSet(const CallOptions& options = {}) {
+    return server_->DescriptorSet(options);
   }
   absl::Status Connect(absl::FunctionRef<absl::Status(MessageChannel&)> use) {
     return server_->Connect(use);

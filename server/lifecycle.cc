@@ -287,16 +287,22 @@ absl::Status ServerProcess::Stop(const StopOptions& options) {
   return (unknown || starting) && asked.ok() ? absl::OkStatus() : Died(*exit);
 }
 
-absl::Status ServerProcess::CheckAlive() {
+absl::Status ServerProcess::CheckAlive(absl::Time until) {
   // A process that dies closes a client's connection before, or after, its end
   // of this one. That may well be readable: the word that the server is ready
   // stays there until WaitUntilReady.
   if (!owner_.transport()->HungUp() && !process_->Ending()) {
     return absl::OkStatus();
   }
-  WARD_ASSIGN_OR_RETURN(const ProcessExit exit,
-                        process_->Wait(environment_.TimeNow() + kLastMoment));
-  return Died(exit, "; stop it to clean up, and start it again");
+  const absl::Time last_moment = environment_.TimeNow() + kLastMoment;
+  const absl::StatusOr<ProcessExit> exit =
+      process_->Wait(std::min(until, last_moment));
+  if (exit.ok()) {
+    return Died(*exit, "; stop it to clean up, and start it again");
+  }
+  const bool is_early =
+      until < last_moment && HasReason(exit.status(), reason::kTimedOut);
+  return is_early ? absl::OkStatus() : exit.status();
 }
 
 absl::Status ServerProcess::Died(const ProcessExit& exit,

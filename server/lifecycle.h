@@ -193,7 +193,9 @@ class ServerProcess {
   // OK while the server runs. When its end of the socket pair is closed, or it
   // has begun to end, waits for its last moment and returns kServerDied, which
   // says how it ended.
-  absl::Status CheckAlive();
+  // Where the server is about to end, that is waited for: not after `until`,
+  // when it is alive as far as anybody knows.
+  absl::Status CheckAlive(absl::Time until = absl::InfiniteFuture());
 
  private:
   ServerProcess(Environment& environment, std::unique_ptr<Process> process,

@@ -79,7 +79,8 @@ struct MethodInfo {
 
 // For one call.
 struct CallOptions {
-  // When the client gives up, as absl::Now() tells time: the call returns
+  // When the client gives up, as absl::Now() tells time (a CallContext's clock
+  // is another: absl::Now() + context.time_left()): the call returns
   // kTimedOut then, whatever the server does. The handler is told how much time
   // is left (CallContext::deadline()).
   absl::Time deadline = absl::InfiniteFuture();
@@ -94,9 +95,9 @@ struct CallOptions {
   // nothing of it. At most 128 bytes, or the call is kInvalidArguments.
   std::string trace_id = {};
 
-  // A call that a handler makes ends with the handler's own time, is cancelled
-  // when its client leaves, and has its trace id if it has none of its own.
-  // False: it has only what is above.
+  // A call that a handler makes, on its own thread, ends with the handler's
+  // time, is cancelled when its client leaves, and has its trace id if it has
+  // none of its own. False: it has only what is above.
   bool inherit = true;
 };
 
@@ -286,9 +287,19 @@ inline absl::Status NotTheReply(const absl::Status& status) {
 
 // What a call returns that has ended with `status`, and whose reply, if it has
 // one, is `message`.
+template <typename List>
+inline constexpr bool kHasView = false;
+template <typename... Types>
+inline constexpr bool kHasView<TypeList<Types...>> =
+    (std::is_same_v<Types, std::string_view> || ...);
+
 template <typename Reply>
 typename ValuesOf<Reply>::Result UnpackReply(const absl::Status& status,
                                              std::optional<Message>& message) {
+  static_assert(
+      !kHasView<typename ValuesOf<Reply>::Types>,
+      "a reply has std::string, and no view: nothing would be left of "
+      "what that refers to");
   if constexpr (std::is_void_v<Reply>) {
     return status;
   } else {

@@ -38,7 +38,7 @@ absl::Status OutgoingCall::Begin(
           [&] { return limits_.IsCancelled(); }, limits_.MayBeCancelled());
       if (!connection.ok()) {
         if (limits_.IsCancelled()) continue;
-        return route_.Explain(connection.status());
+        return Explain(connection.status());
       }
       channel_ = route_.MakeChannel(
           waits ? *std::move(connection)
@@ -69,17 +69,23 @@ OutgoingBuffer& OutgoingCall::buffer() {
 
 absl::Status OutgoingCall::End(const absl::Status& status) {
   const bool is_cancelled = Release();
+  const bool end_was_said = channel_.end_was_said();
   if (channel_.kept() && !is_cancelled) {
     channel_.set_deadline(absl::InfiniteFuture());
     route_.kept->Put(process_, std::move(channel_));
   }
   Leave();
-  if (is_cancelled && !channel_.end_was_said()) {
+  if (is_cancelled && !end_was_said) {
     return limits_.End(
         MakeError(reason::kCallCancelled,
                   "the call was cancelled while it was under way"));
   }
-  return limits_.End(route_.Explain(status));
+  return limits_.End(Explain(status));
+}
+
+absl::Status OutgoingCall::Explain(const absl::Status& status) const {
+  return route_.Explain(
+      status, waits_ == Waits::kYes ? limits_.deadline : absl::InfinitePast());
 }
 
 OutgoingCall::~OutgoingCall() {

@@ -88,6 +88,7 @@ class OutgoingCall {
   void Offer();
   // No longer; and whether it was.
   bool Release();
+  absl::Status Explain(const absl::Status& status) const;
   // A fork of this process may have the connection open, too.
   void Leave();
 

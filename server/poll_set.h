@@ -19,7 +19,7 @@ class PollSet : public Pollable {
  public:
   enum class Event {
     kReadable,  // Or at its end.
-    kWritable,  // Or readable, or at its end.
+    kWritable,  // Or at its end.
     kHangUp,    // The peer has closed its end; not: only stopped sending.
   };
 

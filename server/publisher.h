@@ -17,8 +17,11 @@
 // Each subscriber has a queue of its own, and is written to by the thread that
 // serves it: one that does not read holds up nobody, unless OnFull says so.
 //
-// Misuse: what was published before somebody subscribed does not come. A client
-// that needs to know how things stand asks for that after its subscription.
+// Misuse:
+// - What was published before somebody subscribed does not come. A client that
+//   needs to know how things stand asks for that after its subscription.
+// - More subscribers than ServerOptions::max_clients, 64 by default: each has a
+//   place, and the others, and all other clients, wait for one.
 
 #ifndef WARD_SERVER_PUBLISHER_H_
 #define WARD_SERVER_PUBLISHER_H_
@@ -164,6 +167,11 @@ class Publisher {
     }
   }
 
+  static absl::Status Stopping() {
+    return MakeError(reason::kServerStopping,
+                     "the server stops, and so do its events");
+  }
+
   absl::Status Forward(const CallContext& context, Subscriber& subscriber,
                        StreamWriter<Element>& out) {
     while (true) {
@@ -173,8 +181,7 @@ class Publisher {
         const absl::Condition has_news(&subscriber, &Subscriber::HasNews);
         if (!context.Await(subscriber.mutex, has_news)) {
           return context.stopping()
-                     ? MakeError(reason::kServerStopping,
-                                 "the server stops, and so do its events")
+                     ? Stopping()
                      : absl::CancelledError("the subscriber has left");
         }
         if (subscriber.is_too_slow) {
@@ -187,6 +194,8 @@ class Publisher {
         events.swap(subscriber.events);
       }
       for (const auto& event : events) WARD_RETURN_IF_ERROR(out.Write(*event));
+      // However fast they come.
+      if (context.stopping()) return Stopping();
     }
   }
 

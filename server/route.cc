@@ -28,18 +28,18 @@ constexpr absl::Duration kConnectSlice = absl::Milliseconds(20);
 
 }  // namespace
 
-absl::Status StartedServer::CheckAlive() const {
+absl::Status StartedServer::CheckAlive(absl::Time until) const {
   if (process == nullptr) {
     return MakeError(reason::kServerNotStarted,
                      "the server's ownership was given up (Disown)");
   }
-  absl::Status status = process->CheckAlive();
+  absl::Status status = process->CheckAlive(until);
   if (status.ok() || !stopping) return status;
   return MakeError(reason::kServerStopping, "the server was stopped");
 }
 
-absl::Status StartedServer::CheckReachable() {
-  WARD_RETURN_IF_ERROR(CheckAlive());
+absl::Status StartedServer::CheckReachable(absl::Time until) {
+  WARD_RETURN_IF_ERROR(CheckAlive(until));
   const absl::Status found = listener->CheckPath();
   // Asked last: its name goes first.
   if (stopping) {
@@ -88,7 +88,8 @@ MessageChannel Route::MakeChannel(std::unique_ptr<Transport> connection) const {
   return channel;
 }
 
-absl::Status Route::Explain(const absl::Status& status) const {
+absl::Status Route::Explain(const absl::Status& status,
+                            absl::Time until) const {
   if (started == nullptr) return status;
   const bool elsewhere = HasReason(status, reason::kServerUnreachable) ||
                          HasReason(status, reason::kInvalidPassword);
@@ -102,7 +103,7 @@ absl::Status Route::Explain(const absl::Status& status) const {
                                   status.message()));
   }
   absl::Status found =
-      elsewhere ? started->CheckReachable() : started->CheckAlive();
+      elsewhere ? started->CheckReachable(until) : started->CheckAlive(until);
   if (found.ok()) return status;
   if (!HasReason(status, reason::kCallCut)) return found;
   return MakeError(reason::kCallCut,

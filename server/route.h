@@ -25,8 +25,9 @@ namespace ward {
 // A server that was started or adopted. Calls under way have a share in it, so
 // that it can be stopped beside them. As thread-safe as its parts.
 struct StartedServer {
-  absl::Status CheckAlive() const;
-  absl::Status CheckReachable();
+  // `until`: as of ServerProcess::CheckAlive.
+  absl::Status CheckAlive(absl::Time until = absl::InfiniteFuture()) const;
+  absl::Status CheckReachable(absl::Time until = absl::InfiniteFuture());
 
   std::shared_ptr<Listener> listener;
   std::unique_ptr<ServerProcess> process;
@@ -61,8 +62,8 @@ struct Route {
   // What `status`, of a connection or a call, comes to. A connection that broke
   // may mean that the server is dead, and one that came about with nobody, or
   // with somebody else, that its name is; or another thread stops it: that says
-  // more.
-  absl::Status Explain(const absl::Status& status) const;
+  // more. That a server is about to end is not waited for after `until`.
+  absl::Status Explain(const absl::Status& status, absl::Time until) const;
 
  private:
   absl::Status CheckServer(const Transport& transport) const;

@@ -143,7 +143,7 @@ class StreamWriter {
 // at a time. Destroyed before it has ended, it leaves: the handler is
 // cancelled.
 template <typename Request, typename Reply>
-class StreamCall {
+class [[nodiscard]] StreamCall {
  public:
   explicit StreamCall(std::unique_ptr<OutgoingCall> call)
       : call_(std::move(call)) {}

@@ -48,8 +48,8 @@ class PosixPollSet final : public PollSet {
                    Event event) override {
     // A hang-up is reported whether it was asked for or not.
     uint32_t events = 0;
-    if (event != Event::kHangUp) events |= EPOLLIN;
-    if (event == Event::kWritable) events |= EPOLLOUT;
+    if (event == Event::kReadable) events = EPOLLIN;
+    if (event == Event::kWritable) events = EPOLLOUT;
     return Watch(id, pollable.descriptor(), events);
   }
 

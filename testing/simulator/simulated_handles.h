@@ -307,7 +307,7 @@ class SimulatedPollSet final : public PollSet, public Readiness {
     for (const auto& [id, entry] : entries_) {
       const bool ready =
           entry.readiness->HungUp() ||
-          (entry.event != Event::kHangUp && entry.readiness->Readable()) ||
+          (entry.event == Event::kReadable && entry.readiness->Readable()) ||
           (entry.event == Event::kWritable && entry.readiness->Writable());
       if (ready && id > last_) return id;
       if (ready && first == 0) first = id;
