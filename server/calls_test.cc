@@ -627,10 +627,10 @@ TEST_F(CallsTest, ARequestMayBeAStream) {
     for (int i = 0; i < count; ++i) ASSERT_THAT(numbers.Write(i), IsOk());
     EXPECT_THAT(numbers.Finish(), IsOkAndHolds(count * (count - 1) / 2));
   }
-  // The handler need not read all of it.
+  // The handler need not read all of it; what is written then may fail.
   for (const int first : {0, 1}) {
     ASSERT_OK_AND_ASSIGN(auto numbers, server.Call(kFirst));
-    for (int i = first; i < 10; ++i) ASSERT_THAT(numbers.Write(i), IsOk());
+    for (int i = first; i < 10; ++i) (void)numbers.Write(i);
     EXPECT_EQ(numbers.Finish().code(), first == 0
                                            ? absl::StatusCode::kOutOfRange
                                            : absl::StatusCode::kOk);
