@@ -538,8 +538,9 @@ absl::Status AbstractServer::Connect(
   absl::StatusOr<std::unique_ptr<Transport>> connection = route.Connect(
       absl::InfiniteFuture(), [] { return false; },
       /*may_be_cancelled=*/false);
-  if (!connection.ok())
+  if (!connection.ok()) {
     return route.Explain(connection.status(), absl::InfiniteFuture());
+  }
   MessageChannel channel = route.MakeChannel(*std::move(connection));
   return route.Explain(use(channel), absl::InfiniteFuture());
 }
