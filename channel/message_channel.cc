@@ -210,14 +210,14 @@ absl::Status MessageChannel::SendFrame(Frame& frame,
   const bool ends = is_last && reader_.peer_knows_end() &&
                     frame.content != Frame::Content::kEnd;
   absl::Status status =
-      Explain(writer_.Send(*transport_, frame, descriptors, limits_, deadline,
-                           ends ? &frame.end : nullptr),
-              deadline);
+      writer_.Send(*transport_, frame, descriptors, limits_, deadline,
+                   ends ? &frame.end : nullptr);
   if (status.ok()) {
     begins_.reset();
     if (is_last) EndCall(frame.end.kept);
     return status;
   }
+  status = Explain(status, deadline);
   if (!HasReason(status, reason::kConnectionLost)) return status;
   // A server that refuses a client says why, and closes: that is in this socket
   // still. One that stops reads no more, and is about to say so.
@@ -351,10 +351,12 @@ absl::Status MessageChannel::ReceiveFrame(
     size_t max_bytes, std::vector<FileDescriptor>& descriptors) {
   last_read_ = LastRead::kOther;
   const absl::StatusOr<absl::Time> begun = Begin();
-  if (HasReason(begun.status(), reason::kTimedOut)) {
-    last_read_ = LastRead::kTimedOut;
+  if (!begun.ok()) {
+    if (HasReason(begun.status(), reason::kTimedOut)) {
+      last_read_ = LastRead::kTimedOut;
+    }
+    return begun.status();
   }
-  WARD_RETURN_IF_ERROR(begun.status());
   const absl::Time deadline = *begun;
   absl::Status status;
   bool is_left_over = false;
@@ -431,7 +433,6 @@ absl::StatusOr<absl::Time> MessageChannel::Begin() const {
 
 absl::Status MessageChannel::Explain(const absl::Status& status,
                                      absl::Time deadline) const {
-  if (status.ok()) return status;
   const Why& why = deadline == deadline_ ? deadline_why_ : timeout_why_;
   if (why.text.empty() || !HasReason(status, reason::kTimedOut)) return status;
   if (why.time == absl::InfiniteDuration()) return Annotate(status, why.text);
