@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
 #include <memory>
-#include <string>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -25,6 +25,7 @@
 #include "ward/server/environment.h"
 #include "ward/server/lifecycle.h"
 #include "ward/server/owner_handle.h"
+#include "ward/server/stream.h"
 
 namespace {
 
@@ -72,7 +73,7 @@ class Preloader {
         if (!request.ok()) return absl::OkStatus();
         const absl::Status status = request->name() == kCountWorkers.name
                                         ? requests_.Write(workers_.size())
-                                        : Spawn(*request);
+                                        : Spawn();
         if (!status.ok()) WARD_RETURN_IF_ERROR(requests_.WriteError(status));
       } else {
         const auto ended = workers_.begin() + static_cast<ptrdiff_t>(ready - 2);
@@ -84,16 +85,13 @@ class Preloader {
   }
 
  private:
-  absl::Status Spawn(ward::Message& request) {
-    WARD_ASSIGN_OR_RETURN(auto arguments,
-                          request.UnpackArguments<std::string>());
+  absl::Status Spawn() {
     if (workers_.size() >= SpawnServer::kMaxWorkers) {
       return ward::MakeError(kTooManyWorkers,
                              absl::StrCat("there are ", workers_.size(),
                                           " workers; let go of some first"));
     }
-    auto worker = std::make_unique<Worker>(application_,
-                                           std::move(std::get<0>(arguments)));
+    auto worker = std::make_unique<Worker>(application_);
     WARD_RETURN_IF_ERROR(worker->Start());
     // If it cannot be given away, the destructor stops it.
     WARD_ASSIGN_OR_RETURN(const ward::OwnerHandle handle,
@@ -117,7 +115,7 @@ WARD_REGISTER_SERVER(SpawnServer);
 
 SpawnServer::SpawnServer(ward::ServerOptions options)
     : AbstractServer(std::move(options)) {
-  Define(kSpawn, &SpawnServer::Fork);
+  Define(kSpawn, &SpawnServer::Spawn);
   Define(kCountWorkers, &SpawnServer::CountWorkers);
 }
 
@@ -149,11 +147,10 @@ absl::Status SpawnServer::FinalizeServer() {
   return preloader_->Stop({});
 }
 
-absl::StatusOr<ward::Message> SpawnServer::Ask(std::string_view what,
-                                               std::string_view name) {
+absl::StatusOr<ward::Message> SpawnServer::Ask(std::string_view what) {
   const auto ask = [&]() -> absl::StatusOr<ward::Message> {
     absl::MutexLock lock(&mutex_);
-    WARD_RETURN_IF_ERROR(requests_.Write(what, name));
+    WARD_RETURN_IF_ERROR(requests_.Write(what));
     return requests_.Read();
   };
   absl::StatusOr<ward::Message> answer = ask();
@@ -165,18 +162,19 @@ absl::StatusOr<ward::Message> SpawnServer::Ask(std::string_view what,
       absl::StrCat("no worker can be forked any more: ", alive.message()));
 }
 
-absl::StatusOr<ward::OwnerHandle> SpawnServer::Fork(const std::string& name) {
-  WARD_ASSIGN_OR_RETURN(ward::Message answer, Ask(kSpawn.name, name));
-  return ward::OwnerHandle::FromMessage(answer);
+absl::Status SpawnServer::Spawn(
+    uint32_t count, ward::StreamWriter<ward::OwnerHandle>& workers) {
+  for (; count > 0; --count) {
+    WARD_ASSIGN_OR_RETURN(ward::Message answer, Ask(kSpawn.name));
+    WARD_ASSIGN_OR_RETURN(const ward::OwnerHandle worker,
+                          ward::OwnerHandle::FromMessage(answer));
+    WARD_RETURN_IF_ERROR(workers.Write(worker));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<int> SpawnServer::CountWorkers() {
   WARD_ASSIGN_OR_RETURN(ward::Message answer, Ask(kCountWorkers.name));
   WARD_ASSIGN_OR_RETURN(const auto count, answer.Unpack<int>());
   return std::get<0>(count);
-}
-
-absl::Status SpawnServer::Spawn(std::string_view name, Worker& worker) {
-  WARD_ASSIGN_OR_RETURN(ward::OwnerHandle handle, Call(kSpawn, name));
-  return worker.Adopt(std::move(handle));
 }

@@ -1,12 +1,16 @@
-// A server that has an application loaded, and forks a worker from it for each
+// A server that has an application loaded, and forks workers from it for each
 // client that asks: the load is paid for once.
 //
 //   SpawnServer server;
 //   WARD_RETURN_IF_ERROR(server.Start());
-//   Worker worker;
-//   WARD_RETURN_IF_ERROR(server.Spawn("one", worker));
-//   worker.Call(kIsPrime, 199'999);
-//   // The worker quits when `worker` goes, however that comes.
+//   WARD_ASSIGN_OR_RETURN(auto spawned, server.Call(kSpawn, 3));
+//   while (std::optional<ward::OwnerHandle> handle = spawned.Next()) {
+//     WARD_ASSIGN_OR_RETURN(ward::Client worker,
+//                           ward::Client::Own(*std::move(handle)));
+//     worker.Call(kIsPrime, 199'999);
+//     // The worker quits when `worker` goes, however that comes.
+//   }
+//   WARD_RETURN_IF_ERROR(spawned.status());
 //
 // A process with threads is not forked, and a server has a thread for each
 // client. So the application is loaded in a process of its own, the preloader,
@@ -17,8 +21,8 @@
 #define WARD_EXAMPLES_SPAWN_SERVER_SPAWN_SERVER_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
-#include <string>
 #include <string_view>
 
 #include "absl/base/thread_annotations.h"
@@ -28,11 +32,11 @@
 #include "ward/channel/error.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
-#include "ward/examples/spawn_server/worker.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/lifecycle.h"
 #include "ward/server/method.h"
 #include "ward/server/owner_handle.h"
+#include "ward/server/stream.h"
 
 // As many workers as there may be are running.
 inline constexpr ward::Reason kTooManyWorkers{
@@ -43,9 +47,11 @@ inline constexpr ward::Reason kTooManyWorkers{
 inline constexpr ward::Reason kPreloaderDied{"PreloaderDied",
                                              absl::StatusCode::kUnavailable};
 
-// Has a worker of this name forked, which is its caller's: kTooManyWorkers,
-// kPreloaderDied, and those of Worker's start.
-inline constexpr ward::Method<std::string, ward::OwnerHandle> kSpawn{"spawn"};
+// Has so many workers forked, which are the caller's: each comes as soon as it
+// has started. Errors: kTooManyWorkers, kPreloaderDied, and those of Worker's
+// start. Those that have come before one go on.
+inline constexpr ward::Method<uint32_t, ward::Stream<ward::OwnerHandle>> kSpawn{
+    "spawn"};
 
 // How many workers have not ended yet.
 inline constexpr ward::Method<void, int> kCountWorkers{"count"};
@@ -56,20 +62,16 @@ class SpawnServer : public ward::AbstractServer {
 
   explicit SpawnServer(ward::ServerOptions options = {});
 
-  // For clients: calls kSpawn, and has `worker` adopt what comes, as its only
-  // owner.
-  absl::Status Spawn(std::string_view name, Worker& worker);
-
  protected:
   absl::Status InitializeServer() override;
   absl::Status FinalizeServer() override;
 
  private:
-  absl::StatusOr<ward::OwnerHandle> Fork(const std::string& name);
+  absl::Status Spawn(uint32_t count,
+                     ward::StreamWriter<ward::OwnerHandle>& workers);
   absl::StatusOr<int> CountWorkers();
   // The preloader's answer.
-  absl::StatusOr<ward::Message> Ask(std::string_view what,
-                                    std::string_view name = "");
+  absl::StatusOr<ward::Message> Ask(std::string_view what);
 
   // The server's. Handlers come one at a time to the preloader.
   std::unique_ptr<ward::ServerProcess> preloader_;

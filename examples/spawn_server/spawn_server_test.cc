@@ -3,8 +3,10 @@
 #include <signal.h>
 #include <sys/types.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <fstream>
-#include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -14,23 +16,25 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
+#include "ward/channel/status_macros.h"
 #include "ward/examples/spawn_server/worker.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/client.h"
 #include "ward/server/environment.h"
+#include "ward/server/owner_handle.h"
+#include "ward/server/process.h"
 #include "ward/testing/matchers.h"
 #include "ward/testing/server_test.h"
 #include "ward/testing/simulation.h"
 
 namespace {
 
-using ::testing::_;
-using ::testing::FieldsAre;
+using ::testing::SizeIs;
 using ::ward::testing::FailsWith;
 using ::ward::testing::HasProcesses;
 using ::ward::testing::IsOk;
@@ -39,10 +43,23 @@ using ::ward::testing::MovesClock;
 
 class SpawnServerTest : public ward::testing::ServerTest<SpawnServer> {
  protected:
-  std::unique_ptr<Worker> Spawn(const std::string& name) {
-    auto worker = std::make_unique<Worker>();
-    EXPECT_THAT(server().Spawn(name, *worker), IsOk());
-    return worker;
+  // Adds the workers that come of so many; how that ended.
+  static absl::Status Spawn(SpawnServer& server, uint32_t count,
+                            std::vector<ward::Client>& workers) {
+    WARD_ASSIGN_OR_RETURN(auto spawned, server.Call(kSpawn, count));
+    while (std::optional<ward::OwnerHandle> handle = spawned.Next()) {
+      WARD_ASSIGN_OR_RETURN(ward::Client worker,
+                            ward::Client::Own(*std::move(handle)));
+      workers.push_back(std::move(worker));
+    }
+    return spawned.status();
+  }
+
+  std::vector<ward::Client> Spawn(uint32_t count) {
+    std::vector<ward::Client> workers;
+    EXPECT_THAT(Spawn(server(), count, workers), IsOk());
+    EXPECT_THAT(workers, SizeIs(count));
+    return workers;
   }
 
   // Waits until so many workers are left.
@@ -80,45 +97,48 @@ class SpawnServerTest : public ward::testing::ServerTest<SpawnServer> {
 };
 
 TEST_F(SpawnServerTest, AWorkerHasWhatWasPreloaded) {
-  const std::unique_ptr<Worker> worker = Spawn("one");
-  EXPECT_THAT(worker->Call(kIsPrime, 199'999), IsOkAndHolds(true));
-  EXPECT_THAT(worker->Call(kIsPrime, 199'997), IsOkAndHolds(false));
-  EXPECT_THAT(worker->Call(kIdentify), IsOkAndHolds(FieldsAre("one", _, _)));
+  std::vector<ward::Client> workers = Spawn(1);
+  EXPECT_THAT(workers[0].Call(kIsPrime, 199'999), IsOkAndHolds(true));
+  EXPECT_THAT(workers[0].Call(kIsPrime, 199'997), IsOkAndHolds(false));
 }
 
 TEST_F(SpawnServerTest, TheApplicationIsLoadedOnceForAllWorkers) {
   std::set<std::string> loads;
   std::set<int> pids;
-  std::vector<std::unique_ptr<Worker>> workers;
-  for (int i = 0; i < 3; ++i) {
-    workers.push_back(Spawn(absl::StrCat(i)));
-    ASSERT_OK_AND_ASSIGN(const auto identity, workers.back()->Call(kIdentify));
-    const auto& [name, load_id, pid] = identity;
+  std::vector<ward::Client> workers = Spawn(3);
+  for (ward::Client& worker : workers) {
+    ASSERT_OK_AND_ASSIGN(const auto identity, worker.Call(kIdentify));
+    const auto& [load_id, pid] = identity;
     loads.insert(load_id);
     pids.insert(pid);
   }
-  EXPECT_EQ(loads.size(), 1U);
-  EXPECT_EQ(pids.size(), HasProcesses() ? 3U : 1U);
+  EXPECT_THAT(loads, SizeIs(1));
+  EXPECT_THAT(pids, SizeIs(HasProcesses() ? 3 : 1));
 }
 
 TEST_F(SpawnServerTest, AWorkerQuitsWhenItsOwnerLetsGoAndNoOther) {
-  std::unique_ptr<Worker> one = Spawn("one");
-  const std::unique_ptr<Worker> other = Spawn("other");
+  std::vector<ward::Client> workers = Spawn(2);
   AwaitWorkers(2);
-  one.reset();
+  workers.pop_back();
   AwaitWorkers(1);
-  EXPECT_THAT(other->Call(kIsPrime, 7), IsOkAndHolds(true));
+  EXPECT_THAT(workers[0].Call(kIsPrime, 7), IsOkAndHolds(true));
 }
 
 TEST_F(SpawnServerTest, AWorkerIsOwnedByWhoAskedForItAlone) {
-  const std::unique_ptr<Worker> worker = Spawn("one");
+  ward::AbstractServer worker;
+  {
+    ASSERT_OK_AND_ASSIGN(auto spawned, server().Call(kSpawn, 1));
+    std::optional<ward::OwnerHandle> handle = spawned.Next();
+    ASSERT_TRUE(handle.has_value()) << spawned.status();
+    ASSERT_THAT(worker.Adopt(*std::move(handle)), IsOk());
+  }
   // The spawn server's share goes with its handler, a moment later.
   const absl::Time end = environment().TimeNow() + absl::Seconds(30);
   absl::StatusOr<std::vector<ward::ProcessInfo>> owners;
   do {
     ASSERT_LT(environment().TimeNow(), end);
     absl::SleepFor(absl::Milliseconds(1));
-    owners = worker->Owners();
+    owners = worker.Owners();
     ASSERT_THAT(owners, IsOk());
   } while (owners->size() > 1);
   ASSERT_EQ(owners->size(), 1U);
@@ -127,46 +147,53 @@ TEST_F(SpawnServerTest, AWorkerIsOwnedByWhoAskedForItAlone) {
 
 TEST_F(SpawnServerTest, AWorkerGoesWithAnOwnerThatDies) {
   if (!HasProcesses()) GTEST_SKIP() << "a thread cannot die";
-  Worker worker;
+  std::vector<ward::Client> workers;
   EXPECT_EQ(RunInProcess([&] {
-              const bool served = server().Spawn("one", worker).ok() &&
-                                  worker.Call(kIsPrime, 7).ok();
+              const bool served = Spawn(server(), 1, workers).ok() &&
+                                  workers[0].Call(kIsPrime, 7).ok();
               return served ? 0 : 1;
             }),
             0);
   AwaitWorkers(0);
 }
 
-TEST_F(SpawnServerTest, ManyClientsAtOnceGetAWorkerEach) {
-  constexpr int kClients = 10;
-  absl::Mutex mutex;
-  std::set<std::string> paths;
+TEST_F(SpawnServerTest, ManyClientsAtOnceGetTheirWorkers) {
+  constexpr int kClients = 5;
   std::vector<absl::AnyInvocable<void()>> clients;
-  std::vector<std::unique_ptr<Worker>> workers(kClients);
-  for (int i = 0; i < kClients; ++i) {
-    clients.emplace_back([&, i] {
-      workers[static_cast<size_t>(i)] = Spawn(absl::StrCat(i));
-      absl::MutexLock lock(&mutex);
-      paths.insert(workers[static_cast<size_t>(i)]->socket_filename());
-    });
+  std::vector<std::vector<ward::Client>> workers(kClients);
+  for (std::vector<ward::Client>& of_one : workers) {
+    clients.emplace_back([&] { of_one = Spawn(2); });
   }
   RunAtOnce(std::move(clients));
-  EXPECT_EQ(paths.size(), static_cast<size_t>(kClients));
-  for (const auto& worker : workers) {
-    EXPECT_THAT(worker->Call(kIsPrime, 7), IsOkAndHolds(true));
+  EXPECT_THAT(Call(kCountWorkers), IsOkAndHolds(2 * kClients));
+  for (std::vector<ward::Client>& of_one : workers) {
+    for (ward::Client& worker : of_one) {
+      EXPECT_THAT(worker.Call(kIsPrime, 7), IsOkAndHolds(true));
+    }
   }
 }
 
-TEST_F(SpawnServerTest, ThereAreOnlySoManyWorkers) {
-  std::vector<std::unique_ptr<Worker>> workers;
-  for (size_t i = 0; i < SpawnServer::kMaxWorkers; ++i) {
-    workers.push_back(Spawn(absl::StrCat(i)));
+// They had come before it was known that there would be no more.
+TEST_F(SpawnServerTest, WhoAsksForTooManyHasThoseThatThereMayBe) {
+  std::vector<ward::Client> workers;
+  EXPECT_THAT(Spawn(server(), 2'000'000'000, workers),
+              FailsWith(kTooManyWorkers));
+  EXPECT_THAT(workers, SizeIs(SpawnServer::kMaxWorkers));
+  for (ward::Client& worker : workers) {
+    EXPECT_THAT(worker.Call(kIsPrime, 7), IsOkAndHolds(true));
   }
-  Worker one_more;
-  EXPECT_THAT(server().Spawn("one more", one_more), FailsWith(kTooManyWorkers));
   workers.pop_back();
   AwaitWorkers(SpawnServer::kMaxWorkers - 1);
-  EXPECT_THAT(server().Spawn("one more", one_more), IsOk());
+  EXPECT_THAT(Spawn(server(), 1, workers), IsOk());
+}
+
+TEST_F(SpawnServerTest, WhatWasNotTakenQuitsWithItsCall) {
+  {
+    ASSERT_OK_AND_ASSIGN(auto spawned, server().Call(kSpawn, 3));
+    EXPECT_TRUE(spawned.Next().has_value()) << spawned.status();
+  }
+  AwaitWorkers(0);
+  EXPECT_THAT(Spawn(1)[0].Call(kIsPrime, 7), IsOkAndHolds(true));
 }
 
 TEST_F(SpawnServerTest, WorkersOutliveTheSpawnServer) {
@@ -174,11 +201,11 @@ TEST_F(SpawnServerTest, WorkersOutliveTheSpawnServer) {
   // It waits for what it leaves behind: the worker, which is an orphan then.
   EXPECT_EQ(RunInProcess([] {
               SpawnServer spawner;
-              Worker worker;
+              std::vector<ward::Client> workers;
               if (!spawner.Start().ok()) return 1;
-              if (!spawner.Spawn("one", worker).ok()) return 2;
+              if (!Spawn(spawner, 1, workers).ok()) return 2;
               if (!spawner.Stop().ok()) return 3;
-              return worker.Call(kIsPrime, 7).ok() ? 0 : 4;
+              return workers[0].Call(kIsPrime, 7).ok() ? 0 : 4;
             }),
             0);
 }
@@ -188,14 +215,13 @@ TEST_F(SpawnServerTest, ADeadPreloaderIsReportedAndEndsNothingElse) {
   // It waits for what it leaves behind: the worker, which is an orphan then.
   EXPECT_EQ(RunInProcess([this] {
               SpawnServer spawner;
-              Worker worker;
-              Worker other;
+              std::vector<ward::Client> workers;
               if (!spawner.Start().ok()) return 1;
-              if (!spawner.Spawn("one", worker).ok()) return 2;
+              if (!Spawn(spawner, 1, workers).ok()) return 2;
               KillChildOf(spawner.server_pid());
-              const absl::Status status = spawner.Spawn("other", other);
+              const absl::Status status = Spawn(spawner, 1, workers);
               if (!ward::HasReason(status, kPreloaderDied)) return 3;
-              if (!worker.Call(kIsPrime, 7).ok()) return 4;
+              if (!workers[0].Call(kIsPrime, 7).ok()) return 4;
               // Its FinalizeServer tells how the preloader had ended.
               return spawner.Stop().ok() ? 5 : 0;
             }),

@@ -26,14 +26,13 @@ std::shared_ptr<const Application> Application::Load() {
   return application;
 }
 
-Worker::Worker(std::shared_ptr<const Application> application, std::string name)
-    : application_(std::move(application)), name_(std::move(name)) {
+Worker::Worker(std::shared_ptr<const Application> application)
+    : application_(std::move(application)) {
   Define(kIsPrime, [this](uint32_t number) {
     return absl::StatusOr<bool>(application_->IsPrime(number));
   });
-  Define(kIdentify,
-         [this]() -> absl::StatusOr<std::tuple<std::string, std::string, int>> {
-           return std::make_tuple(name_, application_->load_id(),
-                                  static_cast<int>(server_pid()));
-         });
+  Define(kIdentify, [this]() -> absl::StatusOr<std::tuple<std::string, int>> {
+    return std::make_tuple(application_->load_id(),
+                           static_cast<int>(server_pid()));
+  });
 }

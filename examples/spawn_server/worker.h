@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "ward/server/abstract_server.h"
@@ -33,21 +32,16 @@ class Application {
 
 inline constexpr ward::Method<uint32_t, bool> kIsPrime{"is_prime"};
 
-// A worker's name, its application's load_id(), and its pid.
-inline constexpr ward::Method<void,
-                              ward::Arguments<std::string, std::string, int>>
+// A worker's application's load_id(), and its pid.
+inline constexpr ward::Method<void, ward::Arguments<std::string, int>>
     kIdentify{"identify"};
 
 class Worker : public ward::AbstractServer {
  public:
-  // For a client, which adopts a worker that runs: see SpawnServer::Spawn.
-  Worker() : Worker(nullptr, "") {}
-
-  Worker(std::shared_ptr<const Application> application, std::string name);
+  explicit Worker(std::shared_ptr<const Application> application);
 
  private:
   const std::shared_ptr<const Application> application_;
-  const std::string name_;
 };
 
 #endif  // WARD_EXAMPLES_SPAWN_SERVER_WORKER_H_
