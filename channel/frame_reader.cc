@@ -49,7 +49,8 @@ absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
   if (status.ok()) status = CheckBeginning();
   if (!status.ok()) return Failed(status);
   if (!peer_knows_end_.has_value()) peer_knows_end_ = frame_.knows_end;
-  buffer_.Consume(extent.frame_bytes);
+  frame_bytes_ = extent.frame_bytes;
+  buffer_.Consume(frame_bytes_);
   WARD_RETURN_IF_ERROR(ClaimDescriptors(limits, descriptors));
   if (frame_.content != Frame::Content::kEnd) return absl::OkStatus();
   ended_ = at_end_ = true;

@@ -52,6 +52,9 @@ class FrameReader {
   // Borrows this reader's buffer, until the next call of a member.
   const Frame& frame() const { return frame_; }
 
+  // What it has on the wire, with its length.
+  size_t frame_bytes() const { return frame_bytes_; }
+
   // Refuses to read from now on.
   void Fail(const absl::Status& status) { (void)Failed(status); }
 
@@ -131,6 +134,7 @@ class FrameReader {
   absl::Status Failed(const absl::Status& status);
 
   Frame frame_;
+  size_t frame_bytes_ = 0;
 
   ReceiveBuffer buffer_;
 

@@ -266,6 +266,7 @@ absl::Status MessageChannel::ReadCall(Message& message,
   if (end_written_) {
     reader_.NextCall();
     awaits_call_ = true;
+    left_over_ = 0;
     end_written_ = keeps_ = false;
     call_ = Call();
   }
@@ -370,7 +371,7 @@ absl::Status MessageChannel::ReceiveFrame(
     is_left_over =
         awaits_call_ &&
         (reader_.at_end() || (came && !reader_.frame().call.has_value()));
-    if (is_left_over) reader_.NextCall();
+    if (is_left_over) ThrowAway();
   } while (is_left_over);
   if (!status.ok()) {
     // What is returned for ever may be a peer's.
@@ -386,6 +387,17 @@ absl::Status MessageChannel::ReceiveFrame(
   absl::Status error = FromWire(frame.error);
   reader_.Release();
   return error;
+}
+
+void MessageChannel::ThrowAway() {
+  const size_t before =
+      std::exchange(left_over_, left_over_ + reader_.frame_bytes());
+  // No error: the peer may have called by now, and would take it for the
+  // answer.
+  if (before <= kMostLeftOver && left_over_ > kMostLeftOver) {
+    transport_->ShutDownReceiving();
+  }
+  reader_.NextCall();
 }
 
 // --- both ---

@@ -188,8 +188,11 @@ class MessageChannel {
   void BeginCall(Call call);
 
   // As Read, in a server: the first message of the next call, into `message`,
-  // whose memory is used again. What is left of the call before is thrown away.
-  // Once a message has begun to come, its rest may take `time_for_rest`.
+  // whose memory is used again. Once a message has begun to come, its rest may
+  // take `time_for_rest`. What is left of the call before is thrown away. Of
+  // more than kMostLeftOver the peer learns that nobody reads it: no more is
+  // received. What has come is looked through, and a call in it is read.
+  static constexpr size_t kMostLeftOver = size_t{1} << 20;
   absl::Status ReadCall(Message& message, absl::Duration time_for_rest =
                                               absl::InfiniteDuration());
 
@@ -369,6 +372,8 @@ class MessageChannel {
   // peer wrote is returned.
   absl::Status ReceiveFrame(size_t max_bytes,
                             std::vector<FileDescriptor>& descriptors);
+  // The frame in reader_, which is left of the call before.
+  void ThrowAway();
   // When an operation that begins now must have ended; kChannelClosed,
   // kTimedOut.
   absl::StatusOr<absl::Time> Begin() const;
@@ -388,6 +393,8 @@ class MessageChannel {
   std::optional<Call> begins_;
   // In a server, between two calls.
   bool awaits_call_ = false;
+  // What has come of the one before, in bytes.
+  size_t left_over_ = 0;
   enum class LastRead { kOther, kTimedOut, kError };
   LastRead last_read_ = LastRead::kOther;
   bool end_written_ = false;

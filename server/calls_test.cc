@@ -690,7 +690,7 @@ TEST_F(CallsTest, AnElementOfAnotherTypeIsNotTheReply) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
-// Its handler has failed, or has had enough.
+// Its handler has failed, has had enough, or is none.
 TEST_F(CallsTest, WhoWritesToACallThatHasEndedIsTold) {
   MethodServer server(Shared());
   ASSERT_THAT(server.Start(), IsOk());
@@ -702,11 +702,17 @@ TEST_F(CallsTest, WhoWritesToACallThatHasEndedIsTold) {
   status = ended.Write(1);
   while (status.ok()) status = ended.Write(1);
   EXPECT_THAT(ended.Finish(), IsOk());
+  ASSERT_OK_AND_ASSIGN(
+      auto unknown, server.Call(Method<Stream<std::string>, int>{"none such"}));
+  const std::string element(10'000, 'x');
+  status = unknown.Write(element);
+  while (status.ok()) status = unknown.Write(element);
+  EXPECT_THAT(unknown.Finish(), FailsWith(reason::kUnknownMessage));
   // What was read to its end is kept.
   ASSERT_OK_AND_ASSIGN(auto sum, server.Call(kSum));
   EXPECT_THAT(sum.Write(1), IsOk());
   EXPECT_THAT(sum.Finish(), IsOkAndHolds(1));
-  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(3));
+  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(4));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -934,6 +940,66 @@ TEST_F(CallsTest, WhatIsLeftOfACallIsNotTheNextOne) {
   EXPECT_THAT(channel.Read(), RepliesWith("x"));
   EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
   EXPECT_FALSE(channel.kept());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// As much as an honest client has under way, and several times that.
+TEST_F(CallsTest, WhoSaysWithoutEndWhatNobodyReadsIsCutOff) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  channel.ExpectEnd();
+  channel.BeginCall({/*keep=*/true});
+  ASSERT_THAT(channel.Write("nothing"), IsOk());
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  const std::string late(10'000, 'x');
+  size_t written = 0;
+  absl::Status status;
+  while (status.ok() && written < 10 * MessageChannel::kMostLeftOver) {
+    status = channel.WriteScalar(late);
+    if (status.ok()) written += late.size();
+  }
+  EXPECT_THAT(status, FailsWith(reason::kConnectionLost));
+  EXPECT_GE(written, MessageChannel::kMostLeftOver - late.size());
+  // And what the socket holds.
+  EXPECT_LE(written, 2 * MessageChannel::kMostLeftOver);
+  EXPECT_THAT(server.Call(kEcho, "x"), IsOkAndHolds("x"));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// What the server had received when it cut its client off is served.
+TEST_F(CallsTest, ACallBehindTooMuchThatIsLeftIsServed) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  channel.ExpectEnd();
+  channel.BeginCall({/*keep=*/true});
+  ASSERT_THAT(channel.Write("nothing"), IsOk());
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  ASSERT_THAT(channel.WriteScalar(
+                  std::string(MessageChannel::kMostLeftOver - 100, 'x')),
+              IsOk());
+  proto::Frame late;
+  late.set_scalar(std::string(1000, 'x'));
+  proto::Frame call;
+  call.mutable_array()->add_part("echo text");
+  call.mutable_array()->add_part("x");
+  call.mutable_call()->set_keep(true);
+  std::string bytes;
+  for (const proto::Frame& frame : {late, call}) {
+    const std::string body = frame.SerializeAsString();
+    absl::StrAppend(&bytes, Varint(body.size()), body);
+  }
+  auto* const connection = const_cast<Transport*>(channel.transport());
+  channel.BeginCall({/*keep=*/true});
+  EXPECT_THAT(connection->Send(bytes, {}, absl::InfiniteFuture()),
+              IsOkAndHolds(bytes.size()));
+  EXPECT_THAT(channel.Read(), RepliesWith("x"));
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  EXPECT_TRUE(channel.kept());
+  // The next one is not read, and can be made on another connection.
+  channel.BeginCall({/*keep=*/true});
+  EXPECT_THAT(channel.Write("echo text", "x"), FailsWith(reason::kCallCut));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
