@@ -21,11 +21,14 @@
 
 #include <charconv>
 #include <cstddef>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <type_traits>
 
+#include "absl/container/inlined_vector.h"
+#include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
 #include "ward/channel/descriptors.h"
 #include "ward/channel/file_descriptor.h"
@@ -97,6 +100,17 @@ class Argument {
 };
 
 namespace internal {
+
+// What a message is written of: parts, and the numbers of the descriptors that
+// go with it.
+struct BorrowedMessage {
+  absl::InlinedVector<std::string_view, 8> parts;
+  absl::InlinedVector<int, 8> descriptors;
+};
+
+// Adds `arguments`, which it borrows. Errors: those of Descriptors::Check.
+absl::Status AddArguments(std::initializer_list<Argument> arguments,
+                          BorrowedMessage& message);
 
 // The kinds of value that a part converts to, as error texts name them.
 template <typename T>

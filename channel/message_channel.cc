@@ -14,7 +14,6 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/container/btree_map.h"
-#include "absl/container/fixed_array.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -86,23 +85,9 @@ MessageChannel::CreatePair() {
 
 absl::Status MessageChannel::WriteArguments(
     std::initializer_list<Argument> arguments, bool then_end) {
-  absl::FixedArray<std::string_view, 8> parts(arguments.size());
-  size_t count = 0;
-  absl::InlinedVector<int, 8> descriptors;
-  for (const Argument& argument : arguments) {
-    if (argument.descriptor() != nullptr) {
-      descriptors.push_back(argument.descriptor()->get());
-      continue;
-    }
-    parts[count++] = argument.view();
-    if (argument.named() == nullptr) continue;
-    WARD_RETURN_IF_ERROR(argument.named()->Check());
-    for (const FileDescriptor& named : argument.named()->descriptors()) {
-      descriptors.push_back(named.get());
-    }
-  }
-  return WriteParts(absl::MakeConstSpan(parts).first(count), descriptors,
-                    then_end);
+  internal::BorrowedMessage message;
+  WARD_RETURN_IF_ERROR(internal::AddArguments(arguments, message));
+  return WriteParts(message.parts, message.descriptors, then_end);
 }
 
 absl::Status MessageChannel::WriteMessage(const Message& message,

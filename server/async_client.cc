@@ -36,26 +36,16 @@ namespace {
 constexpr absl::Duration kConnectAgain = absl::Milliseconds(5);
 
 absl::StatusOr<Message> Copy(std::initializer_list<Argument> arguments) {
-  std::vector<std::string> parts;
+  internal::BorrowedMessage message;
+  WARD_RETURN_IF_ERROR(internal::AddArguments(arguments, message));
   std::vector<FileDescriptor> descriptors;
-  const auto add = [&](const FileDescriptor& descriptor) -> absl::Status {
+  for (const int descriptor : message.descriptors) {
     WARD_ASSIGN_OR_RETURN(descriptors.emplace_back(),
-                          FileDescriptor::DuplicateOf(descriptor.get()));
-    return absl::OkStatus();
-  };
-  for (const Argument& argument : arguments) {
-    if (argument.descriptor() != nullptr) {
-      WARD_RETURN_IF_ERROR(add(*argument.descriptor()));
-      continue;
-    }
-    parts.emplace_back(argument.view());
-    if (argument.named() == nullptr) continue;
-    WARD_RETURN_IF_ERROR(argument.named()->Check());
-    for (const FileDescriptor& descriptor : argument.named()->descriptors()) {
-      WARD_RETURN_IF_ERROR(add(descriptor));
-    }
+                          FileDescriptor::DuplicateOf(descriptor));
   }
-  return Message(std::move(parts), std::move(descriptors));
+  return Message(
+      std::vector<std::string>(message.parts.begin(), message.parts.end()),
+      std::move(descriptors));
 }
 
 }  // namespace
