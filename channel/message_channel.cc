@@ -22,7 +22,6 @@
 #include "absl/types/span.h"
 #include "ward/channel/argument.h"
 #include "ward/channel/channel_limits.h"
-#include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/frame.h"

@@ -149,35 +149,6 @@ absl::Status CheckTold(size_t size, const ChannelLimits& limits) {
 
 }  // namespace
 
-namespace internal {
-
-absl::Status ReadReply(MessageChannel& channel, bool has_reply,
-                       std::optional<Message>& reply, bool* timed_out) {
-  while (true) {
-    absl::StatusOr<Message> next = channel.Read();
-    if (next.ok() && has_reply && !reply.has_value()) {
-      reply = *std::move(next);
-    } else if (next.ok()) {
-      return MakeError(
-          reason::kUnexpectedFrame,
-          has_reply ? "the handler wrote more than its method's one reply"
-                    : "the handler wrote a reply, and its method has none");
-    } else if (HasReason(next.status(), reason::kEndOfStream) &&
-               channel.ended()) {
-      if (reply.has_value() == has_reply) return absl::OkStatus();
-      return MakeError(reason::kUnexpectedFrame,
-                       "the handler has succeeded without the reply that its "
-                       "method has");
-    } else {
-      if (timed_out != nullptr) *timed_out = channel.read_timed_out();
-      ReadEndBehindError(channel);
-      return next.status();
-    }
-  }
-}
-
-}  // namespace internal
-
 AbstractServer::AbstractServer(ServerOptions options)
     : shared_options_(std::make_shared<ServerOptions>(std::move(options))) {
   // Without one nobody would be let in: a start says why there is none.

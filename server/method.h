@@ -35,10 +35,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "ward/channel/argument.h"
-#include "ward/channel/error.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/server/call_context.h"
@@ -279,20 +277,16 @@ inline constexpr bool kHandles = [] {
 }();
 
 // `status`: of a conversion.
-inline absl::Status NotTheReply(const absl::Status& status) {
-  return MakeError(
-      reason::kUnexpectedFrame,
-      absl::StrCat("what came is not the method's reply: ", status.message()));
-}
+absl::Status NotTheReply(const absl::Status& status);
 
-// What a call returns that has ended with `status`, and whose reply, if it has
-// one, is `message`.
 template <typename List>
 inline constexpr bool kHasView = false;
 template <typename... Types>
 inline constexpr bool kHasView<TypeList<Types...>> =
     (std::is_same_v<Types, std::string_view> || ...);
 
+// What a call returns that has ended with `status`, and whose reply, if it has
+// one, is `message`.
 template <typename Reply>
 typename ValuesOf<Reply>::Result UnpackReply(const absl::Status& status,
                                              std::optional<Message>& message) {
@@ -312,9 +306,7 @@ typename ValuesOf<Reply>::Result UnpackReply(const absl::Status& status,
 
 // Behind an error that the server has told comes the end, with it, if the
 // connection is kept.
-inline void ReadEndBehindError(MessageChannel& channel) {
-  if (channel.read_error() && channel.partly_read()) (void)channel.Read();
-}
+void ReadEndBehindError(MessageChannel& channel);
 
 // One reply, if there is to be one, and the call's end. `timed_out`, unless it
 // is null: not all has come in time; call it again with the same `reply`.
