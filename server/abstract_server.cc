@@ -506,9 +506,8 @@ absl::Status AbstractServer::Connect(
     absl::FunctionRef<absl::Status(MessageChannel&)> use) {
   // From here on without this object.
   const Route route = FindRoute();
-  absl::StatusOr<std::unique_ptr<Transport>> connection = route.Connect(
-      absl::InfiniteFuture(), [] { return false; },
-      /*may_be_cancelled=*/false);
+  absl::StatusOr<std::unique_ptr<Transport>> connection =
+      route.Connect(absl::InfiniteFuture());
   if (!connection.ok()) {
     return route.Explain(connection.status(), absl::InfiniteFuture());
   }

@@ -31,10 +31,6 @@
 namespace ward {
 namespace {
 
-// After how long it is tried again to connect: nothing tells when the server's
-// queue has room (connect(2), EAGAIN).
-constexpr absl::Duration kConnectAgain = absl::Milliseconds(5);
-
 absl::StatusOr<Message> Copy(std::initializer_list<Argument> arguments) {
   internal::BorrowedMessage message;
   WARD_RETURN_IF_ERROR(internal::AddArguments(arguments, message));

@@ -1,5 +1,6 @@
 #include "ward/server/outgoing_call.h"
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -21,6 +22,10 @@ absl::Status OutgoingCall::Begin(
   Environment& environment = *route_.options->environment;
   process_ = environment.ProcessId();
   const bool waits = waits_ == Waits::kYes;
+  std::function<bool()> is_cancelled;
+  if (limits_.MayBeCancelled()) {
+    is_cancelled = [this] { return limits_.IsCancelled(); };
+  }
   while (true) {
     if (limits_.IsCancelled()) {
       return MakeError(reason::kCallCancelled,
@@ -34,8 +39,7 @@ absl::Status OutgoingCall::Begin(
       channel_ = *std::move(kept);
     } else {
       absl::StatusOr<std::unique_ptr<Transport>> connection = route_.Connect(
-          waits ? limits_.deadline : absl::InfinitePast(),
-          [&] { return limits_.IsCancelled(); }, limits_.MayBeCancelled());
+          waits ? limits_.deadline : absl::InfinitePast(), is_cancelled);
       if (!connection.ok()) {
         if (limits_.IsCancelled()) continue;
         return Explain(connection.status());

@@ -1,11 +1,11 @@
 #include "ward/server/route.h"
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -20,13 +20,6 @@
 #include "ward/server/user_name.h"
 
 namespace ward {
-namespace {
-
-// A client whose call was cancelled looks for that so often while the server's
-// queue is full: nothing tells when it no longer is.
-constexpr absl::Duration kConnectSlice = absl::Milliseconds(20);
-
-}  // namespace
 
 absl::Status StartedServer::CheckAlive(absl::Time until) const {
   if (process == nullptr) {
@@ -56,8 +49,7 @@ const std::string& Route::path() const {
 }
 
 absl::StatusOr<std::unique_ptr<Transport>> Route::Connect(
-    absl::Time deadline, absl::FunctionRef<bool()> is_cancelled,
-    bool may_be_cancelled) const {
+    absl::Time deadline, const std::function<bool()>& is_cancelled) const {
   if (path().empty()) {
     return MakeError(reason::kServerNotStarted,
                      "connect to the server: it is not started; call Start() "
@@ -67,13 +59,14 @@ absl::StatusOr<std::unique_ptr<Transport>> Route::Connect(
   deadline =
       std::min(deadline, environment.TimeNow() + options->connect_timeout);
   const absl::Duration slice =
-      may_be_cancelled ? kConnectSlice : absl::InfiniteDuration();
+      is_cancelled != nullptr ? kConnectAgain : absl::InfiniteDuration();
   absl::StatusOr<std::unique_ptr<Transport>> connection;
   do {
     connection = environment.Connect(
         path(), std::min(deadline, environment.TimeNow() + slice));
   } while (HasReason(connection.status(), reason::kTimedOut) &&
-           environment.TimeNow() < deadline && !is_cancelled());
+           environment.TimeNow() < deadline &&
+           !(is_cancelled != nullptr && is_cancelled()));
   WARD_RETURN_IF_ERROR(connection.status());
   WARD_RETURN_IF_ERROR(Annotate(CheckServer(**connection),
                                 absl::StrCat("connect to \"", path(), "\"")));

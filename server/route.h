@@ -6,10 +6,10 @@
 #include <sys/types.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -21,6 +21,10 @@
 #include "ward/server/server_options.h"
 
 namespace ward {
+
+// How often a server's full queue is looked at by who has something else to
+// look at meanwhile: nothing tells when there is room (connect(2), EAGAIN).
+inline constexpr absl::Duration kConnectAgain = absl::Milliseconds(5);
 
 // A server that was started or adopted. Calls under way have a share in it, so
 // that it can be stopped beside them. As thread-safe as its parts.
@@ -51,10 +55,11 @@ struct Route {
   const std::string& path() const;
 
   // Errors: those of AbstractServer::Connect, not explained. Who may be
-  // cancelled waits in many short waits, and others come in between.
+  // cancelled waits in many short waits, and others come in between; with
+  // kTimedOut, once `is_cancelled`.
   absl::StatusOr<std::unique_ptr<Transport>> Connect(
-      absl::Time deadline, absl::FunctionRef<bool()> is_cancelled,
-      bool may_be_cancelled) const;
+      absl::Time deadline,
+      const std::function<bool()>& is_cancelled = nullptr) const;
 
   // A client's, over `connection`.
   MessageChannel MakeChannel(std::unique_ptr<Transport> connection) const;
