@@ -542,15 +542,23 @@ absl::StatusOr<CallLimits> AbstractServer::LimitsOf(
   return limits;
 }
 
+absl::Status AbstractServer::BeginCall(
+    OutgoingCall& call, std::string_view method, const CallOptions& options,
+    absl::FunctionRef<absl::Status(MessageChannel&)> write,
+    OutgoingCall::Over over) const {
+  Route route = FindRoute();
+  WARD_ASSIGN_OR_RETURN(CallLimits limits, LimitsOf(method, options));
+  call.set_limits(std::move(limits));
+  const absl::Status status = call.Begin(std::move(route), write, over);
+  return status.ok() ? status : call.limits().End(status);
+}
+
 absl::StatusOr<std::unique_ptr<OutgoingCall>> AbstractServer::BeginStream(
     std::string_view method, const CallOptions& options,
     absl::FunctionRef<absl::Status(MessageChannel&)> write,
     OutgoingCall::Over over) {
-  Route route = FindRoute();
-  WARD_ASSIGN_OR_RETURN(const CallLimits limits, LimitsOf(method, options));
-  auto call = std::make_unique<OutgoingCall>(std::move(route), limits);
-  const absl::Status status = call->Begin(write, over);
-  if (!status.ok()) return limits.End(status);
+  auto call = std::make_unique<OutgoingCall>();
+  WARD_RETURN_IF_ERROR(BeginCall(*call, method, options, write, over));
   return call;
 }
 
@@ -558,11 +566,9 @@ absl::Status AbstractServer::CallOnce(
     std::string_view method, const CallOptions& options,
     absl::FunctionRef<absl::Status(MessageChannel&)> write,
     absl::FunctionRef<absl::Status(MessageChannel&)> read) {
-  Route route = FindRoute();
-  WARD_ASSIGN_OR_RETURN(const CallLimits limits, LimitsOf(method, options));
-  OutgoingCall call(std::move(route), limits);
-  const absl::Status status = call.Begin(write, OutgoingCall::Over::kKeptOrNew);
-  if (!status.ok()) return limits.End(status);
+  OutgoingCall call;
+  WARD_RETURN_IF_ERROR(
+      BeginCall(call, method, options, write, OutgoingCall::Over::kKeptOrNew));
   return call.End(read(call.channel()));
 }
 

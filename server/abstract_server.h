@@ -558,6 +558,10 @@ class AbstractServer {
                                       const CallOptions& options) const;
 
   // Has `write` write the request.
+  absl::Status BeginCall(OutgoingCall& call, std::string_view method,
+                         const CallOptions& options,
+                         absl::FunctionRef<absl::Status(MessageChannel&)> write,
+                         OutgoingCall::Over over) const;
   absl::StatusOr<std::unique_ptr<OutgoingCall>> BeginStream(
       std::string_view method, const CallOptions& options,
       absl::FunctionRef<absl::Status(MessageChannel&)> write,

@@ -73,7 +73,7 @@ std::shared_ptr<AsyncClient::Call> AsyncClient::Start(
       server_.LimitsOf(request.begin()->view(), options);
   absl::Status status = limits.status();
   if (status.ok()) {
-    call->limits = *std::move(limits);
+    call->outgoing->set_limits(*std::move(limits));
     call->request = Copy(request);
     status = call->request.status();
   }
@@ -126,17 +126,18 @@ void AsyncClient::Advance(Call& call) {
 
 bool AsyncClient::Send(Call& call) {
   while (!call.is_flushed) {
-    if (call.outgoing == nullptr && !Connect(call)) return false;
-    OutgoingBuffer& buffer = call.outgoing->buffer();
+    OutgoingCall& outgoing = *call.outgoing;
+    if (!outgoing.has_connection() && !Connect(call)) return false;
+    OutgoingBuffer& buffer = outgoing.buffer();
     const absl::StatusOr<bool> flushed = buffer.Flush();
-    if (flushed.ok() && !*flushed && TimeNow() < call.limits.deadline) {
+    if (flushed.ok() && !*flushed && TimeNow() < outgoing.limits().deadline) {
       Watch(call, PollSet::Event::kWritable);
       return false;
     }
-    if (buffer.is_lost() && call.outgoing->is_kept()) {
+    if (buffer.is_lost() && outgoing.is_kept()) {
       // The server has not read all of the request.
       Unwatch(call);
-      call.outgoing.reset();
+      outgoing.Leave();
       continue;
     }
     if (!flushed.ok() && !buffer.is_lost()) {
@@ -151,9 +152,10 @@ bool AsyncClient::Send(Call& call) {
 }
 
 bool AsyncClient::Connect(Call& call) {
-  auto outgoing = std::make_unique<OutgoingCall>(FindRoute(), call.limits,
-                                                 OutgoingCall::Waits::kNo);
-  const absl::Status status = outgoing->Begin(
+  OutgoingCall& outgoing = *call.outgoing;
+  const absl::Time deadline = outgoing.limits().deadline;
+  const absl::Status status = outgoing.Begin(
+      FindRoute(),
       [&](MessageChannel& channel) {
         channel.set_timeout(absl::InfiniteDuration());
         return channel.Write(*call.request);
@@ -161,19 +163,17 @@ bool AsyncClient::Connect(Call& call) {
       OutgoingCall::Over::kKeptOrNew);
   const absl::Time now = TimeNow();
   if (HasReason(status, reason::kTimedOut) &&
-      now < std::min(call.connect_until, call.limits.deadline)) {
-    Look(call, std::min({now + kConnectAgain, call.connect_until,
-                         call.limits.deadline}));
+      now < std::min(call.connect_until, deadline)) {
+    Look(call, std::min({now + kConnectAgain, call.connect_until, deadline}));
     return false;
   }
   if (!status.ok()) {
     End(call, status);
     return false;
   }
-  call.outgoing = std::move(outgoing);
   // What is read is what has come.
-  call.outgoing->channel().set_timeout(absl::ZeroDuration());
-  Look(call, call.limits.deadline);
+  outgoing.channel().set_timeout(absl::ZeroDuration());
+  Look(call, deadline);
   return true;
 }
 
@@ -193,7 +193,7 @@ void AsyncClient::Receive(Call& call) {
   bool timed_out = false;
   const absl::Status status = internal::ReadReply(
       call.outgoing->channel(), call.has_reply, call.reply, &timed_out);
-  if (timed_out && TimeNow() < call.limits.deadline) return;
+  if (timed_out && TimeNow() < call.outgoing->limits().deadline) return;
   End(call, status);
 }
 
@@ -234,8 +234,9 @@ void AsyncClient::End(Call& call, const absl::Status& status) {
   const std::shared_ptr<Call> keep = calls_.extract(call.id).mapped();
   call.is_done = true;
   Unwatch(call);
-  call.status = call.outgoing == nullptr ? call.limits.End(status)
-                                         : call.outgoing->End(status);
+  call.status = call.outgoing->has_connection()
+                    ? call.outgoing->End(status)
+                    : call.outgoing->limits().End(status);
   call.outgoing.reset();
   if (call.then != nullptr) std::exchange(call.then, nullptr)();
 }

@@ -120,15 +120,15 @@ class AsyncClient {
   // A call, without its types.
   struct Call {
     uint64_t id = 0;
-    CallLimits limits;
     absl::StatusOr<Message> request;
     bool has_reply = false;
     // Until when it may wait for a connection.
     absl::Time connect_until;
     // When it is looked at, though nothing comes.
     absl::Time next_look = absl::InfiniteFuture();
-    // Null until there is a connection, and when it is over.
-    std::unique_ptr<OutgoingCall> outgoing;
+    // Empty once it is over.
+    std::optional<OutgoingCall> outgoing{std::in_place,
+                                         OutgoingCall::Waits::kNo};
     std::optional<PollSet::Event> watched_for;
     bool is_flushed = false;
     absl::Status status;

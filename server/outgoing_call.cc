@@ -18,7 +18,9 @@
 namespace ward {
 
 absl::Status OutgoingCall::Begin(
-    absl::FunctionRef<absl::Status(MessageChannel&)> write, Over over) {
+    Route route, absl::FunctionRef<absl::Status(MessageChannel&)> write,
+    Over over) {
+  route_ = std::move(route);
   Environment& environment = *route_.options->environment;
   process_ = environment.ProcessId();
   const bool waits = waits_ == Waits::kYes;
@@ -62,7 +64,7 @@ absl::Status OutgoingCall::Begin(
     if (status.ok() && !(is_cut && is_kept_)) return status;
     if (!is_kept_ || !is_cut) return End(status);
     // The server has closed it since the last call: it has not read this one.
-    (void)Release();
+    Leave();
   }
 }
 
@@ -92,13 +94,9 @@ absl::Status OutgoingCall::Explain(const absl::Status& status) const {
       status, waits_ == Waits::kYes ? limits_.deadline : absl::InfinitePast());
 }
 
-OutgoingCall::~OutgoingCall() {
+void OutgoingCall::Leave() {
   own_ = {};
   outer_ = {};
-  Leave();
-}
-
-void OutgoingCall::Leave() {
   if (!channel_.is_open()) return;
   if (route_.options->environment->ProcessId() == process_) channel_.ShutDown();
   channel_.Close();

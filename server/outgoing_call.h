@@ -55,23 +55,29 @@ class OutgoingCall {
   // then.
   enum class Waits { kYes, kNo };
 
-  OutgoingCall(Route route, CallLimits limits, Waits waits = Waits::kYes)
-      : route_(std::move(route)), limits_(std::move(limits)), waits_(waits) {}
+  explicit OutgoingCall(Waits waits = Waits::kYes) : waits_(waits) {}
 
-  // Left before its end: the server's handler is told, whoever else has the
-  // connection open.
-  ~OutgoingCall();
+  ~OutgoingCall() { Leave(); }
 
   OutgoingCall(const OutgoingCall&) = delete;
   OutgoingCall& operator=(const OutgoingCall&) = delete;
 
+  // Before Begin.
+  void set_limits(CallLimits limits) { limits_ = std::move(limits); }
+  const CallLimits& limits() const { return limits_; }
+
   // Has `write` write the request: again on another connection, if the server
   // cannot have read it. An error is explained, and for CallLimits::End; to who
-  // does not wait kTimedOut may mean that the server's queue is full.
-  absl::Status Begin(absl::FunctionRef<absl::Status(MessageChannel&)> write,
+  // does not wait kTimedOut may mean that the server's queue is full. After
+  // one, or after Leave, it may begin again.
+  absl::Status Begin(Route route,
+                     absl::FunctionRef<absl::Status(MessageChannel&)> write,
                      Over over);
 
   MessageChannel& channel() { return channel_; }
+
+  // Whether it has begun, and was not left and has not ended.
+  bool has_connection() const { return channel_.is_open(); }
 
   // Of one that does not wait.
   OutgoingBuffer& buffer();
@@ -83,17 +89,20 @@ class OutgoingCall {
   // the next call, or closed.
   absl::Status End(const absl::Status& status);
 
+  // Closes the connection before the end: the server's handler is told, whoever
+  // else has it open, such as a fork of this process. Nothing, if there is
+  // none.
+  void Leave();
+
  private:
   // From now on the channel may be shut down at any time.
   void Offer();
   // No longer; and whether it was.
   bool Release();
   absl::Status Explain(const absl::Status& status) const;
-  // A fork of this process may have the connection open, too.
-  void Leave();
 
-  const Route route_;
-  const CallLimits limits_;
+  Route route_;
+  CallLimits limits_;
   const Waits waits_;
   pid_t process_ = 0;
   bool is_kept_ = false;
