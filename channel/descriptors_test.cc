@@ -2,8 +2,6 @@
 
 #include "ward/channel/descriptors.h"
 
-#include <fcntl.h>
-
 #include <cstddef>
 #include <map>
 #include <string>
@@ -22,6 +20,7 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/open_descriptors_for_test.h"
+#include "ward/channel/open_null_for_test.h"
 #include "ward/proto/frame.pb.h"
 #include "ward/testing/matchers.h"
 
@@ -36,10 +35,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
-
-FileDescriptor OpenNull() {
-  return FileDescriptor(open("/dev/null", O_RDWR | O_CLOEXEC));
-}
 
 std::vector<FileDescriptor> OpenNulls(size_t count) {
   std::vector<FileDescriptor> all;

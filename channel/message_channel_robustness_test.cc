@@ -3,7 +3,6 @@
 // channel must come to an end with each, say why in one of the documented ways,
 // keep no descriptor, and take no more memory than what came can justify.
 
-#include <fcntl.h>
 #include <malloc.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -35,6 +34,7 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/open_descriptors_for_test.h"
+#include "ward/channel/open_null_for_test.h"
 #include "ward/channel/scripted_transport_for_test.h"
 #include "ward/channel/secret.h"
 #include "ward/proto/frame.pb.h"
@@ -302,7 +302,7 @@ class RobustnessTest : public ::testing::Test {
     if (random.OneIn(4)) channel.ExpectPassword(password_);
   }
 
-  const FileDescriptor null_{open("/dev/null", O_RDONLY | O_CLOEXEC)};
+  const FileDescriptor null_ = OpenNull();
   const Secret password_{kPassword};
   const std::map<int, std::string> open_before_ = OpenDescriptors();
 };

@@ -2,8 +2,6 @@
 
 #include "ward/channel/message.h"
 
-#include <fcntl.h>
-
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -23,6 +21,7 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/open_descriptors_for_test.h"
+#include "ward/channel/open_null_for_test.h"
 #include "ward/proto/frame.pb.h"
 #include "ward/testing/matchers.h"
 
@@ -54,10 +53,6 @@ bool RoundTrips(T value) {
   Message message({Written(value)});
   const absl::StatusOr<std::tuple<T>> read = message.Unpack<T>();
   return read.ok() && std::get<0>(*read) == value;
-}
-
-FileDescriptor OpenNull() {
-  return FileDescriptor(open("/dev/null", O_RDWR | O_CLOEXEC));
 }
 
 // --- arguments ---

@@ -1,7 +1,5 @@
 // Holds ward to docs/protocol.md, and the page to ward.
 
-#include <fcntl.h>
-
 #include <cctype>
 #include <cstddef>
 #include <fstream>
@@ -30,6 +28,7 @@
 #include "ward/channel/frame.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
+#include "ward/channel/open_null_for_test.h"
 #include "ward/channel/scripted_transport_for_test.h"
 #include "ward/channel/secret.h"
 #include "ward/testing/matchers.h"
@@ -117,10 +116,6 @@ void ExpectScalar(MessageChannel& channel, std::string_view expected) {
   std::string scalar = "before";
   ASSERT_THAT(channel.ReadScalar(scalar), IsOk());
   EXPECT_EQ(scalar, expected);
-}
-
-FileDescriptor OpenNull() {
-  return FileDescriptor(open("/dev/null", O_RDONLY | O_CLOEXEC));
 }
 
 std::map<std::string, Case> Cases() {
