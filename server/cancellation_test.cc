@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -145,6 +146,23 @@ class WaitingServer : public Registered<WaitingServer> {
 
 class CancellationTest : public ModesTest {
  protected:
+  // Has `check` look at each way in which a handler may wait, of a server that
+  // runs.
+  void ForEachWay(
+      absl::FunctionRef<void(WaitingServer&, const char* how)> check) {
+    for (const char* const how :
+         {"asks", "is called back", "awaits a condition",
+          "waits for a variable", "polls"}) {
+      SCOPED_TRACE(how);
+      WaitingServer server(Shared());
+      ASSERT_THAT(server.Start(), IsOk());
+      check(server, how);
+      if (server.started()) {
+        EXPECT_THAT(server.Stop(), IsOk());
+      }
+    }
+  }
+
   // Calls kWait so that it is under way, and ends it; what the call returned.
   template <typename End>
   absl::Status EndOf(WaitingServer& server, const std::string& how,
@@ -172,14 +190,8 @@ class CancellationTest : public ModesTest {
   }
 };
 
-constexpr const char* kHow[] = {"asks", "is called back", "awaits a condition",
-                                "waits for a variable", "polls"};
-
 TEST_F(CancellationTest, ACallIsCancelledFromAnotherThread) {
-  WaitingServer server(Shared());
-  ASSERT_THAT(server.Start(), IsOk());
-  for (const char* const how : kHow) {
-    SCOPED_TRACE(how);
+  ForEachWay([&](WaitingServer& server, const char* how) {
     Cancellation cancellation;
     CallOptions options;
     options.cancellation = &cancellation;
@@ -189,48 +201,36 @@ TEST_F(CancellationTest, ACallIsCancelledFromAnotherThread) {
     EXPECT_THAT(server.Call(kWait, options, how),
                 FailsWith(reason::kCallCancelled, "has not run"));
     EXPECT_THAT(server.Call(kCancelled).status(), IsOk());
-  }
-  EXPECT_THAT(server.Stop(), IsOk());
+  });
 }
 
 TEST_F(CancellationTest, AHandlerIsToldThatItsTimeIsOver) {
-  WaitingServer server(Shared());
-  ASSERT_THAT(server.Start(), IsOk());
-  for (const char* const how : kHow) {
-    SCOPED_TRACE(how);
+  ForEachWay([&](WaitingServer& server, const char* how) {
     CallOptions options;
     options.deadline = absl::Now() + (MovesClock() ? absl::Milliseconds(20)
                                                    : absl::Seconds(2));
     EXPECT_THAT(EndOf(server, how, options, [] {}),
                 FailsWith(reason::kTimedOut));
-  }
-  EXPECT_THAT(server.Stop(), IsOk());
+  });
 }
 
 TEST_F(CancellationTest, AHandlerIsToldThatItsClientLeaves) {
-  WaitingServer server(Shared());
-  ASSERT_THAT(server.Start(), IsOk());
-  for (const char* const how : kHow) {
-    SCOPED_TRACE(how);
+  ForEachWay([&](WaitingServer& server, const char* how) {
     MessageChannel channel = Open(server);
     ASSERT_THAT(channel.Write("wait", how), IsOk());
     EXPECT_EQ(AwaitNotes(), "waits\n");
     channel.Close();
     EXPECT_EQ(AwaitNotes(), absl::StrCat(how, ", and is told\n"));
-  }
-  EXPECT_THAT(server.Stop(), IsOk());
+  });
 }
 
 TEST_F(CancellationTest, AHandlerIsToldThatItsServerStops) {
-  for (const char* const how : kHow) {
-    SCOPED_TRACE(how);
-    WaitingServer server(Shared());
-    ASSERT_THAT(server.Start(), IsOk());
+  ForEachWay([&](WaitingServer& server, const char* how) {
     EXPECT_THAT(
         EndOf(server, how, {}, [&] { EXPECT_THAT(server.Stop(), IsOk()); })
             .code(),
         absl::StatusCode::kCancelled);
-  }
+  });
 }
 
 // What a callback waits for, as Await's for a mutex that another handler holds,
