@@ -2,7 +2,6 @@
 
 #include "ward/server/async_client.h"
 
-#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -48,28 +47,14 @@ inline constexpr Method<Descriptors, Descriptors> kNamed{"named"};
 inline constexpr Method<void, void> kNothing{"nothing"};
 inline constexpr Method<void, void> kFail{"fail"};
 inline constexpr Method<void, void> kWait{"wait"};
-inline constexpr Method<void, int> kConnections{"connections"};
 // Returns when as many calls of it are under way.
 inline constexpr Method<int, int> kMeet{"meet"};
 inline constexpr Method<void, std::string> kSilent{"silent"};
 
-class AsyncServer : public Registered<AsyncServer> {
+class AsyncServer : public CountsConnections<AsyncServer> {
  public:
   explicit AsyncServer(ServerOptions options = {})
-      : AsyncServer(std::move(options), std::make_shared<std::atomic<int>>()) {}
-
- private:
-  AsyncServer(ServerOptions options,
-              std::shared_ptr<std::atomic<int>> connections)
-      : Registered([&] {
-          options.admit_peer = [connections](const PeerCredentials&) {
-            ++*connections;
-            return true;
-          };
-          return std::move(options);
-        }()) {
-    Define(kConnections,
-           [connections]() -> absl::StatusOr<int> { return *connections; });
+      : CountsConnections(std::move(options)) {
     Define(kEcho, [](const std::string& text) -> absl::StatusOr<std::string> {
       return text;
     });
@@ -100,6 +85,7 @@ class AsyncServer : public Registered<AsyncServer> {
     DefineMessageHandler("silent", [] { return absl::OkStatus(); });
   }
 
+ private:
   absl::Mutex mutex_;
   int met_ = 0;
 };

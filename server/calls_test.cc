@@ -2,7 +2,6 @@
 
 #include <signal.h>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -57,7 +56,6 @@ inline constexpr Method<std::string, std::string> kEcho{"echo text"};
 inline constexpr Method<Arguments<std::string, int>, std::string> kRepeat{
     "repeat"};
 inline constexpr Method<void, Arguments<int, bool>> kBoth{"both"};
-inline constexpr Method<void, int> kConnections{"connections"};
 inline constexpr Method<proto::Error, proto::Error> kProto{"proto"};
 inline constexpr Method<FileDescriptor, FileDescriptor> kSameFile{"same file"};
 // Under other names, with what is said put before them.
@@ -127,28 +125,10 @@ static_assert(!internal::kCalls<bool, int> && !internal::kCalls<int, char>);
 static_assert(!internal::kCalls<int, std::string> && !internal::kCalls<int>);
 static_assert(!internal::kCalls<proto::Error, std::string>);
 
-class MethodServer : public Registered<MethodServer> {
+class MethodServer : public CountsConnections<MethodServer> {
  public:
   explicit MethodServer(ServerOptions options = {})
-      : MethodServer(std::move(options), std::make_shared<std::atomic<int>>()) {
-  }
-
- private:
-  static absl::Status EndOfAnother() {
-    return MakeError(reason::kEndOfStream, "another stream has ended");
-  }
-
-  MethodServer(ServerOptions options,
-               std::shared_ptr<std::atomic<int>> connections)
-      : Registered([&] {
-          options.admit_peer = [connections](const PeerCredentials&) {
-            ++*connections;
-            return true;
-          };
-          return std::move(options);
-        }()) {
-    Define(kConnections,
-           [connections]() -> absl::StatusOr<int> { return *connections; });
+      : CountsConnections(std::move(options)) {
     Define(kEcho, [](const std::string& text) -> absl::StatusOr<std::string> {
       return text;
     });
@@ -232,6 +212,11 @@ class MethodServer : public Registered<MethodServer> {
     DefineMessageHandler("talkative", [](MessageChannel& channel) {
       return channel.Write("a reply");
     });
+  }
+
+ private:
+  static absl::Status EndOfAnother() {
+    return MakeError(reason::kEndOfStream, "another stream has ended");
   }
 
   absl::StatusOr<std::string> Repeat(std::string_view text, int times) const {

@@ -20,11 +20,13 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <typeinfo>
@@ -42,8 +44,10 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/server/method.h"
 #include "ward/testing/call_server.h"
 #include "ward/testing/leak_check.h"
 #include "ward/testing/matchers.h"
@@ -367,6 +371,32 @@ class Registered : public TestServer {
  private:
   static inline const bool kIsRegistered =
       AbstractServer::Register<Server>(typeid(Server).name());
+};
+
+// One that says how many connections it has had. A simulated server counts on
+// where the one before has stopped.
+inline constexpr Method<void, int> kConnections{"connections"};
+template <typename Server>
+class CountsConnections : public Registered<Server> {
+ public:
+  explicit CountsConnections(ServerOptions options)
+      : CountsConnections(std::move(options),
+                          std::make_shared<std::atomic<int>>()) {}
+
+ private:
+  CountsConnections(ServerOptions options,
+                    std::shared_ptr<std::atomic<int>> connections)
+      : Registered<Server>([&] {
+          options.admit_peer = [connections](const PeerCredentials&) {
+            ++*connections;
+            return true;
+          };
+          return std::move(options);
+        }()) {
+    this->Define(kConnections, [connections]() -> absl::StatusOr<int> {
+      return *connections;
+    });
+  }
 };
 
 using testing::CallServer;
