@@ -193,9 +193,8 @@ absl::Status MessageChannel::SendFrame(Frame& frame,
   frame.end.kept = is_last && may_keep();
   const bool ends = is_last && reader_.peer_knows_end() &&
                     frame.content != Frame::Content::kEnd;
-  absl::Status status =
-      writer_.Send(*transport_, frame, descriptors, limits_, deadline,
-                   ends ? &frame.end : nullptr);
+  absl::Status status = writer_.Send(*transport_, frame, descriptors, limits_,
+                                     deadline, ends ? &frame.end : nullptr);
   if (status.ok()) {
     begins_.reset();
     if (is_last) EndCall(frame.end.kept);
