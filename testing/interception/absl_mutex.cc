@@ -18,6 +18,7 @@ using ::absl::synchronization_internal::KernelTimeout;
 using ::ward::testing::Intercepting;
 using ::ward::testing::NoSchedulingPoints;
 using ::ward::testing::Scheduler;
+using ::ward::testing::Use;
 
 // So that the linker takes Abseil's own in: to those that are wrapped, there
 // are none but weak references.
@@ -65,46 +66,48 @@ static_assert(sizeof(WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME)) == 13,
 
 // `symbol` is the function's own part of its name. The real one is weak: which
 // of these there are depends on Abseil's version.
-#define WARD_WRAP_(result, name, symbol, parameters, arguments)          \
+#define WARD_WRAP_(result, name, symbol, use, parameters, arguments)     \
   result WardReal##name parameters __asm__("__real_" WARD_MUTEX symbol)  \
       __attribute__((weak));                                             \
   result WardWrap##name parameters __asm__("__wrap_" WARD_MUTEX symbol); \
   result WardWrap##name parameters {                                     \
     if (InAbseil::IsSo()) return WardReal##name arguments;               \
-    PointBeforeLock();                                                   \
+    PointBeforeLock(mutex, use);                                         \
     const InAbseil here;                                                 \
     return WardReal##name arguments;                                     \
   }
-#define WARD_WRAP(result, name, symbol) \
-  WARD_WRAP_(result, name, symbol "Ev", (absl::Mutex * mutex), (mutex))
-#define WARD_WRAP_WHEN(result, name, symbol)                          \
-  WARD_WRAP_(result, name, symbol "ERK" WARD_ABSL "9ConditionE",      \
+#define WARD_WRAP(result, name, symbol, use) \
+  WARD_WRAP_(result, name, symbol "Ev", use, (absl::Mutex * mutex), (mutex))
+#define WARD_WRAP_WHEN(result, name, symbol, use)                     \
+  WARD_WRAP_(result, name, symbol "ERK" WARD_ABSL "9ConditionE", use, \
              (absl::Mutex * mutex, const absl::Condition& condition), \
              (mutex, condition))
-#define WARD_WRAP_WITHIN(name, symbol, type, type_symbol)                     \
+#define WARD_WRAP_WITHIN(name, symbol, use, type, type_symbol)                \
   WARD_WRAP_(                                                                 \
       bool, name, symbol "ERK" WARD_ABSL "9ConditionE" WARD_ABSL type_symbol, \
+      use,                                                                    \
       (absl::Mutex * mutex, const absl::Condition& condition, type limit),    \
       (mutex, condition, limit))
 
-void PointBeforeLock() {
+void PointBeforeLock(const absl::Mutex* mutex, Use use) {
   Scheduler* const scheduler = Scheduler::Current();
   if (scheduler == nullptr) return;
   // Whatever is waited for, a mutex is locked before.
   scheduler->SetIdentity(
       absl::synchronization_internal::GetOrCreateCurrentThreadIdentity());
-  if (!NoSchedulingPoints::Exist()) scheduler->Point("locking a mutex");
+  if (NoSchedulingPoints::Exist()) return;
+  scheduler->Point("locking a mutex", mutex, use);
 }
 
-WARD_WRAP(void, Lock, "4Lock")
-WARD_WRAP(void, ReaderLock, "10ReaderLock")
-WARD_WRAP(bool, TryLock, "7TryLock")
-WARD_WRAP(bool, ReaderTryLock, "13ReaderTryLock")
+WARD_WRAP(void, Lock, "4Lock", Use::kWrite)
+WARD_WRAP(void, ReaderLock, "10ReaderLock", Use::kRead)
+WARD_WRAP(bool, TryLock, "7TryLock", Use::kWrite)
+WARD_WRAP(bool, ReaderTryLock, "13ReaderTryLock", Use::kRead)
 // As they are called since 2025, with those above for inline functions.
-WARD_WRAP(void, LowerLock, "4lock")
-WARD_WRAP(void, LockShared, "11lock_shared")
-WARD_WRAP(bool, LowerTryLock, "8try_lock")
-WARD_WRAP(bool, TryLockShared, "15try_lock_shared")
+WARD_WRAP(void, LowerLock, "4lock", Use::kWrite)
+WARD_WRAP(void, LockShared, "11lock_shared", Use::kRead)
+WARD_WRAP(bool, LowerTryLock, "8try_lock", Use::kWrite)
+WARD_WRAP(bool, TryLockShared, "15try_lock_shared", Use::kRead)
 
 // Who checks under the lock may use what was found after it. Who has woken
 // another one was at a point just now.
@@ -173,20 +176,21 @@ WARD_WRAP_WAIT(bool, WaitCommon,
                (condition, mutex, limit),
                WardRealWaitCommon(condition, mutex, KernelTimeout(past)))
 
-WARD_WRAP_WHEN(void, LockWhen, "8LockWhen")
-WARD_WRAP_WHEN(void, ReaderLockWhen, "14ReaderLockWhen")
-WARD_WRAP_WITHIN(LockWhenWithTimeout, "19LockWhenWithTimeout", absl::Duration,
-                 "8DurationE")
-WARD_WRAP_WITHIN(ReaderLockWhenWithTimeout, "25ReaderLockWhenWithTimeout",
+WARD_WRAP_WHEN(void, LockWhen, "8LockWhen", Use::kWrite)
+WARD_WRAP_WHEN(void, ReaderLockWhen, "14ReaderLockWhen", Use::kRead)
+WARD_WRAP_WITHIN(LockWhenWithTimeout, "19LockWhenWithTimeout", Use::kWrite,
                  absl::Duration, "8DurationE")
-WARD_WRAP_WITHIN(LockWhenWithDeadline, "20LockWhenWithDeadline", absl::Time,
-                 "4TimeE")
-WARD_WRAP_WITHIN(ReaderLockWhenWithDeadline, "26ReaderLockWhenWithDeadline",
+WARD_WRAP_WITHIN(ReaderLockWhenWithTimeout, "25ReaderLockWhenWithTimeout",
+                 Use::kRead, absl::Duration, "8DurationE")
+WARD_WRAP_WITHIN(LockWhenWithDeadline, "20LockWhenWithDeadline", Use::kWrite,
                  absl::Time, "4TimeE")
+WARD_WRAP_WITHIN(ReaderLockWhenWithDeadline, "26ReaderLockWhenWithDeadline",
+                 Use::kRead, absl::Time, "4TimeE")
 // Under all of these since 2023, which are inline.
 WARD_WRAP_(bool, LockWhenCommon,
            "14LockWhenCommonERK" WARD_ABSL "9ConditionE" WARD_ABSL
            "24synchronization_internal13KernelTimeoutEb",
+           write ? Use::kWrite : Use::kRead,
            (absl::Mutex * mutex, const absl::Condition& condition,
             KernelTimeout limit, bool write),
            (mutex, condition, limit, write))

@@ -74,14 +74,14 @@ int pthread_barrier_wait(pthread_barrier_t* barrier) noexcept {
   ward::testing::Barrier* const known =
       scheduler == nullptr ? nullptr : ward::testing::Find(barrier);
   if (known == nullptr) return real_pthread_barrier_wait(barrier);
-  scheduler->Point("arriving at a barrier");
+  scheduler->Point("arriving at a barrier", barrier);
   if (++known->arrived < known->count) {
     scheduler->WaitAt(barrier, "waiting at a barrier");
     return 0;
   }
   known->arrived = 0;
   scheduler->WakeAt(barrier);
-  scheduler->PointAfter("opening a barrier");
+  scheduler->PointAfter("opening a barrier", barrier);
   return PTHREAD_BARRIER_SERIAL_THREAD;
 }
 

@@ -33,10 +33,10 @@ namespace {
 void CloseInSchedule(Scheduler& scheduler, int first, int last,
                      absl::FunctionRef<bool()> close_them) {
   constexpr const char* kClosing = "closing a descriptor";
-  scheduler.Point(kClosing);
+  scheduler.Point(kClosing, &kDescriptors);
   if (!close_them()) return;
   ForgetTimers(scheduler, first, last);
-  scheduler.PointAfter(kClosing);
+  scheduler.PointAfter(kClosing, &kDescriptors);
 }
 
 // The same of `fd` with a system call.

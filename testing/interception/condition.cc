@@ -43,6 +43,7 @@ int WaitInSchedule(Scheduler& scheduler, pthread_cond_t* condition,
 
 using ::ward::testing::Intercepting;
 using ::ward::testing::Scheduler;
+using ::ward::testing::Use;
 
 extern "C" {
 // NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
@@ -78,7 +79,7 @@ int pthread_cond_signal(pthread_cond_t* condition) noexcept {
   if (scheduler == nullptr) return real_pthread_cond_signal(condition);
   const bool woken = scheduler->WakeAt(condition, 1) > 0;
   const int error = woken ? 0 : real_pthread_cond_signal(condition);
-  scheduler->Point("signalling a condition");
+  scheduler->Point("signalling a condition", condition, Use::kNothing);
   return error;
 }
 
@@ -86,7 +87,7 @@ int pthread_cond_broadcast(pthread_cond_t* condition) noexcept {
   const int error = real_pthread_cond_broadcast(condition);
   if (Scheduler* const scheduler = Intercepting()) {
     scheduler->WakeAt(condition);
-    scheduler->Point("signalling a condition to all");
+    scheduler->Point("signalling a condition to all", condition, Use::kNothing);
   }
   return error;
 }

@@ -89,7 +89,7 @@ template <typename Result>
 Result Done(Result result, const char* doing) {
   if (result < 0) return result;
   if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->PointAfter(doing);
+    scheduler->PointAfter(doing, &kDescriptors);
   }
   return result;
 }
@@ -120,7 +120,7 @@ bool Await(int descriptor, short events, int flags, int limit,
            const char* doing) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return true;
-  scheduler->Point(doing);
+  scheduler->Point(doing, &kDescriptors);
   if ((flags & MSG_DONTWAIT) != 0) return true;
   const int status = fcntl(descriptor, F_GETFL);
   if (status < 0 || (status & O_NONBLOCK) != 0) return true;
@@ -193,7 +193,7 @@ int LookInSchedule(Scheduler& scheduler, const char* doing,
                    absl::FunctionRef<int()> look, absl::Duration limit,
                    const sigset_t* mask = nullptr,
                    int Interruptions::*interruption = &Interruptions::all) {
-  scheduler.Point(doing);
+  scheduler.Point(doing, &kDescriptors);
   const WaitingMask waiting(mask);
   const Interruptions& now = scheduler.interruptions();
   const int before = now.*interruption;
@@ -265,7 +265,7 @@ int LockInSchedule(bool waits, bool unlocks,
   if (scheduler == nullptr) return lock(waits);
   if (unlocks) return Done(lock(false), "unlocking a file");
   if (!waits) {
-    scheduler->Point(kLocking);
+    scheduler->Point(kLocking, &kDescriptors);
     return lock(false);
   }
   const int result = LookInSchedule(
@@ -321,6 +321,7 @@ using ::ward::testing::Failed;
 using ::ward::testing::Intercepting;
 using ::ward::testing::Interruptions;
 using ::ward::testing::IsValidLength;
+using ::ward::testing::kDescriptors;
 using ::ward::testing::kWriting;
 using ::ward::testing::LimitOf;
 using ::ward::testing::LookInSchedule;
@@ -418,7 +419,7 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
   constexpr const char* kConnecting = "connecting a socket";
   const int flags = fcntl(fd, F_GETFL);
   if (address->sa_family != AF_UNIX || flags < 0 || (flags & O_NONBLOCK) != 0) {
-    scheduler->Point(kConnecting);
+    scheduler->Point(kConnecting, &kDescriptors);
     return Done(real_connect(fd, address, size), kConnecting);
   }
   const int result = LookInSchedule(
@@ -487,7 +488,9 @@ int epoll_pwait2(int epoll, epoll_event* events, int most,
 
 int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) noexcept {
   constexpr const char* kChanging = "changing an epoll";
-  if (Scheduler* const scheduler = Intercepting()) scheduler->Point(kChanging);
+  if (Scheduler* const scheduler = Intercepting()) {
+    scheduler->Point(kChanging, &kDescriptors);
+  }
   return Done(real_epoll_ctl(epoll, operation, fd, event), kChanging);
 }
 

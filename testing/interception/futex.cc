@@ -80,7 +80,7 @@ std::optional<long> FutexInSchedule(Scheduler& scheduler,
   switch (operation) {
     case FUTEX_WAIT:
     case FUTEX_WAIT_BITSET: {
-      scheduler.Point("waiting at a futex");
+      scheduler.Point("waiting at a futex", word);
       if (__atomic_load_n(word, __ATOMIC_SEQ_CST) !=
           static_cast<uint32_t>(arguments[2])) {
         return Failed(EAGAIN);
@@ -107,7 +107,7 @@ std::optional<long> FutexInSchedule(Scheduler& scheduler,
     case FUTEX_WAKE_BITSET: {
       const auto count = static_cast<size_t>(arguments[2]);
       const auto woken = static_cast<long>(scheduler.WakeAt(word, count, bits));
-      scheduler.Point("waking at a futex");
+      scheduler.Point("waking at a futex", word, Use::kNothing);
       return woken;
     }
     default:

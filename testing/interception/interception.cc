@@ -11,6 +11,8 @@
 
 namespace ward::testing {
 
+const char kDescriptors = 0;
+
 Scheduler* Intercepting() {
   return NoSchedulingPoints::Exist() ? nullptr : Scheduler::Current();
 }
@@ -46,7 +48,7 @@ int WaitToBeWoken(Scheduler& scheduler, const void* object, const char* waiting,
 int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
                    absl::FunctionRef<int()> try_to_take, int busy,
                    absl::Time deadline, int Interruptions::*interruption) {
-  scheduler.Point(names.taking);
+  scheduler.Point(names.taking, object, names.use);
   while (true) {
     int error = try_to_take();
     if (error != busy) return error;
@@ -63,7 +65,7 @@ int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
     return TakeInSchedule(scheduler, object, names, try_to_take, busy,
                           DeadlineOf(limit), interruption);
   }
-  scheduler.Point(names.taking);
+  scheduler.Point(names.taking, object, names.use);
   const int error = try_to_take();
   return error == busy ? EINVAL : error;
 }
@@ -71,7 +73,7 @@ int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
 void GiveInSchedule(Scheduler& scheduler, const void* object,
                     const Names& names) {
   scheduler.WakeAt(object);
-  scheduler.PointAfter(names.giving);
+  scheduler.PointAfter(names.giving, object);
 }
 
 }  // namespace ward::testing

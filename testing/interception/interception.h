@@ -10,6 +10,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "ward/testing/simulator/scheduler.h"
+#include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 
@@ -23,6 +24,10 @@ absl::Time DeadlineOf(const timespec& time);
 // A length of time, as a system call takes it, or null for no limit.
 bool IsValidLength(const timespec* time);
 
+// What all descriptors are one object for in the schedule: who has which end of
+// what, only the kernel knows.
+extern const char kDescriptors;
+
 // Sets errno, and returns -1 as system calls do.
 int Failed(int error);
 
@@ -31,6 +36,8 @@ struct Names {
   const char* taking;
   const char* waiting;
   const char* giving;
+  // What taking it is to others that take it.
+  Use use = Use::kWrite;
 };
 
 // Scheduler::WaitAt, as system calls say it: 0, ETIMEDOUT or EINTR.

@@ -79,7 +79,7 @@ int pthread_mutex_lock(pthread_mutex_t* mutex) noexcept {
 
 int pthread_mutex_trylock(pthread_mutex_t* mutex) noexcept {
   if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->Point(ward::testing::kMutex.taking);
+    scheduler->Point(ward::testing::kMutex.taking, mutex);
   }
   return real_pthread_mutex_trylock(mutex);
 }
@@ -105,7 +105,9 @@ int pthread_mutex_unlock(pthread_mutex_t* mutex) noexcept {
   if (scheduler == nullptr) return real_pthread_mutex_unlock(mutex);
   const int error = ward::testing::UnlockInSchedule(*scheduler, mutex);
   // Who checks under the lock may use what was found after it.
-  if (error == 0) scheduler->PointAfter(ward::testing::kMutex.giving);
+  if (error == 0) {
+    scheduler->PointAfter(ward::testing::kMutex.giving, mutex);
+  }
   return error;
 }
 
@@ -119,7 +121,8 @@ int pthread_spin_lock(pthread_spinlock_t* lock) noexcept {
 
 int pthread_spin_trylock(pthread_spinlock_t* lock) noexcept {
   if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->Point(ward::testing::kSpinLock.taking);
+    scheduler->Point(ward::testing::kSpinLock.taking,
+                     const_cast<const int*>(lock));
   }
   return real_pthread_spin_trylock(lock);
 }

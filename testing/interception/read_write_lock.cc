@@ -25,7 +25,7 @@ namespace {
 
 constexpr Names kReading = {"locking a reader-writer lock to read",
                             "waiting to read under a reader-writer lock",
-                            "unlocking a reader-writer lock"};
+                            "unlocking a reader-writer lock", Use::kRead};
 constexpr Names kWriting = {"locking a reader-writer lock to write",
                             "waiting to write under a reader-writer lock",
                             "unlocking a reader-writer lock"};
@@ -88,7 +88,8 @@ int pthread_rwlock_clockrdlock(pthread_rwlock_t* lock, clockid_t clock,
 
 int pthread_rwlock_tryrdlock(pthread_rwlock_t* lock) noexcept {
   if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->Point(ward::testing::kReading.taking);
+    scheduler->Point(ward::testing::kReading.taking, lock,
+                     ward::testing::kReading.use);
   }
   return real_pthread_rwlock_tryrdlock(lock);
 }
@@ -119,7 +120,7 @@ int pthread_rwlock_clockwrlock(pthread_rwlock_t* lock, clockid_t clock,
 
 int pthread_rwlock_trywrlock(pthread_rwlock_t* lock) noexcept {
   if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->Point(ward::testing::kWriting.taking);
+    scheduler->Point(ward::testing::kWriting.taking, lock);
   }
   return real_pthread_rwlock_trywrlock(lock);
 }

@@ -70,7 +70,7 @@ int sem_clockwait(sem_t* semaphore, clockid_t clock, const timespec* limit) {
 
 int sem_trywait(sem_t* semaphore) noexcept {
   if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->Point(ward::testing::kSemaphore.taking);
+    scheduler->Point(ward::testing::kSemaphore.taking, semaphore);
   }
   return real_sem_trywait(semaphore);
 }

@@ -189,7 +189,7 @@ int timerfd_settime(int fd, int flags, const itimerspec* setting,
   if (scheduler == nullptr) {
     return real_timerfd_settime(fd, flags, setting, old);
   }
-  scheduler->Point("setting a timer");
+  scheduler->Point("setting a timer", &ward::testing::kDescriptors);
   const NoSchedulingPoints quiet;
   const Timer* const timer = scheduler->Kept<Timers>().Find(fd);
   if (timer == nullptr) return real_timerfd_settime(fd, flags, setting, old);

@@ -137,6 +137,11 @@ struct Scheduler::Thread {
   const absl::FunctionRef<bool()>* ready = nullptr;
   absl::Time deadline = absl::InfiniteFuture();
   std::string_view doing = "starting";
+  // What it does it with, and how. To begin is no matter of others.
+  const void* object = nullptr;
+  Use use = Use::kNothing;
+  // Of those that it has been at.
+  uint64_t points = 0;
 
   // At which step it last ran, and was last held back by a choice; 0: never.
   size_t ran = 0;
@@ -180,7 +185,10 @@ Scheduler::OneProcessor::~OneProcessor() {
 }
 
 Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
-    : strategy_(strategy), options_(std::move(options)), now_(kStart) {
+    : strategy_(strategy),
+      options_(std::move(options)),
+      now_(kStart),
+      looks_ahead_(strategy.LooksAhead()) {
   // Abseil measures the processor's frequency when it is first asked for, by
   // sleeping: not in the schedule of the first run, whose course it would
   // change.
@@ -282,7 +290,7 @@ int Scheduler::StartThread(std::string name, int group,
   }
   if (handle != nullptr) *handle = thread.runner->handle();
   live_.push_back(&thread);
-  Point("starting a thread");
+  Point("starting a thread", nullptr, Use::kNothing);
   return thread.id;
 }
 
@@ -364,6 +372,7 @@ void Scheduler::TakeTurn(Thread& thread) {
 bool Scheduler::Join(int thread, absl::Time deadline) {
   const NoSchedulingPoints quiet;
   const Thread& joined = *threads_[static_cast<size_t>(thread)];
+  running_->use = Use::kNothing;
   return BlockUntil(
       "joining a thread", [&] { return !joined.alive(); }, deadline);
 }
@@ -375,24 +384,29 @@ void Scheduler::CheckCaller() const {
       "simulated Environment");
 }
 
-void Scheduler::Point(std::string_view doing) {
+void Scheduler::Point(std::string_view doing, const void* object, Use use) {
   const NoSchedulingPoints quiet;
   CheckCaller();
   running_->doing = doing;
+  running_->object = object;
+  running_->use = use;
+  if (looks_ahead_) strategy_.Arrives(running_->id, NextOf(*running_));
   yields_ = 0;
   Reschedule();
   RaiseSignals();
 }
 
-void Scheduler::PointAfter(std::string_view done) {
+void Scheduler::PointAfter(std::string_view done, const void* object) {
   after_ = true;
-  Point(done);
+  Point(done, object, Use::kNothing);
 }
 
 void Scheduler::Yield(std::string_view doing) {
   const NoSchedulingPoints quiet;
   CheckCaller();
   running_->doing = doing;
+  running_->object = nullptr;
+  running_->use = Use::kAnything;
   running_->held = steps_ + 1;
   yielded_ = running_->id;
   ++yields_;
@@ -481,6 +495,7 @@ Scheduler::Thread* Scheduler::Next() {
             : " Time stands still while a thread can run: until the loop "
               "sleeps, none that sleeps wakes up."));
   }
+  ++running_->points;
   const int yielded = std::exchange(yielded_, -1);
   // A timer may kill it meanwhile.
   const auto after = [this, is_after = std::exchange(after_, false)] {
@@ -542,7 +557,13 @@ Scheduler::Thread* Scheduler::Next() {
     }
     if (may_delay && NextDeadline() != absl::InfiniteFuture()) {
       may_delay = false;
-      if (Choose(Choice{ChoiceKind::kDelay, 2, {}, -1, after()}) == 1) {
+      if (Choose(Choice{ChoiceKind::kDelay,
+                        2,
+                        {},
+                        -1,
+                        after(),
+                        running_->id,
+                        running_->points}) == 1) {
         AdvanceTo(NextDeadline());
         continue;
       }
@@ -571,6 +592,8 @@ bool Scheduler::WaitAt(const void* address, std::string_view doing,
                        uint32_t bits) {
   const NoSchedulingPoints quiet;
   Thread& self = *running_;
+  self.object = address;
+  self.use = Use::kWrite;
   self.waits_at = address;
   self.wait_bits = bits;
   self.wait = ++waits_;
@@ -603,7 +626,8 @@ size_t Scheduler::WakeAt(const void* address, size_t count, uint32_t bits) {
     if (count - woken < waiting.size()) {
       std::vector<int> threads;
       for (const Thread* thread : waiting) threads.push_back(thread->id);
-      const Choice choice{ChoiceKind::kWaiter, threads.size(), threads};
+      const Choice choice{ChoiceKind::kWaiter, threads.size(),  threads, -1, -1,
+                          running_->id,        running_->points};
       chosen = Choose(choice);
     }
     waiting[chosen]->waits_at = nullptr;
@@ -618,10 +642,27 @@ Scheduler::Thread* Scheduler::ChooseCandidate(int yielded, int after) {
   for (const Thread* thread : candidates_) {
     candidate_ids_.push_back(thread->id);
   }
-  const size_t chosen = Choose(Choice{ChoiceKind::kThread, candidates_.size(),
-                                      candidate_ids_, yielded, after});
+  Choice choice{
+      ChoiceKind::kThread, candidates_.size(), candidate_ids_, yielded, after,
+      running_->id,        running_->points};
+  if (looks_ahead_) {
+    candidate_operations_.clear();
+    for (Thread* const thread : candidates_) {
+      candidate_operations_.push_back(NextOf(*thread));
+    }
+    choice.next = candidate_operations_;
+  }
+  const size_t chosen = Choose(choice);
   for (size_t i = 0; i < chosen; ++i) candidates_[i]->held = steps_;
   return candidates_[chosen];
+}
+
+Operation Scheduler::NextOf(Thread& thread) {
+  if (thread.use == Use::kNothing) return {Use::kNothing, -1};
+  if (thread.object == nullptr) return {};
+  const auto number = static_cast<int>(objects_.size());
+  return {thread.use,
+          objects_.try_emplace(thread.object, number).first->second};
 }
 
 bool Scheduler::WakesForNoReason() {
@@ -633,7 +674,8 @@ bool Scheduler::WakesForNoReason() {
 size_t Scheduler::Choose(ChoiceKind kind, size_t options) {
   const NoSchedulingPoints quiet;
   if (options < 2) return 0;
-  return Choose(Choice{kind, options});
+  return Choose(
+      Choice{kind, options, {}, -1, -1, running_->id, running_->points});
 }
 
 size_t Scheduler::Choose(const Choice& choice) {
@@ -843,7 +885,7 @@ bool Scheduler::PostSemaphore(const void* identity) {
   for (const auto& thread : threads_) {
     if (thread->identity != identity) continue;
     ++thread->tokens;
-    Point("waking a thread");
+    Point("waking a thread", nullptr, Use::kNothing);
     return true;
   }
   return false;

@@ -37,6 +37,7 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -114,13 +115,16 @@ class Scheduler {
   // which has none of it.
   bool Join(int thread, absl::Time deadline = absl::InfiniteFuture());
 
-  // A scheduling point. `doing` is for reports; it must live for ever.
-  void Point(std::string_view doing);
+  // A scheduling point. `doing` is for reports; it must live for ever. What
+  // the caller does next it does with `object`; null if that is not known, or
+  // not one.
+  void Point(std::string_view doing, const void* object = nullptr,
+             Use use = Use::kWrite);
 
   // The same, when something was done that others may see, such as unlocking:
   // for what the caller does next without a point before it, if there is any.
   // Searches pay less heed to it than to other points.
-  void PointAfter(std::string_view done);
+  void PointAfter(std::string_view done, const void* object = nullptr);
 
   // The same, in a loop that waits for others by asking again and again: the
   // caller comes after all of them. A hundred in a row let time pass.
@@ -276,6 +280,7 @@ class Scheduler {
   bool ComesBefore(const Thread& a, const Thread& b) const;
   void FindCandidates();
   Thread* ChooseCandidate(int yielded, int after);
+  Operation NextOf(Thread& thread);
   void RemoveTheDead();
   void AdvanceTo(absl::Time time);
   absl::Time NextDeadline() const;
@@ -307,6 +312,10 @@ class Scheduler {
   // At this step, and their numbers.
   std::vector<Thread*> candidates_;
   std::vector<int> candidate_ids_;
+  std::vector<Operation> candidate_operations_;
+  // By their addresses; if the strategy asks.
+  const bool looks_ahead_;
+  absl::flat_hash_map<const void*, int> objects_;
   SplitMix random_;
   uint64_t switches_ = 0;
   uint64_t waits_ = 0;

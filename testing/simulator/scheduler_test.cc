@@ -7,9 +7,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <set>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <tuple>
+#include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
@@ -29,6 +32,7 @@ namespace {
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
+using ::testing::IsSupersetOf;
 
 TEST(Scheduler, RunsOneThreadAtATime) {
   for (uint64_t seed = 0; seed < 50; ++seed) {
@@ -71,6 +75,72 @@ TEST(Scheduler, GoesOnWithTheThreadThatRunsIfNothingElseIsChosen) {
     });
   });
   EXPECT_THAT(run.events, ElementsAre("00", "01", "10", "11"));
+}
+
+// Looks ahead, and takes what is dull.
+class Onlooker final : public Strategy {
+ public:
+  size_t Choose(const Choice& choice) override {
+    if (choice.kind != ChoiceKind::kThread) return 0;
+    for (size_t i = 0; i < choice.options; ++i) {
+      const auto& [use, object] = choice.next[i];
+      seen_.insert({choice.threads[i], use, object});
+    }
+    points_.emplace(choice.running, choice.point);
+    return 0;
+  }
+  bool LooksAhead() const override { return true; }
+
+  using Seen = std::tuple<int, Use, int>;
+  const std::set<Seen>& seen() const { return seen_; }
+  const std::set<std::pair<int, uint64_t>>& points() const { return points_; }
+
+ private:
+  std::set<Seen> seen_;
+  std::set<std::pair<int, uint64_t>> points_;
+};
+
+TEST(Scheduler, SaysWhatEachCandidateDoesNext) {
+  Onlooker onlooker;
+  MakeRun(onlooker, [](Scheduler& scheduler, Events&) {
+    const char first = 0;
+    const char second = 0;
+    InThreads(scheduler, 2, [&](int thread) {
+      if (thread == 0) {
+        scheduler.Point("writing", &second);
+        scheduler.Point("reading", &first, Use::kRead);
+        scheduler.Point("doing what nobody knows");
+        scheduler.PointAfter("done", &first);
+      }
+    });
+  });
+  EXPECT_THAT(onlooker.seen(),
+              ElementsAre(Onlooker::Seen{0, Use::kNothing, -1},
+                          Onlooker::Seen{1, Use::kAnything, -1},
+                          Onlooker::Seen{1, Use::kNothing, -1},
+                          Onlooker::Seen{1, Use::kRead, 1},
+                          Onlooker::Seen{1, Use::kWrite, 0},
+                          Onlooker::Seen{2, Use::kNothing, -1}));
+  EXPECT_THAT(
+      onlooker.points(),
+      IsSupersetOf(
+          {std::make_pair(0, uint64_t{1}), std::make_pair(0, uint64_t{2}),
+           std::make_pair(1, uint64_t{1}), std::make_pair(1, uint64_t{4})}));
+}
+
+TEST(Operation, ConflictsWithWhatItsOrderMattersTo) {
+  const Operation read{Use::kRead, 1};
+  const Operation write{Use::kWrite, 1};
+  const Operation elsewhere{Use::kWrite, 2};
+  const Operation nothing{Use::kNothing, -1};
+  const Operation unknown{};
+  EXPECT_FALSE(read.ConflictsWith(read));
+  EXPECT_TRUE(read.ConflictsWith(write));
+  EXPECT_TRUE(write.ConflictsWith(read));
+  EXPECT_TRUE(write.ConflictsWith(write));
+  EXPECT_FALSE(write.ConflictsWith(elsewhere));
+  EXPECT_TRUE(unknown.ConflictsWith(elsewhere));
+  EXPECT_FALSE(unknown.ConflictsWith(nothing));
 }
 
 TEST(Scheduler, KnowsOnlyItsOwnThreads) {

@@ -90,7 +90,9 @@ SimulatedEnvironment::~SimulatedEnvironment() {
 }
 
 void SimulatedEnvironment::Step(std::string_view doing) {
-  scheduler_.Point(doing);
+  // All sockets and processes are one object here: names, descriptors and
+  // queues hang together.
+  scheduler_.Point(doing, this);
   SweepTokens();
   if (faults_.deaths && ProcessId() != kTestProcess &&
       scheduler_.Choose(ChoiceKind::kDeath, 2) == 1) {

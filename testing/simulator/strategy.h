@@ -30,6 +30,29 @@ enum class ChoiceKind {
   kWakeUp,  // 1: the wait that begins here ends for no reason.
 };
 
+// How a thread uses the object of its next operation.
+enum class Use : unsigned char {
+  kAnything,  // It is not known: any other may be about the same.
+  kNothing,   // None that others use.
+  kRead,      // As others may at the same time: their order does not matter.
+  kWrite,     // Or locks it, signals it, closes it.
+};
+
+// What a thread does next, at a scheduling point. Objects have small numbers,
+// in the order in which they come up in the run: nothing depends on addresses.
+struct Operation {
+  Use use = Use::kAnything;
+  int object = -1;
+
+  // Whether their order matters.
+  bool ConflictsWith(const Operation& other) const {
+    if (use == Use::kNothing || other.use == Use::kNothing) return false;
+    if (use == Use::kAnything || other.use == Use::kAnything) return true;
+    return object == other.object &&
+           (use == Use::kWrite || other.use == Use::kWrite);
+  }
+};
+
 struct Choice {
   ChoiceKind kind;
   size_t options;
@@ -40,6 +63,12 @@ struct Choice {
   // Of kThread and kDelay: the thread that is at a point after something
   // (Scheduler::PointAfter), or -1. It is one of the candidates.
   int after = -1;
+  // The thread that has come to the choice, or ends; and how many scheduling
+  // points it has come to, which tells where it is whatever others have done.
+  int running = -1;
+  uint64_t point = 0;
+  // Of kThread, for a strategy that looks ahead: what each candidate does next.
+  absl::Span<const Operation> next = {};
 };
 
 // The choices, by their number in the run, that were not 0.
@@ -55,6 +84,12 @@ class Strategy {
 
   // Less than `choice.options`, which is at least 2.
   virtual size_t Choose(const Choice& choice) = 0;
+
+  // Whether it asks for Choice::next, and is told of each scheduling point that
+  // a thread has come to, be there a choice or not: which takes a moment. Always
+  // the same.
+  virtual bool LooksAhead() const { return false; }
+  virtual void Arrives(int /*thread*/, const Operation& /*next*/) {}
 };
 
 // A run that is known.
