@@ -54,12 +54,11 @@
 //   that; if not, each new one is compared to all, which takes long with
 //   thousands.
 // - Apply(State&, const Operation&) const, for each type of operation: changes
-//   the state, and returns what the call is to return. Results are compared
-//   with
-//   ==; statuses by their code. What is returned without a status stands for
-//   success with that value, and void for any success. It may not depend on
-//   anything but its arguments. One that takes a const State& only reads: have
-//   reads do that, as these need not be tried at different places.
+//   the state, and returns what the call is to return. Statuses are compared by
+//   their code, and other results by ==. What is returned without a status
+//   stands for success with that value, and void for any success. It may not
+//   depend on anything but its arguments. One that takes a const State& only
+//   reads: have reads do that, as these need not be tried at different places.
 // - Perhaps Key(const Operation&) const: operations with different keys have
 //   nothing to do with each other, and are checked by themselves, each key from
 //   State() on: with many keys, that takes less by far, and failures are
