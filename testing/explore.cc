@@ -18,6 +18,8 @@
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/make_runs.h"
+#include "ward/testing/search/portfolio.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/scheduler.h"
 #include "ward/testing/simulator/strategy.h"
 
@@ -165,7 +167,8 @@ void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
     return;
   }
   const Exploration::Failure& failure = *exploration.failure;
-  ADD_FAILURE() << "Run " << failure.run << " (" << failure.found.size()
+  ADD_FAILURE() << "Run " << failure.run << " (" << NameOf(failure.search)
+                << ", with " << failure.found.size()
                 << " switches and faults) failed.\n"
                 << Verdict(failure, ordinal) << "\n"
                 << exploration.remarks << failure.what << "\n"
@@ -174,8 +177,9 @@ void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
 
 uint64_t FingerprintOfRun(const ExploreOptions& options, uint64_t run,
                           absl::FunctionRef<void()> body) {
+  const Profile unknown = {};
   const std::unique_ptr<Strategy> strategy =
-      MakeStrategy(options, FirstSeed(), run, 100);
+      MakeStrategy(options, FirstSeed(), {Search::kRandom, run}, unknown);
   const SharedRecord record;
   Run(options, *strategy, Keep::kAlways, body, *record);
   return record->fingerprint;

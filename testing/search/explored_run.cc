@@ -24,6 +24,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/open_descriptors_for_test.h"
 #include "ward/testing/search/exploration.h"
+#include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/exit_guard.h"
 #include "ward/testing/simulator/simulation.h"
@@ -41,17 +42,26 @@ bool Record::HasFailedAs(std::string_view other) const {
 }
 
 std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
-                                       uint64_t seed, uint64_t run,
-                                       uint64_t length) {
-  if (options.search == Search::kPct) {
-    const uint64_t deepest = std::max(options.depth, 1);
-    return std::make_unique<PctStrategy>(
-        seed + run, static_cast<int>(1 + run % deepest), length,
-        /*after=*/run / deepest % 4 == 3);
+                                       uint64_t seed, const Turn& turn,
+                                       const Profile& profile) {
+  const uint64_t run = turn.number;
+  switch (turn.search) {
+    case Search::kPct: {
+      const uint64_t deepest = std::max(options.depth, 1);
+      return std::make_unique<PctStrategy>(
+          seed + run, static_cast<int>(1 + run % deepest), profile.length,
+          /*after=*/run / deepest % 4 == 3);
+    }
+    case Search::kPos:
+      return std::make_unique<PosStrategy>(seed + run, /*after=*/run % 2 == 1);
+    case Search::kSurw:
+      return std::make_unique<SurwStrategy>(seed + run, profile,
+                                            /*after=*/run % 4 == 3);
+    default:
+      return std::make_unique<RandomStrategy>(seed + run,
+                                              /*weighted=*/run % 2 == 1,
+                                              /*after=*/run / 2 % 2 == 1);
   }
-  return std::make_unique<RandomStrategy>(seed + run,
-                                          /*weighted=*/run % 2 == 1,
-                                          /*after=*/run / 2 % 2 == 1);
 }
 
 void FlushOutput() {
@@ -116,17 +126,17 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   simulated.faults = {options.faults, options.deaths};
   simulated.delays = options.delays;
   simulated.max_steps = options.max_steps;
-  uint64_t thread_choices = 0;
+  Places places;
   Simulation* running = nullptr;
   simulated.on_choice = [&](uint32_t step, const Choice& choice,
                             size_t option) {
     // At once: the run may fail before its end.
-    if (choice.kind == ChoiceKind::kThread && choice.after < 0) {
-      record.thread_choices = std::max(record.thread_choices, ++thread_choices);
-    }
+    record.steps = running->scheduler().steps();
     record.Follow(choice, option);
     if (keep == Keep::kAllTheTime) record.Keep(running->transcript());
+    const PlacedDeviation placed = places.Place(choice, option);
     if (option == 0 || record.deviations == record.deviation.size()) return;
+    record.placed[record.deviations] = placed;
     record.deviation[record.deviations++] = {step,
                                              static_cast<uint32_t>(option)};
   };

@@ -16,11 +16,13 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "ward/testing/report/transcript.h"
 #include "ward/testing/search/exploration.h"
+#include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/remarks.h"
 #include "ward/testing/simulator/strategy.h"
@@ -38,14 +40,14 @@ struct Record {
   std::atomic<Outcome> outcome;
   // No run from this one on is to be made.
   std::atomic<uint64_t> end;
-  // The run under way, and totals in which it counts.
+  // The run under way, whose it is, and totals in which it counts.
   uint64_t run;
+  Search search;
   // Others were made before it, in this process.
   bool warm;
   uint64_t runs;
   uint64_t skipped;
   uint64_t switches;
-  uint64_t thread_choices;
   // Of the choices of the run, and of its transcript.
   uint64_t course;
   uint64_t fingerprint;
@@ -55,6 +57,11 @@ struct Record {
   bool hung;
   size_t deviations;
   std::array<std::pair<uint32_t, uint32_t>, kMostChoices> deviation;
+  // The same by their places.
+  std::array<PlacedDeviation, kMostChoices> placed;
+  uint64_t steps;
+  // See Work::profiles.
+  Profile profile;
   // Of Search::kDepthFirst.
   int level;
   size_t path_size;
@@ -115,6 +122,11 @@ struct Record {
     return {deviation.begin(),
             deviation.begin() + static_cast<ptrdiff_t>(deviations)};
   }
+
+  std::vector<PlacedDeviation> Placed() const {
+    return {placed.begin(),
+            placed.begin() + static_cast<ptrdiff_t>(deviations)};
+  }
 };
 
 class SharedRecord {
@@ -136,11 +148,11 @@ class SharedRecord {
   void* const memory_;
 };
 
-// The strategy of run `run` of a search that is not depth first, whose first
-// one has `seed`. `length`: see PctStrategy.
+// The strategy of `turn` of a search that is not depth first, whose first one
+// has `seed`. `profile` must outlive it.
 std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
-                                       uint64_t seed, uint64_t run,
-                                       uint64_t length);
+                                       uint64_t seed, const Turn& turn,
+                                       const Profile& profile);
 
 // When the transcript is kept.
 enum class Keep {

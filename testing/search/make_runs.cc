@@ -22,6 +22,7 @@
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/foreign_threads.h"
+#include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/simplify.h"
 #include "ward/testing/search/worker.h"
 #include "ward/testing/simulator/interception_check.h"
@@ -37,6 +38,7 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
                               absl::FunctionRef<void()> body) {
   Exploration::Failure failure;
   failure.run = worker.record().run;
+  failure.search = worker.record().search;
   failure.found = worker.record().Taken();
   bool crashed = false;
   const auto take = [&](Worker& from) {
@@ -131,11 +133,10 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
                     "them: what waits for one hangs.\n");
   }
 
-  // How many choices a run has, for PctStrategy.
-  uint64_t length = 0;
-  if (options.search == Search::kPct) {
-    Worker dull;
-    dull.Replay(options, {}, /*warm=*/false, body);
+  // In shared memory, which outlives the children.
+  Worker dull;
+  if (options.search != Search::kRandom) {
+    dull.MakeProfile(options, body);
     AddRemarks(dull.record(), exploration.remarks);
     if (dull.record().HasFailed()) {
       exploration.failure = Describe(dull, options, command, body);
@@ -143,7 +144,6 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
       exploration.time = absl::Now() - start;
       return exploration;
     }
-    length = dull.record().thread_choices;
   }
 
   const std::vector<int> processors =
@@ -156,14 +156,16 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
     Work work;
     work.options = options;
     work.seed = seed;
-    work.stride = processors.size();
-    work.length = length;
+    work.worker = i;
+    work.workers = processors.size();
+    work.profile = &dull.record().profile;
     work.processor = processors[i];
     workers[i]->Start(work, end, body);
   };
   for (size_t i = 0; i < processors.size(); ++i) {
     workers.push_back(std::make_unique<Worker>());
-    workers[i]->record().run = i;
+    uint64_t& run = workers[i]->record().run;
+    while (OwnerOf(options.search, run, processors.size()) != i) ++run;
     begin(i);
   }
 

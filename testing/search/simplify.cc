@@ -1,64 +1,229 @@
 #include "ward/testing/search/simplify.h"
 
+#include <poll.h>
 #include <sched.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/search/worker.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 namespace {
 
-// The most attempts to make a failure simpler.
-constexpr int kMostAttempts = 400;
-// A run may take its time, and one that fails otherwise may hang.
-constexpr absl::Duration kMostTimeForAttempts = absl::Seconds(20);
+// How many runs may be made for each of the ways below, at most: not many times
+// as many as are asked for, as of a body that takes its time there are fewer;
+// and long ones as many as have so many steps. No limit is a time: the result
+// is to be the same on a machine that is slow.
+constexpr uint64_t kMostRuns = 10000;
+constexpr uint64_t kFewestRuns = 200;
+constexpr uint64_t kMostTimes = 4;
+constexpr uint64_t kMostSteps = 1000000;
 
-// How long to look for one that is simple of itself.
-constexpr uint64_t kMostSimpleRuns = 10000;
-constexpr absl::Duration kMostTimeForSimpleRuns = absl::Seconds(10);
+uint64_t MostRuns(uint64_t asked_for, uint64_t steps) {
+  const uint64_t by_steps = kMostSteps / std::max<uint64_t>(steps, 1);
+  const uint64_t by_runs = kMostTimes * std::min(asked_for, kMostRuns);
+  return std::clamp(std::min(by_steps, by_runs), kFewestRuns, kMostRuns);
+}
+
+// Of those that hang, each of which takes as long as the watchdog's patience.
+constexpr int kMostHung = 2;
+
+// As many as are easily read. With more, any so many of them are tried.
+constexpr size_t kFew = 3;
 
 // When to announce it.
 constexpr absl::Duration kLong = absl::Seconds(5);
 
-// Most bugs need no more than one deviation, or two. A run that has no others,
-// and fails in the same way, is worth more than what is left of a run at
-// random.
-void TakeASimpleOne(ExploreOptions options, absl::FunctionRef<void()> body,
-                    int most, const Exploration::Failure& failure,
-                    Worker& worker, absl::FunctionRef<void(Worker&)> take) {
-  const absl::Time end = absl::Now() + kMostTimeForSimpleRuns;
-  options.search = Search::kDepthFirst;
-  options.deviations = std::min(most, 2);
-  options.faults_per_run = 1;
-  Record& record = worker.record();
-  record.run = 0;
-  record.runs = 0;
-  record.level = 0;
-  record.path_size = 0;
-  Work work;
-  work.options = options;
-  work.failure = &failure.what;
-  work.warm = failure.warm;
+using Placed = std::vector<PlacedDeviation>;
+
+class Simplifier {
+ public:
+  Simplifier(const ExploreOptions& options, absl::FunctionRef<void()> body,
+             const Exploration::Failure& failure, Worker& worker,
+             absl::FunctionRef<void(Worker&)> take,
+             absl::FunctionRef<void()> announce)
+      : options_(options),
+        body_(body),
+        failure_(failure),
+        worker_(worker),
+        take_(take),
+        announce_(announce),
+        most_runs_(MostRuns(options.runs, worker.record().steps)),
+        placed_(worker.record().Placed()) {}
+
+  void Simplify() {
+    if (placed_.size() > 1) TakeASimpleOne();
+    LeaveOutPieces();
+    if (placed_.size() > kFew) TakeFew();
+  }
+
+ private:
+  // Most bugs need no more than one deviation, or two. A run that has no
+  // others, and fails in the same way, is worth more than what is left of a run
+  // at random.
+  void TakeASimpleOne();
+
+  // Leaves out ever smaller pieces for as long as that does not mend it.
+  void LeaveOutPieces();
+
+  // Only one of them, or two, or three.
+  void TakeFew();
+
+  // Makes `count` of these, one after the other, until one fails as it should,
+  // is simpler, and fails again: takes that. Returns which, or `count`.
+  uint64_t Try(const PlacedRuns& attempts, uint64_t count);
+
+  // The run that the worker has made, and that has failed as it should.
+  bool Take();
+
+  bool IsSpent() const { return runs_ > most_runs_ || hung_ > kMostHung; }
+
+  // Waits until the worker is done, or it is time to announce it.
+  void AnnounceInTime();
+
+  // Lets the worker do it, in as many processes as that takes.
+  void Do(Work work, uint64_t end);
+
+  const ExploreOptions& options_;
+  const absl::FunctionRef<void()> body_;
+  const Exploration::Failure& failure_;
+  Worker& worker_;
+  const absl::FunctionRef<void(Worker&)> take_;
+  const absl::FunctionRef<void()> announce_;
+  const absl::Time start_ = absl::Now();
+  bool announced_ = false;
+  int hung_ = 0;
+  const uint64_t most_runs_;
+  // Since the way was begun.
+  uint64_t runs_ = 0;
+  // The deviations of `failure_`.
+  Placed placed_;
+};
+
+void Simplifier::Do(Work work, uint64_t end) {
+  work.failure = &failure_.what;
+  work.warm = failure_.warm;
   work.processor = sched_getcpu();
   do {
-    worker.Start(work, kMostSimpleRuns, body);
-    worker.Reap(end);
-  } while (record.outcome == Record::Outcome::kRetired);
-  if (!record.HasFailedAs(failure.what)) return;
+    worker_.Start(work, end, body_);
+    if (!announced_) AnnounceInTime();
+    worker_.Reap();
+  } while (worker_.record().outcome == Record::Outcome::kRetired);
+  if (worker_.record().hung) ++hung_;
+}
+
+void Simplifier::AnnounceInTime() {
+  const absl::Duration left =
+      std::max(kLong - (absl::Now() - start_), absl::ZeroDuration());
+  pollfd end = {worker_.pidfd(), POLLIN, 0};
+  if (poll(&end, 1, static_cast<int>(left / absl::Milliseconds(1))) != 0) {
+    return;
+  }
+  announced_ = true;
+  announce_();
+}
+
+bool Simplifier::Take() {
+  const size_t before = failure_.deviations.size();
+  if (worker_.record().deviations >= before) return false;
   // Again, now with a transcript.
-  worker.Replay(options, record.Taken(), failure.warm, body);
-  if (record.HasFailedAs(failure.what)) take(worker);
+  worker_.Replay(options_, worker_.record().Taken(), failure_.warm, body_);
+  if (!worker_.record().HasFailedAs(failure_.what) ||
+      worker_.record().deviations >= before) {
+    return false;
+  }
+  placed_ = worker_.record().Placed();
+  take_(worker_);
+  return true;
+}
+
+void Simplifier::TakeASimpleOne() {
+  ExploreOptions options = options_;
+  options.search = Search::kDepthFirst;
+  options.deviations =
+      std::min<int>(static_cast<int>(placed_.size()) - 1, kFew - 1);
+  options.faults_per_run = 1;
+  worker_.MakeProfile(options, body_);
+  const Profile profile = worker_.record().profile;
+  Record& record = worker_.record();
+  record.run = 0;
+  record.level = 0;
+  record.path_size = 0;
+  record.exhausted = false;
+  Work work;
+  work.options = options;
+  work.profile = &profile;
+  Do(work, most_runs_);
+  if (record.HasFailedAs(failure_.what)) Take();
+}
+
+uint64_t Simplifier::Try(const PlacedRuns& attempts, uint64_t count) {
+  Record& record = worker_.record();
+  for (uint64_t next = 0; next < count && !IsSpent();) {
+    record.run = next;
+    Work work;
+    work.options = options_;
+    work.placed = &attempts;
+    Do(work, count);
+    const uint64_t made = record.run;
+    runs_ += made - next + 1;
+    if (made < count && record.HasFailedAs(failure_.what) && Take()) {
+      return made;
+    }
+    next = made + 1;
+  }
+  return count;
+}
+
+void Simplifier::LeaveOutPieces() {
+  runs_ = 0;
+  for (size_t size = std::max<size_t>(placed_.size() / 2, 1); size > 0;
+       size /= 2) {
+    for (size_t from = 0; from < placed_.size() && !IsSpent();) {
+      const auto without = [&](uint64_t piece) {
+        Placed fewer = placed_;
+        const size_t first = from + static_cast<size_t>(piece) * size;
+        const size_t last = std::min(first + size, fewer.size());
+        fewer.erase(fewer.begin() + static_cast<ptrdiff_t>(first),
+                    fewer.begin() + static_cast<ptrdiff_t>(last));
+        return fewer;
+      };
+      const uint64_t pieces = (placed_.size() - from + size - 1) / size;
+      from += size * static_cast<size_t>(Try(without, pieces));
+    }
+  }
+}
+
+void Simplifier::TakeFew() {
+  std::vector<Placed> few;
+  const auto add = [&](Placed attempt) {
+    if (few.size() < most_runs_) few.push_back(std::move(attempt));
+  };
+  const size_t count = placed_.size();
+  for (size_t i = 0; i < count; ++i) add({placed_[i]});
+  for (size_t i = 0; i < count; ++i) {
+    for (size_t j = i + 1; j < count; ++j) add({placed_[i], placed_[j]});
+  }
+  for (size_t i = 0; i < count; ++i) {
+    for (size_t j = i + 1; j < count; ++j) {
+      for (size_t k = j + 1; k < count && few.size() < most_runs_; ++k) {
+        add({placed_[i], placed_[j], placed_[k]});
+      }
+    }
+  }
+  runs_ = 0;
+  Try([&](uint64_t run) { return few[run]; }, few.size());
 }
 
 }  // namespace
@@ -67,33 +232,7 @@ void Simplify(const ExploreOptions& options, absl::FunctionRef<void()> body,
               const Exploration::Failure& failure, Worker& worker,
               absl::FunctionRef<void(Worker&)> take,
               absl::FunctionRef<void()> announce) {
-  const absl::Time start = absl::Now();
-  const auto most = static_cast<int>(failure.deviations.size()) - 1;
-  if (most > 0) TakeASimpleOne(options, body, most, failure, worker, take);
-  // Leaves out ever smaller pieces for as long as that does not mend it.
-  int attempts = 0;
-  bool announced = false;
-  for (size_t size = std::max<size_t>(failure.deviations.size() / 2, 1);
-       size > 0; size /= 2) {
-    for (size_t from = 0; from < failure.deviations.size();) {
-      const absl::Duration taken = absl::Now() - start;
-      if (++attempts > kMostAttempts || taken > kMostTimeForAttempts) return;
-      if (taken > kLong && !std::exchange(announced, true)) announce();
-      Deviations fewer;
-      size_t i = 0;
-      for (const auto& entry : failure.deviations) {
-        if (i < from || i >= from + size) fewer.insert(entry);
-        ++i;
-      }
-      worker.Replay(options, fewer, failure.warm, body);
-      if (worker.record().HasFailedAs(failure.what) &&
-          worker.record().deviations < failure.deviations.size()) {
-        take(worker);
-      } else {
-        from += size;
-      }
-    }
-  }
+  Simplifier(options, body, failure, worker, take, announce).Simplify();
 }
 
 }  // namespace ward::testing

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <set>
 #include <utility>
 #include <vector>
@@ -216,6 +217,249 @@ TEST(PctStrategy, TakesARunOfNoLength) {
   for (int i = 0; i < 10; ++i) EXPECT_LT(strategy.Choose(Among({0, 1})), 2u);
 }
 
+// --- what a search knows of operations ---
+
+// Threads that the first one starts, each of which makes its operations in a
+// row; as a scheduler would run them.
+class World {
+ public:
+  explicit World(std::vector<std::vector<Operation>> threads) {
+    threads_.push_back({});  // Has only to start them.
+    for (auto& operations : threads) threads_.push_back(std::move(operations));
+  }
+
+  // Who made the operations, in order.
+  std::vector<int> Run(Strategy& strategy) const {
+    std::vector<int> order;
+    std::vector<size_t> done(threads_.size());
+    std::vector<Operation> at(threads_.size(), Operation{Use::kNothing, -1});
+    std::vector<bool> begun(threads_.size());
+    size_t started = 1;
+    int running = 0;
+    uint64_t point = 0;
+    while (true) {
+      std::vector<int> ready;
+      std::vector<Operation> next;
+      for (size_t i = 0; i < started; ++i) {
+        const bool can_run = i == 0 ? started < threads_.size()
+                                    : done[i] < threads_[i].size() || !begun[i];
+        if (!can_run) continue;
+        ready.push_back(static_cast<int>(i));
+        next.push_back(at[i]);
+      }
+      if (ready.empty()) return order;
+      size_t chosen = 0;
+      if (ready.size() > 1) {
+        Choice choice{ChoiceKind::kThread, ready.size(), ready};
+        choice.running = running;
+        choice.point = ++point;
+        choice.next = next;
+        chosen = strategy.Choose(choice);
+      }
+      running = ready[chosen];
+      const auto thread = static_cast<size_t>(running);
+      if (thread == 0) {
+        ++started;
+        strategy.Arrives(0, at[0]);
+        continue;
+      }
+      if (begun[thread]) {
+        order.push_back(running);
+        ++done[thread];
+      }
+      begun[thread] = true;
+      if (done[thread] == threads_[thread].size()) continue;
+      at[thread] = threads_[thread][done[thread]];
+      strategy.Arrives(running, at[thread]);
+    }
+  }
+
+  Profile ProfileOf() const {
+    Profile profile = {};
+    ProfilingStrategy strategy(profile);
+    Run(strategy);
+    return profile;
+  }
+
+ private:
+  std::vector<std::vector<Operation>> threads_;
+};
+
+// How often each of them came up.
+using Frequencies = std::map<std::vector<int>, int>;
+
+// That each of `orders` came up, and none of them less often than `least` or
+// more often than `most` times what is its share.
+void ExpectShares(const Frequencies& found, size_t orders, double least,
+                  double most) {
+  int sum = 0;
+  for (const auto& [order, count] : found) sum += count;
+  EXPECT_EQ(found.size(), orders);
+  const double share = sum / static_cast<double>(orders);
+  for (const auto& [order, count] : found) {
+    EXPECT_GE(count, least * share) << ::testing::PrintToString(order);
+    EXPECT_LE(count, most * share) << ::testing::PrintToString(order);
+  }
+}
+
+constexpr Operation kReadFirst{Use::kRead, 0};
+constexpr Operation kWriteFirst{Use::kWrite, 0};
+constexpr Operation kWriteSecond{Use::kWrite, 1};
+constexpr Operation kOwn{Use::kWrite, 2};
+
+TEST(Profile, TellsWhatThreadsDoAndShare) {
+  const World world({{kWriteFirst, kWriteFirst, kOwn},
+                     {kReadFirst, Operation{}, {Use::kNothing, -1}},
+                     {{Use::kRead, 3}},
+                     {{Use::kRead, 3}}});
+  const Profile profile = world.ProfileOf();
+  ASSERT_EQ(profile.known, 5u);
+  EXPECT_EQ(profile.threads[0].parent, -1);
+  EXPECT_EQ(profile.threads[4].parent, 0);
+  EXPECT_EQ(profile.threads[1].operations[0], 2u);
+  EXPECT_EQ(profile.threads[1].all, 3u);
+  EXPECT_EQ(profile.threads[2].operations[0], 1u);
+  EXPECT_EQ(profile.threads[2].all, 2u);
+  EXPECT_THAT(profile.SharedObjects(), ElementsAre(0));
+  EXPECT_TRUE(profile.MayBeShared(0));
+  EXPECT_FALSE(profile.MayBeShared(2)) << "one thread uses it";
+  EXPECT_FALSE(profile.MayBeShared(3)) << "nobody writes it";
+  EXPECT_TRUE(profile.MayBeShared(7)) << "it has not come up";
+  EXPECT_TRUE(profile.MayBeShared(1000));
+}
+
+TEST(Profile, IsSilentOfMoreThanItHasRoomFor) {
+  Profile profile = {};
+  ProfilingStrategy strategy(profile);
+  strategy.Arrives(1000000, kWriteFirst);
+  strategy.Arrives(1, {Use::kWrite, 1000000});
+  EXPECT_EQ(profile.known, 2u);
+  EXPECT_EQ(profile.threads[1].all, 1u);
+  EXPECT_EQ(profile.used, 0u);
+}
+
+// --- POS ---
+
+// Random search, too, comes to every order; but when one thread has much to do
+// that is no matter of the other's before what they share, the order of what
+// they share is nearly always the same.
+TEST(PosStrategy, OrdersWhatConflictsWhateverLiesBefore) {
+  std::vector<Operation> longer(20, kOwn);
+  longer.push_back(kWriteFirst);
+  const World world({{kWriteFirst}, longer});
+  const auto last_is_first = [&](auto make) {
+    int count = 0;
+    for (uint64_t seed = 0; seed < 1000; ++seed) {
+      auto strategy = make(seed);
+      if (world.Run(strategy).back() == 1) ++count;
+    }
+    return count;
+  };
+  EXPECT_LT(last_is_first([](uint64_t seed) { return RandomStrategy(seed); }),
+            5);
+  EXPECT_GT(last_is_first([](uint64_t seed) { return PosStrategy(seed); }), 20);
+}
+
+// Two threads of two operations each on one object: the six orders of the four.
+TEST(PosStrategy, ComesToEachOrderOfWhatConflicts) {
+  const World world({{kWriteFirst, kWriteFirst}, {kWriteFirst, kWriteFirst}});
+  Frequencies found;
+  for (uint64_t seed = 0; seed < 3000; ++seed) {
+    PosStrategy strategy(seed);
+    ++found[world.Run(strategy)];
+  }
+  ExpectShares(found, 6, 0.2, 3);
+}
+
+// Both orders of the two are as likely when each thread has an object of its
+// own besides: with `n` orders of all operations, there are 2 partial orders.
+TEST(PosStrategy, IsFairToPartialOrders) {
+  const World world({{kWriteSecond, kWriteFirst}, {kOwn, kWriteFirst}});
+  int first = 0;
+  constexpr int kRuns = 2000;
+  for (uint64_t seed = 0; seed < kRuns; ++seed) {
+    PosStrategy strategy(seed);
+    first += world.Run(strategy).back() == 2 ? 1 : 0;
+  }
+  EXPECT_NEAR(first, kRuns / 2, kRuns / 10);
+}
+
+TEST(PosStrategy, LetsOthersComeBeforeOneThatYields) {
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    PosStrategy strategy(seed);
+    const std::vector<int> threads = {0, 1};
+    const std::vector<Operation> next = {{}, kWriteFirst};
+    Choice choice = Among(threads);
+    choice.next = next;
+    choice.yielded = 0;
+    ASSERT_EQ(strategy.Choose(choice), 1u);
+  }
+}
+
+// --- SURW ---
+
+TEST(SurwStrategy, IsUniformOverInterleavings) {
+  // Twelve operations of one thread and one of the other: 13 interleavings.
+  const World world({std::vector<Operation>(12, kWriteFirst), {kWriteFirst}});
+  const Profile profile = world.ProfileOf();
+  Frequencies found;
+  for (uint64_t seed = 0; seed < 13000; ++seed) {
+    SurwStrategy strategy(seed, profile);
+    ++found[world.Run(strategy)];
+  }
+  ExpectShares(found, 13, 0.85, 1.15);
+
+  Frequencies random;
+  for (uint64_t seed = 0; seed < 13000; ++seed) {
+    RandomStrategy strategy(seed);
+    ++random[world.Run(strategy)];
+  }
+  std::vector<int> last(12, 1);
+  last.push_back(2);
+  EXPECT_LT(random[last], 13000 / 13 / 5) << "which a walk at random is not";
+}
+
+TEST(SurwStrategy, IsUniformOverThreadsThatAreYetToStart) {
+  const World world(
+      {{kWriteFirst}, {kWriteFirst}, {kWriteFirst}, {kWriteFirst}});
+  const Profile profile = world.ProfileOf();
+  Frequencies found;
+  for (uint64_t seed = 0; seed < 12000; ++seed) {
+    SurwStrategy strategy(seed, profile);
+    ++found[world.Run(strategy)];
+  }
+  ExpectShares(found, 24, 0.75, 1.25);
+}
+
+// What is of no interest in a run does not change how the rest falls out.
+TEST(SurwStrategy, IsNotBiasedByWhatIsOfNoInterest) {
+  std::vector<Operation> longer(20, kOwn);
+  longer.push_back(kWriteFirst);
+  const World world({{kWriteFirst}, longer});
+  const Profile profile = world.ProfileOf();
+  constexpr int kRuns = 2000;
+  int last = 0;
+  for (uint64_t seed = 0; seed < kRuns; ++seed) {
+    SurwStrategy strategy(seed, profile);
+    last += world.Run(strategy).back() == 1 ? 1 : 0;
+  }
+  // Half of those, three in four, that are interested in what they share.
+  EXPECT_GT(last, kRuns * 3 / 4 / 2 * 8 / 10);
+}
+
+TEST(SurwStrategy, DoesWithoutAProfileAndWithAWrongOne) {
+  const World world({{kWriteFirst, kWriteSecond}, {kWriteSecond, kWriteFirst}});
+  const World other({{kWriteFirst}, {}, {kOwn, kOwn}, {kWriteSecond}});
+  for (const Profile& profile : {Profile{}, other.ProfileOf()}) {
+    Frequencies found;
+    for (uint64_t seed = 0; seed < 2000; ++seed) {
+      SurwStrategy strategy(seed, profile);
+      ++found[world.Run(strategy)];
+    }
+    EXPECT_EQ(found.size(), 6u) << "each comes up";
+  }
+}
+
 // --- depth first ---
 
 struct Enumeration {
@@ -320,6 +564,29 @@ TEST(DepthFirstStrategy, ComesLaterToDeviationsAfterSomething) {
                   Course{0, 1, 0, 0}));
 }
 
+// To hold back the first of three threads, or the first two, at two points, of
+// which the second is before what only one thread uses.
+TEST(DepthFirstStrategy, ComesLaterToWhatHoldsBackSeveralOrIsOfNoMatter) {
+  const World world({{kWriteFirst, kOwn}, {kWriteFirst}});
+  const Profile profile = world.ProfileOf();
+  DepthFirstStrategy strategy(/*switches=*/1, /*faults=*/0, {}, &profile);
+  const Enumeration all = Enumerate(strategy, [](Strategy& chooser) {
+    Course course;
+    for (const Operation& operation : {kWriteFirst, kOwn}) {
+      const std::vector<int> threads = {0, 1, 2};
+      const std::vector<Operation> next(3, operation);
+      Choice choice = Among(threads);
+      choice.running = 0;
+      choice.next = next;
+      course.push_back(chooser.Choose(choice));
+    }
+    return course;
+  });
+  EXPECT_THAT(AtLevel(2, all), ElementsAre(Course{0, 0}, Course{1, 0}));
+  EXPECT_THAT(AtLevel(3, all), ElementsAre(Course{0, 0}, Course{0, 1},
+                                           Course{0, 2}, Course{2, 0}));
+}
+
 // The second choice has more options after one way than after the other, and
 // one way ends early.
 Course Uneven(Strategy& strategy) {
@@ -331,9 +598,13 @@ Course Uneven(Strategy& strategy) {
 
 TEST(DepthFirstStrategy, FollowsATreeWhoseBranchesDiffer) {
   DepthFirstStrategy strategy(/*switches=*/2, /*faults=*/0, {4, {}});
-  EXPECT_THAT(AtLevel(4, Enumerate(strategy, Uneven)),
+  const Enumeration all = Enumerate(strategy, Uneven);
+  EXPECT_THAT(AtLevel(4, all), ElementsAre(Course{0, 0}, Course{0, 1},
+                                           Course{1, 0}, Course{1, 1}));
+  // Those that hold back two at once or three.
+  EXPECT_THAT(AtLevel(5, all),
               ElementsAre(Course{0, 0}, Course{0, 1}, Course{1, 0},
-                          Course{1, 1}, Course{1, 2}, Course{1, 3}, Course{2}));
+                          Course{1, 2}, Course{1, 3}, Course{2}));
 }
 
 Course ThreadsAndFaults(Strategy& strategy) {
@@ -407,6 +678,45 @@ TEST(ReplayStrategy, MakesAnyRunAgainFromItsDeviations) {
     ReplayStrategy replay(*ParseDeviations(FormatDeviations(deviations)));
     EXPECT_EQ(run(replay, nullptr), course);
   }
+}
+
+// --- deviations by their places ---
+
+// What `first` chooses shifts all later choices of the run, and none of those
+// of thread 2 in its own course.
+TEST(PlacedStrategy, FindsItsPlaceWhateverOthersDo) {
+  const std::vector<int> threads = {2, 1};
+  const auto choice = [&](int running, uint64_t point) {
+    Choice made = Among(threads);
+    made.running = running;
+    made.point = point;
+    return made;
+  };
+  PlacedStrategy strategy(
+      {{ChoiceKind::kThread, 2, 5, 0, 1}, {ChoiceKind::kFault, 2, 5, 1, 3}});
+  EXPECT_EQ(strategy.Choose(choice(1, 5)), 0u);
+  EXPECT_EQ(strategy.Choose(choice(2, 4)), 0u);
+  EXPECT_EQ(strategy.Choose(choice(2, 5)), 1u);
+  Choice fault{ChoiceKind::kFault, 4};
+  fault.running = 2;
+  fault.point = 5;
+  EXPECT_EQ(strategy.Choose(fault), 0u);
+  EXPECT_EQ(strategy.Choose(fault), 3u);
+  EXPECT_EQ(strategy.Choose(fault), 0u);
+}
+
+TEST(PlacedStrategy, LeavesOutWhatCannotBe) {
+  PlacedStrategy strategy(
+      {{ChoiceKind::kThread, 0, 1, 0, 7}, {ChoiceKind::kFault, 0, 1, 0, 3}});
+  const std::vector<int> threads = {0, 1};
+  Choice choice = Among(threads);
+  choice.running = 0;
+  choice.point = 1;
+  EXPECT_EQ(strategy.Choose(choice), 0u);
+  Choice fault{ChoiceKind::kFault, 2};
+  fault.running = 0;
+  fault.point = 1;
+  EXPECT_EQ(strategy.Choose(fault), 0u);
 }
 
 }  // namespace

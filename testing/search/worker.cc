@@ -1,6 +1,5 @@
 #include "ward/testing/search/worker.h"
 
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -23,14 +22,13 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/server/process.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
+#include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/remarks.h"
 #include "ward/testing/simulator/simulation.h"
@@ -109,13 +107,14 @@ Record* record_of_this_process = nullptr;
   Simulation::ExpectMany();
 
   const ExploreOptions& options = work.options;
-  const bool depth_first =
-      options.search == Search::kDepthFirst && work.replayed == nullptr;
+  const bool searches =
+      !work.profiles && work.replayed == nullptr && work.placed == nullptr;
   DepthFirstStrategy all(
       options.deviations, options.faults_per_run,
       {record.level,
        {record.path.begin(),
-        record.path.begin() + static_cast<ptrdiff_t>(record.path_size)}});
+        record.path.begin() + static_cast<ptrdiff_t>(record.path_size)}},
+      work.profile);
   const uint64_t runs_before = record.runs;
   const uint64_t switches_before = record.switches;
   size_t killed_threads = 0;
@@ -124,13 +123,34 @@ Record* record_of_this_process = nullptr;
     MakeDullRun(options, body, record);
     record.warm = true;
   }
-  for (; record.run < record.end; record.run += work.stride) {
+  static const Profile kUnknown = {};
+  const auto next_run = [&] {
+    do {
+      ++record.run;
+    } while (searches &&
+             OwnerOf(options.search, record.run, work.workers) != work.worker);
+  };
+  for (; record.run < record.end; next_run()) {
     std::unique_ptr<Strategy> strategy;
-    if (work.replayed != nullptr) {
-      strategy = std::make_unique<ReplayStrategy>(*work.replayed);
-    } else if (!depth_first) {
-      strategy = MakeStrategy(options, work.seed, record.run, work.length);
+    Turn turn = TurnOf(options.search, record.run);
+    // What is left to a portfolio then is what is random: with seeds that no
+    // other run has.
+    if (turn.search == Search::kDepthFirst && record.exhausted) {
+      turn = {Search::kRandom, turn.number + (uint64_t{1} << 39)};
     }
+    const bool depth_first = searches && turn.search == Search::kDepthFirst;
+    if (work.profiles) {
+      strategy = std::make_unique<ProfilingStrategy>(record.profile);
+    } else if (work.replayed != nullptr) {
+      strategy = std::make_unique<ReplayStrategy>(*work.replayed);
+    } else if (work.placed != nullptr) {
+      strategy = std::make_unique<PlacedStrategy>((*work.placed)(record.run));
+    } else if (!depth_first) {
+      strategy =
+          MakeStrategy(options, work.seed, turn,
+                       work.profile == nullptr ? kUnknown : *work.profile);
+    }
+    record.search = turn.search;
     ForgetOutput();
     killed_threads +=
         Run(options, depth_first ? all : *strategy, work.keep, body, record);
@@ -143,7 +163,7 @@ Record* record_of_this_process = nullptr;
     }
     if (depth_first) {
       record.exhausted = !all.NextRun();
-      if (record.exhausted) break;
+      if (record.exhausted && options.search == Search::kDepthFirst) break;
       const auto& [level, path] = all.position();
       record.level = level;
       record.path_size = std::min(path.size(), record.path.size());
@@ -157,8 +177,8 @@ Record* record_of_this_process = nullptr;
     // Not if the next one would not know where to go on.
     if ((failed || has_made_its_part || killed_threads > kMostKilledThreads ||
          (killed_threads > 0 && HasManyDescriptors())) &&
-        (!depth_first || all.position().path.size() <= record.path.size())) {
-      record.run += work.stride;
+        all.position().path.size() <= record.path.size()) {
+      next_run();
       record.outcome = Record::Outcome::kRetired;
       _exit(0);
     }
@@ -218,31 +238,31 @@ void Worker::Reap() {
   record().Fail(absl::StrCat("a crash: the process ", exit.ToString(), "\n"));
 }
 
-void Worker::Reap(absl::Time deadline) {
-  pollfd end = {pidfd(), POLLIN, 0};
-  do {
-    const absl::Duration left =
-        std::max(deadline - absl::Now(), absl::ZeroDuration());
-    if (poll(&end, 1, static_cast<int>(left / absl::Milliseconds(1))) == 0) {
-      kill(pid_, SIGKILL);
-      Wait();
-      return;
-    }
-  } while (end.revents == 0);
+void Worker::MakeOne(Work work, absl::FunctionRef<void()> body) {
+  record().run = 0;
+  work.processor = sched_getcpu();
+  Start(work, /*end=*/1, body);
   Reap();
+}
+
+void Worker::MakeProfile(const ExploreOptions& options,
+                         absl::FunctionRef<void()> body) {
+  record().profile = {};
+  Work work;
+  work.options = options;
+  work.profiles = true;
+  work.keep = Keep::kAlways;
+  MakeOne(work, body);
 }
 
 void Worker::Replay(const ExploreOptions& options, const Deviations& deviations,
                     bool warm, absl::FunctionRef<void()> body, Keep keep) {
-  record().run = 0;
   Work work;
   work.options = options;
   work.replayed = &deviations;
   work.warm = warm;
   work.keep = keep;
-  work.processor = sched_getcpu();
-  Start(work, /*end=*/1, body);
-  Reap();
+  MakeOne(work, body);
 }
 
 std::string Worker::Output() const {

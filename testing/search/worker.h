@@ -6,29 +6,40 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
-#include "absl/time/time.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 
-// What a child is to do: the run that its record has, and each `stride`
-// further, until one fails.
+// The deviations of a run, by its number.
+using PlacedRuns = std::function<std::vector<PlacedDeviation>(uint64_t run)>;
+
+// What a child is to do: the run that its record has, and those after it that
+// are its own, until one fails.
 struct Work {
   ExploreOptions options;
-  uint64_t stride = 1;
+  // See OwnerOf.
+  size_t worker = 0;
+  size_t workers = 1;
   // Of run 0.
   uint64_t seed = 0;
-  // See PctStrategy.
-  uint64_t length = 0;
-  // Instead of what the search would do.
+  // What is known of the body. Null: nothing, as kRandom needs.
+  const Profile* profile = nullptr;
+  // Instead of what the search would do, all of which outlive the child: the
+  // dull run, to make a profile, which the record then has; this one; or these.
+  bool profiles = false;
   const Deviations* replayed = nullptr;
+  const PlacedRuns* placed = nullptr;
   // After a run that deviates nowhere.
   bool warm = false;
   // Runs whose assertions fail otherwise than this do not count.
@@ -52,8 +63,9 @@ class Worker {
   // The child has ended: how it did is in the record.
   void Reap();
 
-  // Waits until it has; one that takes longer is killed, and has not failed.
-  void Reap(absl::Time deadline);
+  // Makes the dull run, whose profile the record then has.
+  void MakeProfile(const ExploreOptions& options,
+                   absl::FunctionRef<void()> body);
 
   // Makes the one run that `deviations` tell; `warm`: see Work.
   void Replay(const ExploreOptions& options, const Deviations& deviations,
@@ -64,6 +76,8 @@ class Worker {
   std::string Output() const;
 
  private:
+  // Makes one run, and waits for it.
+  void MakeOne(Work work, absl::FunctionRef<void()> body);
   int Wait();
   std::string Printed(off_t from, off_t size) const;
 

@@ -86,8 +86,8 @@ class Strategy {
   virtual size_t Choose(const Choice& choice) = 0;
 
   // Whether it asks for Choice::next, and is told of each scheduling point that
-  // a thread has come to, be there a choice or not: which takes a moment. Always
-  // the same.
+  // a thread has come to, be there a choice or not: which takes a moment.
+  // Always the same.
   virtual bool LooksAhead() const { return false; }
   virtual void Arrives(int /*thread*/, const Operation& /*next*/) {}
 };

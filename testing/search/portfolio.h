@@ -1,0 +1,33 @@
+// Whose turn it is among several searches. For this folder's sources.
+
+#ifndef WARD_TESTING_SEARCH_PORTFOLIO_H_
+#define WARD_TESTING_SEARCH_PORTFOLIO_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "ward/testing/search/exploration.h"
+
+namespace ward::testing {
+
+// The search whose run it is, and which of its own runs.
+struct Turn {
+  Search search;
+  uint64_t number;
+};
+
+// As reports call it.
+std::string_view NameOf(Search search);
+
+// Of run `run` of `search`, which may be kPortfolio.
+Turn TurnOf(Search search, uint64_t run);
+
+// Which of `workers` makes it: all make as many runs, and those of kDepthFirst
+// are the first one's, who alone knows what is left. So each run is the same
+// however many there are.
+size_t OwnerOf(Search search, uint64_t run, size_t workers);
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_SEARCH_PORTFOLIO_H_
