@@ -66,13 +66,15 @@ TEST_F(InterceptionTest, AThreadKnowsItsHandleAndReturnsItsResult) {
   struct Seen {
     pthread_t* handle;
     bool equal;
-  } seen = {&handle, false};
+    int error_of_join;
+  } seen = {&handle, false, 0};
   ASSERT_EQ(pthread_create(
                 &handle, nullptr,
                 [](void* argument) -> void* {
                   auto* const found = static_cast<Seen*>(argument);
                   found->equal =
                       pthread_equal(*found->handle, pthread_self()) != 0;
+                  found->error_of_join = pthread_join(pthread_self(), nullptr);
                   return found;
                 },
                 &seen),
@@ -81,7 +83,7 @@ TEST_F(InterceptionTest, AThreadKnowsItsHandleAndReturnsItsResult) {
   EXPECT_EQ(pthread_join(handle, &result), 0);
   EXPECT_EQ(result, &seen);
   EXPECT_TRUE(seen.equal);
-  EXPECT_EQ(pthread_join(pthread_self(), nullptr), EDEADLK);
+  EXPECT_EQ(seen.error_of_join, EDEADLK);
 }
 
 // A handle stays another's until it was joined.

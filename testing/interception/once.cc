@@ -3,6 +3,10 @@
 //
 // No scheduling points where nobody has to wait: a static variable outlives a
 // run, and what only the first one does would change its schedule.
+//
+// The latter are wrapped by the linker, as exit() is (exits.cc): Clang's
+// ThreadSanitizer has functions of these names in the program, too, which must
+// be called for it to know that what was initialised may be read.
 
 #include <cxxabi.h>
 #include <pthread.h>
@@ -17,17 +21,14 @@
 
 using Guard = __cxxabiv1::__guard;
 extern "C" {
-// NOLINTBEGIN(bugprone-reserved-identifier,readability-redundant-declaration)
-int __cxa_guard_acquire(Guard* guard);
-void __cxa_guard_release(Guard* guard) noexcept;
-void __cxa_guard_abort(Guard* guard) noexcept;
-// NOLINTEND(bugprone-reserved-identifier,readability-redundant-declaration)
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
+int __real___cxa_guard_acquire(Guard* guard);
+void __real___cxa_guard_release(Guard* guard) noexcept;
+void __real___cxa_guard_abort(Guard* guard) noexcept;
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 }
 
 WARD_REAL(pthread_once);
-WARD_REAL(__cxa_guard_acquire);
-WARD_REAL(__cxa_guard_release);
-WARD_REAL(__cxa_guard_abort);
 
 namespace ward::testing {
 namespace {
@@ -67,31 +68,31 @@ int pthread_once(pthread_once_t* control, void (*initialise)()) {
   return real_pthread_once(control, initialise);
 }
 
-// NOLINTBEGIN(bugprone-reserved-identifier)
-int __cxa_guard_acquire(Guard* guard) {
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
+int __wrap___cxa_guard_acquire(Guard* guard) {
   Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr) return real___cxa_guard_acquire(guard);
+  if (scheduler == nullptr) return __real___cxa_guard_acquire(guard);
   ward::testing::Begin(*scheduler, guard,
                        "waiting for a static variable's initialisation");
-  const int initialise = real___cxa_guard_acquire(guard);
+  const int initialise = __real___cxa_guard_acquire(guard);
   if (initialise == 0) ward::testing::End(*scheduler, guard);
   return initialise;
 }
 
-void __cxa_guard_release(Guard* guard) noexcept {
-  real___cxa_guard_release(guard);
+void __wrap___cxa_guard_release(Guard* guard) noexcept {
+  __real___cxa_guard_release(guard);
   if (Scheduler* const scheduler = Intercepting()) {
     ward::testing::End(*scheduler, guard);
   }
 }
 
-void __cxa_guard_abort(Guard* guard) noexcept {
-  real___cxa_guard_abort(guard);
+void __wrap___cxa_guard_abort(Guard* guard) noexcept {
+  __real___cxa_guard_abort(guard);
   if (Scheduler* const scheduler = Intercepting()) {
     ward::testing::End(*scheduler, guard);
   }
 }
-// NOLINTEND(bugprone-reserved-identifier)
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 
 // NOLINTEND(readability-inconsistent-declaration-parameter-name)
 }  // extern "C"

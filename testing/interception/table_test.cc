@@ -47,13 +47,18 @@ std::set<std::string> Documented() {
 }
 
 // Whether this program has it, and not a shared library.
-bool IsTakenOver(const std::string& name) {
+bool IsInProgram(const std::string& name) {
   Dl_info function;
   Dl_info own;
   static const int kOwn = 0;
   void* const found = dlsym(RTLD_DEFAULT, name.c_str());
   return found != nullptr && dladdr(found, &function) != 0 &&
          dladdr(&kOwn, &own) != 0 && function.dli_fbase == own.dli_fbase;
+}
+
+// The second is what the linker takes each call of it for: -Wl,--wrap=.
+bool IsTakenOver(const std::string& name) {
+  return IsInProgram(name) || IsInProgram("__wrap_" + name);
 }
 
 TEST(InterceptionTable, NamesWhatIsTakenOver) {

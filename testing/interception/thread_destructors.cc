@@ -7,7 +7,6 @@
 #include <dlfcn.h>
 #include <pthread.h>
 
-#include "absl/base/attributes.h"
 #include "ward/testing/interception/real.h"
 
 // NOLINTNEXTLINE: of the Itanium C++ ABI.
@@ -20,8 +19,8 @@ WARD_REAL(pthread_key_delete);
 using ::ward::testing::ThreadDestructors;
 
 // See ThreadDestructors::AddKey: not by WARD_REAL.
-ABSL_ATTRIBUTE_NO_SANITIZE_THREAD ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS static int
-RealKeyCreate(pthread_key_t* key, void (*destructor)(void*)) {
+WARD_NOT_SANITIZED static int RealKeyCreate(pthread_key_t* key,
+                                            void (*destructor)(void*)) {
   static decltype(&pthread_key_create) found;  // Null at first.
   if (found == nullptr) {
     found = reinterpret_cast<decltype(&pthread_key_create)>(
@@ -40,8 +39,8 @@ int __cxa_thread_atexit_impl(void (*destructor)(void*), void* object,
   return real___cxa_thread_atexit_impl(destructor, object, library);
 }
 
-ABSL_ATTRIBUTE_NO_SANITIZE_THREAD ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS int
-pthread_key_create(pthread_key_t* key, void (*destructor)(void*)) noexcept {
+WARD_NOT_SANITIZED int pthread_key_create(pthread_key_t* key,
+                                          void (*destructor)(void*)) noexcept {
   const int error = RealKeyCreate(key, destructor);
   if (error == 0) ThreadDestructors::AddKey(*key, destructor);
   return error;

@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <utility>
 
-#include "absl/base/attributes.h"
 #include "absl/base/config.h"
 
 namespace ward::testing {
@@ -46,8 +45,8 @@ bool ThreadDestructors::Add(void (*destructor)(void*), void* object) {
   return true;
 }
 
-ABSL_ATTRIBUTE_NO_SANITIZE_THREAD ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS void
-ThreadDestructors::AddKey(pthread_key_t key, void (*destructor)(void*)) {
+WARD_NOT_SANITIZED void ThreadDestructors::AddKey(pthread_key_t key,
+                                                  void (*destructor)(void*)) {
   if (key >= PTHREAD_KEYS_MAX) return;
   __atomic_store_n(&keys[key], destructor, __ATOMIC_RELEASE);
   size_t end = __atomic_load_n(&end_of_keys, __ATOMIC_RELAXED);

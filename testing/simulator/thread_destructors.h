@@ -7,6 +7,17 @@
 
 #include <pthread.h>
 
+#include "absl/base/attributes.h"
+
+// Of what sanitizers call before they can be called themselves. Clang's other
+// attributes leave what keeps ThreadSanitizer's stack of calls.
+#if ABSL_HAVE_ATTRIBUTE(disable_sanitizer_instrumentation)
+#define WARD_NOT_SANITIZED __attribute__((disable_sanitizer_instrumentation))
+#else
+#define WARD_NOT_SANITIZED \
+  ABSL_ATTRIBUTE_NO_SANITIZE_THREAD ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS
+#endif
+
 namespace ward::testing {
 
 class ThreadDestructors {
