@@ -187,6 +187,7 @@ void MakeDullRun(const ExploreOptions& options, absl::FunctionRef<void()> body,
   ReplayStrategy dull({});
   Run(options, dull, Keep::kIfItFails, body, record);
   record.what_size = 0;
+  record.failed_in = -1;
 }
 
 void KeepHang(Record& record, std::string_view why) {

@@ -66,7 +66,8 @@ struct Record {
   int level;
   size_t path_size;
   std::array<DepthFirstStrategy::Branch, kMostChoices> path;
-  // Why it failed.
+  // Why it failed, and the thread whose assertion did, or -1.
+  int failed_in;
   size_t what_size;
   std::array<char, 1 << 16> what;
   // See Exploration.

@@ -26,7 +26,7 @@ namespace {
 // and long ones as many as have so many steps. No limit is a time: the result
 // is to be the same on a machine that is slow.
 constexpr uint64_t kMostRuns = 10000;
-constexpr uint64_t kFewestRuns = 200;
+constexpr uint64_t kFewestRuns = 100;
 constexpr uint64_t kMostTimes = 4;
 constexpr uint64_t kMostSteps = 1000000;
 
@@ -60,15 +60,21 @@ class Simplifier {
         take_(take),
         announce_(announce),
         most_runs_(MostRuns(options.runs, worker.record().steps)),
+        failed_in_(worker.record().failed_in),
         placed_(worker.record().Placed()) {}
 
   void Simplify() {
+    if (placed_.size() > 1) GoStraightThere();
     if (placed_.size() > 1) TakeASimpleOne();
     LeaveOutPieces();
     if (placed_.size() > kFew) TakeFew();
   }
 
  private:
+  // Has one thread held back, where one was, and the one go on at once whose
+  // assertion failed: of many threads, this is found in none of the other ways.
+  void GoStraightThere();
+
   // Most bugs need no more than one deviation, or two. A run that has no
   // others, and fails in the same way, is worth more than what is left of a run
   // at random.
@@ -107,6 +113,7 @@ class Simplifier {
   const uint64_t most_runs_;
   // Since the way was begun.
   uint64_t runs_ = 0;
+  const int failed_in_;
   // The deviations of `failure_`.
   Placed placed_;
 };
@@ -146,6 +153,19 @@ bool Simplifier::Take() {
   placed_ = worker_.record().Placed();
   take_(worker_);
   return true;
+}
+
+void Simplifier::GoStraightThere() {
+  if (failed_in_ < 0) return;
+  Placed switches;
+  for (PlacedDeviation deviation : placed_) {
+    if (deviation.kind != ChoiceKind::kThread) continue;
+    deviation.chosen = static_cast<uint32_t>(failed_in_);
+    switches.push_back(deviation);
+  }
+  runs_ = 0;
+  Try([&](uint64_t run) { return Placed{switches[run]}; },
+      std::min<uint64_t>(switches.size(), most_runs_));
 }
 
 void Simplifier::TakeASimpleOne() {

@@ -63,6 +63,10 @@ class FailureListener : public ::testing::EmptyTestEventListener {
   void OnTestPartResult(const ::testing::TestPartResult& result) override {
     if (result.skipped()) ++record_.skipped;
     if (!result.failed()) return;
+    Simulation* const simulation = Simulation::Current();
+    if (record_.failed_in < 0 && simulation != nullptr) {
+      record_.failed_in = simulation->scheduler().thread();
+    }
     record_.Fail(
         absl::StrCat(result.file_name() == nullptr ? "?" : result.file_name(),
                      ":", result.line_number(), ": ", result.message(), "\n"));
@@ -201,6 +205,7 @@ void Worker::Start(const Work& work, uint64_t end,
   record().end = end;
   record().crashed = false;
   record().hung = false;
+  record().failed_in = -1;
   record().what_size = 0;
   Must(ftruncate(output_.get(), 0), "make room for the output of runs");
   lseek(output_.get(), 0, SEEK_SET);
