@@ -275,9 +275,16 @@ TEST_P(CallExplorationTest, EachSucceedsInEveryOrder) {
 
 INSTANTIATE_TEST_SUITE_P(
     Searches, CallExplorationTest,
-    ::testing::Values(Search::kRandom, Search::kPct),
+    ::testing::Values(Search::kPortfolio, Search::kRandom, Search::kPct),
     [](const ::testing::TestParamInfo<Search>& info) -> std::string {
-      return info.param == Search::kRandom ? "Random" : "Pct";
+      switch (info.param) {
+        case Search::kRandom:
+          return "Random";
+        case Search::kPct:
+          return "Pct";
+        default:
+          return "Portfolio";
+      }
     });
 
 }  // namespace

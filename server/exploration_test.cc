@@ -146,8 +146,8 @@ void ExploreWithAndWithoutDelays(Search search,
 class ExplorationTest : public ::testing::TestWithParam<Search> {};
 
 INSTANTIATE_TEST_SUITE_P(Searches, ExplorationTest,
-                         ::testing::Values(Search::kRandom, Search::kPct,
-                                           Search::kDepthFirst),
+                         ::testing::Values(Search::kPortfolio, Search::kRandom,
+                                           Search::kPct, Search::kDepthFirst),
                          [](const auto& info) -> std::string {
                            switch (info.param) {
                              case Search::kRandom:
@@ -156,8 +156,9 @@ INSTANTIATE_TEST_SUITE_P(Searches, ExplorationTest,
                                return "Pct";
                              case Search::kDepthFirst:
                                return "DepthFirst";
+                             default:
+                               return "Portfolio";
                            }
-                           return "";
                          });
 
 void StartCallStop(StartMode mode, bool timed) {
