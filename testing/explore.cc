@@ -16,6 +16,7 @@
 #include "absl/strings/strip.h"
 #include "gtest/gtest.h"
 #include "ward/testing/environment_variable.h"
+#include "ward/testing/report/places.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/make_runs.h"
 #include "ward/testing/search/portfolio.h"
@@ -107,7 +108,7 @@ void ReplayHere(std::string_view replay, const ExploreOptions& options,
   ReplayStrategy strategy(*deviations);
   const SharedRecord record;
   const auto print = [&record] {
-    std::cout << std::string_view(record->what.data(), record->what_size)
+    std::cout << WithPlaces({record->what.data(), record->what_size})
               << std::string_view(record->transcript.data(),
                                   record->transcript_size)
               << std::flush;

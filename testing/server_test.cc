@@ -34,6 +34,7 @@
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/failure_relay.h"
 #include "ward/testing/leak_check.h"
+#include "ward/testing/report/places.h"
 #include "ward/testing/report/recording_environment.h"
 #include "ward/testing/search/strategies.h"
 #include "ward/testing/simulation.h"
@@ -130,6 +131,9 @@ ServerTestBase::ServerTestBase() {
         ShowWhatHappened();
         Watchdog::PrintStacks();
         std::abort();
+      };
+      options.on_fault = [](const std::string& what) {
+        ADD_FAILURE() << WithPlaces(what);
       };
       simulated_test_ = this;
       Watchdog::SetTold([](std::string_view why) {

@@ -12,11 +12,13 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "ward/testing/interception/interception.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
 using ::absl::synchronization_internal::KernelTimeout;
 using ::ward::testing::Intercepting;
 using ::ward::testing::NoSchedulingPoints;
+using ::ward::testing::Order;
 using ::ward::testing::Scheduler;
 using ::ward::testing::Use;
 
@@ -40,10 +42,55 @@ class InAbseil {
   static bool IsSo() { return is_so_; }
 
  private:
+  // Whoever unlocks a mutex looks whether others may go on, which is theirs.
+  const Order::Unseen unseen_;
   static thread_local bool is_so_;
 };
 
 thread_local bool InAbseil::is_so_ = false;
+
+// Tells Order, at its end, that a mutex is locked, if the simulation is to
+// know.
+class Locking {
+ public:
+  Locking(const absl::Mutex* mutex, Order::Lock lock)
+      : mutex_(Intercepting() == nullptr ? nullptr : mutex), lock_(lock) {}
+  Locking(const absl::Mutex* mutex, Use use)
+      : Locking(mutex, use == Use::kRead ? Order::Lock::kShared
+                                         : Order::Lock::kExclusive) {}
+  Locking(const Locking&) = delete;
+  Locking& operator=(const Locking&) = delete;
+  ~Locking() {
+    if (mutex_ != nullptr) Order::Locked(mutex_, lock_);
+  }
+
+  // What a function returned that may not have locked it.
+  bool Tried(bool locked) {
+    if (!locked) mutex_ = nullptr;
+    return locked;
+  }
+
+ private:
+  const absl::Mutex* mutex_;
+  const Order::Lock lock_;
+};
+
+// A mutex that is given back for a while: at the end it is locked as it was.
+class Waiting {
+ public:
+  explicit Waiting(const absl::Mutex* mutex)
+      : locking_(mutex, Intercepting() == nullptr ? Order::Lock::kExclusive
+                                                  : Order::Unlocked(mutex)) {}
+
+ private:
+  const Locking locking_;
+};
+
+const absl::Mutex* MutexOf(const absl::Mutex* mutex) { return mutex; }
+// It has but the address of its mutex.
+const absl::Mutex* MutexOf(const absl::ReleasableMutexLock* lock) {
+  return *reinterpret_cast<const absl::Mutex* const*>(lock);
+}
 
 }  // namespace
 
@@ -66,28 +113,30 @@ static_assert(sizeof(WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME)) == 13,
 
 // `symbol` is the function's own part of its name. The real one is weak: which
 // of these there are depends on Abseil's version.
-#define WARD_WRAP_(result, name, symbol, use, parameters, arguments)     \
-  result WardReal##name parameters __asm__("__real_" WARD_MUTEX symbol)  \
-      __attribute__((weak));                                             \
-  result WardWrap##name parameters __asm__("__wrap_" WARD_MUTEX symbol); \
-  result WardWrap##name parameters {                                     \
-    if (InAbseil::IsSo()) return WardReal##name arguments;               \
-    PointBeforeLock(mutex, use);                                         \
-    const InAbseil here;                                                 \
-    return WardReal##name arguments;                                     \
+#define WARD_WRAP_(result, name, symbol, use, parameters, arguments, returned) \
+  result WardReal##name parameters __asm__("__real_" WARD_MUTEX symbol)        \
+      __attribute__((weak));                                                   \
+  result WardWrap##name parameters __asm__("__wrap_" WARD_MUTEX symbol);       \
+  result WardWrap##name parameters {                                           \
+    if (InAbseil::IsSo()) return WardReal##name arguments;                     \
+    PointBeforeLock(mutex, use);                                               \
+    [[maybe_unused]] Locking locking(mutex, use);                              \
+    const InAbseil here;                                                       \
+    return returned(WardReal##name arguments);                                 \
   }
-#define WARD_WRAP(result, name, symbol, use) \
-  WARD_WRAP_(result, name, symbol "Ev", use, (absl::Mutex * mutex), (mutex))
+#define WARD_WRAP(result, name, symbol, use, returned)                       \
+  WARD_WRAP_(result, name, symbol "Ev", use, (absl::Mutex * mutex), (mutex), \
+             returned)
 #define WARD_WRAP_WHEN(result, name, symbol, use)                     \
   WARD_WRAP_(result, name, symbol "ERK" WARD_ABSL "9ConditionE", use, \
              (absl::Mutex * mutex, const absl::Condition& condition), \
-             (mutex, condition))
+             (mutex, condition), )
 #define WARD_WRAP_WITHIN(name, symbol, use, type, type_symbol)                \
   WARD_WRAP_(                                                                 \
       bool, name, symbol "ERK" WARD_ABSL "9ConditionE" WARD_ABSL type_symbol, \
       use,                                                                    \
       (absl::Mutex * mutex, const absl::Condition& condition, type limit),    \
-      (mutex, condition, limit))
+      (mutex, condition, limit), )
 
 void PointBeforeLock(const absl::Mutex* mutex, Use use) {
   Scheduler* const scheduler = Scheduler::Current();
@@ -99,15 +148,15 @@ void PointBeforeLock(const absl::Mutex* mutex, Use use) {
   scheduler->Point("locking a mutex", mutex, use);
 }
 
-WARD_WRAP(void, Lock, "4Lock", Use::kWrite)
-WARD_WRAP(void, ReaderLock, "10ReaderLock", Use::kRead)
-WARD_WRAP(bool, TryLock, "7TryLock", Use::kWrite)
-WARD_WRAP(bool, ReaderTryLock, "13ReaderTryLock", Use::kRead)
+WARD_WRAP(void, Lock, "4Lock", Use::kWrite, )
+WARD_WRAP(void, ReaderLock, "10ReaderLock", Use::kRead, )
+WARD_WRAP(bool, TryLock, "7TryLock", Use::kWrite, locking.Tried)
+WARD_WRAP(bool, ReaderTryLock, "13ReaderTryLock", Use::kRead, locking.Tried)
 // As they are called since 2025, with those above for inline functions.
-WARD_WRAP(void, LowerLock, "4lock", Use::kWrite)
-WARD_WRAP(void, LockShared, "11lock_shared", Use::kRead)
-WARD_WRAP(bool, LowerTryLock, "8try_lock", Use::kWrite)
-WARD_WRAP(bool, TryLockShared, "15try_lock_shared", Use::kRead)
+WARD_WRAP(void, LowerLock, "4lock", Use::kWrite, )
+WARD_WRAP(void, LockShared, "11lock_shared", Use::kRead, )
+WARD_WRAP(bool, LowerTryLock, "8try_lock", Use::kWrite, locking.Tried)
+WARD_WRAP(bool, TryLockShared, "15try_lock_shared", Use::kRead, locking.Tried)
 
 // Who checks under the lock may use what was found after it. Who has woken
 // another one was at a point just now.
@@ -120,6 +169,7 @@ WARD_WRAP(bool, TryLockShared, "15try_lock_shared", Use::kRead)
     if (InAbseil::IsSo()) return WardReal##name(lock);                  \
     Scheduler* const scheduler = Intercepting();                        \
     const size_t steps = scheduler == nullptr ? 0 : scheduler->steps(); \
+    if (scheduler != nullptr) Order::Unlocked(MutexOf(lock));           \
     {                                                                   \
       const InAbseil here;                                              \
       WardReal##name(lock);                                             \
@@ -143,6 +193,7 @@ WARD_WRAP_UNLOCK(ReleasableMutexLock, Release, "19ReleasableMutexLock7Release")
   result WardWrap##name parameters {                                          \
     if (InAbseil::IsSo()) return WardReal##name arguments;                    \
     Scheduler* const scheduler = Intercepting();                              \
+    const Waiting waiting(mutex);                                             \
     const bool wakes = scheduler != nullptr && scheduler->WakesForNoReason(); \
     const InAbseil here;                                                      \
     if (!wakes) return WardReal##name arguments;                              \
@@ -193,6 +244,42 @@ WARD_WRAP_(bool, LockWhenCommon,
            write ? Use::kWrite : Use::kRead,
            (absl::Mutex * mutex, const absl::Condition& condition,
             KernelTimeout limit, bool write),
-           (mutex, condition, limit, write))
+           (mutex, condition, limit, write), )
+
+// For these there was no point before, nor is there one now: whoever waits has
+// the mutex.
+#define WARD_WRAP_AWAIT(result, name, symbol, parameters, arguments)     \
+  result WardReal##name parameters __asm__("__real_" WARD_MUTEX symbol)  \
+      __attribute__((weak));                                             \
+  result WardWrap##name parameters __asm__("__wrap_" WARD_MUTEX symbol); \
+  result WardWrap##name parameters {                                     \
+    if (InAbseil::IsSo()) return WardReal##name arguments;               \
+    const Waiting waiting(mutex);                                        \
+    const InAbseil here;                                                 \
+    return WardReal##name arguments;                                     \
+  }
+
+WARD_WRAP_AWAIT(void, Await, "5AwaitERK" WARD_ABSL "9ConditionE",
+                (absl::Mutex * mutex, const absl::Condition& condition),
+                (mutex, condition))
+WARD_WRAP_AWAIT(bool, AwaitWithTimeout,
+                "16AwaitWithTimeoutERK" WARD_ABSL "9ConditionE" WARD_ABSL
+                "8DurationE",
+                (absl::Mutex * mutex, const absl::Condition& condition,
+                 absl::Duration limit),
+                (mutex, condition, limit))
+WARD_WRAP_AWAIT(bool, AwaitWithDeadline,
+                "17AwaitWithDeadlineERK" WARD_ABSL "9ConditionE" WARD_ABSL
+                "4TimeE",
+                (absl::Mutex * mutex, const absl::Condition& condition,
+                 absl::Time end),
+                (mutex, condition, end))
+// Under all of these since 2023, which are inline.
+WARD_WRAP_AWAIT(bool, AwaitCommon,
+                "11AwaitCommonERK" WARD_ABSL "9ConditionE" WARD_ABSL
+                "24synchronization_internal13KernelTimeoutE",
+                (absl::Mutex * mutex, const absl::Condition& condition,
+                 KernelTimeout limit),
+                (mutex, condition, limit))
 
 }  // extern "C"

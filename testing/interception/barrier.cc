@@ -8,6 +8,7 @@
 #include "absl/base/attributes.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
 WARD_REAL(pthread_barrier_init);
@@ -46,6 +47,7 @@ Barrier* Find(const pthread_barrier_t* barrier) {
 
 using ::ward::testing::Intercepting;
 using ::ward::testing::NoSchedulingPoints;
+using ::ward::testing::Order;
 using ::ward::testing::Scheduler;
 
 extern "C" {
@@ -75,10 +77,13 @@ int pthread_barrier_wait(pthread_barrier_t* barrier) noexcept {
       scheduler == nullptr ? nullptr : ward::testing::Find(barrier);
   if (known == nullptr) return real_pthread_barrier_wait(barrier);
   scheduler->Point("arriving at a barrier", barrier);
+  Order::Release(barrier);
   if (++known->arrived < known->count) {
     scheduler->WaitAt(barrier, "waiting at a barrier");
+    Order::Acquire(barrier);
     return 0;
   }
+  Order::Acquire(barrier);
   known->arrived = 0;
   scheduler->WakeAt(barrier);
   scheduler->PointAfter("opening a barrier", barrier);

@@ -13,6 +13,7 @@
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/interception/timers.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
 WARD_REAL(close);
@@ -34,6 +35,7 @@ void CloseInSchedule(Scheduler& scheduler, int first, int last,
                      absl::FunctionRef<bool()> close_them) {
   constexpr const char* kClosing = "closing a descriptor";
   scheduler.Point(kClosing, &kDescriptors);
+  Order::Release(&kDescriptors);
   if (!close_them()) return;
   ForgetTimers(scheduler, first, last);
   scheduler.PointAfter(kClosing, &kDescriptors);

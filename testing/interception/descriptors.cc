@@ -39,6 +39,7 @@
 #include "ward/testing/interception/signals.h"
 #include "ward/testing/interception/world.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
 // Since version 2.35 of the C library.
@@ -145,11 +146,16 @@ bool Await(int descriptor, short events, int flags, int limit,
 }
 
 bool AwaitInput(int descriptor, int flags = 0) {
-  return Await(descriptor, POLLIN, flags, SO_RCVTIMEO, "reading a descriptor");
+  const bool goes_on =
+      Await(descriptor, POLLIN, flags, SO_RCVTIMEO, "reading a descriptor");
+  Order::Acquire(&kDescriptors);
+  return goes_on;
 }
 
 bool AwaitRoom(int descriptor, int flags = 0) {
-  return Await(descriptor, POLLOUT, flags, SO_SNDTIMEO, kWriting);
+  const bool goes_on = Await(descriptor, POLLOUT, flags, SO_SNDTIMEO, kWriting);
+  Order::Release(&kDescriptors);
+  return goes_on;
 }
 
 // Whether one piece after the other comes to the same as all at once.
@@ -214,6 +220,7 @@ int LookInSchedule(Scheduler& scheduler, const char* doing,
         return result != 0;
       },
       scheduler.now() + limit);
+  Order::Acquire(&kDescriptors);
   if (result < 0 && error == EINTR) waiting.Deliver();
   errno = error;
   return result;
@@ -263,9 +270,13 @@ int LockInSchedule(bool waits, bool unlocks,
   constexpr const char* kLocking = "locking a file";
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return lock(waits);
-  if (unlocks) return Done(lock(false), "unlocking a file");
+  if (unlocks) {
+    Order::Release(&kDescriptors);
+    return Done(lock(false), "unlocking a file");
+  }
   if (!waits) {
     scheduler->Point(kLocking, &kDescriptors);
+    Order::Acquire(&kDescriptors);
     return lock(false);
   }
   const int result = LookInSchedule(
@@ -325,6 +336,7 @@ using ::ward::testing::kDescriptors;
 using ::ward::testing::kWriting;
 using ::ward::testing::LimitOf;
 using ::ward::testing::LookInSchedule;
+using ::ward::testing::Order;
 using ::ward::testing::Scheduler;
 using ::ward::testing::WriteInSchedule;
 
@@ -416,6 +428,7 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
   if (ward::testing::IsElsewhere(address, size)) {
     return ward::testing::ConnectElsewhere(fd, address, size);
   }
+  Order::Release(&ward::testing::kDescriptors);
   constexpr const char* kConnecting = "connecting a socket";
   const int flags = fcntl(fd, F_GETFL);
   if (address->sa_family != AF_UNIX || flags < 0 || (flags & O_NONBLOCK) != 0) {
@@ -491,6 +504,7 @@ int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) noexcept {
   if (Scheduler* const scheduler = Intercepting()) {
     scheduler->Point(kChanging, &kDescriptors);
   }
+  Order::Release(&kDescriptors);
   return Done(real_epoll_ctl(epoll, operation, fd, event), kChanging);
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
 namespace ward::testing {
@@ -68,6 +69,11 @@ int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
   scheduler.Point(names.taking, object, names.use);
   const int error = try_to_take();
   return error == busy ? EINVAL : error;
+}
+
+int Locked(const void* object, int error, Order::Lock lock) {
+  if (error == 0 || error == EOWNERDEAD) Order::Locked(object, lock);
+  return error;
 }
 
 void GiveInSchedule(Scheduler& scheduler, const void* object,

@@ -9,6 +9,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 #include "ward/testing/simulator/strategy.h"
 
@@ -25,7 +26,8 @@ absl::Time DeadlineOf(const timespec& time);
 bool IsValidLength(const timespec* time);
 
 // What all descriptors are one object for in the schedule: who has which end of
-// what, only the kernel knows.
+// what, only the kernel knows. For Order, too, and with locks of files, and
+// signals: who takes any of it comes after all that others had given until then.
 extern const char kDescriptors;
 
 // Sets errno, and returns -1 as system calls do.
@@ -60,6 +62,10 @@ int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
                    absl::FunctionRef<int()> try_to_take, int busy,
                    const timespec& limit,
                    int Interruptions::*interruption = nullptr);
+
+// Tells Order of a lock, unless there was an error; returns that.
+int Locked(const void* object, int error,
+           Order::Lock lock = Order::Lock::kExclusive);
 
 // Has those go on that wait for it. After it was given back.
 void GiveInSchedule(Scheduler& scheduler, const void* object,

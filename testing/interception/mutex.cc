@@ -11,6 +11,7 @@
 
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/scheduler.h"
 
@@ -45,27 +46,31 @@ int TryToLock(pthread_mutex_t* mutex) {
 
 int LockWithin(Scheduler& scheduler, pthread_mutex_t* mutex,
                const timespec& limit) {
-  return TakeInSchedule(
-      scheduler, mutex, kMutex, [mutex] { return TryToLock(mutex); }, EBUSY,
-      limit);
+  return Locked(mutex, TakeInSchedule(
+                           scheduler, mutex, kMutex,
+                           [mutex] { return TryToLock(mutex); }, EBUSY, limit));
 }
 
 }  // namespace
 
 int LockInSchedule(Scheduler& scheduler, pthread_mutex_t* mutex) {
-  return TakeInSchedule(
-      scheduler, mutex, kMutex, [mutex] { return TryToLock(mutex); }, EBUSY);
+  return Locked(mutex, TakeInSchedule(
+                           scheduler, mutex, kMutex,
+                           [mutex] { return TryToLock(mutex); }, EBUSY));
 }
 
 int UnlockInSchedule(Scheduler& scheduler, pthread_mutex_t* mutex) {
   const int error = real_pthread_mutex_unlock(mutex);
-  if (error == 0) scheduler.WakeAt(mutex);
-  return error;
+  if (error != 0) return error;
+  Order::Unlocked(mutex);
+  scheduler.WakeAt(mutex);
+  return 0;
 }
 
 }  // namespace ward::testing
 
 using ::ward::testing::Intercepting;
+using ::ward::testing::Order;
 using ::ward::testing::Scheduler;
 
 extern "C" {
@@ -78,10 +83,10 @@ int pthread_mutex_lock(pthread_mutex_t* mutex) noexcept {
 }
 
 int pthread_mutex_trylock(pthread_mutex_t* mutex) noexcept {
-  if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->Point(ward::testing::kMutex.taking, mutex);
-  }
-  return real_pthread_mutex_trylock(mutex);
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_mutex_trylock(mutex);
+  scheduler->Point(ward::testing::kMutex.taking, mutex);
+  return ward::testing::Locked(mutex, real_pthread_mutex_trylock(mutex));
 }
 
 int pthread_mutex_timedlock(pthread_mutex_t* mutex,
@@ -114,22 +119,26 @@ int pthread_mutex_unlock(pthread_mutex_t* mutex) noexcept {
 int pthread_spin_lock(pthread_spinlock_t* lock) noexcept {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_pthread_spin_lock(lock);
-  return ward::testing::TakeInSchedule(
-      *scheduler, const_cast<const int*>(lock), ward::testing::kSpinLock,
-      [lock] { return real_pthread_spin_trylock(lock); }, EBUSY);
+  return ward::testing::Locked(
+      const_cast<const int*>(lock),
+      ward::testing::TakeInSchedule(
+          *scheduler, const_cast<const int*>(lock), ward::testing::kSpinLock,
+          [lock] { return real_pthread_spin_trylock(lock); }, EBUSY));
 }
 
 int pthread_spin_trylock(pthread_spinlock_t* lock) noexcept {
-  if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->Point(ward::testing::kSpinLock.taking,
-                     const_cast<const int*>(lock));
-  }
-  return real_pthread_spin_trylock(lock);
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_spin_trylock(lock);
+  scheduler->Point(ward::testing::kSpinLock.taking,
+                   const_cast<const int*>(lock));
+  return ward::testing::Locked(const_cast<const int*>(lock),
+                               real_pthread_spin_trylock(lock));
 }
 
 int pthread_spin_unlock(pthread_spinlock_t* lock) noexcept {
   const int error = real_pthread_spin_unlock(lock);
   if (Scheduler* const scheduler = Intercepting()) {
+    Order::Unlocked(const_cast<const int*>(lock));
     ward::testing::GiveInSchedule(*scheduler, const_cast<const int*>(lock),
                                   ward::testing::kSpinLock);
   }

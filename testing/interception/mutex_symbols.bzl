@@ -1,4 +1,4 @@
-"""The linker's names of what takes an absl::Mutex, and gives it back, and waits with it."""
+"""The linker's names of what Abseil orders threads by: its mutex above all."""
 
 # Abseil's releases; each has its functions in a namespace of its own. "" is
 # Abseil as it is between them.
@@ -44,15 +44,30 @@ _FUNCTIONS = [
     "5Mutex20LockWhenWithDeadlineERK%s9ConditionE%s4TimeE",
     "5Mutex26ReaderLockWhenWithDeadlineERK%s9ConditionE%s4TimeE",
     "5Mutex14LockWhenCommonERK%s9ConditionE%s24synchronization_internal13KernelTimeoutEb",
+    "5Mutex5AwaitERK%s9ConditionE",
+    "5Mutex16AwaitWithTimeoutERK%s9ConditionE%s8DurationE",
+    "5Mutex17AwaitWithDeadlineERK%s9ConditionE%s4TimeE",
+    "5Mutex11AwaitCommonERK%s9ConditionE%s24synchronization_internal13KernelTimeoutE",
+    "12Notification6NotifyEv",
+    "15BlockingCounter14DecrementCountEv",
+    "15BlockingCounter4WaitEv",
+]
+
+_CONST_FUNCTIONS = [
+    "12Notification19WaitForNotificationEv",
+    "12Notification30WaitForNotificationWithTimeoutE%s8DurationE",
+    "12Notification31WaitForNotificationWithDeadlineE%s4TimeE",
 ]
 
 # For the linker, which passes over those that it does not meet. See
-# absl_mutex.cc.
+# absl_mutex.cc and absl_order.cc.
 WRAP_MUTEX_LINKOPTS = [
-    "-Wl,--wrap=_ZN4absl%s%s" % (
+    "-Wl,--wrap=%s4absl%s%s" % (
+        kind,
         "12lts_" + release if release else "",
         function.replace("%s", "NS0_" if release else "NS_"),
     )
     for release in _RELEASES
-    for function in _FUNCTIONS
+    for kind, functions in [("_ZN", _FUNCTIONS), ("_ZNK", _CONST_FUNCTIONS)]
+    for function in functions
 ]

@@ -17,6 +17,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
 using Guard = __cxxabiv1::__guard;
@@ -42,10 +43,13 @@ void Begin(Scheduler& scheduler, const void* object, const char* doing) {
   const NoSchedulingPoints quiet;
   if (underway == nullptr) underway = new std::set<const void*>;
   while (!underway->insert(object).second) scheduler.WaitAt(object, doing);
+  Order::Acquire(object);
 }
 
-void End(Scheduler& scheduler, const void* object) {
+// `initialised`: or has tried to.
+void End(Scheduler& scheduler, const void* object, bool initialised) {
   const NoSchedulingPoints quiet;
+  if (initialised) Order::Release(object);
   underway->erase(object);
   scheduler.WakeAt(object);
 }
@@ -63,8 +67,12 @@ int pthread_once(pthread_once_t* control, void (*initialise)()) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_pthread_once(control, initialise);
   ward::testing::Begin(*scheduler, control, "waiting for std::call_once");
+  constexpr pthread_once_t kDone = 2;  // glibc's nptl/pthread_once.c.
+  const bool initialises = *control != kDone;
   // It may throw.
-  const absl::Cleanup end = [&] { ward::testing::End(*scheduler, control); };
+  const absl::Cleanup end = [&] {
+    ward::testing::End(*scheduler, control, initialises);
+  };
   return real_pthread_once(control, initialise);
 }
 
@@ -75,21 +83,21 @@ int __wrap___cxa_guard_acquire(Guard* guard) {
   ward::testing::Begin(*scheduler, guard,
                        "waiting for a static variable's initialisation");
   const int initialise = __real___cxa_guard_acquire(guard);
-  if (initialise == 0) ward::testing::End(*scheduler, guard);
+  if (initialise == 0) ward::testing::End(*scheduler, guard, false);
   return initialise;
 }
 
 void __wrap___cxa_guard_release(Guard* guard) noexcept {
   __real___cxa_guard_release(guard);
   if (Scheduler* const scheduler = Intercepting()) {
-    ward::testing::End(*scheduler, guard);
+    ward::testing::End(*scheduler, guard, true);
   }
 }
 
 void __wrap___cxa_guard_abort(Guard* guard) noexcept {
   __real___cxa_guard_abort(guard);
   if (Scheduler* const scheduler = Intercepting()) {
-    ward::testing::End(*scheduler, guard);
+    ward::testing::End(*scheduler, guard, true);
   }
 }
 // NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)

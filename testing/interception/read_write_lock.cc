@@ -7,6 +7,7 @@
 
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/scheduler.h"
 
@@ -39,24 +40,33 @@ int Explain(int error, const pthread_rwlock_t& lock) {
 // With a limit, or without one.
 template <typename... Limit>
 int Read(Scheduler& scheduler, pthread_rwlock_t* lock, const Limit&... limit) {
-  return TakeInSchedule(
-      scheduler, lock, kReading,
-      [lock] { return Explain(real_pthread_rwlock_tryrdlock(lock), *lock); },
-      EBUSY, limit...);
+  return Locked(lock,
+                TakeInSchedule(
+                    scheduler, lock, kReading,
+                    [lock] {
+                      return Explain(real_pthread_rwlock_tryrdlock(lock),
+                                     *lock);
+                    },
+                    EBUSY, limit...),
+                Order::Lock::kShared);
 }
 
 template <typename... Limit>
 int Write(Scheduler& scheduler, pthread_rwlock_t* lock, const Limit&... limit) {
-  return TakeInSchedule(
-      scheduler, lock, kWriting,
-      [lock] { return Explain(real_pthread_rwlock_trywrlock(lock), *lock); },
-      EBUSY, limit...);
+  return Locked(lock, TakeInSchedule(
+                          scheduler, lock, kWriting,
+                          [lock] {
+                            return Explain(real_pthread_rwlock_trywrlock(lock),
+                                           *lock);
+                          },
+                          EBUSY, limit...));
 }
 
 }  // namespace
 }  // namespace ward::testing
 
 using ::ward::testing::Intercepting;
+using ::ward::testing::Order;
 using ::ward::testing::Scheduler;
 
 extern "C" {
@@ -87,11 +97,12 @@ int pthread_rwlock_clockrdlock(pthread_rwlock_t* lock, clockid_t clock,
 }
 
 int pthread_rwlock_tryrdlock(pthread_rwlock_t* lock) noexcept {
-  if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->Point(ward::testing::kReading.taking, lock,
-                     ward::testing::kReading.use);
-  }
-  return real_pthread_rwlock_tryrdlock(lock);
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_rwlock_tryrdlock(lock);
+  scheduler->Point(ward::testing::kReading.taking, lock,
+                   ward::testing::kReading.use);
+  return ward::testing::Locked(lock, real_pthread_rwlock_tryrdlock(lock),
+                               Order::Lock::kShared);
 }
 
 int pthread_rwlock_wrlock(pthread_rwlock_t* lock) noexcept {
@@ -119,16 +130,17 @@ int pthread_rwlock_clockwrlock(pthread_rwlock_t* lock, clockid_t clock,
 }
 
 int pthread_rwlock_trywrlock(pthread_rwlock_t* lock) noexcept {
-  if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->Point(ward::testing::kWriting.taking, lock);
-  }
-  return real_pthread_rwlock_trywrlock(lock);
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_pthread_rwlock_trywrlock(lock);
+  scheduler->Point(ward::testing::kWriting.taking, lock);
+  return ward::testing::Locked(lock, real_pthread_rwlock_trywrlock(lock));
 }
 
 int pthread_rwlock_unlock(pthread_rwlock_t* lock) noexcept {
   const int error = real_pthread_rwlock_unlock(lock);
   Scheduler* const scheduler = error == 0 ? Intercepting() : nullptr;
   if (scheduler != nullptr) {
+    Order::Unlocked(lock);
     ward::testing::GiveInSchedule(*scheduler, lock, ward::testing::kReading);
   }
   return error;

@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
 WARD_REAL(sem_wait);
@@ -31,7 +32,10 @@ int Take(Scheduler& scheduler, sem_t* semaphore, const Limit& limit,
   };
   const int error = TakeInSchedule(scheduler, semaphore, kSemaphore,
                                    try_to_take, EAGAIN, limit, interruption);
-  if (error == 0) return 0;
+  if (error == 0) {
+    Order::Acquire(semaphore);
+    return 0;
+  }
   errno = error;
   return -1;
 }
@@ -41,6 +45,7 @@ int Take(Scheduler& scheduler, sem_t* semaphore, const Limit& limit,
 
 using ::ward::testing::Intercepting;
 using ::ward::testing::Interruptions;
+using ::ward::testing::Order;
 using ::ward::testing::Scheduler;
 
 extern "C" {
@@ -69,16 +74,19 @@ int sem_clockwait(sem_t* semaphore, clockid_t clock, const timespec* limit) {
 }
 
 int sem_trywait(sem_t* semaphore) noexcept {
-  if (Scheduler* const scheduler = Intercepting()) {
-    scheduler->Point(ward::testing::kSemaphore.taking, semaphore);
-  }
-  return real_sem_trywait(semaphore);
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_sem_trywait(semaphore);
+  scheduler->Point(ward::testing::kSemaphore.taking, semaphore);
+  const int result = real_sem_trywait(semaphore);
+  if (result == 0) Order::Acquire(semaphore);
+  return result;
 }
 
 int sem_post(sem_t* semaphore) noexcept {
   const int result = real_sem_post(semaphore);
   Scheduler* const scheduler = result == 0 ? Intercepting() : nullptr;
   if (scheduler != nullptr) {
+    Order::Release(semaphore);
     ward::testing::GiveInSchedule(*scheduler, semaphore,
                                   ward::testing::kSemaphore);
   }

@@ -19,6 +19,7 @@
 #include "absl/time/time.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
 WARD_REAL(kill);
@@ -55,6 +56,7 @@ int AwaitSignal(Scheduler& scheduler, const sigset_t* signals, siginfo_t* about,
         return signal >= 0 || now.all != before;
       },
       deadline);
+  Order::Acquire(&kDescriptors);
   if (signal >= 0) return signal;
   return Failed(now.all != before ? EINTR : EAGAIN);
 }
@@ -116,6 +118,7 @@ void WaitingMask::Deliver() const {
 }  // namespace ward::testing
 
 using ::ward::testing::Intercepting;
+using ::ward::testing::Order;
 using ::ward::testing::Scheduler;
 
 extern "C" {
@@ -129,7 +132,10 @@ int kill(pid_t process, int signal) noexcept {
   scheduler->Point("sending a signal to its own process");
   if (scheduler->TakesSignal(signal)) return 0;
   const int thread = scheduler->ThreadForSignal(signal);
-  if (thread < 0) return real_kill(process, signal);
+  if (thread < 0) {
+    Order::Release(&ward::testing::kDescriptors);
+    return real_kill(process, signal);
+  }
   if (thread == scheduler->thread()) {
     return real_pthread_kill(pthread_self(), signal) == 0 ? 0 : -1;
   }

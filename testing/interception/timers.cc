@@ -24,6 +24,7 @@
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
 WARD_REAL(timerfd_create);
@@ -164,6 +165,7 @@ void ForgetTimers(Scheduler& scheduler, int first, int last) {
 using ::ward::testing::Failed;
 using ::ward::testing::Intercepting;
 using ::ward::testing::NoSchedulingPoints;
+using ::ward::testing::Order;
 using ::ward::testing::Scheduler;
 using ::ward::testing::Timer;
 using ::ward::testing::Timers;
@@ -190,6 +192,7 @@ int timerfd_settime(int fd, int flags, const itimerspec* setting,
     return real_timerfd_settime(fd, flags, setting, old);
   }
   scheduler->Point("setting a timer", &ward::testing::kDescriptors);
+  Order::Release(&ward::testing::kDescriptors);
   const NoSchedulingPoints quiet;
   const Timer* const timer = scheduler->Kept<Timers>().Find(fd);
   if (timer == nullptr) return real_timerfd_settime(fd, flags, setting, old);

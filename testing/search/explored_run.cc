@@ -140,6 +140,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
     record.deviation[record.deviations++] = {step,
                                              static_cast<uint32_t>(option)};
   };
+  simulated.on_fault = [&](const std::string& what) { record.Fail(what); };
   simulated.on_stuck = [&](const std::string& why) {
     record.Fail(why);
     record.hung = running->scheduler().has_waited_in_vain();

@@ -19,6 +19,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "ward/testing/report/places.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/foreign_threads.h"
@@ -32,6 +33,12 @@ namespace ward::testing {
 namespace {
 
 constexpr absl::Duration kProgress = absl::Seconds(5);
+
+// What is shown of it has places; what fails again is compared without.
+Exploration::Failure Shown(Exploration::Failure failure) {
+  failure.what = WithPlaces(failure.what);
+  return failure;
+}
 
 Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
                               ReplayCommand command,
@@ -68,7 +75,7 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
               << " failed. While a simpler one is looked for, this runs it "
                  "again:\n  "
               << command(failure) << "\n"
-              << failure.what << std::endl;
+              << WithPlaces(failure.what) << std::endl;
   };
   Simplify(options, body, failure, again, take, announce);
   if (crashed) {
@@ -139,7 +146,7 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
     dull.MakeProfile(options, body);
     AddRemarks(dull.record(), exploration.remarks);
     if (dull.record().HasFailed()) {
-      exploration.failure = Describe(dull, options, command, body);
+      exploration.failure = Shown(Describe(dull, options, command, body));
       exploration.runs = 1;
       exploration.time = absl::Now() - start;
       return exploration;
@@ -223,7 +230,7 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
     AddRemarks(worker->record(), exploration.remarks);
   }
   if (failed != nullptr) {
-    exploration.failure = Describe(*failed, options, command, body);
+    exploration.failure = Shown(Describe(*failed, options, command, body));
   }
   return exploration;
 }

@@ -28,7 +28,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "ward/testing/report/places.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/strategy.h"
 #include "ward/testing/simulator/thread_destructors.h"
@@ -206,10 +208,12 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
   threads_.push_back(std::move(main));
   current_scheduler = this;
   Watchdog::Start();
+  if (Order::listener() != nullptr) Order::listener()->RunBegins(*this);
 }
 
 Scheduler::~Scheduler() {
   Watchdog::Stop();
+  if (Order::listener() != nullptr) Order::listener()->RunEnds();
   current_scheduler = nullptr;
   for (auto& thread : threads_) {
     if (thread->identity != nullptr) {
@@ -290,6 +294,7 @@ int Scheduler::StartThread(std::string name, int group,
   }
   if (handle != nullptr) *handle = thread.runner->handle();
   live_.push_back(&thread);
+  Order::Release(&thread);
   Point("starting a thread", nullptr, Use::kNothing);
   return thread.id;
 }
@@ -329,6 +334,10 @@ void Scheduler::RunThread(void* argument) {
   {
     const NoSchedulingPoints quiet;
     scheduler.TakeTurn(thread);
+    if (Order::listener() != nullptr) {
+      Order::listener()->ThreadBegins(thread.id, thread.group);
+      Order::Acquire(&thread);
+    }
     // For debuggers and top(1); 15 characters (pthread_setname_np(3)).
     if (!Runner::AreFibers()) {
       pthread_setname_np(pthread_self(), thread.name.substr(0, 15).c_str());
@@ -346,6 +355,8 @@ void Scheduler::RunThread(void* argument) {
     if (!ThreadDestructors::RunForKeys()) break;
   }
   const NoSchedulingPoints quiet;
+  Order::Release(&thread);
+  if (Order::listener() != nullptr) Order::listener()->ThreadEnds();
   thread.state = Thread::State::kEnded;
   scheduler.RemoveTheDead();
   current_scheduler = nullptr;
@@ -373,8 +384,12 @@ bool Scheduler::Join(int thread, absl::Time deadline) {
   const NoSchedulingPoints quiet;
   const Thread& joined = *threads_[static_cast<size_t>(thread)];
   running_->use = Use::kNothing;
-  return BlockUntil(
-      "joining a thread", [&] { return !joined.alive(); }, deadline);
+  if (!BlockUntil(
+          "joining a thread", [&] { return !joined.alive(); }, deadline)) {
+    return false;
+  }
+  Order::Acquire(&joined);
+  return true;
 }
 
 void Scheduler::CheckCaller() const {
@@ -810,7 +825,9 @@ int Scheduler::ThreadForSignal(int signal) const {
 
 void Scheduler::SendSignal(int thread, int signal) {
   const NoSchedulingPoints quiet;
-  threads_[static_cast<size_t>(thread)]->signals.push_back(signal);
+  Thread& receiver = *threads_[static_cast<size_t>(thread)];
+  receiver.signals.push_back(signal);
+  Order::Release(&receiver.signals);
 }
 
 void Scheduler::SetSignalMask(const sigset_t& mask) {
@@ -827,6 +844,7 @@ bool Scheduler::RaiseSignals() {
   Thread& self = *running_;
   if (self.signals.empty()) return false;
   const std::vector<int> signals = std::exchange(self.signals, {});
+  Order::Acquire(&self.signals);
   for (const int signal : signals) {
     struct sigaction action;
     if (sigismember(&self.mask, signal) == 0 &&
@@ -860,6 +878,22 @@ std::string Scheduler::WhoWaits() const {
                     thread->runner->number(), ")\n");
   }
   return text;
+}
+
+std::string Scheduler::Describe(int thread) const {
+  const Thread& described = *threads_[static_cast<size_t>(thread)];
+  return absl::StrCat("thread ", thread, " of process ", described.group, ", ",
+                      described.name);
+}
+
+void Scheduler::Fault(const std::string& what) {
+  const NoSchedulingPoints quiet;
+  if (options_.on_fault) {
+    options_.on_fault(what);
+    return;
+  }
+  std::cerr << WithPlaces(what);
+  std::abort();
 }
 
 void Scheduler::Stuck(std::string_view why) {

@@ -64,6 +64,10 @@ struct SchedulerOptions {
 
   // Told why the run cannot go on: a deadlock, a loop. Must not return.
   std::function<void(const std::string& why)> on_stuck;
+
+  // Told what the program did wrong, such as a data race, which goes on.
+  // Without it, that ends the process.
+  std::function<void(const std::string& what)> on_fault;
 };
 
 // How many handlers of signals have interrupted what a thread waits for: of
@@ -198,6 +202,11 @@ class Scheduler {
   // A line for each thread that can still run, and what it waits for, or did
   // last.
   std::string WhoWaits() const;
+
+  // A thread, for reports, and what it did wrong: see SchedulerOptions. In
+  // `what` there may be places, see report/places.h.
+  std::string Describe(int thread) const;
+  void Fault(const std::string& what);
 
   // How many threads will stay asleep for ever.
   size_t killed_threads() const;

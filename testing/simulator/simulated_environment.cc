@@ -27,6 +27,7 @@
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
 #include "ward/testing/report/transcript.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 #include "ward/testing/simulator/simulated_handles.h"
 #include "ward/testing/simulator/simulated_socket.h"
@@ -191,6 +192,7 @@ void SimulatedEnvironment::CloseIfUnheld(ListenSocket& socket) {
                entry.second.listener.get() == &socket;
       });
   if (!socket.holders.empty() || on_its_way) return;
+  Order::Release(&socket);
   socket.stopped = socket.shut = true;
   // Clients that nobody has accepted lose their connection; some may have left.
   for (const auto& client : socket.queue) {
@@ -285,6 +287,7 @@ absl::StatusOr<std::unique_ptr<Transport>> SimulatedEnvironment::Connect(
                                           listener->owner);
   ends.second->acceptor = server;
   listener->queue.push_back(std::move(ends.second));
+  Order::Release(listener.get());
   transcript_.Arrow(scheduler_.now(), ProcessId(), server, "connects");
   return Wrap(std::move(ends.first), absl::StrCat("connected to ", path));
 }

@@ -35,6 +35,7 @@
 #include "ward/server/process.h"
 #include "ward/server/signals.h"
 #include "ward/testing/report/transcript.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 #include "ward/testing/simulator/simulated_environment.h"
 #include "ward/testing/simulator/simulated_socket.h"
@@ -237,6 +238,7 @@ class SimulatedPollSet final : public PollSet, public Readiness {
                    Event event) override {
     const NoSchedulingPoints quiet;
     environment_.Step("adding to a poll set");
+    Order::Release(this);
     constexpr std::string_view kAttempt = "watch a descriptor (epoll_ctl)";
     if (const int fault = environment_.Fault({ENOMEM, ENOSPC})) {
       return SystemError(fault, kAttempt);
@@ -276,6 +278,7 @@ class SimulatedPollSet final : public PollSet, public Readiness {
       wake_at_ = absl::InfiniteFuture();
       woken_ = true;
     }
+    Order::Acquire(this);
     if (std::exchange(woken_, false)) return 0;
     return last_ = NextReady();
   }
@@ -283,12 +286,14 @@ class SimulatedPollSet final : public PollSet, public Readiness {
   void Wake() override {
     const NoSchedulingPoints quiet;
     environment_.Step("waking who waits for one of many");
+    Order::Release(this);
     woken_ = true;
   }
 
   absl::Status WakeAt(absl::Time time) override {
     const NoSchedulingPoints quiet;
     environment_.Step("setting a poll set's timer");
+    Order::Release(this);
     wake_at_ = time;
     return absl::OkStatus();
   }
@@ -355,6 +360,7 @@ class SimulatedListener final : public Listener, public Readiness {
     environment_.scheduler_.BlockUntil(
         "waiting for a client", [&] { return stopped() || Readable(); },
         absl::InfiniteFuture());
+    Order::Acquire(socket_.get());
     if (stopped()) {
       return MakeError(reason::kServerStopping,
                        "the server accepts no more clients");
@@ -373,6 +379,7 @@ class SimulatedListener final : public Listener, public Readiness {
     {
       const NoSchedulingPoints quiet;
       environment_.Step("accepting no more");
+      Order::Release(socket_.get());
       if (has_name_ && IsOpen()) socket_->stopped = true;
     }
     while (std::unique_ptr<Transport> client = TakeStopped()) {
@@ -477,6 +484,7 @@ class SimulatedProcess final : public Process, public Readiness {
       return MakeError(reason::kTimedOut,
                        absl::StrCat("process ", pid(), " is still running"));
     }
+    Order::Acquire(&state_);
     if (state_.parent != environment_.ProcessId()) return ProcessExit{};
     if (!adopted_) state_.reaped = true;
     return *state_.exit;
@@ -533,6 +541,7 @@ class SimulatedSignals final : public Signals, public Readiness {
     if (taken_.empty()) return 0;
     const int signal = *taken_.begin();
     taken_.erase(taken_.begin());
+    Order::Acquire(&state_);
     return signal;
   }
 

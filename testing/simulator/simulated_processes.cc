@@ -35,6 +35,7 @@
 #include "ward/server/process.h"
 #include "ward/server/signals.h"
 #include "ward/testing/report/transcript.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 #include "ward/testing/simulator/simulated_environment.h"
 #include "ward/testing/simulator/simulated_handles.h"
@@ -133,6 +134,7 @@ void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
   ProcessState& process = processes_.at(pid);
   if (process.exit.has_value()) return;
   process.exit = exit;
+  Order::Release(&process);
   process.tied_to = nullptr;
   process.tied_name = nullptr;
   if (process.execed && exit.kind == ProcessExit::Kind::kSignaled) {
@@ -418,6 +420,7 @@ void SimulatedEnvironment::Raise(pid_t pid, int signal) {
   // 0 only asks whether it may be sent.
   if (process.exit.has_value() || signal == 0) return;
   transcript_.Signal(scheduler_.now(), pid, signal);
+  Order::Release(&process);
   if (signal == SIGKILL) {
     End(pid, {ProcessExit::Kind::kSignaled, signal});
   } else if (process.blocked) {

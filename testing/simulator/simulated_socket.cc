@@ -16,6 +16,7 @@
 #include "absl/types/span.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
+#include "ward/testing/simulator/order.h"
 
 namespace ward::testing {
 
@@ -69,6 +70,8 @@ SimulatedSocket::Result SimulatedSocket::Send(
     charged_ += Charge(segment.bytes.size());
     other_->received_.push_back(std::move(segment));
   }
+  // Who reads from it has seen all that was sent until then.
+  Order::Release(other_.get());
   return {0, sent};
 }
 
@@ -78,10 +81,12 @@ SimulatedSocket::Result SimulatedSocket::Receive(
     absl::Span<char> buffer, size_t max_descriptors,
     std::vector<FileDescriptor>& descriptors) {
   if (received_.empty()) {
+    if (reset_ || receive_shut_) Order::Acquire(this);
     if (std::exchange(reset_, false)) return {ECONNRESET};
     if (receive_shut_) return {0, 0, true};
     return {EAGAIN};
   }
+  Order::Acquire(this);
   Result result;
   while (result.bytes < buffer.size() && !received_.empty()) {
     Segment& segment = received_.front();
@@ -109,6 +114,8 @@ SimulatedSocket::Result SimulatedSocket::Receive(
 }
 
 void SimulatedSocket::ShutDown() {
+  Order::Release(this);
+  Order::Release(other_.get());
   receive_shut_ = true;
   send_shut_ = true;
   if (other_ == nullptr) return;
@@ -117,6 +124,7 @@ void SimulatedSocket::ShutDown() {
 }
 
 void SimulatedSocket::ShutDownReceiving() {
+  Order::Release(this);
   receive_shut_ = true;
   if (other_ != nullptr) other_->send_shut_ = true;
 }

@@ -90,6 +90,7 @@ SchedulerOptions Simulation::ForScheduler() {
     if (options_.on_choice) options_.on_choice(step, choice, option);
   };
   options.on_stuck = options_.on_stuck;
+  options.on_fault = options_.on_fault;
   return options;
 }
 

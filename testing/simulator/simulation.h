@@ -28,6 +28,7 @@ struct SimulationOptions {
   // See SchedulerOptions. The number of the choice is counted from 0.
   std::function<void(uint32_t step, const Choice&, size_t option)> on_choice;
   std::function<void(const std::string& why)> on_stuck;
+  std::function<void(const std::string& what)> on_fault;
 };
 
 // One at a time in a process: a second fails the program.

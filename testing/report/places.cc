@@ -1,0 +1,191 @@
+#include "ward/testing/report/places.h"
+
+#include <link.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/debugging/symbolize.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+
+namespace ward::testing {
+namespace {
+
+constexpr std::string_view kBegin = "<+0x";
+
+struct Place {
+  std::string function;
+  // file:line, or empty.
+  std::string line;
+};
+
+// Of one address, the innermost first.
+using Places = std::vector<Place>;
+
+// The next addresses of `text` from `from` on, and where they stand.
+struct Found {
+  size_t begin;
+  size_t end;
+  std::vector<uint64_t> addresses;
+};
+std::optional<Found> FindAddresses(std::string_view text, size_t from) {
+  const size_t begin = text.find(kBegin, from);
+  if (begin == std::string_view::npos) return std::nullopt;
+  const size_t end = text.find('>', begin);
+  if (end == std::string_view::npos) return std::nullopt;
+  Found found = {begin, end + 1, {}};
+  // Without the two at the ends.
+  for (const std::string_view number :
+       absl::StrSplit(text.substr(begin + 2, end - begin - 2), '+')) {
+    uint64_t address = 0;
+    if (!absl::SimpleHexAtoi(number, &address)) {
+      return FindAddresses(text, begin + 1);
+    }
+    found.addresses.push_back(address);
+  }
+  return found;
+}
+
+// Bazel compiles in a folder that is gone.
+std::string Tidy(std::string_view line) {
+  absl::ConsumePrefix(&line, "/proc/self/cwd/");
+  absl::ConsumePrefix(&line, "./");
+  const size_t more = line.find(" (discriminator");
+  if (more != std::string_view::npos) line = line.substr(0, more);
+  return line.find("??") == std::string_view::npos ? std::string(line) : "";
+}
+
+// As `addr2line -a -f -i -C -p` writes it: "0x12ab: FUNCTION at FILE:LINE", and
+// " (inlined by) FUNCTION at FILE:LINE" for each that it is inlined into.
+std::map<uint64_t, Places> AskTool(const std::set<uint64_t>& addresses) {
+  std::map<uint64_t, Places> found;
+  std::string command = absl::StrCat("addr2line -a -f -i -C -p -e /proc/",
+                                     getpid(), "/exe 2>/dev/null");
+  for (const uint64_t address : addresses) {
+    absl::StrAppend(&command, " 0x", absl::Hex(address));
+  }
+  FILE* const answer = popen(command.c_str(), "r");
+  if (answer == nullptr) return found;
+  std::string text;
+  std::array<char, 4096> buffer;
+  while (const size_t size = fread(buffer.data(), 1, buffer.size(), answer)) {
+    text.append(buffer.data(), size);
+  }
+  pclose(answer);
+  Places* places = nullptr;
+  for (std::string_view line : absl::StrSplit(text, '\n')) {
+    if (absl::ConsumePrefix(&line, "0x")) {
+      const size_t colon = line.find(": ");
+      if (colon == std::string_view::npos) continue;
+      uint64_t address = 0;
+      if (!absl::SimpleHexAtoi(line.substr(0, colon), &address)) continue;
+      places = &found[address];
+      line.remove_prefix(colon + 2);
+    } else if (!absl::ConsumePrefix(&line, " (inlined by) ")) {
+      continue;
+    }
+    const size_t at = line.rfind(" at ");
+    if (places == nullptr || at == std::string_view::npos) continue;
+    if (absl::StartsWith(line, "?? ")) continue;
+    places->push_back(
+        {std::string(line.substr(0, at)), Tidy(line.substr(at + 4))});
+  }
+  for (auto& [address, chain] : found) {
+    // What it calls the innermost then is the name of the outermost.
+    if (chain.size() > 1) chain.front().function = "(inlined)";
+  }
+  return found;
+}
+
+Places AskAbseil(uint64_t address) {
+  uint64_t base = 0;
+  dl_iterate_phdr(
+      [](dl_phdr_info* module, size_t, void* argument) {
+        *static_cast<uint64_t*>(argument) = module->dlpi_addr;
+        return 1;  // The first one is the program.
+      },
+      &base);
+  std::array<char, 256> name;
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): of code.
+  const auto* const code = reinterpret_cast<const void*>(base + address);
+  if (!absl::Symbolize(code, name.data(), name.size())) return {};
+  return {{name.data(), ""}};
+}
+
+bool IsOthers(const Place& place) {
+  return place.line.empty() || absl::StartsWith(place.line, "/usr/") ||
+         absl::StartsWith(place.line, "external/");
+}
+
+// Without those of others, unless there are none else.
+Places Own(Places places) {
+  Places own;
+  std::copy_if(places.begin(), places.end(), std::back_inserter(own),
+               [](const Place& place) { return !IsOthers(place); });
+  return own.empty() ? places : own;
+}
+
+std::string Whole(const Place& place) {
+  return place.line.empty() ? place.function
+                            : absl::StrCat(place.function, " ", place.line);
+}
+
+}  // namespace
+
+std::string WithPlaces(std::string_view text) {
+  std::set<uint64_t> addresses;
+  for (size_t from = 0; const auto found = FindAddresses(text, from);) {
+    addresses.insert(found->addresses.begin(), found->addresses.end());
+    from = found->end;
+  }
+  if (addresses.empty()) return std::string(text);
+  std::map<uint64_t, Places> known = AskTool(addresses);
+  std::string shown;
+  size_t from = 0;
+  while (const auto found = FindAddresses(text, from)) {
+    absl::StrAppend(&shown, text.substr(from, found->begin - from));
+    from = found->end;
+    Places places;
+    for (const uint64_t address : found->addresses) {
+      Places& of = known[address];
+      if (of.empty()) of = AskAbseil(address);
+      places.insert(places.end(), of.begin(), of.end());
+    }
+    places = Own(std::move(places));
+    const std::string indent = shown.substr(shown.rfind('\n') + 1);
+    const bool is_alone = indent.find_first_not_of(' ') == std::string::npos &&
+                          (from == text.size() || text[from] == '\n');
+    if (places.empty()) {
+      absl::StrAppend(&shown, "?");
+    } else if (is_alone) {
+      absl::StrAppend(&shown,
+                      absl::StrJoin(places, absl::StrCat("\n", indent),
+                                    [](std::string* out, const Place& place) {
+                                      out->append(Whole(place));
+                                    }));
+    } else {
+      const Place& first = places.front();
+      absl::StrAppend(&shown, first.line.empty() ? first.function : first.line);
+    }
+  }
+  return absl::StrCat(shown, text.substr(from));
+}
+
+}  // namespace ward::testing

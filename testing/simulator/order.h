@@ -1,0 +1,81 @@
+// What happens before what in a simulated run, as C++ has it ([intro.races]):
+// told to who checks by it whether accesses to memory could come at the same
+// time, which is //testing/accesses where a test has that.
+//
+// Each call is by the simulated thread that it is about. What it does without a
+// listener is a branch.
+
+#ifndef WARD_TESTING_SIMULATOR_ORDER_H_
+#define WARD_TESTING_SIMULATOR_ORDER_H_
+
+namespace ward::testing {
+
+class Scheduler;
+
+class Order {
+ public:
+  enum class Lock { kExclusive, kShared };
+
+  class Listener {
+   public:
+    virtual ~Listener() = default;
+
+    virtual void RunBegins(Scheduler& scheduler) = 0;
+    virtual void RunEnds() = 0;
+    virtual void ThreadBegins(int thread, int group) = 0;
+    virtual void ThreadEnds() = 0;
+
+    virtual void Acquire(const void* object) = 0;
+    virtual void Release(const void* object) = 0;
+    virtual void Locked(const void* object, Lock lock) = 0;
+    virtual Lock Unlocked(const void* object) = 0;
+
+    // Accesses are not looked at until Resume.
+    virtual void Pause() = 0;
+    virtual void Resume() = 0;
+  };
+
+  // One, for as long as the process lives; before any simulation.
+  static void SetListener(Listener& listener) { listener_ = &listener; }
+  static Listener* listener() { return listener_; }
+
+  // The thread has seen what others had done before they released it. An object
+  // is an address; what is there does not matter.
+  static void Acquire(const void* object) {
+    if (listener_ != nullptr) listener_->Acquire(object);
+  }
+  static void Release(const void* object) {
+    if (listener_ != nullptr) listener_->Release(object);
+  }
+
+  // The same of a lock. Those who share it do not come after one another.
+  static void Locked(const void* object, Lock lock = Lock::kExclusive) {
+    if (listener_ != nullptr) listener_->Locked(object, lock);
+  }
+  // Returns how it was locked, if that is known.
+  static Lock Unlocked(const void* object) {
+    return listener_ == nullptr ? Lock::kExclusive
+                                : listener_->Unlocked(object);
+  }
+
+  // While one exists, this thread's accesses are not looked at: it does
+  // something for another one, or what it is ordered by cannot be told.
+  class Unseen {
+   public:
+    Unseen() {
+      if (listener_ != nullptr) listener_->Pause();
+    }
+    Unseen(const Unseen&) = delete;
+    Unseen& operator=(const Unseen&) = delete;
+    ~Unseen() {
+      if (listener_ != nullptr) listener_->Resume();
+    }
+  };
+
+ private:
+  static inline Listener* listener_ = nullptr;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_SIMULATOR_ORDER_H_
