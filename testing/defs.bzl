@@ -3,6 +3,7 @@
 load("@rules_cc//cc:cc_binary.bzl", "cc_binary")
 load("@rules_cc//cc:cc_library.bzl", "cc_library")
 load("@rules_cc//cc:cc_test.bzl", "cc_test")
+load("//testing/accesses:instrumented.bzl", "instrumented_library")
 
 MODES = ["simulated", "threaded", "forked", "exec"]
 
@@ -99,22 +100,32 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], 
         tests = ["%s_%s" % (name, mode) for mode in modes],
     )
 
-def ward_explore_test(name, deps = [], **kwargs):
+def ward_explore_test(name, deps = [], accesses = False, tags = [], **kwargs):
     """A test that explores schedules, see ward/testing/explore.h; of any program.
 
     Args:
-      name: of the cc_test.
+      name: of the test.
       deps: what its sources include; //testing:explore and a main() are added.
+      accesses: whether accesses to memory are checked for data races, see
+        docs/testing.md. What the test is made of is compiled once more for that,
+        as far as it is of the workspace. Such a test has the tag "accesses": no
+        sanitizer goes with it.
+      tags: of the test.
       **kwargs: given on to the cc_test.
     """
+    deps = deps + [
+        Label("//testing:explore"),
+        Label("//testing:main"),
+    ]
+    if accesses:
+        deps = [instrumented_library(name, deps = deps, tags = tags, **_take(kwargs, _FOR_SOURCES + ["srcs"]))]
+        tags = tags + ["accesses"]
     cc_test(
         name = name,
         # The simulator takes the place of functions at link time.
         linkstatic = True,
-        deps = deps + [
-            Label("//testing:explore"),
-            Label("//testing:main"),
-        ],
+        tags = tags,
+        deps = deps,
         **kwargs
     )
 

@@ -1,0 +1,291 @@
+// What -fsanitize=thread has code call instead of atomic operations. Each is a
+// scheduling point, and orders threads as C++20 has it (in which a release
+// sequence has no stores but read-modify-writes, [intro.races]/5).
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ward/testing/accesses/checker.h"
+#include "ward/testing/simulator/scheduler.h"
+
+namespace ward::testing {
+namespace {
+
+using Wide = unsigned __int128;
+
+bool Acquires(int order) {
+  return order != __ATOMIC_RELAXED && order != __ATOMIC_RELEASE;
+}
+
+bool Releases(int order) {
+  return order == __ATOMIC_RELEASE || order == __ATOMIC_ACQ_REL ||
+         order == __ATOMIC_SEQ_CST;
+}
+
+// So often may a thread find the same again, without any other operation of an
+// atomic that changes something, before it is taken for one that waits for
+// another one.
+constexpr int kMostIdle = 8;
+
+// One operation at one address, by the thread that runs; null if it is as ever.
+class Operation {
+ public:
+  Operation(const volatile void* address, void* returns_to)
+      : self_(AccessChecker::Looking()),
+        address_(address),
+        returns_to_(reinterpret_cast<uintptr_t>(returns_to)) {
+    Scheduler* const scheduler = Scheduler::Current();
+    if (scheduler == nullptr) self_ = nullptr;
+    if (self_ == nullptr) return;
+    if (self_->idle >= kMostIdle) {
+      self_->idle = 0;
+      scheduler->Yield("waiting for an atomic object to change");
+    } else {
+      scheduler->Point("accessing an atomic object");
+    }
+    ++self_->unseen;
+  }
+  Operation(const Operation&) = delete;
+  Operation& operator=(const Operation&) = delete;
+  ~Operation() {
+    if (self_ != nullptr) --self_->unseen;
+  }
+
+  bool is_seen() const { return self_ != nullptr; }
+
+  // All reads come here. `now` is what the memory has, and returns what is
+  // read.
+  template <typename T>
+  T Read(T now, int order, uint8_t flags = kRead) {
+    object_ = &Find(now, flags);
+    if (Acquires(order)) {
+      self_->clock.Join(object_->clock);
+    } else {
+      self_->pending.Join(object_->clock);
+    }
+    return now;
+  }
+
+  // A store, or, after Read, the rest of a read-modify-write, which goes on
+  // with what was released before.
+  template <typename T>
+  void Write(T before, T value, int order) {
+    const bool continues = object_ != nullptr;
+    AccessChecker::Object& object = continues ? *object_ : Find(before, kWrite);
+    if (!continues) object.clock.Clear();
+    if (Releases(order)) {
+      object.clock.Join(self_->clock);
+    } else if (self_->has_fence) {
+      object.clock.Join(self_->fence);
+    }
+    self_->clock.Advance(self_->number);
+    object.value = Wide{value};
+    NoteChange();
+  }
+
+  // It changed nothing.
+  void NoteIdle(uint64_t value) {
+    for (const CheckedThread::Seen& seen : self_->seen) {
+      if (seen.address == address_ && seen.value == value) {
+        ++self_->idle;
+        return;
+      }
+    }
+    self_->seen[self_->next_seen++ % self_->seen.size()] = {address_, value};
+    self_->idle = 0;
+  }
+
+  void NoteChange() {
+    self_->seen = {};
+    self_->idle = 0;
+  }
+
+  // Whether a compare-exchange that may, fails for no reason.
+  static bool Fails() { return Scheduler::Current()->WakesForNoReason(); }
+
+ private:
+  template <typename T>
+  AccessChecker::Object& Find(T now, uint8_t flags) {
+    AccessChecker& checker = AccessChecker::Only();
+    const auto address = reinterpret_cast<uintptr_t>(address_);
+    checker.Check(*self_, address, sizeof(T),
+                  static_cast<uint8_t>(flags | kAtomic), returns_to_);
+    return checker.FindAtomic(*self_, address, sizeof(T), Wide{now});
+  }
+
+  CheckedThread* self_;
+  const volatile void* const address_;
+  const uintptr_t returns_to_;
+  AccessChecker::Object* object_ = nullptr;
+};
+
+template <typename T>
+uint64_t Low(T value) {
+  return static_cast<uint64_t>(value);
+}
+
+// The memory itself.
+template <typename T>
+bool ReallyExchange(volatile T* at, T& expected, T value) {
+  return __atomic_compare_exchange_n(at, &expected, value, false,
+                                     __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+#ifdef __x86_64__
+// Compilers call a library for it, which may not be linked.
+bool ReallyExchange(volatile Wide* at, Wide& expected, Wide value) {
+  auto low = static_cast<uint64_t>(expected);
+  auto high = static_cast<uint64_t>(expected >> 64);
+  bool done = false;
+  asm volatile("lock cmpxchg16b %1"
+               : "=@ccz"(done), "+m"(*at), "+a"(low), "+d"(high)
+               : "b"(static_cast<uint64_t>(value)),
+                 "c"(static_cast<uint64_t>(value >> 64))
+               : "memory");
+  expected = (Wide{high} << 64) | low;
+  return done;
+}
+#endif
+
+template <typename T>
+T ReallyLoad(const volatile T* at) {
+  if constexpr (sizeof(T) <= sizeof(uint64_t)) {
+    return __atomic_load_n(at, __ATOMIC_SEQ_CST);
+  } else {
+    T found = 0;
+    ReallyExchange(const_cast<volatile T*>(at), found, T{0});
+    return found;
+  }
+}
+
+template <typename T, typename F>
+T ReallyChange(volatile T* at, F change) {
+  T found = ReallyLoad(at);
+  while (!ReallyExchange(at, found, change(found))) {
+  }
+  return found;
+}
+
+template <typename T>
+T Load(const volatile T* at, int order, void* returns_to) {
+  Operation operation(at, returns_to);
+  const T now = ReallyLoad(at);
+  if (!operation.is_seen()) return now;
+  const T read = operation.Read(now, order);
+  operation.NoteIdle(Low(read));
+  return read;
+}
+
+template <typename T>
+void Store(volatile T* at, T value, int order, void* returns_to) {
+  Operation operation(at, returns_to);
+  const T before = ReallyChange(at, [value](T) { return value; });
+  if (operation.is_seen()) operation.Write(before, value, order);
+}
+
+template <typename T, typename F>
+T Change(volatile T* at, int order, void* returns_to, F change) {
+  Operation operation(at, returns_to);
+  const T before = ReallyChange(at, change);
+  if (!operation.is_seen()) return before;
+  operation.Read(before, order, kWrite);
+  operation.Write(before, static_cast<T>(change(before)), order);
+  // As of a spin lock that is taken.
+  if (change(before) == before) operation.NoteIdle(Low(before));
+  return before;
+}
+
+template <typename T>
+bool Exchange(volatile T* at, T* expected, T value, int order, int order_if_not,
+              bool weak, void* returns_to) {
+  Operation operation(at, returns_to);
+  if (!operation.is_seen()) return ReallyExchange(at, *expected, value);
+  const T before = *expected;
+  if (ReallyLoad(at) == before && weak && Operation::Fails()) {
+    operation.Read(before, order_if_not);
+    return false;
+  }
+  if (ReallyExchange(at, *expected, value)) {
+    operation.Read(before, order, kWrite);
+    operation.Write(before, value, order);
+    return true;
+  }
+  operation.Read(*expected, order_if_not);
+  operation.NoteIdle(Low(*expected));
+  return false;
+}
+
+void Fence(int order) {
+  CheckedThread* const self = AccessChecker::Looking();
+  Scheduler* const scheduler = Scheduler::Current();
+  if (self == nullptr || scheduler == nullptr) {
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return;
+  }
+  scheduler->Point("at a fence");
+  const AccessChecker::Working working(*self);
+  if (Acquires(order)) self->clock.Join(self->pending);
+  if (Releases(order)) {
+    self->fence = self->clock;
+    self->has_fence = true;
+    self->clock.Advance(self->number);
+  }
+}
+
+}  // namespace
+}  // namespace ward::testing
+
+extern "C" {
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
+
+#define WARD_CALLER __builtin_return_address(0)
+#define WARD_CHANGE(bits, T, name, result)                                   \
+  T __tsan_atomic##bits##_##name(volatile T* at, T value, int order) {       \
+    return ::ward::testing::Change(                                          \
+        at, order, WARD_CALLER,                                              \
+        [value]([[maybe_unused]] T old) { return static_cast<T>(result); }); \
+  }
+#define WARD_ATOMIC(bits, T)                                                   \
+  T __tsan_atomic##bits##_load(const volatile T* at, int order) {              \
+    return ::ward::testing::Load(at, order, WARD_CALLER);                      \
+  }                                                                            \
+  void __tsan_atomic##bits##_store(volatile T* at, T value, int order) {       \
+    ::ward::testing::Store(at, value, order, WARD_CALLER);                     \
+  }                                                                            \
+  WARD_CHANGE(bits, T, exchange, value)                                        \
+  WARD_CHANGE(bits, T, fetch_add, old + value)                                 \
+  WARD_CHANGE(bits, T, fetch_sub, old - value)                                 \
+  WARD_CHANGE(bits, T, fetch_and, old& value)                                  \
+  WARD_CHANGE(bits, T, fetch_or, old | value)                                  \
+  WARD_CHANGE(bits, T, fetch_xor, old ^ value)                                 \
+  WARD_CHANGE(bits, T, fetch_nand, ~(old & value))                             \
+  int __tsan_atomic##bits##_compare_exchange_strong(                           \
+      volatile T* at, T* expected, T value, int order, int order_if_not) {     \
+    return ::ward::testing::Exchange(at, expected, value, order, order_if_not, \
+                                     false, WARD_CALLER);                      \
+  }                                                                            \
+  int __tsan_atomic##bits##_compare_exchange_weak(                             \
+      volatile T* at, T* expected, T value, int order, int order_if_not) {     \
+    return ::ward::testing::Exchange(at, expected, value, order, order_if_not, \
+                                     true, WARD_CALLER);                       \
+  }                                                                            \
+  T __tsan_atomic##bits##_compare_exchange_val(                                \
+      volatile T* at, T expected, T value, int order, int order_if_not) {      \
+    ::ward::testing::Exchange(at, &expected, value, order, order_if_not,       \
+                              false, WARD_CALLER);                             \
+    return expected;                                                           \
+  }
+
+WARD_ATOMIC(8, uint8_t)
+WARD_ATOMIC(16, uint16_t)
+WARD_ATOMIC(32, uint32_t)
+WARD_ATOMIC(64, uint64_t)
+WARD_ATOMIC(128, unsigned __int128)
+
+void __tsan_atomic_thread_fence(int order) { ::ward::testing::Fence(order); }
+
+// For signals' handlers, which run on the same thread.
+void __tsan_atomic_signal_fence(int) {}
+
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
+}  // extern "C"

@@ -1,0 +1,488 @@
+#include "ward/testing/accesses/checker.h"
+
+#include <link.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/order.h"
+#include "ward/testing/simulator/scheduler.h"
+
+namespace ward::testing {
+namespace {
+
+// Deeper ones are left out of stacks.
+constexpr size_t kMostFrames = 1024;
+
+// So many calls from an access there is one of the program's own, most likely.
+constexpr size_t kMostOfPlace = 4;
+
+// More, of all runs of a process, are begun anew.
+constexpr size_t kMostCalls = size_t{1} << 20;
+
+// What a run is worth telling: the first is what there is to mend.
+constexpr size_t kMostReports = 4;
+
+// Of memory that was given back this much is kept, and of each block this much
+// is known to be so.
+constexpr size_t kMostFreed = size_t{64} << 20;
+constexpr size_t kMostOfFreed = size_t{64} << 10;
+
+constexpr size_t kMostThreads = size_t{1} << 16;
+
+// A shared lock is released to who locks alone, by an address of its own.
+const void* OfReaders(const void* lock) {
+  return static_cast<const char*>(lock) + 1;
+}
+
+uintptr_t AddressOf(const void* object) {
+  return reinterpret_cast<uintptr_t>(object);
+}
+
+// Where the program was loaded, to tell addresses that are the same each time.
+uintptr_t Base() {
+  static const uintptr_t kBase = [] {
+    uintptr_t base = 0;
+    dl_iterate_phdr(
+        [](dl_phdr_info* module, size_t, void* found) {
+          *static_cast<uintptr_t*>(found) = module->dlpi_addr;
+          return 1;  // The first one is the program.
+        },
+        &base);
+    return base;
+  }();
+  return kBase;
+}
+
+// What the linker calls the end of the program's code.
+extern "C" const char etext;  // NOLINT(readability-identifier-naming)
+
+// What is added of a call to what is in < > for report/places.h, by where it
+// returns to. Libraries, which call threads and main(), are elsewhere each
+// time.
+std::string Place(uintptr_t returns_to) {
+  return returns_to > AddressOf(&etext)
+             ? ""
+             : absl::StrCat("+0x", absl::Hex(returns_to - 1 - Base()));
+}
+
+bool Conflict(uint8_t a, uint8_t b) {
+  return ((a | b) & kWrite) != 0 && (a & b & kAtomic) == 0;
+}
+
+// Whether what races with `old`, which came before, races with `now` as well.
+bool StandsFor(const Access& now, const Access& old) {
+  return (old.bytes & ~now.bytes) == 0 &&
+         ((now.flags & kWrite) != 0 || (old.flags & kWrite) == 0) &&
+         ((now.flags & kAtomic) == 0 || (old.flags & kAtomic) != 0);
+}
+
+std::string_view NameOf(uint8_t flags) {
+  if ((flags & kFreed) != 0) return "a deletion";
+  if ((flags & kAtomic) != 0) {
+    return (flags & kWrite) != 0 ? "an atomic write" : "an atomic read";
+  }
+  return (flags & kWrite) != 0 ? "a write" : "a read";
+}
+
+}  // namespace
+
+thread_local CheckedThread* AccessChecker::self_ = nullptr;
+
+// Before any simulation.
+[[maybe_unused]] static const bool kIsListening = [] {
+  Order::SetListener(AccessChecker::Only());
+  return true;
+}();
+
+AccessChecker& AccessChecker::Only() {
+  static auto& only = *new AccessChecker;
+  return only;
+}
+
+AccessChecker::AccessChecker() : calls_(1), lock_sets_(1) {}
+
+// --- threads, and what orders them ---
+
+void AccessChecker::RunBegins(Scheduler& scheduler) {
+  scheduler_ = &scheduler;
+  threads_of_run_ = 0;
+  shadow_.BeginRun();
+  objects_.clear();
+  lock_sets_.resize(1);
+  if (calls_.size() > kMostCalls) {
+    calls_.resize(1);
+    calls_[0] = {};
+  }
+  benign_.clear();
+  reported_.clear();
+  ThreadBegins(scheduler.thread(), scheduler.group());
+}
+
+void AccessChecker::RunEnds() {
+  self_ = nullptr;
+  scheduler_ = nullptr;
+  for (const Freed& freed : freed_) ReallyFree(freed.memory);
+  freed_.clear();
+  size_of_freed_ = 0;
+  if (shadow_.is_full() && !said_full_) {
+    said_full_ = true;
+    std::cerr << "A run has accessed more than 32 MB of memory: what came "
+                 "after that was not checked.\n";
+  }
+}
+
+void AccessChecker::ThreadBegins(int thread, int group) {
+  const auto number = static_cast<size_t>(thread);
+  if (number >= kMostThreads) return;
+  while (threads_.size() <= number) {
+    threads_.push_back(std::make_unique<CheckedThread>());
+  }
+  // Those that were killed before they began have no record of this run.
+  for (; threads_of_run_ <= number; ++threads_of_run_) {
+    *threads_[threads_of_run_] = CheckedThread();
+  }
+  CheckedThread& self = *threads_[number];
+  self = CheckedThread();
+  self.number = number;
+  self.group = group;
+  self.clock.Advance(number);
+  self_ = &self;
+  // Others have had this stack, and these variables.
+  if (number == 0) return;
+  const Working working(self);
+  pthread_attr_t attributes;
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return;
+  void* stack = nullptr;
+  size_t size = 0;
+  pthread_attr_getstack(&attributes, &stack, &size);
+  pthread_attr_destroy(&attributes);
+  Forget(AddressOf(stack), size);
+}
+
+void AccessChecker::ThreadEnds() { self_ = nullptr; }
+
+void AccessChecker::ReleaseTo(CheckedThread& self, Object& object) {
+  object.clock.Join(self.clock);
+  self.clock.Advance(self.number);
+}
+
+AccessChecker::Object& AccessChecker::FindObject(const void* address) {
+  if (Cell* const cell = shadow_.Find(AddressOf(address))) {
+    cell->has_object = true;
+  }
+  return objects_[AddressOf(address)];
+}
+
+void AccessChecker::Acquire(const void* object) {
+  if (self_ == nullptr) return;
+  const Working working(*self_);
+  const auto found = objects_.find(AddressOf(object));
+  if (found != objects_.end()) self_->clock.Join(found->second.clock);
+}
+
+void AccessChecker::Release(const void* object) {
+  if (self_ == nullptr) return;
+  const Working working(*self_);
+  Object& released = FindObject(object);
+  ReleaseTo(*self_, released);
+  released.is_told = true;
+}
+
+void AccessChecker::Locked(const void* object, Order::Lock lock) {
+  if (self_ == nullptr) return;
+  Acquire(object);
+  if (lock == Order::Lock::kExclusive) Acquire(OfReaders(object));
+  const Working working(*self_);
+  self_->held.push_back({object, lock, self_->calls});
+  SetLocks(*self_);
+}
+
+Order::Lock AccessChecker::Unlocked(const void* object) {
+  if (self_ == nullptr) return Order::Lock::kExclusive;
+  auto& held = self_->held;
+  const auto found = std::find_if(
+      held.rbegin(), held.rend(),
+      [object](const auto& lock) { return lock.object == object; });
+  // One that was locked by another thread, or before the simulation, may be
+  // either.
+  const bool is_known = found != held.rend();
+  if (!is_known || found->lock == Order::Lock::kExclusive) Release(object);
+  if (!is_known || found->lock == Order::Lock::kShared) {
+    Release(OfReaders(object));
+  }
+  if (!is_known) return Order::Lock::kExclusive;
+  const Working working(*self_);
+  const Order::Lock lock = found->lock;
+  held.erase(std::next(found).base());
+  SetLocks(*self_);
+  return lock;
+}
+
+void AccessChecker::SetLocks(CheckedThread& self) {
+  self.locks = 0;
+  for (const CheckedThread::Held& held : self.held) {
+    lock_sets_.push_back({self.locks, held});
+    self.locks = static_cast<uint32_t>(lock_sets_.size() - 1);
+  }
+}
+
+void AccessChecker::Pause() {
+  if (self_ != nullptr) ++self_->unseen;
+}
+
+void AccessChecker::Resume() {
+  if (self_ != nullptr) --self_->unseen;
+}
+
+AccessChecker::Object& AccessChecker::FindAtomic(CheckedThread& self,
+                                                 uintptr_t address, size_t size,
+                                                 unsigned __int128 value) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): it was one.
+  Object& object = FindObject(reinterpret_cast<const void*>(address));
+  const bool was_met = object.size != 0;
+  if (was_met && object.size == size && object.value == value) return object;
+  // Written by code that is not instrumented, and that says nothing of it: as
+  // if all had released it. (Where it was not met before, the value is most
+  // likely its first one.)
+  if (was_met && !object.is_told) {
+    for (size_t i = 0; i < threads_of_run_; ++i) {
+      CheckedThread& thread = *threads_[i];
+      if (thread.group == self.group) ReleaseTo(thread, object);
+    }
+  }
+  object.is_told = false;
+  object.size = size;
+  object.value = value;
+  return object;
+}
+
+// --- what is under way ---
+
+uint32_t AccessChecker::Call(uint32_t parent, uintptr_t at) {
+  for (uint32_t i = calls_[parent].first_child; i != 0; i = calls_[i].next) {
+    if (calls_[i].at == at) return i;
+  }
+  const auto made = static_cast<uint32_t>(calls_.size());
+  calls_.push_back({parent, 0, calls_[parent].first_child, at});
+  calls_[parent].first_child = made;
+  return made;
+}
+
+// What has ended was further down; it may have ended otherwise than by
+// returning.
+void AccessChecker::Leave(CheckedThread& self, uintptr_t stack) {
+  while (!self.frames.empty() && self.frames.back().stack <= stack) {
+    self.frames.pop_back();
+    self.calls = calls_[self.calls].parent;
+  }
+}
+
+void AccessChecker::Enter(CheckedThread& self, uintptr_t caller,
+                          uintptr_t stack) {
+  Leave(self, stack);
+  if (self.frames.size() == kMostFrames) return;
+  self.frames.push_back({stack});
+  self.calls = Call(self.calls, caller);
+}
+
+// --- accesses ---
+
+void AccessChecker::Check(CheckedThread& self, uintptr_t address, size_t size,
+                          uint8_t flags, uintptr_t at) {
+  if (((flags & kWrite) != 0 ? self.unseen_writes : self.unseen_reads) > 0) {
+    return;
+  }
+  Access access;
+  access.tick = self.clock.Of(self.number);
+  access.thread = static_cast<uint16_t>(self.number);
+  access.flags = flags;
+  access.calls = self.calls;
+  access.locks = self.locks;
+  access.address = at;
+  while (size > 0) {
+    const size_t offset = address % Shadow::kCellSize;
+    const size_t part = std::min(Shadow::kCellSize - offset, size);
+    access.bytes = static_cast<uint8_t>(((1U << part) - 1) << offset);
+    if (Cell* const cell = shadow_.Find(address)) {
+      CheckCell(self, address, *cell, access);
+    }
+    address += part;
+    size -= part;
+  }
+}
+
+void AccessChecker::CheckCell(CheckedThread& self, uintptr_t address,
+                              Cell& cell, const Access& access) {
+  // An atomic object is made anew, or a lock.
+  if (cell.has_object && (access.flags & (kWrite | kAtomic)) == kWrite) {
+    ForgetObjects(address);
+    cell.has_object = false;
+  }
+  const size_t size = cell.size();
+  // Nobody else can have come between who does not race with the first.
+  for (size_t i = 0; i < size; ++i) {
+    const Access& old = cell[i];
+    if (old.thread == access.thread && old.tick == access.tick &&
+        StandsFor(old, access)) {
+      return;
+    }
+  }
+  size_t kept = 0;
+  for (size_t i = 0; i < size; ++i) {
+    const Access old = cell[i];
+    const bool ours = threads_[old.thread]->group == self.group;
+    const bool before = old.tick <= self.clock.Of(old.thread);
+    if (ours && (old.bytes & access.bytes) != 0 &&
+        ((old.flags & kFreed) != 0 ||
+         (!before && Conflict(old.flags, access.flags)))) {
+      Report(address, old, access);
+      if ((old.flags & kFreed) != 0) return;
+    }
+    if (!(ours && before && StandsFor(access, old))) cell[kept++] = old;
+  }
+  cell.Resize(kept);
+  cell.Append(access);
+}
+
+void AccessChecker::ForgetObjects(uintptr_t address) {
+  address -= address % Shadow::kCellSize;
+  for (size_t i = 0; i < Shadow::kCellSize; ++i) objects_.erase(address + i);
+}
+
+// --- memory ---
+
+void AccessChecker::Forget(uintptr_t address, size_t size) {
+  shadow_.ForEach(address, address + size, [this](uintptr_t at, Cell& cell) {
+    if (cell.has_object) ForgetObjects(at);
+    cell.has_object = false;
+    cell.Resize(0);
+  });
+}
+
+void AccessChecker::Free(CheckedThread& self, void* memory, size_t size,
+                         uintptr_t at) {
+  Access access;
+  access.tick = self.clock.Of(self.number);
+  access.thread = static_cast<uint16_t>(self.number);
+  access.bytes = 0xff;
+  access.flags = kWrite | kFreed;
+  access.calls = self.calls;
+  access.locks = self.locks;
+  access.address = at;
+  const uintptr_t begin = AddressOf(memory);
+  if (Cell* const first = shadow_.Find(begin)) {
+    if (first->size() > 0 && ((*first)[0].flags & kFreed) != 0) {
+      if (threads_[(*first)[0].thread]->group == self.group) {
+        Report(begin, (*first)[0], access);
+      }
+      return;
+    }
+  }
+  const uintptr_t end = begin + std::min(size, kMostOfFreed);
+  for (uintptr_t i = begin; i < end; i += Shadow::kCellSize) {
+    Cell* const cell = shadow_.Find(i);
+    if (cell == nullptr) break;
+    if (cell->has_object) ForgetObjects(i);
+    cell->has_object = false;
+    cell->Resize(0);
+    cell->Append(access);
+  }
+  freed_.push_back({memory, size});
+  size_of_freed_ += size;
+  while (size_of_freed_ > kMostFreed) {
+    size_of_freed_ -= freed_.front().size;
+    ReallyFree(freed_.front().memory);
+    freed_.pop_front();
+  }
+}
+
+void AccessChecker::AddBenign(uintptr_t address, size_t size) {
+  benign_.push_back({address, address + size});
+}
+
+bool AccessChecker::IsBenign(uintptr_t address) const {
+  return std::any_of(benign_.begin(), benign_.end(), [&](const Range& range) {
+    return address + Shadow::kCellSize > range.begin && address < range.end;
+  });
+}
+
+// --- reports ---
+
+std::string AccessChecker::Places(std::string innermost, uint32_t calls,
+                                  size_t most) const {
+  for (uint32_t i = calls; i != 0 && most > 0; i = calls_[i].parent, --most) {
+    absl::StrAppend(&innermost, Place(calls_[i].at));
+  }
+  return innermost.empty() ? "a library" : absl::StrCat("<", innermost, ">");
+}
+
+std::string AccessChecker::Places(const Access& access, size_t most) const {
+  return Places(Place(access.address), access.calls, most);
+}
+
+std::string AccessChecker::Locks(const Access& access,
+                                 std::vector<const void*>& names) const {
+  if (access.locks == 0) return "  It held no lock.\n";
+  std::string text = "  It held";
+  for (uint32_t i = access.locks; i != 0; i = lock_sets_[i].parent) {
+    const CheckedThread::Held& held = lock_sets_[i].held;
+    auto named = std::find(names.begin(), names.end(), held.object);
+    if (named == names.end()) named = names.insert(named, held.object);
+    absl::StrAppend(&text, i == access.locks ? " " : ", ", "lock ",
+                    named - names.begin() + 1,
+                    held.lock == Order::Lock::kShared ? " (shared)" : "");
+    if (held.calls != 0) {
+      absl::StrAppend(&text, ", taken in what was called at ",
+                      Places("", held.calls, kMostOfPlace));
+    }
+  }
+  return text + ".\n";
+}
+
+void AccessChecker::Report(uintptr_t address, const Access& before,
+                           const Access& now) {
+  if (scheduler_ == nullptr || IsBenign(address)) return;
+  // Of what follows from the first one, as `++n` is a read and a write, nothing
+  // is to be learnt.
+  const Reported reported = {address / Shadow::kCellSize, before.address,
+                             now.address};
+  if (reported_.size() == kMostReports ||
+      std::any_of(reported_.begin(), reported_.end(),
+                  [&](const Reported& other) {
+                    return other.cell == reported.cell ||
+                           (other.before == reported.before &&
+                            other.now == reported.now);
+                  })) {
+    return;
+  }
+  reported_.push_back(reported);
+  const NoSchedulingPoints quiet;
+  std::vector<const void*> names;
+  std::string text = absl::StrCat(
+      (before.flags & kFreed) == 0 ? "a data race: "
+      : (now.flags & kFreed) != 0  ? "a double free: "
+                                   : "a use after free: ",
+      NameOf(now.flags), " at ", Places(now, kMostOfPlace), " and ",
+      NameOf(before.flags), " at ", Places(before, kMostOfPlace),
+      (before.flags & kFreed) == 0 ? ", which nothing puts in order\n" : "\n");
+  for (const bool is_now : {true, false}) {
+    const Access& access = is_now ? now : before;
+    absl::StrAppend(&text, is_now ? "  Now, " : "  Before, ",
+                    NameOf(access.flags), " by ",
+                    scheduler_->Describe(access.thread), ":\n    ",
+                    Places(access, kMostFrames), "\n", Locks(access, names));
+  }
+  scheduler_->Fault(text);
+}
+
+}  // namespace ward::testing

@@ -1,0 +1,221 @@
+// Finds data races in simulated runs, by what happens before what: vector
+// clocks of threads, and of the objects that order them (Lamport; Mattern;
+// FastTrack: Flanagan and Freund, PLDI 2009). Accesses are those of code that
+// is compiled with -fsanitize=thread; the compiler has that call the functions
+// in plain.cc and atomics.cc.
+//
+// Two accesses to one byte race if one of them writes, not both are atomic, and
+// neither happens before the other: so it does not matter which came first in
+// this run. What uninstrumented code does is not seen, but for what it tells
+// Order.
+
+#ifndef WARD_TESTING_ACCESSES_CHECKER_H_
+#define WARD_TESTING_ACCESSES_CHECKER_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "ward/testing/accesses/clock.h"
+#include "ward/testing/accesses/shadow.h"
+#include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/order.h"
+#include "ward/testing/simulator/scheduler.h"
+
+namespace ward::testing {
+
+// What a simulated thread has, while it runs.
+struct CheckedThread {
+  size_t number = 0;
+  int group = 0;
+  Clock clock;
+  // By fences: what later relaxed stores release, and what was read relaxed.
+  Clock fence;
+  Clock pending;
+  bool has_fence = false;
+
+  // What is under way; see AccessChecker::Node.
+  uint32_t calls = 0;
+  // Of each function that is under way, where its stack ends.
+  struct Frame {
+    uintptr_t stack;
+  };
+  std::vector<Frame> frames;
+
+  struct Held {
+    const void* object;
+    Order::Lock lock;
+    // Where it was locked.
+    uint32_t calls;
+  };
+  std::vector<Held> held;
+  uint32_t locks = 0;
+
+  // > 0: what it does is not looked at.
+  int unseen = 0;
+  // The same of reads and of writes, by annotations.
+  int unseen_reads = 0;
+  int unseen_writes = 0;
+
+  // The last operations on atomics that changed nothing, since one did.
+  struct Seen {
+    const volatile void* address;
+    uint64_t value;
+  };
+  std::array<Seen, 4> seen{};
+  size_t next_seen = 0;
+  int idle = 0;
+};
+
+class AccessChecker final : public Order::Listener {
+ public:
+  static AccessChecker& Only();
+
+  // The thread that runs, if what it does now is looked at; or null.
+  static CheckedThread* Looking() {
+    CheckedThread* const self = self_;
+    return self == nullptr || self->unseen > 0 || NoSchedulingPoints::Exist()
+               ? nullptr
+               : self;
+  }
+
+  // While the checker works: it is itself made of templates, of which the
+  // linker may keep an instrumented copy.
+  class Working {
+   public:
+    explicit Working(CheckedThread& self) : self_(self) { ++self_.unseen; }
+    Working(const Working&) = delete;
+    Working& operator=(const Working&) = delete;
+    ~Working() { --self_.unseen; }
+
+   private:
+    CheckedThread& self_;
+  };
+
+  void RunBegins(Scheduler& scheduler) override;
+  void RunEnds() override;
+  void ThreadBegins(int thread, int group) override;
+  void ThreadEnds() override;
+  void Acquire(const void* object) override;
+  void Release(const void* object) override;
+  void Locked(const void* object, Order::Lock lock) override;
+  Order::Lock Unlocked(const void* object) override;
+  void Pause() override;
+  void Resume() override;
+
+  // The rest is by a thread that is Looking, and Working.
+
+  // A function that was called from `caller`, and whose stack ends at `stack`
+  // while it calls others.
+  void Enter(CheckedThread& self, uintptr_t caller, uintptr_t stack);
+  void Leave(CheckedThread& self, uintptr_t stack);
+
+  // `at` is the address of the code.
+  void Check(CheckedThread& self, uintptr_t address, size_t size, uint8_t flags,
+             uintptr_t at);
+
+  // An object that orders threads: what Release and Locked were told of, and
+  // every atomic one.
+  struct Object {
+    Clock clock;
+    // Release was told of it since the value was last known.
+    bool is_told = false;
+    // Of an atomic one: 0 if it is none, or was not met yet.
+    size_t size = 0;
+    unsigned __int128 value = 0;
+  };
+  // That at an address where the atomic value is now, which code that is not
+  // instrumented may have written.
+  Object& FindAtomic(CheckedThread& self, uintptr_t address, size_t size,
+                     unsigned __int128 value);
+
+  // --- memory ---
+
+  // It was handed out; by any thread.
+  static void HandedOut(void* memory, size_t size) {
+    if (self_ == nullptr) return;
+    const Working working(*self_);
+    Only().Forget(reinterpret_cast<uintptr_t>(memory), size);
+  }
+  // It was given back, and belongs to this object from now on.
+  void Free(CheckedThread& self, void* memory, size_t size, uintptr_t at);
+
+  // Races there are as they should be.
+  void AddBenign(uintptr_t address, size_t size);
+
+ private:
+  // What is under way in a thread: a function was called at `at`, in what
+  // `parent` has.
+  struct Node {
+    uint32_t parent;
+    uint32_t first_child;
+    uint32_t next;
+    uintptr_t at;
+  };
+  // What was locked last, and before that.
+  struct LockSet {
+    uint32_t parent;
+    CheckedThread::Held held;
+  };
+
+  struct Freed {
+    void* memory;
+    size_t size;
+  };
+
+  AccessChecker();
+
+  static void ReallyFree(void* memory);
+  void Forget(uintptr_t address, size_t size);
+  uint32_t Call(uint32_t parent, uintptr_t at);
+  void SetLocks(CheckedThread& self);
+  Object& FindObject(const void* address);
+  void ForgetObjects(uintptr_t cell);
+  void ReleaseTo(CheckedThread& self, Object& object);
+  void CheckCell(CheckedThread& self, uintptr_t address, Cell& cell,
+                 const Access& access);
+  void Report(uintptr_t address, const Access& before, const Access& now);
+  bool IsBenign(uintptr_t address) const;
+  std::string Places(std::string innermost, uint32_t calls, size_t most) const;
+  std::string Places(const Access& access, size_t most) const;
+  // `names` has the locks that were named so far.
+  std::string Locks(const Access& access,
+                    std::vector<const void*>& names) const;
+
+  static thread_local CheckedThread* self_;
+
+  Scheduler* scheduler_ = nullptr;
+  // By their numbers. Kept for the next run: one that was killed is never seen
+  // again, but its memory may be.
+  std::vector<std::unique_ptr<CheckedThread>> threads_;
+  size_t threads_of_run_ = 0;
+  Shadow shadow_;
+  std::unordered_map<uintptr_t, Object> objects_;
+  std::vector<Node> calls_;
+  std::vector<LockSet> lock_sets_;
+  struct Range {
+    uintptr_t begin;
+    uintptr_t end;
+  };
+  std::vector<Range> benign_;
+  // The oldest first.
+  std::deque<Freed> freed_;
+  size_t size_of_freed_ = 0;
+  struct Reported {
+    uintptr_t cell;
+    // The addresses of the code.
+    uintptr_t before;
+    uintptr_t now;
+  };
+  std::vector<Reported> reported_;
+  bool said_full_ = false;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_ACCESSES_CHECKER_H_

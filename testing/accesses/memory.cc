@@ -1,0 +1,128 @@
+// Memory that is handed out, and given back: the C library's functions, which
+// C++'s operators call.
+//
+// What simulated threads give back is kept until the end of the run, up to a
+// limit, so that whoever still uses it is found, and nobody is taken for the
+// next one to have that address.
+
+#include <malloc.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+
+#include "absl/base/attributes.h"
+#include "ward/testing/accesses/checker.h"
+
+extern "C" {
+// NOLINTBEGIN(bugprone-reserved-identifier): glibc's own names of these.
+void* __libc_malloc(size_t size);
+void* __libc_calloc(size_t count, size_t size);
+void* __libc_realloc(void* memory, size_t size);
+void* __libc_memalign(size_t alignment, size_t size);
+void __libc_free(void* memory);
+// NOLINTEND(bugprone-reserved-identifier)
+}
+
+namespace ward::testing {
+namespace {
+
+// What others have done to it does not matter any more.
+void* HandedOut(void* memory, size_t size) {
+  if (memory != nullptr) AccessChecker::HandedOut(memory, size);
+  return memory;
+}
+
+void GiveBack(void* memory, void* returns_to) {
+  if (memory == nullptr) return;
+  CheckedThread* const self = AccessChecker::Looking();
+  if (self == nullptr) {
+    __libc_free(memory);
+    return;
+  }
+  const AccessChecker::Working working(*self);
+  AccessChecker::Only().Free(*self, memory, malloc_usable_size(memory),
+                             reinterpret_cast<uintptr_t>(returns_to));
+}
+
+}  // namespace
+
+void AccessChecker::ReallyFree(void* memory) { __libc_free(memory); }
+
+}  // namespace ward::testing
+
+using ::ward::testing::GiveBack;
+using ::ward::testing::HandedOut;
+
+#define WARD_CALLER __builtin_return_address(0)
+
+extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
+
+void* malloc(size_t size) noexcept {
+  return HandedOut(__libc_malloc(size), size);
+}
+
+void* calloc(size_t count, size_t size) noexcept {
+  return HandedOut(__libc_calloc(count, size), count * size);
+}
+
+void* memalign(size_t alignment, size_t size) noexcept {
+  return HandedOut(__libc_memalign(alignment, size), size);
+}
+
+void* aligned_alloc(size_t alignment, size_t size) noexcept {
+  return memalign(alignment, size);
+}
+
+int posix_memalign(void** memory, size_t alignment, size_t size) noexcept {
+  if (alignment < sizeof(void*) || (alignment & (alignment - 1)) != 0) {
+    return EINVAL;
+  }
+  void* const made = memalign(alignment, size);
+  if (made == nullptr) return ENOMEM;
+  *memory = made;
+  return 0;
+}
+
+void free(void* memory) noexcept { GiveBack(memory, WARD_CALLER); }
+
+void* realloc(void* memory, size_t size) noexcept {
+  if (memory == nullptr) return malloc(size);
+  if (ward::testing::AccessChecker::Looking() == nullptr) {
+    void* const moved = __libc_realloc(memory, size);
+    return moved == memory ? moved : HandedOut(moved, size);
+  }
+  if (size == 0) {
+    GiveBack(memory, WARD_CALLER);
+    return nullptr;
+  }
+  void* const moved = malloc(size);
+  if (moved == nullptr) return nullptr;
+  __builtin_memcpy(moved, memory, std::min(size, malloc_usable_size(memory)));
+  GiveBack(memory, WARD_CALLER);
+  return moved;
+}
+
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
+}  // extern "C"
+
+// As the C++ library has them, to know who calls. Weak: the program may have
+// its own.
+#define WARD_DELETE(parameters)                                    \
+  ABSL_ATTRIBUTE_WEAK void operator delete parameters noexcept {   \
+    GiveBack(memory, WARD_CALLER);                                 \
+  }                                                                \
+  ABSL_ATTRIBUTE_WEAK void operator delete[] parameters noexcept { \
+    GiveBack(memory, WARD_CALLER);                                 \
+  }
+
+WARD_DELETE((void* memory))
+WARD_DELETE((void* memory, size_t))
+WARD_DELETE((void* memory, std::align_val_t))
+WARD_DELETE((void* memory, size_t, std::align_val_t))
+WARD_DELETE((void* memory, const std::nothrow_t&))
+WARD_DELETE((void* memory, std::align_val_t, const std::nothrow_t&))

@@ -1,0 +1,761 @@
+// Programs with data races, or that use memory that was given back, and their
+// right twins. This file is compiled with -fsanitize=thread.
+
+#include <pthread.h>
+#include <semaphore.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <future>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/attributes.h"
+#include "absl/base/dynamic_annotations.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/barrier.h"
+#include "absl/synchronization/blocking_counter.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/testing/explore.h"
+
+namespace ward::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+constexpr uint64_t kRuns = 10000;
+
+ExploreOptions Runs() {
+  ExploreOptions options;
+  options.runs = kRuns;
+  return options;
+}
+
+// How it fails, and in which run.
+Exploration::Failure Failure(const std::function<void()>& body) {
+  const Exploration exploration = FindFailure(Runs(), body);
+  EXPECT_TRUE(exploration.failure.has_value()) << "no run failed";
+  const Exploration::Failure failure =
+      exploration.failure.value_or(Exploration::Failure());
+  std::cout << "run " << failure.run << ", " << failure.deviations.size()
+            << " deviations\n"
+            << failure.what << std::endl;
+  return failure;
+}
+
+void ExpectRace(const std::function<void()>& body) {
+  const Exploration::Failure failure = Failure(body);
+  EXPECT_THAT(failure.what, StartsWith("a data race: "));
+  EXPECT_TRUE(failure.replayed);
+}
+
+void ExpectNone(const std::function<void()>& body) {
+  const Exploration exploration = FindFailure(Runs(), body);
+  EXPECT_FALSE(exploration.failure.has_value())
+      << exploration.failure->what << exploration.failure->transcript;
+  EXPECT_EQ(exploration.runs, kRuns);
+}
+
+void InTwoThreads(const std::function<void()>& first,
+                  const std::function<void()>& second) {
+  std::thread thread(first);
+  second();
+  thread.join();
+}
+
+// --- a counter ---
+
+TEST(Races, FindsUnlockedCounter) {
+  const Exploration::Failure failure = Failure([] {
+    int counter = 0;
+    InTwoThreads([&] { ++counter; }, [&] { ++counter; });
+  });
+  EXPECT_THAT(failure.what, StartsWith("a data race: "));
+  EXPECT_TRUE(failure.replayed);
+  EXPECT_EQ(failure.deviations.size(), 0U);
+}
+
+TEST(Races, FindsNoneInLockedCounter) {
+  ExpectNone([] {
+    int counter = 0;
+    std::mutex mutex;
+    const auto count = [&] {
+      const std::lock_guard<std::mutex> lock(mutex);
+      ++counter;
+    };
+    InTwoThreads(count, count);
+    EXPECT_EQ(counter, 2);
+  });
+}
+
+TEST(Races, FindsNoneInAtomicCounter) {
+  ExpectNone([] {
+    std::atomic<int> counter{0};
+    const auto count = [&] { counter.fetch_add(1, std::memory_order_relaxed); };
+    InTwoThreads(count, count);
+    EXPECT_EQ(counter, 2);
+  });
+}
+
+TEST(Races, FindsAccessUnderAnotherLock) {
+  ExpectRace([] {
+    int counter = 0;
+    std::mutex mutex;
+    std::mutex other;
+    InTwoThreads(
+        [&] {
+          const std::lock_guard<std::mutex> lock(mutex);
+          ++counter;
+        },
+        [&] {
+          const std::lock_guard<std::mutex> lock(other);
+          ++counter;
+        });
+  });
+}
+
+// Neighbours in one word are no race.
+TEST(Races, TellsBytesApart) {
+  ExpectNone([] {
+    char bytes[8] = {};
+    InTwoThreads([&] { ++bytes[3]; }, [&] { ++bytes[4]; });
+  });
+}
+
+// --- a flag ---
+
+TEST(Races, FindsFlagWithoutAtomic) {
+  ExpectRace([] {
+    bool done = false;
+    int result = 0;
+    InTwoThreads(
+        [&] {
+          result = 42;
+          done = true;
+        },
+        [&] {
+          if (done) {
+            EXPECT_EQ(result, 42);
+          }
+        });
+  });
+}
+
+void Hand(std::memory_order store, std::memory_order load) {
+  std::atomic<bool> done{false};
+  int result = 0;
+  InTwoThreads(
+      [&] {
+        result = 42;
+        done.store(true, store);
+      },
+      [&] {
+        if (done.load(load)) {
+          EXPECT_EQ(result, 42);
+        }
+      });
+}
+
+TEST(Races, FindsWhatIsReleasedByNobody) {
+  ExpectRace(
+      [] { Hand(std::memory_order_relaxed, std::memory_order_acquire); });
+}
+
+TEST(Races, FindsWhatIsAcquiredByNobody) {
+  ExpectRace(
+      [] { Hand(std::memory_order_release, std::memory_order_relaxed); });
+}
+
+TEST(Races, FindsNoneInWhatIsReleasedAndAcquired) {
+  ExpectNone(
+      [] { Hand(std::memory_order_release, std::memory_order_acquire); });
+}
+
+void HandByFences(bool release, bool acquire) {
+  std::atomic<bool> done{false};
+  int result = 0;
+  InTwoThreads(
+      [&] {
+        result = 42;
+        if (release) std::atomic_thread_fence(std::memory_order_release);
+        done.store(true, std::memory_order_relaxed);
+      },
+      [&] {
+        if (!done.load(std::memory_order_relaxed)) return;
+        if (acquire) std::atomic_thread_fence(std::memory_order_acquire);
+        EXPECT_EQ(result, 42);
+      });
+}
+
+TEST(Races, KnowsFences) {
+  ExpectNone([] { HandByFences(true, true); });
+  ExpectRace([] { HandByFences(false, true); });
+  ExpectRace([] { HandByFences(true, false); });
+}
+
+// A read-modify-write goes on with what was released before it.
+TEST(Races, KnowsReleaseSequences) {
+  ExpectNone([] {
+    std::atomic<int> stage{0};
+    int result = 0;
+    std::thread first([&] {
+      result = 42;
+      stage.store(1, std::memory_order_release);
+    });
+    std::thread second([&] { stage.fetch_add(1, std::memory_order_relaxed); });
+    if (stage.load(std::memory_order_acquire) == 2) {
+      EXPECT_EQ(result, 42);
+    }
+    first.join();
+    second.join();
+  });
+}
+
+// --- maps, and what else is bigger than a word ---
+
+TEST(Races, FindsUnlockedMap) {
+  ExpectRace([] {
+    std::map<int, std::string> names;
+    InTwoThreads([&] { names[1] = "Joe"; }, [&] { names[2] = "Jack"; });
+  });
+}
+
+TEST(Races, FindsNoneInLockedMap) {
+  ExpectNone([] {
+    std::map<int, std::string> names;
+    absl::Mutex mutex;
+    const auto add = [&](int number, const char* name) {
+      const absl::MutexLock lock(&mutex);
+      names[number] = name;
+    };
+    InTwoThreads([&] { add(1, "Joe"); }, [&] { add(2, "Jack"); });
+    EXPECT_EQ(names.size(), 2U);
+  });
+}
+
+TEST(Races, FindsUnlockedString) {
+  ExpectRace([] {
+    std::string log;
+    InTwoThreads([&] { log += "one"; }, [&] { log += "two"; });
+  });
+}
+
+TEST(Races, FindsUnlockedVector) {
+  ExpectRace([] {
+    std::vector<int> items;
+    InTwoThreads([&] { items.push_back(1); }, [&] { items.push_back(2); });
+  });
+}
+
+struct Big {
+  char bytes[300];
+};
+
+TEST(Races, FindsCopyOfWhatIsWritten) {
+  ExpectRace([] {
+    auto big = std::make_unique<Big>();
+    auto copy = std::make_unique<Big>();
+    InTwoThreads([&] { big->bytes[200] = 1; },
+                 [&] { std::memcpy(copy.get(), big.get(), sizeof(Big)); });
+  });
+}
+
+// --- publication ---
+
+struct Config {
+  int port = 80;
+};
+
+TEST(Races, FindsPublicationWithoutOrder) {
+  ExpectRace([] {
+    std::atomic<Config*> current{nullptr};
+    Config config;
+    InTwoThreads(
+        [&] {
+          config.port = 8080;
+          current.store(&config, std::memory_order_relaxed);
+        },
+        [&] {
+          if (const Config* const found = current.load()) {
+            EXPECT_EQ(found->port, 8080);
+          }
+        });
+  });
+}
+
+TEST(Races, FindsNoneInPublication) {
+  ExpectNone([] {
+    std::atomic<Config*> current{nullptr};
+    Config config;
+    InTwoThreads(
+        [&] {
+          config.port = 8080;
+          current.store(&config, std::memory_order_release);
+        },
+        [&] {
+          if (const Config* const found =
+                  current.load(std::memory_order_acquire)) {
+            EXPECT_EQ(found->port, 8080);
+          }
+        });
+  });
+}
+
+TEST(Races, FindsDoubleCheckWithoutAtomic) {
+  ExpectRace([] {
+    std::mutex mutex;
+    Config* made = nullptr;
+    Config config;
+    const auto get = [&] {
+      if (made == nullptr) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (made == nullptr) {
+          config.port = 8080;
+          made = &config;
+        }
+      }
+      EXPECT_EQ(made->port, 8080);
+    };
+    InTwoThreads(get, get);
+  });
+}
+
+// --- what orders threads ---
+
+TEST(Races, KnowsSharedLocks) {
+  ExpectNone([] {
+    std::shared_mutex mutex;
+    int value = 0;
+    InTwoThreads(
+        [&] {
+          const std::shared_lock<std::shared_mutex> lock(mutex);
+          EXPECT_GE(value, 0);
+        },
+        [&] {
+          const std::lock_guard<std::shared_mutex> lock(mutex);
+          ++value;
+        });
+  });
+  ExpectRace([] {
+    std::shared_mutex mutex;
+    int value = 0;
+    const auto count = [&] {
+      const std::shared_lock<std::shared_mutex> lock(mutex);
+      ++value;
+    };
+    InTwoThreads(count, count);
+  });
+}
+
+TEST(Races, KnowsAbseilsSharedLocks) {
+  ExpectNone([] {
+    absl::Mutex mutex;
+    int value = 0;
+    InTwoThreads(
+        [&] {
+          const absl::ReaderMutexLock lock(&mutex);
+          EXPECT_GE(value, 0);
+        },
+        [&] {
+          const absl::MutexLock lock(&mutex);
+          ++value;
+        });
+  });
+  ExpectRace([] {
+    absl::Mutex mutex;
+    int value = 0;
+    const auto count = [&] {
+      const absl::ReaderMutexLock lock(&mutex);
+      ++value;
+    };
+    InTwoThreads(count, count);
+  });
+}
+
+TEST(Races, KnowsConditions) {
+  ExpectNone([] {
+    std::mutex mutex;
+    std::condition_variable condition;
+    bool ready = false;
+    int result = 0;
+    InTwoThreads(
+        [&] {
+          result = 42;
+          const std::lock_guard<std::mutex> lock(mutex);
+          ready = true;
+          condition.notify_one();
+        },
+        [&] {
+          std::unique_lock<std::mutex> lock(mutex);
+          condition.wait(lock, [&] { return ready; });
+          EXPECT_EQ(result, 42);
+        });
+  });
+}
+
+TEST(Races, KnowsAbseilsConditions) {
+  ExpectNone([] {
+    absl::Mutex mutex;
+    bool ready = false;
+    bool taken = false;
+    int result = 0;
+    InTwoThreads(
+        [&] {
+          result = 42;
+          absl::MutexLock lock(&mutex);
+          ready = true;
+          mutex.Await(absl::Condition(&taken));
+          EXPECT_EQ(result, 43);
+        },
+        [&] {
+          const absl::MutexLock lock(&mutex, absl::Condition(&ready));
+          EXPECT_EQ(result, 42);
+          result = 43;
+          taken = true;
+        });
+  });
+}
+
+TEST(Races, KnowsAbseilsCondVar) {
+  ExpectNone([] {
+    absl::Mutex mutex;
+    absl::CondVar condition;
+    bool ready = false;
+    int result = 0;
+    InTwoThreads(
+        [&] {
+          result = 42;
+          const absl::MutexLock lock(&mutex);
+          ready = true;
+          condition.SignalAll();
+        },
+        [&] {
+          const absl::MutexLock lock(&mutex);
+          while (!ready) condition.Wait(&mutex);
+          EXPECT_EQ(result, 42);
+        });
+  });
+}
+
+TEST(Races, KnowsNotifications) {
+  ExpectNone([] {
+    absl::Notification done;
+    int result = 0;
+    InTwoThreads(
+        [&] {
+          result = 42;
+          done.Notify();
+        },
+        [&] {
+          if (done.HasBeenNotified()) {
+            EXPECT_EQ(result, 42);
+          }
+          done.WaitForNotification();
+          EXPECT_EQ(result, 42);
+        });
+  });
+}
+
+TEST(Races, KnowsBlockingCounters) {
+  ExpectNone([] {
+    absl::BlockingCounter counter(2);
+    int results[2] = {};
+    std::thread first([&] {
+      results[0] = 1;
+      counter.DecrementCount();
+    });
+    std::thread second([&] {
+      results[1] = 1;
+      counter.DecrementCount();
+    });
+    counter.Wait();
+    EXPECT_EQ(results[0] + results[1], 2);
+    first.join();
+    second.join();
+  });
+}
+
+TEST(Races, KnowsBarriers) {
+  ExpectNone([] {
+    pthread_barrier_t barrier;
+    pthread_barrier_init(&barrier, nullptr, 2);
+    int results[2] = {};
+    const auto run = [&](int self) {
+      for (int round = 1; round < 3; ++round) {
+        results[self] = round;
+        pthread_barrier_wait(&barrier);
+        EXPECT_EQ(results[1 - self], round);
+        pthread_barrier_wait(&barrier);
+      }
+    };
+    InTwoThreads([&] { run(0); }, [&] { run(1); });
+    pthread_barrier_destroy(&barrier);
+  });
+}
+
+TEST(Races, KnowsSemaphores) {
+  ExpectNone([] {
+    sem_t semaphore;
+    sem_init(&semaphore, 0, 0);
+    int result = 0;
+    InTwoThreads(
+        [&] {
+          result = 42;
+          sem_post(&semaphore);
+        },
+        [&] {
+          sem_wait(&semaphore);
+          EXPECT_EQ(result, 42);
+        });
+    sem_destroy(&semaphore);
+  });
+}
+
+TEST(Races, KnowsCallOnce) {
+  ExpectNone([] {
+    std::once_flag once;
+    int result = 0;
+    const auto get = [&] {
+      std::call_once(once, [&] { result = 42; });
+      EXPECT_EQ(result, 42);
+    };
+    InTwoThreads(get, get);
+  });
+}
+
+// Who comes to it does not release what it did before.
+TEST(Races, FindsWhatCallOnceDoesNotOrder) {
+  ExpectRace([] {
+    std::once_flag once;
+    int other = 0;
+    std::call_once(once, [] {});
+    const auto run = [&] {
+      std::call_once(once, [] {});
+      ++other;
+      std::call_once(once, [] {});
+    };
+    InTwoThreads(run, run);
+  });
+}
+
+TEST(Races, KnowsFutures) {
+  ExpectNone([] {
+    int other = 0;
+    std::promise<int> promise;
+    std::future<int> future = promise.get_future();
+    InTwoThreads(
+        [&] {
+          other = 1;
+          promise.set_value(42);
+        },
+        [&] {
+          EXPECT_EQ(future.get(), 42);
+          EXPECT_EQ(other, 1);
+        });
+  });
+}
+
+TEST(Races, KnowsSharedPointers) {
+  ExpectNone([] {
+    auto shared = std::make_shared<Config>();
+    std::thread thread([shared] { EXPECT_EQ(shared->port, 80); });
+    shared.reset();
+    thread.join();
+  });
+}
+
+// A spin lock, whose loops wait for the other thread without a word.
+TEST(Races, KnowsSpinLocks) {
+  ExpectNone([] {
+    std::atomic_flag taken = ATOMIC_FLAG_INIT;
+    int counter = 0;
+    const auto count = [&] {
+      while (taken.test_and_set(std::memory_order_acquire)) {
+      }
+      ++counter;
+      taken.clear(std::memory_order_release);
+    };
+    InTwoThreads(count, count);
+    EXPECT_EQ(counter, 2);
+  });
+}
+
+// Threads that come after another one have its stack, and its variables.
+TEST(Races, ForgetsEndedThreads) {
+  ExpectNone([] {
+    static thread_local int own = 0;
+    for (int i = 0; i < 3; ++i) {
+      std::thread([] {
+        std::vector<int> items;
+        int local = ++own;
+        const std::function<void()> write = [&] { items.push_back(++local); };
+        write();
+      }).detach();
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+    }
+  });
+}
+
+// --- memory that was given back ---
+
+void ExpectFailure(std::string_view what, const std::function<void()>& body) {
+  const Exploration::Failure failure = Failure(body);
+  EXPECT_THAT(failure.what, StartsWith(std::string(what)));
+  EXPECT_TRUE(failure.replayed);
+}
+
+// Looks under the lock whether it is still there.
+void UseAndDelete(bool use_under_lock) {
+  std::mutex mutex;
+  auto* config = new Config;
+  InTwoThreads(
+      [&] {
+        std::unique_lock<std::mutex> lock(mutex);
+        const Config* const found = config;
+        if (!use_under_lock) lock.unlock();
+        if (found != nullptr) {
+          EXPECT_EQ(found->port, 80);
+        }
+      },
+      [&] {
+        const Config* old = nullptr;
+        {
+          const std::lock_guard<std::mutex> lock(mutex);
+          old = std::exchange(config, nullptr);
+        }
+        delete old;
+      });
+}
+
+TEST(Lifetimes, FindsUseAfterCheck) {
+  ExpectFailure("a use after free: ", [] { UseAndDelete(false); });
+}
+
+TEST(Lifetimes, FindsNoneUnderLock) {
+  ExpectNone([] { UseAndDelete(true); });
+}
+
+void DeleteTwice(bool under_lock) {
+  std::mutex mutex;
+  auto* config = new Config;
+  const auto end = [&] {
+    std::unique_lock<std::mutex> lock(mutex);
+    const Config* const found = config;
+    if (under_lock) config = nullptr;
+    lock.unlock();
+    delete found;
+    lock.lock();
+    config = nullptr;
+  };
+  InTwoThreads(end, end);
+}
+
+TEST(Lifetimes, FindsDoubleFree) {
+  ExpectFailure("a double free: ", [] { DeleteTwice(false); });
+}
+
+TEST(Lifetimes, FindsNoDoubleFree) {
+  ExpectNone([] { DeleteTwice(true); });
+}
+
+TEST(Lifetimes, FindsUseOfWhatAVectorHasLeft) {
+  ExpectFailure("a use after free: ", [] {
+    std::vector<int> items = {1};
+    std::mutex mutex;
+    InTwoThreads(
+        [&] {
+          const int* first = nullptr;
+          {
+            const std::lock_guard<std::mutex> lock(mutex);
+            first = &items[0];
+          }
+          EXPECT_EQ(*first, 1);
+        },
+        [&] {
+          const std::lock_guard<std::mutex> lock(mutex);
+          items.push_back(2);
+        });
+  });
+}
+
+TEST(Lifetimes, KnowsMemoryThatIsHandedOutAgain) {
+  ExpectNone([] {
+    for (int i = 0; i < 3; ++i) {
+      auto number = std::make_unique<int>(i);
+      std::thread thread([&] { ++*number; });
+      thread.join();
+      EXPECT_EQ(*number, i + 1);
+      void* const moved = std::realloc(std::malloc(10), 100000);
+      std::memset(moved, 0, 100000);
+      std::free(moved);
+    }
+  });
+}
+
+// --- what a report says ---
+
+ABSL_ATTRIBUTE_NOINLINE void LockedInc(std::mutex& mutex, int& counter) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  ++counter;  // LOCKED
+}
+
+ABSL_ATTRIBUTE_NOINLINE void BareInc(int& counter) {
+  ++counter;  // BARE
+}
+
+// The line of this file that ends with a comment.
+int LineOf(std::string_view comment) {
+  std::ifstream file(__FILE__);
+  std::string line;
+  for (int number = 1; std::getline(file, line); ++number) {
+    if (absl::EndsWith(line, comment)) return number;
+  }
+  return 0;
+}
+
+TEST(Reports, HaveBothStacksAndLocks) {
+  const Exploration::Failure failure = Failure([] {
+    int counter = 0;
+    std::mutex mutex;
+    InTwoThreads([&] { LockedInc(mutex, counter); }, [&] { BareInc(counter); });
+  });
+  const std::string locked =
+      absl::StrCat("races_test.cc:", LineOf("// LOCKED"));
+  const std::string bare = absl::StrCat("races_test.cc:", LineOf("// BARE"));
+  EXPECT_THAT(failure.what.substr(0, failure.what.find('\n')),
+              AllOf(HasSubstr(locked), HasSubstr(bare)));
+  EXPECT_THAT(failure.what,
+              AllOf(HasSubstr("LockedInc"), HasSubstr("BareInc"),
+                    HasSubstr("It held lock 1"), HasSubstr("It held no lock"),
+                    HasSubstr("thread 1 of process 1")));
+}
+
+// --- annotations ---
+
+TEST(Races, LeavesAloneWhatIsSaidToBeBenign) {
+  ExpectNone([] {
+    int counter = 0;
+    ABSL_ANNOTATE_BENIGN_RACE(&counter, "statistics");
+    InTwoThreads([&] { ++counter; }, [&] { ++counter; });
+  });
+}
+
+}  // namespace
+}  // namespace ward::testing

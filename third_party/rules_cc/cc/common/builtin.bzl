@@ -1,0 +1,4 @@
+"""What Bazel has built in, under names that can be given anew."""
+
+builtin_cc_common = cc_common
+builtin_cc_info = CcInfo
