@@ -45,16 +45,17 @@ _mode_test = rule(
 def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], **kwargs):
     """One test of a server, in each of the modes of ward/testing/server_test.h.
 
-    Makes a test NAME_MODE for each mode, and a test_suite NAME of them. All are
-    the same program, NAME_program, which does by its name what they do: so they
-    may be run by hand, or in a debugger.
+    Makes a test NAME_MODE for each mode, and a test_suite NAME of them. All but
+    NAME_raced are the same program, NAME_program, which does by its name what
+    they do: so they may be run by hand, or in a debugger.
 
     Args:
       name: of the suite.
       srcs: with tests of GoogleTest, without a main().
       deps: what they include; //testing:server_test and a main() are added.
-      modes: those to run in, of MODES. For exec, the classes of the servers
-        need WARD_REGISTER_SERVER.
+      modes: those to run in, of MODES and "raced", which is simulated, and checks
+        accesses to memory as ward_explore_test does. For exec, the classes of the
+        servers need WARD_REGISTER_SERVER.
       env: of all tests, as it is.
       tags: of all tests.
       **kwargs: given on to what compiles the sources (copts, defines, includes,
@@ -63,6 +64,25 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], 
     """
     for_sources = _take(kwargs, _FOR_SOURCES)
     for_tests = _take(kwargs, _FOR_TESTS)
+    if "raced" in modes:
+        cc_test(
+            name = name + "_raced",
+            env = env,
+            # The simulator takes the place of functions at link time.
+            linkstatic = True,
+            tags = tags + ["accesses"],
+            deps = [instrumented_library(
+                name + "_raced",
+                srcs = srcs,
+                tags = tags,
+                deps = deps + [
+                    Label("//testing:server_test"),
+                    Label("//testing:main"),
+                ],
+                **for_sources
+            )],
+            **dict(for_tests, **kwargs)
+        )
     cc_library(
         name = name + "_body",
         testonly = True,
@@ -87,6 +107,8 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], 
         **kwargs
     )
     for mode in modes:
+        if mode == "raced":
+            continue
         _mode_test(
             name = "%s_%s" % (name, mode),
             env = env,

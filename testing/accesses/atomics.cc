@@ -7,6 +7,7 @@
 
 #include "ward/testing/accesses/checker.h"
 #include "ward/testing/simulator/scheduler.h"
+#include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 namespace {
@@ -30,7 +31,7 @@ constexpr int kMostIdle = 8;
 // One operation at one address, by the thread that runs; null if it is as ever.
 class Operation {
  public:
-  Operation(const volatile void* address, void* returns_to)
+  Operation(const volatile void* address, Use use, void* returns_to)
       : self_(AccessChecker::Looking()),
         address_(address),
         returns_to_(reinterpret_cast<uintptr_t>(returns_to)) {
@@ -41,7 +42,8 @@ class Operation {
       self_->idle = 0;
       scheduler->Yield("waiting for an atomic object to change");
     } else {
-      scheduler->Point("accessing an atomic object");
+      scheduler->Point("accessing an atomic object",
+                       const_cast<const void*>(address), use);
     }
     ++self_->unseen;
   }
@@ -168,7 +170,7 @@ T ReallyChange(volatile T* at, F change) {
 
 template <typename T>
 T Load(const volatile T* at, int order, void* returns_to) {
-  Operation operation(at, returns_to);
+  Operation operation(at, Use::kRead, returns_to);
   const T now = ReallyLoad(at);
   if (!operation.is_seen()) return now;
   const T read = operation.Read(now, order);
@@ -178,14 +180,14 @@ T Load(const volatile T* at, int order, void* returns_to) {
 
 template <typename T>
 void Store(volatile T* at, T value, int order, void* returns_to) {
-  Operation operation(at, returns_to);
+  Operation operation(at, Use::kWrite, returns_to);
   const T before = ReallyChange(at, [value](T) { return value; });
   if (operation.is_seen()) operation.Write(before, value, order);
 }
 
 template <typename T, typename F>
 T Change(volatile T* at, int order, void* returns_to, F change) {
-  Operation operation(at, returns_to);
+  Operation operation(at, Use::kWrite, returns_to);
   const T before = ReallyChange(at, change);
   if (!operation.is_seen()) return before;
   operation.Read(before, order, kWrite);
@@ -198,7 +200,7 @@ T Change(volatile T* at, int order, void* returns_to, F change) {
 template <typename T>
 bool Exchange(volatile T* at, T* expected, T value, int order, int order_if_not,
               bool weak, void* returns_to) {
-  Operation operation(at, returns_to);
+  Operation operation(at, Use::kWrite, returns_to);
   if (!operation.is_seen()) return ReallyExchange(at, *expected, value);
   const T before = *expected;
   if (ReallyLoad(at) == before && weak && Operation::Fails()) {
@@ -222,7 +224,7 @@ void Fence(int order) {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return;
   }
-  scheduler->Point("at a fence");
+  scheduler->Point("at a fence", nullptr, Use::kAnything);
   const AccessChecker::Working working(*self);
   if (Acquires(order)) self->clock.Join(self->pending);
   if (Releases(order)) {

@@ -23,6 +23,8 @@ namespace {
 // Deeper ones are left out of stacks.
 constexpr size_t kMostFrames = 1024;
 
+constexpr size_t kMostShown = 64;
+
 // So many calls from an access there is one of the program's own, most likely.
 constexpr size_t kMostOfPlace = 4;
 
@@ -36,6 +38,8 @@ constexpr size_t kMostReports = 4;
 // is known to be so.
 constexpr size_t kMostFreed = size_t{64} << 20;
 constexpr size_t kMostOfFreed = size_t{64} << 10;
+
+using Wide = unsigned __int128;
 
 constexpr size_t kMostThreads = size_t{1} << 16;
 
@@ -244,13 +248,31 @@ void AccessChecker::Resume() {
   if (self_ != nullptr) --self_->unseen;
 }
 
+// Whether an atomic that was met with another size has the value that it had,
+// as far as both have it; of little-endian machines.
+bool AccessChecker::IsSame(const Object& object, size_t size, Wide value) {
+  const size_t bits = 8 * std::min(object.size, size);
+  const Wide differs = object.value ^ value;
+  return object.size != size && (differs & ~(~Wide{0} << bits)) == 0;
+}
+
 AccessChecker::Object& AccessChecker::FindAtomic(CheckedThread& self,
                                                  uintptr_t address, size_t size,
-                                                 unsigned __int128 value) {
+                                                 Wide value) {
   // NOLINTNEXTLINE(performance-no-int-to-ptr): it was one.
   Object& object = FindObject(reinterpret_cast<const void*>(address));
   const bool was_met = object.size != 0;
   if (was_met && object.size == size && object.value == value) return object;
+  if (was_met && IsSame(object, size, value)) {
+    // As std::shared_ptr has it, which reads both of its counters at once.
+    for (size_t i = object.size; i < size; ++i) {
+      const auto other = objects_.find(address + i);
+      if (other != objects_.end()) object.clock.Join(other->second.clock);
+    }
+    object.size = size;
+    object.value = value;
+    return object;
+  }
   // Written by code that is not instrumented, and that says nothing of it: as
   // if all had released it. (Where it was not met before, the value is most
   // likely its first one.)
@@ -480,7 +502,7 @@ void AccessChecker::Report(uintptr_t address, const Access& before,
     absl::StrAppend(&text, is_now ? "  Now, " : "  Before, ",
                     NameOf(access.flags), " by ",
                     scheduler_->Describe(access.thread), ":\n    ",
-                    Places(access, kMostFrames), "\n", Locks(access, names));
+                    Places(access, kMostShown), "\n", Locks(access, names));
   }
   scheduler_->Fault(text);
 }

@@ -171,6 +171,8 @@ class AccessChecker final : public Order::Listener {
   AccessChecker();
 
   static void ReallyFree(void* memory);
+  static bool IsSame(const Object& object, size_t size,
+                     unsigned __int128 value);
   void Forget(uintptr_t address, size_t size);
   uint32_t Call(uint32_t parent, uintptr_t at);
   void SetLocks(CheckedThread& self);

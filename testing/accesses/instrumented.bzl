@@ -33,11 +33,16 @@ _InstrumentedInfo = provider(
     fields = {"linking_context": "what it and its dependencies are linked with"},
 )
 
+_IS_WARDS_OWN_WORKSPACE = Label("//testing:defs.bzl").workspace_name == ""
+
+# Others' code is taken as it is; and what checks is not checked.
 def _is_instrumented(label):
-    # Others' code is taken as it is; and what checks must not be checked.
-    return label.workspace_name == "" and (
-        label.package != "testing" and not label.package.startswith("testing/") or
-        label.name.endswith("_test_body")
+    if label.workspace_name != "":
+        return False
+    return (
+        not _IS_WARDS_OWN_WORKSPACE or
+        not (label.package + "/").startswith("testing/") or
+        label.name.endswith("_body")
     )
 
 def _linking_contexts(deps):
