@@ -207,7 +207,9 @@ void AccessChecker::Locked(const void* object, Order::Lock lock) {
   Acquire(object);
   if (lock == Order::Lock::kExclusive) Acquire(OfReaders(object));
   const Working working(*self_);
-  self_->held.push_back({object, lock, self_->calls});
+  const auto& frames = self_->frames;
+  self_->held.push_back(
+      {object, lock, self_->calls, frames.empty() ? 0 : frames.back().place});
   SetLocks(*self_);
 }
 
@@ -310,10 +312,10 @@ void AccessChecker::Leave(CheckedThread& self, uintptr_t stack) {
 }
 
 void AccessChecker::Enter(CheckedThread& self, uintptr_t caller,
-                          uintptr_t stack) {
+                          uintptr_t place, uintptr_t stack) {
   Leave(self, stack);
   if (self.frames.size() == kMostFrames) return;
-  self.frames.push_back({stack});
+  self.frames.push_back({stack, place});
   self.calls = Call(self.calls, caller);
 }
 
@@ -463,9 +465,9 @@ std::string AccessChecker::Locks(const Access& access,
     absl::StrAppend(&text, i == access.locks ? " " : ", ", "lock ",
                     named - names.begin() + 1,
                     held.lock == Order::Lock::kShared ? " (shared)" : "");
-    if (held.calls != 0) {
-      absl::StrAppend(&text, ", taken in what was called at ",
-                      Places("", held.calls, kMostOfPlace));
+    if (held.place != 0) {
+      absl::StrAppend(&text, ", taken in the function at ",
+                      Places(Place(held.place), held.calls, kMostOfPlace));
     }
   }
   return text + ".\n";

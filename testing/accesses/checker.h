@@ -41,17 +41,20 @@ struct CheckedThread {
 
   // What is under way; see AccessChecker::Node.
   uint32_t calls = 0;
-  // Of each function that is under way, where its stack ends.
+  // Of each function that is under way, where its stack ends, and a place in
+  // it.
   struct Frame {
     uintptr_t stack;
+    uintptr_t place;
   };
   std::vector<Frame> frames;
 
   struct Held {
     const void* object;
     Order::Lock lock;
-    // Where it was locked.
+    // Where it was locked: what was under way, and a place in the innermost.
     uint32_t calls;
+    uintptr_t place;
   };
   std::vector<Held> held;
   uint32_t locks = 0;
@@ -110,9 +113,10 @@ class AccessChecker final : public Order::Listener {
 
   // The rest is by a thread that is Looking, and Working.
 
-  // A function that was called from `caller`, and whose stack ends at `stack`
-  // while it calls others.
-  void Enter(CheckedThread& self, uintptr_t caller, uintptr_t stack);
+  // A function that was called from `caller`, of which `place` is a part, and
+  // whose stack ends at `stack` while it calls others.
+  void Enter(CheckedThread& self, uintptr_t caller, uintptr_t place,
+             uintptr_t stack);
   void Leave(CheckedThread& self, uintptr_t stack);
 
   // `at` is the address of the code.

@@ -51,7 +51,8 @@ void __tsan_func_entry(void* caller) {
   CheckedThread* const self = AccessChecker::Looking();
   if (self == nullptr) return;
   const AccessChecker::Working working(*self);
-  AccessChecker::Only().Enter(*self, Caller(caller), WARD_STACK);
+  AccessChecker::Only().Enter(*self, Caller(caller), Caller(WARD_CALLER),
+                              WARD_STACK);
 }
 
 void __tsan_func_exit() {
