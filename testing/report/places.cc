@@ -142,9 +142,13 @@ Places Own(Places places) {
   return own.empty() ? places : own;
 }
 
+// Those of templates may fill a page.
+constexpr size_t kLongestName = 120;
+
 std::string Whole(const Place& place) {
-  return place.line.empty() ? place.function
-                            : absl::StrCat(place.function, " ", place.line);
+  std::string name = place.function;
+  if (name.size() > kLongestName) name = name.substr(0, kLongestName) + "...";
+  return place.line.empty() ? name : absl::StrCat(name, " ", place.line);
 }
 
 }  // namespace
