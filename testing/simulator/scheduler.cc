@@ -29,6 +29,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/testing/report/places.h"
+#include "ward/testing/simulator/debugged.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/runner.h"
@@ -207,6 +208,7 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
   live_.push_back(running_);
   threads_.push_back(std::move(main));
   current_scheduler = this;
+  debugged.decisions_before = debugged.decisions;
   Watchdog::Start();
   if (Order::listener() != nullptr) Order::listener()->RunBegins(*this);
 }
@@ -342,6 +344,7 @@ void Scheduler::RunThread(void* argument) {
     if (!Runner::AreFibers()) {
       pthread_setname_np(pthread_self(), thread.name.substr(0, 15).c_str());
     }
+    CountTurn();
   }
   thread.result = CallUntilExit([&] {
     void* const result = thread.body();
@@ -453,11 +456,18 @@ bool Scheduler::BlockUntil(std::string_view doing,
 void Scheduler::Reschedule() {
   Thread& self = *running_;
   Thread* const next = Next();
-  if (next == &self) return;
-  running_ = next;
-  ++switches_;
-  self.runner->SwitchTo(*next->runner);
-  TakeTurn(self);
+  if (next != &self) {
+    running_ = next;
+    ++switches_;
+    self.runner->SwitchTo(*next->runner);
+    TakeTurn(self);
+  }
+  CountTurn();
+}
+
+void Scheduler::CountTurn() {
+  debugged.turns = debugged.turns + 1;
+  if (debugged.wants_turn() || debugged.wants_decision()) StopForDebugger();
 }
 
 bool Scheduler::CanRun(const Thread& thread) const {
@@ -689,14 +699,58 @@ bool Scheduler::WakesForNoReason() {
 size_t Scheduler::Choose(ChoiceKind kind, size_t options) {
   const NoSchedulingPoints quiet;
   if (options < 2) return 0;
-  return Choose(
+  const size_t option = Choose(
       Choice{kind, options, {}, -1, -1, running_->id, running_->points});
+  // Where the next one goes on, and not sooner, if it is who that is.
+  if (debugged.wants_decision()) StopForDebugger();
+  return option;
 }
 
 size_t Scheduler::Choose(const Choice& choice) {
   const size_t option = strategy_.Choose(choice);
+  debugged.decisions = debugged.decisions + 1;
+  if (debugged.wants_decision()) {
+    decision_ = Describe(choice, option);
+    debugged.text = decision_.c_str();
+  }
   if (options_.on_choice) options_.on_choice(choice, option);
   return option;
+}
+
+std::string Scheduler::Describe(const Choice& choice, size_t option) const {
+  const auto describe = [this](int number) {
+    const Thread& thread = *threads_[static_cast<size_t>(number)];
+    return absl::StrCat("thread ", number, " (", thread.name, ", ",
+                        thread.doing, ")");
+  };
+  switch (choice.kind) {
+    case ChoiceKind::kThread:
+    case ChoiceKind::kWaiter: {
+      std::string text = absl::StrCat(
+          describe(choice.threads[option]),
+          choice.kind == ChoiceKind::kThread ? " goes on" : " is woken",
+          ", and not ");
+      for (size_t i = 0, told = 0; i < choice.options; ++i) {
+        if (i == option) continue;
+        absl::StrAppend(&text, told++ > 0 ? ", " : "",
+                        describe(choice.threads[i]));
+      }
+      return text;
+    }
+    case ChoiceKind::kDelay:
+      return option == 0 ? "no time passes" : "time passes";
+    case ChoiceKind::kFault:
+      return option == 0 ? "the call does not fail"
+                         : absl::StrCat("the call fails, in way ", option,
+                                        " of ", choice.options - 1);
+    case ChoiceKind::kDeath:
+      return option == 0 ? "the process is not killed"
+                         : "the process is killed";
+    case ChoiceKind::kWakeUp:
+      return option == 0 ? "the wait does not end for no reason"
+                         : "the wait ends for no reason";
+  }
+  return "";
 }
 
 uint64_t Scheduler::NextRandom() { return random_(); }
@@ -898,6 +952,8 @@ void Scheduler::Fault(const std::string& what) {
 
 void Scheduler::Stuck(std::string_view why) {
   const std::string text = absl::StrCat(why, "\n", WhoWaits());
+  debugged.text = text.c_str();
+  StopForDebugger();
   if (options_.on_stuck) options_.on_stuck(text);
   std::cerr << text;
   Watchdog::PrintStacks();

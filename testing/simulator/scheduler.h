@@ -282,9 +282,13 @@ class Scheduler {
   // Fails the program if the caller is not one of the threads.
   void CheckCaller() const;
   void Reschedule();
+  // Somebody goes on; see Debugged.
+  static void CountTurn();
   // Raises what was sent to the thread that runs; false if nothing was.
   bool RaiseSignals();
   size_t Choose(const Choice& choice);
+  // What was chosen, in words.
+  std::string Describe(const Choice& choice, size_t option) const;
   Thread* Next();
   bool ComesBefore(const Thread& a, const Thread& b) const;
   void FindCandidates();
@@ -337,6 +341,8 @@ class Scheduler {
   int yields_ = 0;
   // The one that runs is at a PointAfter.
   bool after_ = false;
+  // For a debugger that has asked.
+  std::string decision_;
 };
 
 }  // namespace ward::testing
