@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -13,10 +14,12 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "gtest/gtest.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/report/places.h"
+#include "ward/testing/report/picture.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/make_runs.h"
 #include "ward/testing/search/portfolio.h"
@@ -145,6 +148,40 @@ std::string Verdict(const Exploration::Failure& failure, int ordinal) {
          "never set, what an earlier run has left, or a file.\n";
 }
 
+// Draws it, beside the test's outputs; says where, or nothing.
+std::string Draw(const ExploreOptions& options,
+                 const Exploration::Failure& failure, int ordinal,
+                 absl::FunctionRef<void()> body) {
+  const std::string_view folder =
+      EnvironmentVariable("TEST_UNDECLARED_OUTPUTS_DIR");
+  const auto* const test =
+      ::testing::UnitTest::GetInstance()->current_test_info();
+  if (folder.empty() || test == nullptr) return "";
+  const std::string events = EventsOf(options, failure, body);
+  if (events.empty()) return "";
+  const std::string title =
+      absl::StrCat(test->test_suite_name(), ".", test->name());
+  const std::string name =
+      absl::StrCat(absl::StrReplaceAll(title, {{"/", "_"}}),
+                   ordinal > 1 ? absl::StrCat(".", ordinal) : "", ".html");
+  const std::string path = absl::StrCat(folder, "/", name);
+  std::ofstream file(path);
+  file << DrawPicture({title, failure.what, CommandFor(failure, ordinal)},
+                      events);
+  file.close();
+  if (!file) {
+    return absl::StrCat("No picture of it could be written to ", path, "\n");
+  }
+  std::string_view target = EnvironmentVariable("TEST_TARGET");
+  // Where Bazel puts them, whatever it has called the folder until then.
+  return absl::ConsumePrefix(&target, "//")
+             ? absl::StrCat("A picture of it, for a browser, is ", name,
+                            " in\n  bazel-testlogs/",
+                            absl::StrReplaceAll(target, {{":", "/"}}),
+                            "/test.outputs\n")
+             : absl::StrCat("A picture of it, for a browser:\n  ", path, "\n");
+}
+
 }  // namespace
 
 Exploration FindFailure(const ExploreOptions& options,
@@ -171,7 +208,8 @@ void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
   ADD_FAILURE() << "Run " << failure.run << " (" << NameOf(failure.search)
                 << ", with " << failure.found.size()
                 << " switches and faults) failed.\n"
-                << Verdict(failure, ordinal) << "\n"
+                << Verdict(failure, ordinal)
+                << Draw(options, failure, ordinal, body) << "\n"
                 << exploration.remarks << failure.what << "\n"
                 << failure.transcript;
 }

@@ -85,6 +85,12 @@ std::string Describe(const proto::Frame& frame, size_t descriptors) {
 
 void Transcript::Name(pid_t process, std::string_view name) {
   names_.emplace_back(process, std::string(name));
+  if (listener_ != nullptr) listener_->IsNamed(process, name);
+}
+
+void Transcript::SetListener(Listener& listener) {
+  listener_ = &listener;
+  for (const auto& [process, name] : names_) listener.IsNamed(process, name);
 }
 
 void Transcript::Event(absl::Time time, pid_t process, std::string_view what) {
@@ -101,6 +107,7 @@ void Transcript::Signal(absl::Time time, pid_t process, int signal) {
 void Transcript::Arrow(absl::Time time, pid_t from, pid_t to,
                        std::string_view what) {
   heard_.push_back({time, from, to, std::string(what)});
+  if (listener_ != nullptr) Entries();
 }
 
 void Transcript::Bytes(absl::Time time, int stream, pid_t from, pid_t to,
@@ -108,7 +115,7 @@ void Transcript::Bytes(absl::Time time, int stream, pid_t from, pid_t to,
   heard_.push_back({time, from, to, std::string(bytes), stream, descriptors});
   constexpr size_t kMostKept = 1 << 20;
   heard_bytes_ += bytes.size();
-  if (heard_bytes_ > kMostKept) Entries();
+  if (heard_bytes_ > kMostKept || listener_ != nullptr) Entries();
 }
 
 const std::vector<Transcript::Entry>& Transcript::Entries() const {
@@ -118,13 +125,17 @@ const std::vector<Transcript::Entry>& Transcript::Entries() const {
       continue;
     }
     // A line each, whatever a peer has put into a log.
-    entries_.push_back(
-        {heard.time, heard.from, heard.to,
+    Add({heard.time, heard.from, heard.to,
          absl::StrReplaceAll(heard.what, {{"\n", "\\n"}, {"\r", "\\r"}})});
   }
   heard_.clear();
   heard_bytes_ = 0;
   return entries_;
+}
+
+void Transcript::Add(Entry entry) const {
+  if (listener_ != nullptr) listener_->Says(entry.from, entry.to, entry.what);
+  entries_.push_back(std::move(entry));
 }
 
 void Transcript::Understand(const Heard& sent) const {
@@ -142,10 +153,9 @@ void Transcript::Understand(const Heard& sent) const {
     proto::Frame frame;
     const bool is_frame = frame.ParseFromArray(state.bytes.data() + header,
                                                static_cast<int>(size));
-    entries_.push_back({sent.time, sent.from, sent.to,
-                        is_frame
-                            ? Describe(frame, state.descriptors)
-                            : absl::StrCat(size, " bytes that are no frame")});
+    Add({sent.time, sent.from, sent.to,
+         is_frame ? Describe(frame, state.descriptors)
+                  : absl::StrCat(size, " bytes that are no frame")});
     state.bytes.erase(0, header + size);
     state.descriptors = 0;
   }

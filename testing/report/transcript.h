@@ -40,6 +40,17 @@ class Transcript {
   void Bytes(absl::Time time, int stream, pid_t from, pid_t to,
              std::string_view bytes, size_t descriptors);
 
+  // Told of each entry as soon as it is whole; `to` is `from` for what is no
+  // arrow. Of names, of those that there are already, too.
+  class Listener {
+   public:
+    virtual ~Listener() = default;
+    virtual void IsNamed(pid_t process, std::string_view name) = 0;
+    virtual void Says(pid_t from, pid_t to, std::string_view what) = 0;
+  };
+  // Borrowed.
+  void SetListener(Listener& listener);
+
   // What is shown of a failed test.
   static constexpr size_t kMostShown = 500;
 
@@ -78,8 +89,10 @@ class Transcript {
 
   const std::vector<Entry>& Entries() const;
   void Understand(const Heard& sent) const;
+  void Add(Entry entry) const;
 
   std::vector<std::pair<pid_t, std::string>> names_;
+  Listener* listener_ = nullptr;
   mutable std::vector<Heard> heard_;
   mutable size_t heard_bytes_ = 0;
   mutable std::vector<Entry> entries_;

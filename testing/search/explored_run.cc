@@ -13,6 +13,7 @@
 #include <iostream>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -23,6 +24,7 @@
 #include "absl/strings/str_cat.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/open_descriptors_for_test.h"
+#include "ward/testing/report/run_events.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/strategies.h"
@@ -117,7 +119,7 @@ class OpenTable {
 
 size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
            absl::FunctionRef<void()> body, Record& record,
-           absl::FunctionRef<void()> when_stuck) {
+           absl::FunctionRef<void()> when_stuck, RunEvents* events) {
   ++record.runs;
   record.deviations = 0;
   record.transcript_size = 0;
@@ -152,10 +154,13 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
     ExitGuard::Disarm();
     _exit(1);
   };
+  std::optional<RunRecorder> recorder;
+  if (events != nullptr) simulated.listener = &recorder.emplace(*events);
   static auto& table = *new OpenTable;
   table.TakeNew();
   Simulation simulation(strategy, simulated);
   running = &simulation;
+  if (recorder.has_value()) simulation.transcript().SetListener(*recorder);
   // Here, and not in GoogleTest, which would take this process for the test's.
   try {
     body();

@@ -20,6 +20,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
+#include "ward/testing/report/run_events.h"
 #include "ward/testing/report/transcript.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/portfolio.h"
@@ -165,11 +166,11 @@ enum class Keep {
 
 // One run. Its course, and how it fails, go into `record` while it is made.
 // Returns how many threads stay. A run that is stuck ends the process, after
-// `when_stuck`.
+// `when_stuck`. All that happens goes into `events`, unless it is null.
 size_t Run(
     const ExploreOptions& options, Strategy& strategy, Keep keep,
     absl::FunctionRef<void()> body, Record& record,
-    absl::FunctionRef<void()> when_stuck = [] {});
+    absl::FunctionRef<void()> when_stuck = [] {}, RunEvents* events = nullptr);
 
 // One that deviates nowhere, for what it does to the process. How it ends is
 // forgotten.

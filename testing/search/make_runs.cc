@@ -20,6 +20,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/testing/report/places.h"
+#include "ward/testing/report/run_events.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/foreign_threads.h"
@@ -233,6 +234,17 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
     exploration.failure = Shown(Describe(*failed, options, command, body));
   }
   return exploration;
+}
+
+std::string EventsOf(const ExploreOptions& options,
+                     const Exploration::Failure& failure,
+                     absl::FunctionRef<void()> body) {
+  if (!failure.replayed) return "";
+  Worker worker;
+  RunEvents events;
+  worker.Replay(options, failure.deviations, failure.warm, body, Keep::kAlways,
+                &events);
+  return worker.record().HasFailedAs(failure.what) ? events.ToJson() : "";
 }
 
 }  // namespace ward::testing

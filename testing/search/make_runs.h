@@ -20,6 +20,12 @@ using ReplayCommand =
 Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
                      ReplayCommand command, absl::FunctionRef<void()> body);
 
+// All that happens in the run that fails, which is made once more, as
+// RunEvents::ToJson() has it; empty if it does not fail again.
+std::string EventsOf(const ExploreOptions& options,
+                     const Exploration::Failure& failure,
+                     absl::FunctionRef<void()> body);
+
 }  // namespace ward::testing
 
 #endif  // WARD_TESTING_SEARCH_MAKE_RUNS_H_

@@ -26,6 +26,7 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/server/process.h"
+#include "ward/testing/report/run_events.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/portfolio.h"
@@ -156,8 +157,9 @@ Record* record_of_this_process = nullptr;
     }
     record.search = turn.search;
     ForgetOutput();
-    killed_threads +=
-        Run(options, depth_first ? all : *strategy, work.keep, body, record);
+    killed_threads += Run(
+        options, depth_first ? all : *strategy, work.keep, body, record, [] {},
+        work.events);
     const bool failed = record.HasFailed();
     if (failed &&
         (work.failure == nullptr || record.HasFailedAs(*work.failure))) {
@@ -261,12 +263,14 @@ void Worker::MakeProfile(const ExploreOptions& options,
 }
 
 void Worker::Replay(const ExploreOptions& options, const Deviations& deviations,
-                    bool warm, absl::FunctionRef<void()> body, Keep keep) {
+                    bool warm, absl::FunctionRef<void()> body, Keep keep,
+                    RunEvents* events) {
   Work work;
   work.options = options;
   work.replayed = &deviations;
   work.warm = warm;
   work.keep = keep;
+  work.events = events;
   MakeOne(work, body);
 }
 

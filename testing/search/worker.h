@@ -14,6 +14,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/testing/report/run_events.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/strategies.h"
@@ -45,6 +46,8 @@ struct Work {
   // Runs whose assertions fail otherwise than this do not count.
   const std::string* failure = nullptr;
   Keep keep = Keep::kIfItFails;
+  // See Run.
+  RunEvents* events = nullptr;
   int processor = 0;
 };
 
@@ -70,7 +73,7 @@ class Worker {
   // Makes the one run that `deviations` tell; `warm`: see Work.
   void Replay(const ExploreOptions& options, const Deviations& deviations,
               bool warm, absl::FunctionRef<void()> body,
-              Keep keep = Keep::kAlways);
+              Keep keep = Keep::kAlways, RunEvents* events = nullptr);
 
   // What the run has printed; of much, the beginning and the end.
   std::string Output() const;

@@ -32,6 +32,7 @@
 #include "ward/testing/simulator/debugged.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/order.h"
+#include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/strategy.h"
 #include "ward/testing/simulator/thread_destructors.h"
@@ -209,6 +210,10 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
   threads_.push_back(std::move(main));
   current_scheduler = this;
   debugged.decisions_before = debugged.decisions;
+  if (options_.listener != nullptr) {
+    const NoSchedulingPoints quiet;
+    options_.listener->Starts(0, running_->group, running_->name);
+  }
   Watchdog::Start();
   if (Order::listener() != nullptr) Order::listener()->RunBegins(*this);
 }
@@ -297,6 +302,9 @@ int Scheduler::StartThread(std::string name, int group,
   if (handle != nullptr) *handle = thread.runner->handle();
   live_.push_back(&thread);
   Order::Release(&thread);
+  if (options_.listener != nullptr) {
+    options_.listener->Starts(thread.id, group, thread.name);
+  }
   Point("starting a thread", nullptr, Use::kNothing);
   return thread.id;
 }
@@ -340,6 +348,9 @@ void Scheduler::RunThread(void* argument) {
       Order::listener()->ThreadBegins(thread.id, thread.group);
       Order::Acquire(&thread);
     }
+    if (scheduler.options_.listener != nullptr) {
+      scheduler.options_.listener->GoesOn(thread.id);
+    }
     // For debuggers and top(1); 15 characters (pthread_setname_np(3)).
     if (!Runner::AreFibers()) {
       pthread_setname_np(pthread_self(), thread.name.substr(0, 15).c_str());
@@ -361,6 +372,9 @@ void Scheduler::RunThread(void* argument) {
   Order::Release(&thread);
   if (Order::listener() != nullptr) Order::listener()->ThreadEnds();
   thread.state = Thread::State::kEnded;
+  if (scheduler.options_.listener != nullptr) {
+    scheduler.options_.listener->Ends(thread.id);
+  }
   scheduler.RemoveTheDead();
   current_scheduler = nullptr;
   Thread* const next = scheduler.Next();
@@ -408,6 +422,7 @@ void Scheduler::Point(std::string_view doing, const void* object, Use use) {
   running_->doing = doing;
   running_->object = object;
   running_->use = use;
+  TellArrival(*running_);
   if (looks_ahead_) strategy_.Arrives(running_->id, NextOf(*running_));
   yields_ = 0;
   Reschedule();
@@ -425,6 +440,7 @@ void Scheduler::Yield(std::string_view doing) {
   running_->doing = doing;
   running_->object = nullptr;
   running_->use = Use::kAnything;
+  TellArrival(*running_);
   running_->held = steps_ + 1;
   yielded_ = running_->id;
   ++yields_;
@@ -440,6 +456,9 @@ bool Scheduler::BlockUntil(std::string_view doing,
   LeaveIfKilled();
   Thread& self = *running_;
   yields_ = 0;
+  if (options_.listener != nullptr) {
+    options_.listener->Waits(self.id, doing, self.waits_at);
+  }
   // A signal's handler does not end it.
   do {
     self.doing = doing;
@@ -461,8 +480,14 @@ void Scheduler::Reschedule() {
     ++switches_;
     self.runner->SwitchTo(*next->runner);
     TakeTurn(self);
+    if (options_.listener != nullptr) options_.listener->GoesOn(self.id);
   }
   CountTurn();
+}
+
+void Scheduler::TellArrival(const Thread& thread) const {
+  if (options_.listener == nullptr) return;
+  options_.listener->Arrives(thread.id, thread.doing, thread.object);
 }
 
 void Scheduler::CountTurn() {
@@ -636,6 +661,9 @@ bool Scheduler::WaitAt(const void* address, std::string_view doing,
 
 size_t Scheduler::WakeAt(const void* address, size_t count, uint32_t bits) {
   const NoSchedulingPoints quiet;
+  if (options_.listener != nullptr) {
+    options_.listener->Wakes(running_->id, address);
+  }
   std::vector<Thread*> waiting;
   for (Thread* thread : live_) {
     if (thread->waits_at == address && (thread->wait_bits & bits) != 0) {
@@ -699,8 +727,8 @@ bool Scheduler::WakesForNoReason() {
 size_t Scheduler::Choose(ChoiceKind kind, size_t options) {
   const NoSchedulingPoints quiet;
   if (options < 2) return 0;
-  const size_t option = Choose(
-      Choice{kind, options, {}, -1, -1, running_->id, running_->points});
+  const size_t option =
+      Choose(Choice{kind, options, {}, -1, -1, running_->id, running_->points});
   // Where the next one goes on, and not sooner, if it is who that is.
   if (debugged.wants_decision()) StopForDebugger();
   return option;
@@ -712,6 +740,12 @@ size_t Scheduler::Choose(const Choice& choice) {
   if (debugged.wants_decision()) {
     decision_ = Describe(choice, option);
     debugged.text = decision_.c_str();
+  }
+  if (options_.listener != nullptr) {
+    const uint64_t before = debugged.decisions_before + 1;
+    options_.listener->Chooses(
+        static_cast<uint32_t>(debugged.decisions - before), choice, option,
+        option == 0 ? "" : Describe(choice, option));
   }
   if (options_.on_choice) options_.on_choice(choice, option);
   return option;
@@ -781,6 +815,7 @@ bool Scheduler::SomebodyAwaitsTheWorld() const {
 
 void Scheduler::AdvanceTo(absl::Time time) {
   now_ = std::max(now_, kStart + absl::Ceil(time - kStart, kTick));
+  if (options_.listener != nullptr) options_.listener->TimePasses(now_);
   while (true) {
     const auto due = std::find_if(
         timers_.begin(), timers_.end(),
@@ -801,6 +836,9 @@ void Scheduler::WaitUntilIdle(bool or_yield) {
     self.idle = true;
     self.outlasts_yields = or_yield;
     self.doing = "waiting until the others wait";
+    if (options_.listener != nullptr) {
+      options_.listener->Waits(self.id, self.doing, nullptr);
+    }
     self.state = Thread::State::kBlocked;
     Reschedule();
     self.idle = false;
@@ -835,7 +873,9 @@ void Scheduler::Kill(int group) {
   timers_.erase(timers_.lower_bound({group, 0}),
                 timers_.lower_bound({group + 1, 0}));
   for (Thread* thread : live_) {
-    if (thread->group == group) thread->state = Thread::State::kKilled;
+    if (thread->group != group) continue;
+    thread->state = Thread::State::kKilled;
+    if (options_.listener != nullptr) options_.listener->IsKilled(thread->id);
   }
   RemoveTheDead();
 }
@@ -954,6 +994,7 @@ void Scheduler::Stuck(std::string_view why) {
   const std::string text = absl::StrCat(why, "\n", WhoWaits());
   debugged.text = text.c_str();
   StopForDebugger();
+  if (options_.listener != nullptr) options_.listener->IsStuck(why);
   if (options_.on_stuck) options_.on_stuck(text);
   std::cerr << text;
   Watchdog::PrintStacks();

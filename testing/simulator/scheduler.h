@@ -44,6 +44,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/split_mix.h"
 #include "ward/testing/simulator/strategy.h"
@@ -68,6 +69,8 @@ struct SchedulerOptions {
   // Told what the program did wrong, such as a data race, which goes on.
   // Without it, that ends the process.
   std::function<void(const std::string& what)> on_fault;
+  // Borrowed; null, for nobody, costs a branch.
+  RunListener* listener = nullptr;
 };
 
 // How many handlers of signals have interrupted what a thread waits for: of
@@ -157,6 +160,13 @@ class Scheduler {
                 size_t count = std::numeric_limits<size_t>::max(),
                 uint32_t bits = kAnyBit);
   static constexpr uint32_t kAnyBit = ~uint32_t{0};
+
+  // The thread that runs has a lock.
+  void Took(const void* lock) {
+    if (options_.listener == nullptr) return;
+    const NoSchedulingPoints quiet;
+    options_.listener->Takes(thread(), lock);
+  }
 
   // Whether what waits now goes on at once, for no reason, as POSIX allows for
   // conditions: a choice, with `delays`. A thread that then waits again waits.
@@ -284,6 +294,7 @@ class Scheduler {
   void Reschedule();
   // Somebody goes on; see Debugged.
   static void CountTurn();
+  void TellArrival(const Thread& thread) const;
   // Raises what was sent to the thread that runs; false if nothing was.
   bool RaiseSignals();
   size_t Choose(const Choice& choice);

@@ -14,6 +14,7 @@
 #include "absl/functional/function_ref.h"
 #include "ward/testing/report/transcript.h"
 #include "ward/testing/simulator/exit_guard.h"
+#include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/scheduler.h"
 #include "ward/testing/simulator/simulated_environment.h"
 #include "ward/testing/simulator/strategy.h"
@@ -29,6 +30,7 @@ struct SimulationOptions {
   std::function<void(uint32_t step, const Choice&, size_t option)> on_choice;
   std::function<void(const std::string& why)> on_stuck;
   std::function<void(const std::string& what)> on_fault;
+  RunListener* listener = nullptr;
 };
 
 // One at a time in a process: a second fails the program.

@@ -44,7 +44,8 @@ std::string Debug(std::string_view commands) {
 }
 
 // The variable's name, for a program without debugging information.
-constexpr std::string_view kBalance = "*(int*)&'(anonymous namespace)::balance'";
+constexpr std::string_view kBalance =
+    "*(int*)&'(anonymous namespace)::balance'";
 
 class WardGdbTest : public ::testing::Test {
  protected:

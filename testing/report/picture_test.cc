@@ -1,0 +1,351 @@
+#include "ward/testing/report/picture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <array>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "absl/base/config.h"
+#include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/message_channel.h"
+#include "ward/server/abstract_server.h"
+#include "ward/testing/call_server.h"
+#include "ward/testing/explore.h"
+#include "ward/testing/report/run_events.h"
+#include "ward/testing/search/make_runs.h"
+
+// --- runs that fail ---
+
+// Not among ward's own functions, which a picture leaves out.
+namespace bank {
+namespace {
+
+std::mutex mutex;
+int balance;
+
+int Balance() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return balance;
+}
+
+void SetBalance(int amount) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  balance = amount;
+}
+
+void Deposit(int amount) { SetBalance(Balance() + amount); }
+
+// Two threads wait for each other as often as they are told, and then lose an
+// update.
+void LosesAnUpdate(int rounds) {
+  SetBalance(0);
+  std::condition_variable changed;
+  int turn = 0;
+  const auto use = [&](int amount) {
+    for (int i = 0; i < rounds; ++i) {
+      std::unique_lock<std::mutex> lock(mutex);
+      changed.wait(lock, [&] { return turn % 2 == amount - 1; });
+      ++turn;
+      changed.notify_one();
+    }
+    Deposit(amount);
+  };
+  std::thread other([&] { use(2); });
+  use(1);
+  other.join();
+  EXPECT_EQ(Balance(), 3);
+}
+
+class GreetingServer : public ward::AbstractServer {
+ public:
+  GreetingServer() {
+    DefineMessageHandler(
+        "greet", [](ward::MessageChannel& channel, std::string_view name) {
+          return channel.Write(absl::StrCat("Hello ", name));
+        });
+  }
+};
+
+void CallsAServerThatDies() {
+  GreetingServer server;
+  if (!server.Start().ok()) return;
+  EXPECT_TRUE(ward::testing::CallServer(server, "greet", "Joe </script>").ok());
+  (void)server.Stop();
+}
+
+void LocksInTwoOrders() {
+  // Outlive the run that gets stuck.
+  auto* const first = new std::mutex;
+  auto* const second = new std::mutex;
+  std::thread other([=] {
+    const std::lock_guard<std::mutex> outer(*second);
+    const std::lock_guard<std::mutex> inner(*first);
+  });
+  {
+    const std::lock_guard<std::mutex> outer(*first);
+    const std::lock_guard<std::mutex> inner(*second);
+  }
+  other.join();
+  delete first;
+  delete second;
+}
+
+}  // namespace
+}  // namespace bank
+
+namespace ward::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using ::testing::Not;
+
+using ::bank::CallsAServerThatDies;
+using ::bank::LocksInTwoOrders;
+using ::bank::LosesAnUpdate;
+using ::bank::SetBalance;
+
+ExploreOptions FewDeviations() {
+  ExploreOptions options;
+  options.search = Search::kDepthFirst;
+  options.runs = 20000;
+  return options;
+}
+
+// Of a run of `body` that fails.
+std::string EventsOfFailure(absl::FunctionRef<void()> body) {
+  const ExploreOptions options = FewDeviations();
+  const Exploration exploration = FindFailure(options, body);
+  return exploration.failure.has_value()
+             ? EventsOf(options, *exploration.failure, body)
+             : "no failure";
+}
+
+std::string PictureOfFailure(std::string_view name,
+                             absl::FunctionRef<void()> body,
+                             const ExploreOptions& options = FewDeviations()) {
+  const Exploration exploration = FindFailure(options, body);
+  if (!exploration.failure.has_value()) return "no failure";
+  return DrawPicture({std::string(name), exploration.failure->what, "again"},
+                     EventsOf(options, *exploration.failure, body));
+}
+
+// --- how a browser shows them ---
+
+std::string Browser() {
+  for (const char* const name :
+       {"/usr/bin/chromium-headless-shell", "/usr/bin/chromium"}) {
+    if (access(name, X_OK) == 0) return name;
+  }
+  return "";
+}
+
+// What the page has become once its script has run. A screenshot stands beside
+// the test's outputs.
+std::string Show(const std::string& page, const std::string& name,
+                 const std::string& anchor = "") {
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody sets them.
+  const char* const outputs = getenv("TEST_UNDECLARED_OUTPUTS_DIR");
+  const std::string folder =
+      outputs == nullptr ? ::testing::TempDir() : std::string(outputs);
+  const std::string path = absl::StrCat(folder, "/", name, ".html");
+  std::ofstream(path) << page;
+  const std::string command = absl::StrCat(
+      "HOME=", ::testing::TempDir(), " timeout 120 ", Browser(),
+      " --headless --no-sandbox --disable-gpu --disable-dev-shm-usage"
+      " --window-size=1400,900 --virtual-time-budget=3000");
+  const std::string target = absl::StrCat(" 'file://", path, anchor, "'");
+  // NOLINTNEXTLINE(concurrency-mt-unsafe)
+  EXPECT_EQ(
+      system(absl::StrCat(command, " --screenshot=", folder, "/", name, ".png",
+                          target, " 2>", folder, "/", name, ".log")
+                 .c_str()),
+      0);
+  FILE* const output = popen(
+      absl::StrCat(command, " --dump-dom", target, " 2>/dev/null").c_str(),
+      "r");
+  std::string text;
+  std::array<char, 4096> part;
+  for (size_t got; (got = fread(part.data(), 1, part.size(), output)) > 0;) {
+    text.append(part.data(), got);
+  }
+  pclose(output);
+  // Not what it was made from.
+  return text.substr(0, text.find("<script id=\"data\""));
+}
+
+// `page` with a hand that uses it, and then writes what it has seen to where
+// the failure was. It has said(text), and does at(event, x, y) on the drawing,
+// row(n) being the middle of a row.
+std::string WithHand(const std::string& page, std::string_view does) {
+  return absl::StrCat(page, R"(<script>
+    const all = [], said = text => all.push(text);
+    const row = n => kHead + n * kRow + kRow / 2 - scroll.scrollTop;
+    const at = (type, x, y) => {
+      const {left, top} = canvas.getBoundingClientRect();
+      canvas.dispatchEvent(new MouseEvent(
+          type, {clientX: left + x, clientY: top + y, bubbles: true}));
+    };)",
+                      does, R"(
+    document.getElementById('why').textContent = all.join('; ');
+  </script>)");
+}
+
+class PictureTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+#if defined(ABSL_HAVE_ADDRESS_SANITIZER) || defined(ABSL_HAVE_THREAD_SANITIZER)
+    GTEST_SKIP() << "A browser is looked at once, without sanitizers.";
+#endif
+    if (!Browser().empty()) return;
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody sets it.
+    ASSERT_EQ(std::getenv("CI"), nullptr) << "install chromium-headless-shell";
+    GTEST_SKIP() << "install chromium-headless-shell";
+  }
+};
+
+TEST_F(PictureTest, ShowsAShortRunWhole) {
+  const std::string shown =
+      Show(PictureOfFailure("Account.LosesNoUpdate", [] { LosesAnUpdate(0); }),
+           "short");
+  EXPECT_THAT(shown, MatchesRegex("(.|\n)*>([2-9][0-9]) steps in ([2-9][0-9]) "
+                                  "rows<(.|\n)*"));
+  EXPECT_THAT(shown, HasSubstr("Expected equality of these values"));
+  EXPECT_THAT(shown, Not(HasSubstr("This page failed")));
+}
+
+TEST_F(PictureTest, ShowsALongRunByWhatCanBeSeenOfIt) {
+  const std::string page =
+      PictureOfFailure("Account.LosesNoUpdate", [] { LosesAnUpdate(2500); });
+  const std::string shown = Show(page, "long", "#SetBalance");
+  EXPECT_THAT(shown, MatchesRegex("(.|\n)*>[2-9][0-9],[0-9]{3} steps in "
+                                  "[0-9,]+ rows<(.|\n)*"))
+      << "folded";
+  // All of it is in the page, and little of it is drawn.
+  EXPECT_LT(shown.size(), 20000u);
+  EXPECT_THAT(shown, MatchesRegex("(.|\n)*>[0-9]+ found<(.|\n)*"))
+      << "functions are searched, too";
+  EXPECT_THAT(shown, Not(HasSubstr(">0 found<")));
+  EXPECT_THAT(shown, Not(HasSubstr("This page failed")));
+}
+
+TEST_F(PictureTest, IsFoldedAndUnfoldedAndTellsMoreWhereThePointerIs) {
+  const std::string page =
+      PictureOfFailure("Account.LosesNoUpdate", [] { LosesAnUpdate(100); });
+  const std::string shown = Show(WithHand(page, R"(
+    scroll.scrollTop = 0;
+    const before = rows.length;
+    at('click', 200, row(5));
+    said(`unfolds ${rows.length - before}`);
+    at('click', 200, row(5));
+    said(`folds ${rows.length - before}`);
+    at('mousemove', 200, row(7));
+    said(tip.textContent);
+    at('click', 200, 12);
+    said(`one lane: ${lanes.length === 1}`);
+    document.getElementById('unfold').click();
+    said(`all: ${rows.length === steps.length}`);
+    toFailure();
+    said(steps[rows[selected][0]].kind);
+  )"),
+                                 "hand");
+  EXPECT_THAT(
+      shown, MatchesRegex("(.|\n)*>unfolds [1-9]; folds 0; thread [01] .(.|\n)*"
+                          "thread [01] is waiting for a condition(.|\n)*"
+                          "#1 is held by thread [01](.|\n)*"
+                          "LosesAnUpdate[^\n]*(\n  bank::[^\n]*)*; one lane: true; all: true; "
+                          "failure<(.|\n)*"));
+}
+
+TEST_F(PictureTest, ShowsMessagesAndDeaths) {
+  ExploreOptions options = FewDeviations();
+  options.deaths = true;
+  const std::string page =
+      PictureOfFailure("Greeting.Comes", CallsAServerThatDies, options);
+  const std::string shown = Show(page, "death", "#is killed");
+  EXPECT_THAT(shown, Not(HasSubstr(">0 found<")));
+  EXPECT_THAT(shown, Not(HasSubstr("This page failed")));
+}
+
+TEST_F(PictureTest, ShowsADeadlock) {
+  const std::string shown =
+      Show(PictureOfFailure("Locks.AreTaken", LocksInTwoOrders), "deadlock",
+           "#waiting for a mutex");
+  EXPECT_THAT(shown, HasSubstr("deadlock: all threads wait"));
+  EXPECT_THAT(shown, HasSubstr(">2 found<"));
+  EXPECT_THAT(shown, Not(HasSubstr("This page failed")));
+}
+
+// --- what it is made of ---
+
+TEST(RunEvents, HasWhatHappened) {
+  EXPECT_THAT(
+      EventsOfFailure([] { LosesAnUpdate(0); }),
+      AllOf(HasSubstr(R"(["p",1,"test"])"), HasSubstr(R"(["t",0,1,"main"])"),
+            HasSubstr(R"(["t",1,1,"thread 1"])"),
+            HasSubstr(R"("locking a mutex"])"), HasSubstr(R"(["l",1,)"),
+            HasSubstr(R"(["u",1,)"), HasSubstr(R"(["e",1])"),
+            HasSubstr("SetBalance(int)"), HasSubstr(R"("complete":true)")));
+}
+
+TEST(RunEvents, HasWhatHappenedBeforeACrash) {
+  EXPECT_THAT(EventsOfFailure([] {
+                SetBalance(1);
+                std::abort();
+              }),
+              HasSubstr("unlocking a mutex"));
+}
+
+TEST(RunEvents, HasTheFirstOfWhatIsTooMuch) {
+  RunEvents events;
+  const std::string much(size_t{1} << 20, 'x');
+  for (int i = 0; i < 100; ++i) events.Add(JsonString(much));
+  const std::string json = events.ToJson();
+  EXPECT_THAT(json.substr(0, 100), HasSubstr(R"("complete":false)"));
+  EXPECT_LT(json.size(), size_t{1} << 26);
+  EXPECT_GT(json.size(), size_t{60} << 20);
+  events.Clear();
+  events.Add("[]");
+  EXPECT_EQ(events.ToJson(), R"({"complete":true,"places":[],"events":[[]]})");
+}
+
+TEST(JsonString, CannotEndAScript) {
+  EXPECT_EQ(JsonString("</script><!-- \"\\\n&\x7f \xc3\xa9"),
+            R"("\u003c/script\u003e\u003c!-- \"\\\u000a\u0026\u007f )"
+            "\xc3\xa9\"");
+}
+
+TEST(DrawPicture, IsOneFileWhateverItShows) {
+  const std::string page =
+      DrawPicture({"A.B", "</script><script>alert(1)</script>", "WARD_DATA"},
+                  R"({"complete":true,"places":[],"events":[]})");
+  const auto count = [&page](std::string_view what) {
+    size_t found = 0;
+    for (size_t at = 0; (at = page.find(what, at)) != std::string::npos; ++at) {
+      ++found;
+    }
+    return found;
+  };
+  EXPECT_EQ(count("<script"), 2u);
+  EXPECT_EQ(count("</script"), 2u);
+  for (const char* const other : {"http:", "https:", "src=", "href=", "url(",
+                                  "import", "fetch(", "innerHTML"}) {
+    EXPECT_EQ(count(other), 0u) << other;
+  }
+}
+
+}  // namespace
+}  // namespace ward::testing

@@ -1,0 +1,266 @@
+#include "ward/testing/report/run_events.h"
+
+#include <execinfo.h>
+#include <link.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "ward/testing/report/places.h"
+#include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/strategy.h"
+
+namespace ward::testing {
+namespace {
+
+constexpr size_t kMostBytes = size_t{1} << 26;
+constexpr size_t kMostPlaces = 8192;
+constexpr int kMostFrames = 32;
+
+// Where the program was loaded to.
+uintptr_t Base() {
+  uintptr_t base = 0;
+  dl_iterate_phdr(
+      [](dl_phdr_info* module, size_t, void* argument) {
+        *static_cast<uintptr_t*>(argument) = module->dlpi_addr;
+        return 1;  // The first one is the program.
+      },
+      &base);
+  return base;
+}
+
+}  // namespace
+
+struct RunEvents::Memory {
+  std::atomic<size_t> size;
+  std::atomic<bool> is_full;
+  std::atomic<size_t> places;
+  std::array<uintptr_t, kMostPlaces> place;
+  std::array<char, kMostBytes> text;
+};
+
+// What is not written to takes no memory.
+RunEvents::RunEvents()
+    : memory_(static_cast<Memory*>(
+          mmap(nullptr, sizeof(Memory), PROT_READ | PROT_WRITE,
+               MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))) {
+  if (memory_ == MAP_FAILED) std::abort();
+}
+
+RunEvents::~RunEvents() { munmap(memory_, sizeof(Memory)); }
+
+void RunEvents::Clear() {
+  memory_->size = 0;
+  memory_->is_full = false;
+  memory_->places = 0;
+}
+
+void RunEvents::Add(std::string_view event) {
+  const size_t size = memory_->size;
+  if (memory_->is_full || kMostBytes - size < event.size() + 2) {
+    memory_->is_full = true;
+    return;
+  }
+  char* at = memory_->text.data() + size;
+  if (size > 0) *at++ = ',';
+  at = std::copy(event.begin(), event.end(), at);
+  // Only now: the process may end at any instruction.
+  memory_->size = static_cast<size_t>(at - memory_->text.data());
+}
+
+int RunEvents::Place(uintptr_t address) {
+  const size_t places = memory_->places;
+  auto* const end = memory_->place.data() + places;
+  auto* const found = std::find(memory_->place.data(), end, address);
+  if (found != end) return static_cast<int>(found - memory_->place.data());
+  if (places == kMostPlaces) return 0;
+  *end = address;
+  memory_->places = places + 1;
+  return static_cast<int>(places);
+}
+
+std::string RunEvents::ToJson() const {
+  constexpr std::string_view kMark = "\n@";
+  std::string text;
+  for (size_t i = 0; i < memory_->places; ++i) {
+    absl::StrAppend(&text, kMark, "\n<+0x",
+                    absl::Hex(memory_->place[i] - Base()), ">");
+  }
+  std::vector<std::string> places;
+  for (const std::string_view lines :
+       absl::StrSplit(WithPlaces(text), kMark, absl::SkipEmpty())) {
+    std::vector<std::string> functions;
+    for (const std::string_view line :
+         absl::StrSplit(lines, '\n', absl::SkipEmpty())) {
+      functions.push_back(JsonString(line));
+    }
+    places.push_back(absl::StrCat("[", absl::StrJoin(functions, ","), "]"));
+  }
+  return absl::StrCat(
+      R"({"complete":)", memory_->is_full ? "false" : "true", R"(,"places":[)",
+      absl::StrJoin(places, ",\n"), R"(],"events":[)",
+      std::string_view(memory_->text.data(), memory_->size), "]}");
+}
+
+RunRecorder::RunRecorder(RunEvents& events) : events_(events) {
+  events_.Clear();
+  // The first call of it allocates, and may wait.
+  std::array<void*, 1> frame;
+  backtrace(frame.data(), 1);
+  ::testing::UnitTest::GetInstance()->listeners().Append(this);
+}
+
+RunRecorder::~RunRecorder() {
+  ::testing::UnitTest::GetInstance()->listeners().Release(this);
+}
+
+void RunRecorder::Starts(int thread, int group, std::string_view name) {
+  events_.Add(
+      absl::StrCat(R"(["t",)", thread, ",", group, ",", JsonString(name), "]"));
+}
+
+void RunRecorder::Ends(int thread) {
+  events_.Add(absl::StrCat(R"(["e",)", thread, "]"));
+}
+
+void RunRecorder::IsKilled(int thread) {
+  events_.Add(absl::StrCat(R"(["k",)", thread, "]"));
+}
+
+void RunRecorder::Arrives(int thread, std::string_view doing,
+                          const void* object) {
+  AddStep("a", thread, doing, object);
+}
+
+void RunRecorder::Waits(int thread, std::string_view doing,
+                        const void* object) {
+  AddStep("w", thread, doing, object);
+}
+
+void RunRecorder::GoesOn(int thread) {
+  running_ = thread;
+  events_.Add(absl::StrCat(R"(["g",)", thread, "]"));
+}
+
+void RunRecorder::Takes(int thread, const void* object) {
+  events_.Add(absl::StrCat(R"(["l",)", thread, ",", Object(object), "]"));
+}
+
+void RunRecorder::Wakes(int thread, const void* object) {
+  events_.Add(absl::StrCat(R"(["u",)", thread, ",", Object(object), "]"));
+}
+
+void RunRecorder::Chooses(uint32_t number, const Choice& /*choice*/,
+                          size_t option, std::string_view words) {
+  decisions_ = number + 1;
+  if (option == 0) return;
+  events_.Add(absl::StrCat(R"(["d",)", running_, ",", number, ",", option, ",",
+                           JsonString(words), "]"));
+}
+
+void RunRecorder::TimePasses(absl::Time now) {
+  if (start_ == absl::InfinitePast()) start_ = now;
+  events_.Add(
+      absl::StrCat(R"(["n",)", absl::ToInt64Nanoseconds(now - start_), "]"));
+}
+
+void RunRecorder::IsStuck(std::string_view why) {
+  events_.Add(absl::StrCat(R"(["x",)", running_, ",", JsonString(why), "]"));
+}
+
+void RunRecorder::IsNamed(pid_t process, std::string_view name) {
+  events_.Add(absl::StrCat(R"(["p",)", process, ",", JsonString(name), "]"));
+}
+
+void RunRecorder::Says(pid_t from, pid_t to, std::string_view what) {
+  events_.Add(absl::StrCat(R"(["m",)", running_, ",", from, ",", to, ",",
+                           JsonString(what), "]"));
+}
+
+void RunRecorder::OnTestPartResult(const ::testing::TestPartResult& result) {
+  if (!result.failed()) return;
+  const NoSchedulingPoints quiet;
+  events_.Add(
+      absl::StrCat(R"(["x",)", running_, ",",
+                   JsonString(absl::StrCat(
+                       result.file_name() == nullptr ? "?" : result.file_name(),
+                       ":", result.line_number(), ": ", result.message())),
+                   "]"));
+}
+
+void RunRecorder::AddStep(std::string_view kind, int thread,
+                          std::string_view doing, const void* object) {
+  if (decisions_ != told_decisions_) {
+    told_decisions_ = decisions_;
+    events_.Add(absl::StrCat(R"(["c",)", decisions_, "]"));
+  }
+  const int words = Words(doing);
+  const int stack = Stack();
+  events_.Add(absl::StrCat("[\"", kind, "\",", thread, ",", words, ",",
+                           object == nullptr ? -1 : Object(object), ",", stack,
+                           "]"));
+}
+
+int RunRecorder::Object(const void* object) {
+  const auto number = static_cast<int>(objects_.size());
+  return objects_.try_emplace(object, number).first->second;
+}
+
+int RunRecorder::Words(std::string_view words) {
+  const auto number = static_cast<int>(words_.size());
+  const auto [found, is_new] = words_.try_emplace(words.data(), number);
+  if (is_new) {
+    events_.Add(absl::StrCat(R"(["s",)", number, ",", JsonString(words), "]"));
+  }
+  return found->second;
+}
+
+int RunRecorder::Stack() {
+  std::array<void*, kMostFrames> frames;
+  const int depth = backtrace(frames.data(), kMostFrames);
+  std::string places;
+  // The first is this function. Where a call returns to may be another line.
+  for (int i = 1; i < depth; ++i) {
+    const auto address =
+        reinterpret_cast<uintptr_t>(frames[static_cast<size_t>(i)]) - 1;
+    absl::StrAppend(&places, i > 1 ? "," : "", events_.Place(address));
+  }
+  const auto number = static_cast<int>(stacks_.size());
+  const auto [found, is_new] = stacks_.try_emplace(places, number);
+  if (is_new) {
+    events_.Add(absl::StrCat(R"(["b",)", number, ",[", places, "]]"));
+  }
+  return found->second;
+}
+
+std::string JsonString(std::string_view text) {
+  std::string json = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    // <: "</script>" and "<!--" mean something in HTML. Bytes that are no UTF-8
+    // browsers replace.
+    if (byte < 0x20 || byte == 0x7f || c == '<' || c == '>' || c == '&') {
+      absl::StrAppend(&json, "\\u", absl::Hex(byte, absl::kZeroPad4));
+    } else {
+      if (c == '"' || c == '\\') json += '\\';
+      json += c;
+    }
+  }
+  return json + '"';
+}
+
+}  // namespace ward::testing

@@ -1,0 +1,122 @@
+// All that happens in a run, for its picture: see picture.h.
+//
+// It is written down where another process can read it, at once: a run may end
+// in a crash.
+
+#ifndef WARD_TESTING_REPORT_RUN_EVENTS_H_
+#define WARD_TESTING_REPORT_RUN_EVENTS_H_
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "ward/testing/report/transcript.h"
+#include "ward/testing/simulator/run_listener.h"
+#include "ward/testing/simulator/strategy.h"
+
+namespace ward::testing {
+
+// Shared with processes that are forked later. Of a run with more than 64 MiB
+// of events, or 8,192 places in the program, there are the first.
+class RunEvents {
+ public:
+  RunEvents();
+  RunEvents(const RunEvents&) = delete;
+  RunEvents& operator=(const RunEvents&) = delete;
+  ~RunEvents();
+
+  // For another run.
+  void Clear();
+
+  // JSON, whole.
+  void Add(std::string_view event);
+
+  // The number of the place of `address`, in the program's code.
+  int Place(uintptr_t address);
+
+  // {"complete": true, "places": [["Function() file.cc:12"], ...], "events":
+  // [...]}: see RunRecorder for these. Of a place there is what is under way in
+  // it, the innermost inlined function first. Has the names looked up, by
+  // another program.
+  std::string ToJson() const;
+
+ private:
+  struct Memory;
+  Memory* const memory_;
+};
+
+// Writes down what it is told of a run, and the assertions that fail, as
+// arrays: of a letter and, most of them, the number of the thread that did it.
+//
+//   ["p", process, name]            a process
+//   ["t", thread, process, name]    a thread was started
+//   ["e", thread], ["k", thread]    and has ended, or was killed
+//   ["a", thread, doing, object, stack]   it comes to a scheduling point,
+//   ["w", thread, doing, object, stack]   or begins to wait
+//   ["g", thread]                   it goes on instead of another one
+//   ["l", thread, object]           has a lock
+//   ["u", thread, object]           has woken who waits for it, perhaps to lock
+//   ["d", thread, number, option, words]  a decision that is not dull, and
+//   ["c", decisions]                how many there were before what comes next
+//   ["m", thread, from, to, words]  what a process says to another, or does
+//   ["n", ns]                       the time since the start
+//   ["x", thread, words]            what failed
+//   ["s", number, words]            the words for `doing`
+//   ["b", number, [place, ...]]     a stack, the innermost first
+//
+// An object is a number, in the order in which they come up, or -1.
+class RunRecorder final : public RunListener,
+                          public Transcript::Listener,
+                          public ::testing::EmptyTestEventListener {
+ public:
+  // Until its end it is among GoogleTest's listeners.
+  explicit RunRecorder(RunEvents& events);
+  ~RunRecorder() override;
+
+  void Starts(int thread, int group, std::string_view name) override;
+  void Ends(int thread) override;
+  void IsKilled(int thread) override;
+  void Arrives(int thread, std::string_view doing, const void* object) override;
+  void Waits(int thread, std::string_view doing, const void* object) override;
+  void GoesOn(int thread) override;
+  void Takes(int thread, const void* object) override;
+  void Wakes(int thread, const void* object) override;
+  void Chooses(uint32_t number, const Choice& choice, size_t option,
+               std::string_view words) override;
+  void TimePasses(absl::Time now) override;
+  void IsStuck(std::string_view why) override;
+
+  void IsNamed(pid_t process, std::string_view name) override;
+  void Says(pid_t from, pid_t to, std::string_view what) override;
+
+  void OnTestPartResult(const ::testing::TestPartResult& result) override;
+
+ private:
+  void AddStep(std::string_view kind, int thread, std::string_view doing,
+               const void* object);
+  int Object(const void* object);
+  int Words(std::string_view words);
+  int Stack();
+
+  RunEvents& events_;
+  int running_ = 0;
+  absl::Time start_ = absl::InfinitePast();
+  uint32_t decisions_ = 0;
+  uint32_t told_decisions_ = 0;
+  absl::flat_hash_map<const void*, int> objects_;
+  absl::flat_hash_map<const char*, int> words_;
+  absl::flat_hash_map<std::string, int> stacks_;
+};
+
+// As in JSON, with its quotes, and such that it can stand in a script of HTML.
+std::string JsonString(std::string_view text);
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_REPORT_RUN_EVENTS_H_

@@ -1,0 +1,54 @@
+// Told what happens in a run, when it happens: for who shows it to a user.
+//
+// Each call is by the thread that runs, with NoSchedulingPoints, and must not
+// change the run's course. Threads have their numbers (Scheduler::Start),
+// groups are processes. What is done, `doing`, lives for ever; an object is an
+// address, or null.
+
+#ifndef WARD_TESTING_SIMULATOR_RUN_LISTENER_H_
+#define WARD_TESTING_SIMULATOR_RUN_LISTENER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "absl/time/time.h"
+#include "ward/testing/simulator/strategy.h"
+
+namespace ward::testing {
+
+class RunListener {
+ public:
+  virtual ~RunListener() = default;
+
+  // A thread was started; and has ended, or was killed with its group.
+  virtual void Starts(int thread, int group, std::string_view name) = 0;
+  virtual void Ends(int thread) = 0;
+  virtual void IsKilled(int thread) = 0;
+
+  // It has come to a scheduling point, or begins to wait.
+  virtual void Arrives(int thread, std::string_view doing,
+                       const void* object) = 0;
+  virtual void Waits(int thread, std::string_view doing,
+                     const void* object) = 0;
+  // It goes on, and another one, or none, did before.
+  virtual void GoesOn(int thread) = 0;
+
+  // It has a lock; and has those go on that wait for an object, as when it has
+  // given back a lock.
+  virtual void Takes(int thread, const void* object) = 0;
+  virtual void Wakes(int thread, const void* object) = 0;
+
+  // Choice `number` of the run, from 0 on; in words, if it is not dull.
+  virtual void Chooses(uint32_t number, const Choice& choice, size_t option,
+                       std::string_view words) = 0;
+
+  virtual void TimePasses(absl::Time now) = 0;
+
+  // The run cannot go on: it ends here.
+  virtual void IsStuck(std::string_view why) = 0;
+};
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_SIMULATOR_RUN_LISTENER_H_
