@@ -52,7 +52,6 @@ int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
   scheduler.Point(names.taking, object, names.use);
   while (true) {
     int error = try_to_take();
-    if (error == 0) scheduler.Took(object);
     if (error != busy) return error;
     error =
         WaitToBeWoken(scheduler, object, names.waiting, deadline, interruption);

@@ -17,6 +17,7 @@
 #include "absl/base/config.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/message_channel.h"
@@ -299,6 +300,17 @@ TEST(RunEvents, HasWhatHappened) {
             HasSubstr(R"("locking a mutex"])"), HasSubstr(R"(["l",1,)"),
             HasSubstr(R"(["u",1,)"), HasSubstr(R"(["e",1])"),
             HasSubstr("SetBalance(int)"), HasSubstr(R"("complete":true)")));
+}
+
+TEST(RunEvents, HasTheLocksOfAbseil) {
+  EXPECT_THAT(EventsOfFailure([] {
+                absl::Mutex lock;
+                const absl::MutexLock locked(&lock);
+                FAIL();
+              }),
+              MatchesRegex("(.|\n)*\\[\"a\",0,[0-9]+,([0-9]+),[0-9]+\\],"
+                           "\\[\"l\",0,[0-9]+\\](.|\n)*\\[\"x\",0,(.|\n)*"
+                           "\\[\"u\",0,[0-9]+\\](.|\n)*"));
 }
 
 TEST(RunEvents, HasWhatHappenedBeforeACrash) {

@@ -22,6 +22,7 @@
 #include "gtest/gtest.h"
 #include "ward/testing/report/places.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -122,9 +123,11 @@ RunRecorder::RunRecorder(RunEvents& events) : events_(events) {
   std::array<void*, 1> frame;
   backtrace(frame.data(), 1);
   ::testing::UnitTest::GetInstance()->listeners().Append(this);
+  Order::SetWatcher(this);
 }
 
 RunRecorder::~RunRecorder() {
+  Order::SetWatcher(nullptr);
   ::testing::UnitTest::GetInstance()->listeners().Release(this);
 }
 
@@ -156,12 +159,14 @@ void RunRecorder::GoesOn(int thread) {
   events_.Add(absl::StrCat(R"(["g",)", thread, "]"));
 }
 
-void RunRecorder::Takes(int thread, const void* object) {
-  events_.Add(absl::StrCat(R"(["l",)", thread, ",", Object(object), "]"));
+void RunRecorder::IsLocked(const void* object) {
+  const NoSchedulingPoints quiet;
+  events_.Add(absl::StrCat(R"(["l",)", running_, ",", Object(object), "]"));
 }
 
-void RunRecorder::Wakes(int thread, const void* object) {
-  events_.Add(absl::StrCat(R"(["u",)", thread, ",", Object(object), "]"));
+void RunRecorder::IsUnlocked(const void* object) {
+  const NoSchedulingPoints quiet;
+  events_.Add(absl::StrCat(R"(["u",)", running_, ",", Object(object), "]"));
 }
 
 void RunRecorder::Chooses(uint32_t number, const Choice& /*choice*/,

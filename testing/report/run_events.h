@@ -17,6 +17,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/testing/report/transcript.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/strategy.h"
 
@@ -61,7 +62,7 @@ class RunEvents {
 //   ["w", thread, doing, object, stack]   or begins to wait
 //   ["g", thread]                   it goes on instead of another one
 //   ["l", thread, object]           has a lock
-//   ["u", thread, object]           has woken who waits for it, perhaps to lock
+//   ["u", thread, object]           has given it back
 //   ["d", thread, number, option, words]  a decision that is not dull, and
 //   ["c", decisions]                how many there were before what comes next
 //   ["m", thread, from, to, words]  what a process says to another, or does
@@ -72,10 +73,11 @@ class RunEvents {
 //
 // An object is a number, in the order in which they come up, or -1.
 class RunRecorder final : public RunListener,
+                          public Order::Watcher,
                           public Transcript::Listener,
                           public ::testing::EmptyTestEventListener {
  public:
-  // Until its end it is among GoogleTest's listeners.
+  // Until its end it is among GoogleTest's listeners, and watches locks.
   explicit RunRecorder(RunEvents& events);
   ~RunRecorder() override;
 
@@ -85,12 +87,13 @@ class RunRecorder final : public RunListener,
   void Arrives(int thread, std::string_view doing, const void* object) override;
   void Waits(int thread, std::string_view doing, const void* object) override;
   void GoesOn(int thread) override;
-  void Takes(int thread, const void* object) override;
-  void Wakes(int thread, const void* object) override;
   void Chooses(uint32_t number, const Choice& choice, size_t option,
                std::string_view words) override;
   void TimePasses(absl::Time now) override;
   void IsStuck(std::string_view why) override;
+
+  void IsLocked(const void* object) override;
+  void IsUnlocked(const void* object) override;
 
   void IsNamed(pid_t process, std::string_view name) override;
   void Says(pid_t from, pid_t to, std::string_view what) override;

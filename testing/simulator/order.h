@@ -39,6 +39,15 @@ class Order {
   static void SetListener(Listener& listener) { listener_ = &listener; }
   static Listener* listener() { return listener_; }
 
+  // Told of locks alone, for who shows a run to a user; null for nobody.
+  class Watcher {
+   public:
+    virtual ~Watcher() = default;
+    virtual void IsLocked(const void* object) = 0;
+    virtual void IsUnlocked(const void* object) = 0;
+  };
+  static void SetWatcher(Watcher* watcher) { watcher_ = watcher; }
+
   // The thread has seen what others had done before they released it. An object
   // is an address; what is there does not matter.
   static void Acquire(const void* object) {
@@ -51,9 +60,11 @@ class Order {
   // The same of a lock. Those who share it do not come after one another.
   static void Locked(const void* object, Lock lock = Lock::kExclusive) {
     if (listener_ != nullptr) listener_->Locked(object, lock);
+    if (watcher_ != nullptr) watcher_->IsLocked(object);
   }
   // Returns how it was locked, if that is known.
   static Lock Unlocked(const void* object) {
+    if (watcher_ != nullptr) watcher_->IsUnlocked(object);
     return listener_ == nullptr ? Lock::kExclusive
                                 : listener_->Unlocked(object);
   }
@@ -74,6 +85,7 @@ class Order {
 
  private:
   static inline Listener* listener_ = nullptr;
+  static inline Watcher* watcher_ = nullptr;
 };
 
 }  // namespace ward::testing

@@ -3,7 +3,7 @@
 // Each call is by the thread that runs, with NoSchedulingPoints, and must not
 // change the run's course. Threads have their numbers (Scheduler::Start),
 // groups are processes. What is done, `doing`, lives for ever; an object is an
-// address, or null.
+// address, or null. Of locks one is told by Order.
 
 #ifndef WARD_TESTING_SIMULATOR_RUN_LISTENER_H_
 #define WARD_TESTING_SIMULATOR_RUN_LISTENER_H_
@@ -33,11 +33,6 @@ class RunListener {
                      const void* object) = 0;
   // It goes on, and another one, or none, did before.
   virtual void GoesOn(int thread) = 0;
-
-  // It has a lock; and has those go on that wait for an object, as when it has
-  // given back a lock.
-  virtual void Takes(int thread, const void* object) = 0;
-  virtual void Wakes(int thread, const void* object) = 0;
 
   // Choice `number` of the run, from 0 on; in words, if it is not dull.
   virtual void Chooses(uint32_t number, const Choice& choice, size_t option,

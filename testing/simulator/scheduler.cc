@@ -661,9 +661,6 @@ bool Scheduler::WaitAt(const void* address, std::string_view doing,
 
 size_t Scheduler::WakeAt(const void* address, size_t count, uint32_t bits) {
   const NoSchedulingPoints quiet;
-  if (options_.listener != nullptr) {
-    options_.listener->Wakes(running_->id, address);
-  }
   std::vector<Thread*> waiting;
   for (Thread* thread : live_) {
     if (thread->waits_at == address && (thread->wait_bits & bits) != 0) {

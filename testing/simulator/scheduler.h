@@ -161,13 +161,6 @@ class Scheduler {
                 uint32_t bits = kAnyBit);
   static constexpr uint32_t kAnyBit = ~uint32_t{0};
 
-  // The thread that runs has a lock.
-  void Took(const void* lock) {
-    if (options_.listener == nullptr) return;
-    const NoSchedulingPoints quiet;
-    options_.listener->Takes(thread(), lock);
-  }
-
   // Whether what waits now goes on at once, for no reason, as POSIX allows for
   // conditions: a choice, with `delays`. A thread that then waits again waits.
   bool WakesForNoReason();
