@@ -82,7 +82,13 @@ class Operation {
     }
     self_->clock.Advance(self_->number);
     object.value = Wide{value};
-    NoteChange();
+    if (value == before) {
+      // As of a spin lock that is taken.
+      NoteIdle(static_cast<uint64_t>(value));
+    } else {
+      self_->seen = {};
+      self_->idle = 0;
+    }
   }
 
   // It changed nothing.
@@ -94,11 +100,6 @@ class Operation {
       }
     }
     self_->seen[self_->next_seen++ % self_->seen.size()] = {address_, value};
-    self_->idle = 0;
-  }
-
-  void NoteChange() {
-    self_->seen = {};
     self_->idle = 0;
   }
 
@@ -120,11 +121,6 @@ class Operation {
   const uintptr_t returns_to_;
   AccessChecker::Object* object_ = nullptr;
 };
-
-template <typename T>
-uint64_t Low(T value) {
-  return static_cast<uint64_t>(value);
-}
 
 // The memory itself.
 template <typename T>
@@ -174,7 +170,7 @@ T Load(const volatile T* at, int order, void* returns_to) {
   const T now = ReallyLoad(at);
   if (!operation.is_seen()) return now;
   const T read = operation.Read(now, order);
-  operation.NoteIdle(Low(read));
+  operation.NoteIdle(static_cast<uint64_t>(read));
   return read;
 }
 
@@ -192,8 +188,6 @@ T Change(volatile T* at, int order, void* returns_to, F change) {
   if (!operation.is_seen()) return before;
   operation.Read(before, order, kWrite);
   operation.Write(before, static_cast<T>(change(before)), order);
-  // As of a spin lock that is taken.
-  if (change(before) == before) operation.NoteIdle(Low(before));
   return before;
 }
 
@@ -213,7 +207,7 @@ bool Exchange(volatile T* at, T* expected, T value, int order, int order_if_not,
     return true;
   }
   operation.Read(*expected, order_if_not);
-  operation.NoteIdle(Low(*expected));
+  operation.NoteIdle(static_cast<uint64_t>(*expected));
   return false;
 }
 
