@@ -18,6 +18,7 @@ _COPTS = [
     "-fno-builtin-memcpy",
     "-fno-builtin-memmove",
     "-fno-builtin-memset",
+    "-U_FORTIFY_SOURCE",
     "-D_GLIBCXX_ASSERTIONS",
     # g++ warns of fences, which its own runtime does not know. Clang does not
     # know that warning.

@@ -27,7 +27,8 @@ bool IsValidLength(const timespec* time);
 
 // What all descriptors are one object for in the schedule: who has which end of
 // what, only the kernel knows. For Order, too, and with locks of files, and
-// signals: who takes any of it comes after all that others had given until then.
+// signals: who takes any of it comes after all that others had given until
+// then.
 extern const char kDescriptors;
 
 // Sets errno, and returns -1 as system calls do.
