@@ -264,11 +264,13 @@ TEST_F(PictureTest, IsFoldedAndUnfoldedAndTellsMoreWhereThePointerIs) {
   )"),
                                  "hand");
   EXPECT_THAT(
-      shown, MatchesRegex("(.|\n)*>unfolds [1-9]; folds 0; thread [01] .(.|\n)*"
-                          "thread [01] is waiting for a condition(.|\n)*"
-                          "#1 is held by thread [01](.|\n)*"
-                          "LosesAnUpdate[^\n]*(\n  bank::[^\n]*)*; one lane: true; all: true; "
-                          "failure<(.|\n)*"));
+      shown,
+      MatchesRegex(
+          "(.|\n)*>unfolds [1-9]; folds 0; thread [01] .(.|\n)*"
+          "thread [01] is waiting for a condition(.|\n)*"
+          "#1 is held by thread [01](.|\n)*"
+          "LosesAnUpdate[^\n]*(\n  bank::[^\n]*)*; one lane: true; all: true; "
+          "failure<(.|\n)*"));
 }
 
 TEST_F(PictureTest, ShowsMessagesAndDeaths) {

@@ -68,6 +68,8 @@ constexpr Bounds kBounds[] = {
     {"work_stealing", {330, 90, 150, 120, 380, 55}},
     {"qsort_mt", {180, 10000, 820, 360, 470, 20}},
     {"safestack", {0, 0, 0, 0, 0, 0}},
+    {"close_twice", {300, 150, 1000, 450, 240, 80}},
+    {"reused_slot", {300, 140, 350, 560, 600, 520}},
 };
 
 // Otherwise by the default search alone, which is the first; and what takes it

@@ -1,5 +1,8 @@
 // Structures of data that threads share, and that do not hold.
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <condition_variable>
@@ -447,6 +450,86 @@ bool PopAndPush(bool repaired) {
   return right.load();
 }
 
+// --- a descriptor is closed twice, and its number reused in between (ours) ---
+
+bool CloseTwice(bool repaired) {
+  const int shared = open("/dev/null", O_RDWR | O_CLOEXEC);
+  std::array<bool, 2> written{};
+  Threads threads;
+  threads.Start([&] {
+    close(shared);
+    if (!repaired) close(shared);
+  });
+  for (bool& own_written : written) {
+    threads.Start([&] {
+      const int own = open("/dev/null", O_RDWR | O_CLOEXEC);
+      own_written = write(own, "1", 1) == 1;
+      close(own);
+    });
+  }
+  threads.Join();
+  return written[0] && written[1];
+}
+
+// --- an answer goes to a slot that its question has given up (ours) ---
+
+bool ReusedSlot(bool repaired) {
+  struct Slot {
+    int question = 0;
+    int answer = 0;
+  };
+  std::mutex mutex;
+  std::array<Slot, 2> slots;
+  std::vector<std::pair<Slot*, int>> asked;
+  bool right = true;
+  const auto ask = [&](int question) -> Slot* {
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (Slot& slot : slots) {
+      if (slot.question != 0) continue;
+      slot = {question, 0};
+      asked.emplace_back(&slot, question);
+      return &slot;
+    }
+    return nullptr;
+  };
+  const auto answer_one = [&] {
+    std::pair<Slot*, int> taken;
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (asked.empty()) return;
+      taken = asked.front();
+      asked.erase(asked.begin());
+    }
+    const std::lock_guard<std::mutex> lock(mutex);
+    const int question = taken.first->question;
+    if (question != 0 && (!repaired || question == taken.second)) {
+      taken.first->answer = taken.second;
+    }
+  };
+  Threads threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.Start([&] {
+      answer_one();
+      answer_one();
+    });
+  }
+  for (int question = 1; question <= 3; ++question) {
+    threads.Start([&, question] {
+      Slot* const own = ask(question);
+      if (own == nullptr) return;
+      // It waits no longer than this.
+      for (int patience = 0; patience < 2; ++patience) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        right = right && (own->answer == 0 || own->answer == question);
+      }
+      const std::lock_guard<std::mutex> lock(mutex);
+      *own = {};
+    });
+  }
+  threads.Join();
+  return right;
+}
+
 }  // namespace
 
 absl::Span<const PublishedBug> StructureBugs() {
@@ -458,6 +541,8 @@ absl::Span<const PublishedBug> StructureBugs() {
       {"work_stealing", &WorkStealing, "SURW 6, POS 6, PCT 842"},
       {"qsort_mt", &QuickSort, "about 3,000 each"},
       {"safestack", &PopAndPush, "SURW 204,070"},
+      {"close_twice", &CloseTwice},
+      {"reused_slot", &ReusedSlot},
   };
   return kBugs;
 }
