@@ -6,8 +6,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/status_macros.h"
 
-namespace ward {
-namespace internal {
+namespace ward::internal {
 
 absl::Status AddArguments(std::initializer_list<Argument> arguments,
                           BorrowedMessage& message) {
@@ -26,5 +25,4 @@ absl::Status AddArguments(std::initializer_list<Argument> arguments,
   return absl::OkStatus();
 }
 
-}  // namespace internal
-}  // namespace ward
+}  // namespace ward::internal

@@ -10,8 +10,7 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 
-namespace ward {
-namespace internal {
+namespace ward::internal {
 
 absl::Status NotTheReply(const absl::Status& status) {
   return MakeError(
@@ -48,5 +47,4 @@ absl::Status ReadReply(MessageChannel& channel, bool has_reply,
   }
 }
 
-}  // namespace internal
-}  // namespace ward
+}  // namespace ward::internal

@@ -84,10 +84,10 @@ bool Conflict(uint8_t a, uint8_t b) {
 }
 
 // Whether what races with `old`, which came before, races with `now` as well.
-bool StandsFor(const Access& now, const Access& old) {
-  return (old.bytes & ~now.bytes) == 0 &&
-         ((now.flags & kWrite) != 0 || (old.flags & kWrite) == 0) &&
-         ((now.flags & kAtomic) == 0 || (old.flags & kAtomic) != 0);
+bool StandsFor(const Access& one, const Access& other) {
+  return (other.bytes & ~one.bytes) == 0 &&
+         ((one.flags & kWrite) != 0 || (other.flags & kWrite) == 0) &&
+         ((one.flags & kAtomic) == 0 || (other.flags & kAtomic) != 0);
 }
 
 std::string_view NameOf(uint8_t flags) {
@@ -99,8 +99,6 @@ std::string_view NameOf(uint8_t flags) {
 }
 
 }  // namespace
-
-thread_local CheckedThread* AccessChecker::self_ = nullptr;
 
 // Before any simulation.
 [[maybe_unused]] static const bool kIsListening = [] {

@@ -181,7 +181,7 @@ class AccessChecker final : public Order::Listener {
   uint32_t Call(uint32_t parent, uintptr_t at);
   void SetLocks(CheckedThread& self);
   Object& FindObject(const void* address);
-  void ForgetObjects(uintptr_t cell);
+  void ForgetObjects(uintptr_t address);
   void ReleaseTo(CheckedThread& self, Object& object);
   void CheckCell(CheckedThread& self, uintptr_t address, Cell& cell,
                  const Access& access);
@@ -193,7 +193,7 @@ class AccessChecker final : public Order::Listener {
   std::string Locks(const Access& access,
                     std::vector<const void*>& names) const;
 
-  static thread_local CheckedThread* self_;
+  static inline thread_local CheckedThread* self_ = nullptr;
 
   Scheduler* scheduler_ = nullptr;
   // By their numbers. Kept for the next run: one that was killed is never seen

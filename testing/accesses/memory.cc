@@ -18,13 +18,14 @@
 #include "ward/testing/accesses/checker.h"
 
 extern "C" {
-// NOLINTBEGIN(bugprone-reserved-identifier): glibc's own names of these.
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming):
+// glibc's own names of these.
 void* __libc_malloc(size_t size);
 void* __libc_calloc(size_t count, size_t size);
 void* __libc_realloc(void* memory, size_t size);
 void* __libc_memalign(size_t alignment, size_t size);
 void __libc_free(void* memory);
-// NOLINTEND(bugprone-reserved-identifier)
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 }
 
 namespace ward::testing {
@@ -120,9 +121,12 @@ void* realloc(void* memory, size_t size) noexcept {
     GiveBack(memory, WARD_CALLER);                                 \
   }
 
+// NOLINTBEGIN(misc-new-delete-overloads): those of the library take theirs from
+// malloc.
 WARD_DELETE((void* memory))
 WARD_DELETE((void* memory, size_t))
 WARD_DELETE((void* memory, std::align_val_t))
 WARD_DELETE((void* memory, size_t, std::align_val_t))
 WARD_DELETE((void* memory, const std::nothrow_t&))
 WARD_DELETE((void* memory, std::align_val_t, const std::nothrow_t&))
+// NOLINTEND(misc-new-delete-overloads)

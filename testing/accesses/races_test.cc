@@ -51,7 +51,7 @@ ExploreOptions Runs() {
 Exploration::Failure Failure(const std::function<void()>& body) {
   const Exploration exploration = FindFailure(Runs(), body);
   EXPECT_TRUE(exploration.failure.has_value()) << "no run failed";
-  const Exploration::Failure failure =
+  Exploration::Failure failure =
       exploration.failure.value_or(Exploration::Failure());
   std::cout << "run " << failure.run << ", " << failure.deviations.size()
             << " deviations\n"
@@ -762,7 +762,7 @@ TEST(Lifetimes, FindsUseOfWhatAVectorHasLeft) {
           const int* first = nullptr;
           {
             const std::lock_guard<std::mutex> lock(mutex);
-            first = &items[0];
+            first = items.data();
           }
           EXPECT_EQ(*first, 1);
         },

@@ -11,7 +11,7 @@
 namespace ward::testing {
 namespace {
 
-constexpr uint64_t kRuns = 8 * 7 * 1000;
+constexpr uint64_t kRuns = uint64_t{8} * 7 * 1000;
 
 TEST(TurnOf, IsTheSearchsOwnIfItIsAskedForAlone) {
   for (const Search search : {Search::kRandom, Search::kDepthFirst}) {
@@ -50,7 +50,7 @@ TEST(OwnerOf, SharesRunsEquallyButThoseThatAreDepthFirst) {
         }
       }
       for (const uint64_t runs : made) {
-        EXPECT_NEAR(runs, kRuns / workers, 100) << workers << " workers";
+        EXPECT_NEAR(runs, 1.0 * kRuns / workers, 100) << workers << " workers";
       }
     }
   }

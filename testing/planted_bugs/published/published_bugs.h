@@ -25,7 +25,7 @@ struct PublishedBug {
   bool (*run)(bool repaired);
 
   // In how many schedules the published searches found it: means.
-  std::string_view published = "";
+  std::string_view published = std::string_view();
 };
 
 // By what goes wrong; each in the file of that name.

@@ -379,8 +379,9 @@ class SafeStack {
   static constexpr int kItems = 3;
 
   explicit SafeStack(bool repaired) : repaired_(repaired) {
-    for (int i = 0; i < kItems; ++i)
+    for (int i = 0; i < kItems; ++i) {
       next_[i].store(i + 1 < kItems ? i + 1 : -1);
+    }
   }
 
   // -1: there is none to spare.
