@@ -131,7 +131,7 @@ bool ReallyExchange(volatile T* at, T& expected, T value) {
 
 #ifdef __x86_64__
 // Compilers call a library for it, which may not be linked.
-// NOLINTNEXTLINE(readability-non-const-parameter): the instruction writes there.
+// NOLINTNEXTLINE(readability-non-const-parameter): it is written.
 bool ReallyExchange(volatile Wide* at, Wide& expected, Wide value) {
   auto low = static_cast<uint64_t>(expected);
   auto high = static_cast<uint64_t>(expected >> 64);

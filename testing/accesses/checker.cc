@@ -83,7 +83,7 @@ bool Conflict(uint8_t a, uint8_t b) {
   return ((a | b) & kWrite) != 0 && (a & b & kAtomic) == 0;
 }
 
-// Whether what races with `old`, which came before, races with `now` as well.
+// Whether what races with `other` races with `one`, too.
 bool StandsFor(const Access& one, const Access& other) {
   return (other.bytes & ~one.bytes) == 0 &&
          ((one.flags & kWrite) != 0 || (other.flags & kWrite) == 0) &&
