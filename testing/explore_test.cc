@@ -45,6 +45,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/server/environment.h"
 #include "ward/server/process.h"
+#include "ward/testing/search/portfolio.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/simulator/scheduler.h"
 #include "ward/testing/simulator/strategy.h"
@@ -346,6 +347,27 @@ TEST(FindFailure, FindsALostUpdateByEverySearch) {
     EXPECT_THAT(found.failure->deviations, SizeIs(1));
     if (search == Search::kPortfolio) continue;
     EXPECT_EQ(found.failure->search, search);
+  }
+}
+
+// Not even by a search that holds others back for the one that loops.
+TEST(FindFailure, TakesNoLoopForEndlessThatAsksAgainAndAgain) {
+  for (const Search search : kSearches) {
+    ExploreOptions options = Runs(200);
+    options.search = search;
+    const Exploration found = FindFailure(options, [] {
+      absl::Mutex mutex;
+      std::atomic<bool> done = false;
+      std::thread asks([&] {
+        while (!done) std::this_thread::yield();
+        const absl::MutexLock lock(&mutex);
+      });
+      for (int i = 0; i < 3; ++i) const absl::MutexLock lock(&mutex);
+      done = true;
+      asks.join();
+    });
+    EXPECT_FALSE(found.failure.has_value())
+        << NameOf(search) << ": " << found.failure->what;
   }
 }
 

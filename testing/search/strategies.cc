@@ -392,8 +392,12 @@ size_t SurwStrategy::Choose(const Choice& choice) {
   }
   for (const int thread : choice.threads) See(thread);
   if (IsAfter(choice) && !after_) return OptionOf(choice, choice.after);
-  // Whoever else there is comes first.
-  if (choice.yielded >= 0) Of(choice.yielded).priority = 1;
+  // Whoever else there is comes first; also to what is of interest, for which
+  // the one that yields may wait.
+  if (choice.yielded >= 0) {
+    Of(choice.yielded).priority = 1;
+    if (next_ == choice.yielded) next_ = -1;
+  }
   if (next_ < 0) next_ = DrawNext(choice);
   const auto must_wait = [&](size_t i) {
     return choice.threads[i] != next_ && IsOfInterest(choice.next[i]);
