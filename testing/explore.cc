@@ -33,12 +33,22 @@ namespace {
 // Before the deviations of a run that is not the first of its process.
 constexpr std::string_view kWarm = "warm:";
 
+// In bytes; an environment variable may have 128 KiB (execve(2)), and what
+// shows a command to a user much less.
+constexpr size_t kLongestRun = size_t{32} << 10;
+
 // The command that runs it again. Of several explorations in a test, which one
 // it is stands before its deviations.
 std::string CommandFor(const Exploration::Failure& failure, int ordinal) {
   const auto* const test =
       ::testing::UnitTest::GetInstance()->current_test_info();
   const std::string_view target = EnvironmentVariable("TEST_TARGET");
+  const std::string deviations = FormatDeviations(failure.deviations);
+  if (deviations.size() > kLongestRun) {
+    return absl::StrCat("(none: what its ", failure.deviations.size(),
+                        " switches and faults take is more than there may be "
+                        "in an environment variable)");
+  }
   return absl::StrCat(
       "bazel test ", target.empty() ? "<this target>" : target,
       " --test_output=all",
@@ -46,7 +56,7 @@ std::string CommandFor(const Exploration::Failure& failure, int ordinal) {
                       : absl::StrCat(" --test_filter=", test->test_suite_name(),
                                      ".", test->name()),
       " --test_env=WARD_REPLAY=", ordinal > 1 ? absl::StrCat(ordinal, ":") : "",
-      failure.warm ? kWarm : "", FormatDeviations(failure.deviations));
+      failure.warm ? kWarm : "", deviations);
 }
 
 // Which call of Explore in this test the next one is, from 1 on.
@@ -111,7 +121,7 @@ void ReplayHere(std::string_view replay, const ExploreOptions& options,
   ReplayStrategy strategy(*deviations);
   const SharedRecord record;
   const auto print = [&record] {
-    std::cout << WithPlaces({record->what.data(), record->what_size})
+    std::cout << WithPlaces(record->What())
               << std::string_view(record->transcript.data(),
                                   record->transcript_size)
               << std::flush;

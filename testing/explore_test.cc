@@ -368,6 +368,23 @@ TEST(FindFailure, TakesNoLoopForEndlessThatAsksAgainAndAgain) {
     });
     EXPECT_FALSE(found.failure.has_value())
         << NameOf(search) << ": " << found.failure->what;
+    // Nor for one that waits.
+    const Exploration others = FindFailure(options, [] {
+      absl::Mutex mutex;
+      std::atomic<bool> done = false;
+      std::thread asks([&] {
+        while (!done) std::this_thread::yield();
+      });
+      std::thread works([&] {
+        { const absl::MutexLock lock(&mutex); }
+        done = true;
+      });
+      asks.join();
+      works.join();
+      const absl::MutexLock lock(&mutex);
+    });
+    EXPECT_FALSE(others.failure.has_value())
+        << NameOf(search) << ": " << others.failure->what;
   }
 }
 

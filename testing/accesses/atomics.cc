@@ -39,7 +39,6 @@ class Operation {
     if (scheduler == nullptr) self_ = nullptr;
     if (self_ == nullptr) return;
     if (self_->idle >= kMostIdle) {
-      self_->idle = 0;
       scheduler->Yield("waiting for an atomic object to change");
     } else {
       scheduler->Point("accessing an atomic object",

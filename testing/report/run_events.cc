@@ -88,7 +88,7 @@ int RunEvents::Place(uintptr_t address) {
   auto* const end = memory_->place.data() + places;
   auto* const found = std::find(memory_->place.data(), end, address);
   if (found != end) return static_cast<int>(found - memory_->place.data());
-  if (places == kMostPlaces) return 0;
+  if (places == kMostPlaces) return -1;
   *end = address;
   memory_->places = places + 1;
   return static_cast<int>(places);
@@ -177,10 +177,9 @@ void RunRecorder::Chooses(uint32_t number, const Choice& /*choice*/,
                            JsonString(words), "]"));
 }
 
-void RunRecorder::TimePasses(absl::Time now) {
-  if (start_ == absl::InfinitePast()) start_ = now;
+void RunRecorder::TimePasses(absl::Duration since_begin) {
   events_.Add(
-      absl::StrCat(R"(["n",)", absl::ToInt64Nanoseconds(now - start_), "]"));
+      absl::StrCat(R"(["n",)", absl::ToInt64Nanoseconds(since_begin), "]"));
 }
 
 void RunRecorder::IsStuck(std::string_view why) {

@@ -39,6 +39,7 @@ class RunEvents {
   void Add(std::string_view event);
 
   // The number of the place of `address`, in the program's code.
+  // -1 when there are too many.
   int Place(uintptr_t address);
 
   // {"complete": true, "places": [["Function() file.cc:12"], ...], "events":
@@ -89,7 +90,7 @@ class RunRecorder final : public RunListener,
   void GoesOn(int thread) override;
   void Chooses(uint32_t number, const Choice& choice, size_t option,
                std::string_view words) override;
-  void TimePasses(absl::Time now) override;
+  void TimePasses(absl::Duration since_begin) override;
   void IsStuck(std::string_view why) override;
 
   void IsLocked(const void* object) override;
@@ -109,7 +110,6 @@ class RunRecorder final : public RunListener,
 
   RunEvents& events_;
   int running_ = 0;
-  absl::Time start_ = absl::InfinitePast();
   uint32_t decisions_ = 0;
   uint32_t told_decisions_ = 0;
   absl::flat_hash_map<const void*, int> objects_;

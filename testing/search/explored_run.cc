@@ -35,12 +35,11 @@
 
 namespace ward::testing {
 
-bool Record::HasFailedAs(std::string_view other) const {
+bool Record::AreAlike(std::string_view what, std::string_view other) {
   const auto first_line = [](std::string_view text) {
     return text.substr(0, text.find('\n'));
   };
-  return HasFailed() &&
-         first_line({what.data(), what_size}) == first_line(other);
+  return first_line(what) == first_line(other);
 }
 
 std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,

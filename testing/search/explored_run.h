@@ -79,10 +79,15 @@ struct Record {
 
   bool HasFailed() const { return what_size > 0; }
 
-  // Whether it has failed in the same way as `other`, which says why: the first
-  // line is the same, an assertion's place and what it is about, or what the
-  // scheduler has found.
-  bool HasFailedAs(std::string_view other) const;
+  std::string_view What() const { return {what.data(), what_size}; }
+
+  // Whether it has failed in the same way as `other`, which says why.
+  bool HasFailedAs(std::string_view other) const {
+    return HasFailed() && AreAlike(What(), other);
+  }
+  // The first line is the same, an assertion's place and what it is about, or
+  // what the scheduler has found.
+  static bool AreAlike(std::string_view what, std::string_view other);
 
   void Fail(std::string_view why) {
     const size_t size = std::min(why.size(), what.size() - what_size);

@@ -53,8 +53,7 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
     const Record& record = from.record();
     crashed = record.crashed;
     failure.deviations = record.Taken();
-    failure.what = absl::StrCat(
-        std::string_view(record.what.data(), record.what_size), from.Output());
+    failure.what = absl::StrCat(record.What(), from.Output());
     failure.transcript.assign(record.transcript.data(), record.transcript_size);
   };
   take(worker);
@@ -244,7 +243,11 @@ std::string EventsOf(const ExploreOptions& options,
   RunEvents events;
   worker.Replay(options, failure.deviations, failure.warm, body, Keep::kAlways,
                 &events);
-  return worker.record().HasFailedAs(failure.what) ? events.ToJson() : "";
+  const Record& record = worker.record();
+  return record.HasFailed() &&
+                 Record::AreAlike(WithPlaces(record.What()), failure.what)
+             ? events.ToJson()
+             : "";
 }
 
 }  // namespace ward::testing

@@ -227,18 +227,18 @@ void Simplifier::LeaveOutPieces() {
 
 void Simplifier::TakeFew() {
   std::vector<Placed> few;
-  const auto add = [&](Placed attempt) {
-    if (few.size() < most_runs_) few.push_back(std::move(attempt));
-  };
+  const auto more = [&] { return few.size() < most_runs_; };
   const size_t count = placed_.size();
-  for (size_t i = 0; i < count; ++i) add({placed_[i]});
-  for (size_t i = 0; i < count; ++i) {
-    for (size_t j = i + 1; j < count; ++j) add({placed_[i], placed_[j]});
+  for (size_t i = 0; i < count && more(); ++i) few.push_back({placed_[i]});
+  for (size_t i = 0; i < count && more(); ++i) {
+    for (size_t j = i + 1; j < count && more(); ++j) {
+      few.push_back({placed_[i], placed_[j]});
+    }
   }
-  for (size_t i = 0; i < count; ++i) {
-    for (size_t j = i + 1; j < count; ++j) {
-      for (size_t k = j + 1; k < count && few.size() < most_runs_; ++k) {
-        add({placed_[i], placed_[j], placed_[k]});
+  for (size_t i = 0; i < count && more(); ++i) {
+    for (size_t j = i + 1; j < count && more(); ++j) {
+      for (size_t k = j + 1; k < count && more(); ++k) {
+        few.push_back({placed_[i], placed_[j], placed_[k]});
       }
     }
   }

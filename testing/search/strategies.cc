@@ -369,6 +369,7 @@ void SurwStrategy::Arrives(int thread, const Operation& next) {
 
 int SurwStrategy::DrawNext(const Choice& choice) {
   const auto weight = [&](size_t i) -> uint64_t {
+    if (choice.threads[i] == choice.yielded) return 0;
     const Thread& thread = Of(choice.threads[i]);
     const uint64_t left = thread.left + thread.to_start;
     // It has more than was expected.
@@ -392,11 +393,15 @@ size_t SurwStrategy::Choose(const Choice& choice) {
   }
   for (const int thread : choice.threads) See(thread);
   if (IsAfter(choice) && !after_) return OptionOf(choice, choice.after);
-  // Whoever else there is comes first; also to what is of interest, for which
-  // the one that yields may wait.
   if (choice.yielded >= 0) {
+    // Whoever else there is comes first. It may wait for what others are held
+    // back from, and nobody comes to that while it asks again and again.
     Of(choice.yielded).priority = 1;
-    if (next_ == choice.yielded) next_ = -1;
+    const bool can_come =
+        next_ != choice.yielded &&
+        std::find(choice.threads.begin(), choice.threads.end(), next_) !=
+            choice.threads.end();
+    if (!can_come) next_ = -1;
   }
   if (next_ < 0) next_ = DrawNext(choice);
   const auto must_wait = [&](size_t i) {

@@ -38,7 +38,8 @@ class RunListener {
   virtual void Chooses(uint32_t number, const Choice& choice, size_t option,
                        std::string_view words) = 0;
 
-  virtual void TimePasses(absl::Time now) = 0;
+  // It is so long after the run has begun.
+  virtual void TimePasses(absl::Duration since_begin) = 0;
 
   // The run cannot go on: it ends here.
   virtual void IsStuck(std::string_view why) = 0;

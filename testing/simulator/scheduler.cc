@@ -761,11 +761,15 @@ std::string Scheduler::Describe(const Choice& choice, size_t option) const {
           describe(choice.threads[option]),
           choice.kind == ChoiceKind::kThread ? " goes on" : " is woken",
           ", and not ");
-      for (size_t i = 0, told = 0; i < choice.options; ++i) {
+      constexpr size_t kFew = 3;
+      size_t told = 0;
+      for (size_t i = 0; i < choice.options && told < kFew; ++i) {
         if (i == option) continue;
         absl::StrAppend(&text, told++ > 0 ? ", " : "",
                         describe(choice.threads[i]));
       }
+      const size_t others = choice.options - 1 - told;
+      if (others > 0) absl::StrAppend(&text, " and ", others, " more");
       return text;
     }
     case ChoiceKind::kDelay:
@@ -812,7 +816,9 @@ bool Scheduler::SomebodyAwaitsTheWorld() const {
 
 void Scheduler::AdvanceTo(absl::Time time) {
   now_ = std::max(now_, kStart + absl::Ceil(time - kStart, kTick));
-  if (options_.listener != nullptr) options_.listener->TimePasses(now_);
+  if (options_.listener != nullptr) {
+    options_.listener->TimePasses(now_ - kStart);
+  }
   while (true) {
     const auto due = std::find_if(
         timers_.begin(), timers_.end(),

@@ -39,7 +39,8 @@ enum class Use : unsigned char {
 };
 
 // What a thread does next, at a scheduling point. Objects have small numbers,
-// in the order in which they come up in the run: nothing depends on addresses.
+// in the order in which they come up in the run; one that is made where another
+// was has that one's.
 struct Operation {
   Use use = Use::kAnything;
   int object = -1;

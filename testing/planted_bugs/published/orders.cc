@@ -171,9 +171,10 @@ bool Lazy(bool repaired) {
       data += more;
     });
   }
+  if (repaired) threads.Join();
   threads.Start([&] {
     const std::lock_guard<std::mutex> lock(mutex);
-    right = repaired ? data <= 3 : data < 3;
+    right = repaired ? data == 3 : data < 3;
   });
   threads.Join();
   return right;
