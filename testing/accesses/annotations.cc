@@ -15,7 +15,6 @@ using ::ward::testing::Order;
 namespace {
 
 // Of sanitizer/tsan_interface.h.
-constexpr unsigned kTryLock = 1U << 4;
 constexpr unsigned kTryLockFailed = 1U << 5;
 constexpr unsigned kReadLock = 1U << 3;
 
@@ -66,7 +65,7 @@ void __tsan_mutex_destroy(void*, unsigned) {}
 void __tsan_mutex_pre_lock(void*, unsigned) {}
 void __tsan_mutex_post_lock(void* lock, unsigned flags, int) {
   if (AccessChecker::Looking() == nullptr) return;
-  if ((flags & kTryLock) != 0 && (flags & kTryLockFailed) != 0) return;
+  if ((flags & kTryLockFailed) != 0) return;
   Order::Locked(lock, (flags & kReadLock) != 0 ? Order::Lock::kShared
                                                : Order::Lock::kExclusive);
 }

@@ -347,8 +347,8 @@ void AccessChecker::CheckCell(CheckedThread& self, uintptr_t address,
                               Cell& cell, const Access& access) {
   // An atomic object is made anew, or a lock.
   if (cell.has_object && (access.flags & (kWrite | kAtomic)) == kWrite) {
-    ForgetObjects(address);
-    cell.has_object = false;
+    ForgetObjects(address, access.bytes);
+    cell.has_object = access.bytes != kAllBytes;
   }
   const size_t size = cell.size();
   // Nobody else can have come between who does not race with the first.
@@ -376,16 +376,18 @@ void AccessChecker::CheckCell(CheckedThread& self, uintptr_t address,
   cell.Append(access);
 }
 
-void AccessChecker::ForgetObjects(uintptr_t address) {
+void AccessChecker::ForgetObjects(uintptr_t address, uint8_t bytes) {
   address -= address % Shadow::kCellSize;
-  for (size_t i = 0; i < Shadow::kCellSize; ++i) objects_.erase(address + i);
+  for (size_t i = 0; i < Shadow::kCellSize; ++i) {
+    if ((bytes >> i & 1) != 0) objects_.erase(address + i);
+  }
 }
 
 // --- memory ---
 
 void AccessChecker::Forget(uintptr_t address, size_t size) {
   shadow_.ForEach(address, address + size, [this](uintptr_t at, Cell& cell) {
-    if (cell.has_object) ForgetObjects(at);
+    if (cell.has_object) ForgetObjects(at, kAllBytes);
     cell.has_object = false;
     cell.Resize(0);
   });
@@ -396,7 +398,7 @@ void AccessChecker::Free(CheckedThread& self, void* memory, size_t size,
   Access access;
   access.tick = self.clock.Of(self.number);
   access.thread = static_cast<uint16_t>(self.number);
-  access.bytes = 0xff;
+  access.bytes = kAllBytes;
   access.flags = kWrite | kFreed;
   access.calls = self.calls;
   access.locks = self.locks;
@@ -414,7 +416,7 @@ void AccessChecker::Free(CheckedThread& self, void* memory, size_t size,
   for (uintptr_t i = begin; i < end; i += Shadow::kCellSize) {
     Cell* const cell = shadow_.Find(i);
     if (cell == nullptr) break;
-    if (cell->has_object) ForgetObjects(i);
+    if (cell->has_object) ForgetObjects(i, kAllBytes);
     cell->has_object = false;
     cell->Resize(0);
     cell->Append(access);

@@ -181,7 +181,8 @@ class AccessChecker final : public Order::Listener {
   uint32_t Call(uint32_t parent, uintptr_t at);
   void SetLocks(CheckedThread& self);
   Object& FindObject(const void* address);
-  void ForgetObjects(uintptr_t address);
+  // Those that begin at one of `bytes` of its cell, see Access.
+  void ForgetObjects(uintptr_t address, uint8_t bytes);
   void ReleaseTo(CheckedThread& self, Object& object);
   void CheckCell(CheckedThread& self, uintptr_t address, Cell& cell,
                  const Access& access);

@@ -119,10 +119,16 @@ _instrumented_aspect = aspect(
 )
 
 def _instrumented_impl(ctx):
-    return [CcInfo(linking_context = cc_common.merge_cc_infos(cc_infos = [
-        CcInfo(linking_context = context)
-        for context in _linking_contexts(ctx.attr.deps)
-    ]).linking_context)]
+    runfiles = ctx.runfiles()
+    for dep in ctx.attr.deps:
+        runfiles = runfiles.merge(dep[DefaultInfo].default_runfiles)
+    return [
+        DefaultInfo(runfiles = runfiles),
+        CcInfo(linking_context = cc_common.merge_cc_infos(cc_infos = [
+            CcInfo(linking_context = context)
+            for context in _linking_contexts(ctx.attr.deps)
+        ]).linking_context),
+    ]
 
 _instrumented = rule(
     implementation = _instrumented_impl,

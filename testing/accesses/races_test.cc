@@ -203,6 +203,28 @@ void HandByFences(bool release, bool acquire) {
       });
 }
 
+// What is written lies in the same eight bytes.
+TEST(Races, KnowsAtomicsBesideWhatIsWritten) {
+  ExpectNone([] {
+    struct alignas(8) {
+      std::atomic<int> ready{0};
+      int state = 0;
+    } both;
+    int data = 0;
+    InTwoThreads(
+        [&] {
+          data = 1;
+          both.ready.store(1, std::memory_order_release);
+          both.state = 5;
+        },
+        [&] {
+          if (both.ready.load(std::memory_order_acquire) == 1) {
+            EXPECT_EQ(data, 1);
+          }
+        });
+  });
+}
+
 TEST(Races, KnowsFences) {
   ExpectNone([] { HandByFences(true, true); });
   ExpectRace([] { HandByFences(false, true); });

@@ -19,6 +19,9 @@ enum AccessFlags : uint8_t {
   kFreed = 4,
 };
 
+// Of a cell.
+constexpr uint8_t kAllBytes = 0xff;
+
 struct Access {
   // Of the thread's clock.
   uint32_t tick;

@@ -200,7 +200,10 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
   (void)kFrequency;
   // A real fork has none of the other threads: it is not simulated.
   [[maybe_unused]] static const int kAtFork =
-      pthread_atfork(nullptr, nullptr, [] { current_scheduler = nullptr; });
+      pthread_atfork(nullptr, nullptr, [] {
+        current_scheduler = nullptr;
+        if (Order::listener() != nullptr) Order::listener()->ThreadEnds();
+      });
   auto main = std::make_unique<Thread>(*this, 0, 1, "main");
   main->runner = Runner::ForCallingThread();
   pthread_sigmask(SIG_BLOCK, nullptr, &main->mask);
