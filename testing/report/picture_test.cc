@@ -14,6 +14,7 @@
 #include <string_view>
 #include <thread>
 
+#include "absl/base/attributes.h"
 #include "absl/base/config.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
@@ -36,12 +37,13 @@ namespace {
 std::mutex mutex;
 int balance;
 
-int Balance() {
+// These have names in an optimised program, too.
+ABSL_ATTRIBUTE_NOINLINE int Balance() {
   const std::lock_guard<std::mutex> lock(mutex);
   return balance;
 }
 
-void SetBalance(int amount) {
+ABSL_ATTRIBUTE_NOINLINE void SetBalance(int amount) {
   const std::lock_guard<std::mutex> lock(mutex);
   balance = amount;
 }
@@ -50,7 +52,7 @@ void Deposit(int amount) { SetBalance(Balance() + amount); }
 
 // Two threads wait for each other as often as they are told, and then lose an
 // update.
-void LosesAnUpdate(int rounds) {
+ABSL_ATTRIBUTE_NOINLINE void LosesAnUpdate(int rounds) {
   SetBalance(0);
   std::condition_variable changed;
   int turn = 0;
