@@ -274,7 +274,19 @@ CallOptions Within(absl::Duration time) {
   return options;
 }
 
-class CallsTest : public ModesTest {};
+class CallsTest : public ModesTest {
+ protected:
+  // Whose call has ended, and which is kept for the next one.
+  MessageChannel OpenAndCallOnce(const AbstractServer& server) {
+    MessageChannel channel = Open(server);
+    channel.ExpectEnd();
+    channel.BeginCall({/*keep=*/true});
+    EXPECT_THAT(channel.Write("nothing"), IsOk());
+    EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+    EXPECT_TRUE(channel.kept());
+    return channel;
+  }
+};
 
 TEST_F(CallsTest, AMethodHasWhatAMessageHas) {
   MethodServer server(Shared());
@@ -932,11 +944,7 @@ TEST_F(CallsTest, WhatIsLeftOfACallIsNotTheNextOne) {
 TEST_F(CallsTest, WhoSaysWithoutEndWhatNobodyReadsIsCutOff) {
   MethodServer server(Shared());
   ASSERT_THAT(server.Start(), IsOk());
-  MessageChannel channel = Open(server);
-  channel.ExpectEnd();
-  channel.BeginCall({/*keep=*/true});
-  ASSERT_THAT(channel.Write("nothing"), IsOk());
-  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  MessageChannel channel = OpenAndCallOnce(server);
   const std::string late(10'000, 'x');
   size_t written = 0;
   absl::Status status;
@@ -956,11 +964,7 @@ TEST_F(CallsTest, WhoSaysWithoutEndWhatNobodyReadsIsCutOff) {
 TEST_F(CallsTest, ACallBehindTooMuchThatIsLeftIsServed) {
   MethodServer server(Shared());
   ASSERT_THAT(server.Start(), IsOk());
-  MessageChannel channel = Open(server);
-  channel.ExpectEnd();
-  channel.BeginCall({/*keep=*/true});
-  ASSERT_THAT(channel.Write("nothing"), IsOk());
-  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  MessageChannel channel = OpenAndCallOnce(server);
   ASSERT_THAT(channel.WriteScalar(
                   std::string(MessageChannel::kMostLeftOver - 100, 'x')),
               IsOk());
@@ -998,11 +1002,7 @@ TEST_F(CallsTest, AHalfSaidCallHasItsTime) {
   options.authentication_timeout = time;
   MethodServer server(std::move(options));
   ASSERT_THAT(server.Start(), IsOk());
-  MessageChannel channel = Open(server);
-  channel.ExpectEnd();
-  channel.BeginCall({/*keep=*/true});
-  ASSERT_THAT(channel.Write("nothing"), IsOk());
-  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  MessageChannel channel = OpenAndCallOnce(server);
   // Between two calls it has all the time.
   absl::SleepFor(2 * time);
   channel.BeginCall({/*keep=*/true});
@@ -1048,11 +1048,7 @@ TEST_F(CallsTest, AFailureAfterACallsEndIsNobodys) {
 TEST_F(CallsTest, ACallDoesNotBeginWithAnError) {
   MethodServer server(Shared());
   ASSERT_THAT(server.Start(), IsOk());
-  MessageChannel channel = Open(server);
-  channel.ExpectEnd();
-  channel.BeginCall({/*keep=*/true});
-  ASSERT_THAT(channel.Write("nothing"), IsOk());
-  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  MessageChannel channel = OpenAndCallOnce(server);
   channel.BeginCall({/*keep=*/true});
   // As if the server had found that itself.
   ASSERT_THAT(channel.WriteError(MakeError(reason::kTimedOut, "")), IsOk());
@@ -1082,12 +1078,7 @@ TEST_F(CallsTest, WhoIsBetweenTwoCallsMayLeave) {
   MethodServer server(Shared());
   ASSERT_THAT(server.Start(), IsOk());
   for (int i = 0; i < 3; ++i) {
-    MessageChannel channel = Open(server);
-    channel.ExpectEnd();
-    channel.BeginCall({/*keep=*/true});
-    ASSERT_THAT(channel.Write("nothing"), IsOk());
-    EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
-    EXPECT_TRUE(channel.kept());
+    const MessageChannel channel = OpenAndCallOnce(server);
   }
   EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(4));
   EXPECT_THAT(server.Stop(), IsOk());
