@@ -8,14 +8,10 @@
 #include "ward/testing/planted_bugs/published/published_bugs.h"
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <iostream>
-#include <iterator>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -23,24 +19,16 @@
 #include "gtest/gtest.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/explore.h"
+#include "ward/testing/planted_bugs/searches_for_test.h"
 #include "ward/testing/search/make_runs.h"
 #include "ward/testing/search/portfolio.h"
 
 namespace ward::testing {
 namespace {
 
-// The default first.
-constexpr std::array<Search, 6> kSearches = {
-    Search::kPortfolio, Search::kRandom, Search::kPct,
-    Search::kPos,       Search::kSurw,   Search::kDepthFirst};
-
-// Within how many runs each search must find it: about twice the most that it
-// took with any of 20 seeds; depth first has no seed, and half as much again is
-// for other compilers. 0: it is not known to.
-struct Bounds {
-  std::string_view bug;
-  std::array<uint64_t, kSearches.size()> runs;
-};
+// About twice the most that it took with any of 20 seeds; depth first has no
+// seed, and half as much again is for other compilers. 0: it is not known to
+// find it.
 constexpr Bounds kBounds[] = {
     {"reorder_5", {130, 1100, 600, 310, 50, 60}},
     {"reorder_10", {330, 9600, 7400, 0, 130, 230}},
@@ -72,37 +60,8 @@ constexpr Bounds kBounds[] = {
     {"reused_slot", {300, 140, 350, 560, 600, 520}},
 };
 
-// Otherwise by the default search alone, which is the first; and what takes it
-// many runs is not looked for. With --test_env=WARD_AT_LENGTH=1, as .ci/run
-// does, by all.
-bool AtLength() { return EnvironmentNumber("WARD_AT_LENGTH", 0) != 0; }
-
-bool IsLookedFor(const Bounds& bounds, size_t search) {
-  constexpr uint64_t kQuick = 300;
-  if (bounds.runs[search] == 0) return false;
-  return AtLength() || (search == 0 && bounds.runs[search] <= kQuick);
-}
-
-// At length as many as find the bug, and no fewer than some hundreds.
-uint64_t RunsOfRepaired(uint64_t bound) {
-  constexpr uint64_t kQuick = 10;
-  constexpr uint64_t kFewest = 500;
-  return AtLength() ? std::max(bound, kFewest) : kQuick;
-}
-
-const Bounds& BoundsOf(const PublishedBug& bug) {
-  const auto* const bounds =
-      std::find_if(std::begin(kBounds), std::end(kBounds),
-                   [&](const Bounds& entry) { return entry.bug == bug.name; });
-  if (bounds == std::end(kBounds)) {
-    std::cerr << "kBounds has no entry for \"" << bug.name << "\"" << std::endl;
-    std::abort();
-  }
-  return *bounds;
-}
-
-Exploration Look(const PublishedBug& bug, Search search, uint64_t runs,
-                 uint64_t seed, bool repaired) {
+Exploration LookFor(const PublishedBug& bug, Search search, uint64_t runs,
+                    uint64_t seed, bool repaired) {
   ExploreOptions options;
   options.search = search;
   options.runs = runs;
@@ -118,45 +77,31 @@ Exploration Look(const PublishedBug& bug, Search search, uint64_t runs,
 
 class PublishedBugsTest : public ::testing::TestWithParam<PublishedBug> {};
 
+// Not at length by the default search alone, which is the first; and what takes
+// it many runs is not looked for.
 TEST_P(PublishedBugsTest, IsFoundReplayedAndSimplified) {
   const PublishedBug& bug = GetParam();
-  const Bounds& bounds = BoundsOf(bug);
-  bool looked = false;
-  for (size_t i = 0; i < kSearches.size(); ++i) {
-    const Search search = kSearches[i];
-    if (!IsLookedFor(bounds, i)) continue;
-    looked = true;
-    const Exploration exploration =
-        Look(bug, search, bounds.runs[i], RunNumber(), /*repaired=*/false);
-    if (!exploration.failure.has_value()) {
-      ADD_FAILURE() << bug.name << " was not found by " << NameOf(search)
-                    << " in " << exploration.runs << " runs";
-      continue;
-    }
-    const Exploration::Failure& failure = *exploration.failure;
-    std::cout << bug.name << ", " << NameOf(search) << ": found by run "
-              << failure.run + 1 << ", with " << failure.found.size()
-              << " deviations, simplified to " << failure.deviations.size()
-              << std::endl;
-    EXPECT_TRUE(failure.replayed) << bug.name << ", " << NameOf(search);
-    EXPECT_LE(failure.deviations.size(), failure.found.size());
-    EXPECT_NE(failure.what, "");
+  RunsOfSearches runs = BoundsOf(kBounds, bug.name);
+  constexpr uint64_t kQuick = 300;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    if (!AtLength() && (i > 0 || runs[i] > kQuick)) runs[i] = 0;
   }
-  if (!looked) GTEST_SKIP() << "It takes more runs: WARD_AT_LENGTH=1";
+  ExpectFound(bug.name, runs, [&](Search search, uint64_t most) {
+    return LookFor(bug, search, most, RunNumber(), /*repaired=*/false);
+  });
 }
 
 TEST_P(PublishedBugsTest, IsNotFoundWhereItIsRepaired) {
   const PublishedBug& bug = GetParam();
-  const Bounds& bounds = BoundsOf(bug);
-  for (size_t i = 0; i < (AtLength() ? kSearches.size() : 1); ++i) {
-    const Exploration exploration =
-        Look(bug, kSearches[i], RunsOfRepaired(bounds.runs[i]), RunNumber(),
-             /*repaired=*/true);
-    if (!exploration.failure.has_value()) continue;
-    ADD_FAILURE() << bug.name << ", repaired, " << NameOf(kSearches[i]) << ": "
-                  << exploration.failure->what << "\n"
-                  << exploration.failure->transcript;
+  RunsOfSearches runs = BoundsOf(kBounds, bug.name);
+  constexpr uint64_t kFewest = 500;
+  constexpr uint64_t kQuick = 10;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    runs[i] = AtLength() ? std::max(runs[i], kFewest) : i == 0 ? kQuick : 0;
   }
+  ExpectNotFound(bug.name, runs, [&](Search search, uint64_t most) {
+    return LookFor(bug, search, most, RunNumber(), /*repaired=*/true);
+  });
 }
 
 uint64_t Seeds() { return EnvironmentNumber("WARD_SEEDS", 0); }
@@ -177,7 +122,7 @@ class PublishedBugsTable : public PublishedBugsTest {
   static uint64_t RunsToBug(const PublishedBug& bug, Search search,
                             uint64_t seed) {
     const Exploration found =
-        Look(bug, search, Limit(), seed, /*repaired=*/false);
+        LookFor(bug, search, Limit(), seed, /*repaired=*/false);
     return found.failure.has_value() ? found.failure->run + 1 : UINT64_MAX;
   }
 
@@ -202,8 +147,8 @@ TEST_P(PublishedBugsTable, IsPrinted) {
     if (seeds > 1) absl::StrAppend(&row, ", ", Show(runs.back()));
     absl::StrAppend(&row, " |");
   }
-  const Exploration clean = Look(bug, ExploreOptions().search, Limit(),
-                                 /*seed=*/1, /*repaired=*/true);
+  const Exploration clean = LookFor(bug, ExploreOptions().search, Limit(),
+                                    /*seed=*/1, /*repaired=*/true);
   EXPECT_FALSE(clean.failure.has_value()) << bug.name;
   const double rate =
       static_cast<double>(clean.runs) / absl::ToDoubleSeconds(clean.time);
