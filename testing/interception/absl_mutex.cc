@@ -109,34 +109,48 @@ static_assert(sizeof(WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME)) == 13,
 #define WARD_NAMESPACE "_ZN4absl"
 #define WARD_ABSL "NS_"
 #endif
-#define WARD_MUTEX WARD_NAMESPACE "5Mutex"
 
 // `symbol` is the function's own part of its name. The real one is weak: which
 // of these there are depends on Abseil's version.
-#define WARD_WRAP_(result, name, symbol, use, parameters, arguments, returned) \
-  result WardReal##name parameters __asm__("__real_" WARD_MUTEX symbol)        \
-      __attribute__((weak));                                                   \
-  result WardWrap##name parameters __asm__("__wrap_" WARD_MUTEX symbol);       \
-  result WardWrap##name parameters {                                           \
-    if (InAbseil::IsSo()) return WardReal##name arguments;                     \
-    PointBeforeLock(mutex, use);                                               \
-    [[maybe_unused]] Locking locking(mutex, use);                              \
-    const InAbseil here;                                                       \
-    return returned(WardReal##name arguments);                                 \
+#define WARD_DECLARE(result, name, symbol, parameters)                      \
+  result WardReal##name parameters __asm__("__real_" WARD_NAMESPACE symbol) \
+      __attribute__((weak));                                                \
+  result WardWrap##name parameters __asm__("__wrap_" WARD_NAMESPACE symbol);
+
+// Does `before`, and calls it.
+#define WARD_WRAP_(result, name, symbol, parameters, arguments, returned, \
+                   before)                                                \
+  WARD_DECLARE(result, name, "5Mutex" symbol, parameters)                 \
+  result WardWrap##name parameters {                                      \
+    if (InAbseil::IsSo()) return WardReal##name arguments;                \
+    before;                                                               \
+    const InAbseil here;                                                  \
+    return returned(WardReal##name arguments);                            \
   }
-#define WARD_WRAP(result, name, symbol, use, returned)                       \
-  WARD_WRAP_(result, name, symbol "Ev", use, (absl::Mutex * mutex), (mutex), \
-             returned)
-#define WARD_WRAP_WHEN(result, name, symbol, use)                     \
-  WARD_WRAP_(result, name, symbol "ERK" WARD_ABSL "9ConditionE", use, \
-             (absl::Mutex * mutex, const absl::Condition& condition), \
-             (mutex, condition), )
+
+#define WARD_WRAP_LOCK_(result, name, symbol, use, parameters, arguments, \
+                        returned)                                         \
+  WARD_WRAP_(result, name, symbol, parameters, arguments, returned,       \
+             PointBeforeLock(mutex, use);                                 \
+             [[maybe_unused]] Locking locking(mutex, use))
+#define WARD_WRAP_LOCK(name, symbol, use, result, returned)              \
+  WARD_WRAP_LOCK_(result, name, symbol "Ev", use, (absl::Mutex * mutex), \
+                  (mutex), returned)
+#define WARD_WRAP_WHEN(name, symbol, use, result)                          \
+  WARD_WRAP_LOCK_(result, name, symbol "ERK" WARD_ABSL "9ConditionE", use, \
+                  (absl::Mutex * mutex, const absl::Condition& condition), \
+                  (mutex, condition), )
 #define WARD_WRAP_WITHIN(name, symbol, use, type, type_symbol)                \
-  WARD_WRAP_(                                                                 \
+  WARD_WRAP_LOCK_(                                                            \
       bool, name, symbol "ERK" WARD_ABSL "9ConditionE" WARD_ABSL type_symbol, \
       use,                                                                    \
       (absl::Mutex * mutex, const absl::Condition& condition, type limit),    \
       (mutex, condition, limit), )
+
+// One of these, of who writes and of who reads.
+#define WARD_EACH_USE(wrap, name, symbol, reader_symbol, ...) \
+  wrap(name, symbol, Use::kWrite, __VA_ARGS__)                \
+      wrap(Reader##name, reader_symbol, Use::kRead, __VA_ARGS__)
 
 void PointBeforeLock(const absl::Mutex* mutex, Use use) {
   Scheduler* const scheduler = Scheduler::Current();
@@ -148,23 +162,18 @@ void PointBeforeLock(const absl::Mutex* mutex, Use use) {
   scheduler->Point("locking a mutex", mutex, use);
 }
 
-WARD_WRAP(void, Lock, "4Lock", Use::kWrite, )
-WARD_WRAP(void, ReaderLock, "10ReaderLock", Use::kRead, )
-WARD_WRAP(bool, TryLock, "7TryLock", Use::kWrite, locking.Tried)
-WARD_WRAP(bool, ReaderTryLock, "13ReaderTryLock", Use::kRead, locking.Tried)
+WARD_EACH_USE(WARD_WRAP_LOCK, Lock, "4Lock", "10ReaderLock", void, )
+WARD_EACH_USE(WARD_WRAP_LOCK, TryLock, "7TryLock", "13ReaderTryLock", bool,
+              locking.Tried)
 // As they are called since 2025, with those above for inline functions.
-WARD_WRAP(void, LowerLock, "4lock", Use::kWrite, )
-WARD_WRAP(void, LockShared, "11lock_shared", Use::kRead, )
-WARD_WRAP(bool, LowerTryLock, "8try_lock", Use::kWrite, locking.Tried)
-WARD_WRAP(bool, TryLockShared, "15try_lock_shared", Use::kRead, locking.Tried)
+WARD_EACH_USE(WARD_WRAP_LOCK, LowerLock, "4lock", "11lock_shared", void, )
+WARD_EACH_USE(WARD_WRAP_LOCK, LowerTryLock, "8try_lock", "15try_lock_shared",
+              bool, locking.Tried)
 
 // Who checks under the lock may use what was found after it. Who has woken
 // another one was at a point just now.
 #define WARD_WRAP_UNLOCK(type, name, symbol)                            \
-  void WardReal##name(absl::type* lock) __asm__(                        \
-      "__real_" WARD_NAMESPACE symbol "Ev") __attribute__((weak));      \
-  void WardWrap##name(absl::type* lock) __asm__(                        \
-      "__wrap_" WARD_NAMESPACE symbol "Ev");                            \
+  WARD_DECLARE(void, name, symbol "Ev", (absl::type * lock))            \
   void WardWrap##name(absl::type* lock) {                               \
     if (InAbseil::IsSo()) return WardReal##name(lock);                  \
     Scheduler* const scheduler = Intercepting();                        \
@@ -186,10 +195,7 @@ WARD_WRAP_UNLOCK(ReleasableMutexLock, Release, "19ReleasableMutexLock7Release")
 
 // `early` waits until `past`.
 #define WARD_WRAP_WAIT(result, name, symbol, parameters, arguments, early)    \
-  result WardReal##name parameters __asm__(                                   \
-      "__real_" WARD_NAMESPACE "7CondVar" symbol) __attribute__((weak));      \
-  result WardWrap##name parameters __asm__("__wrap_" WARD_NAMESPACE           \
-                                           "7CondVar" symbol);                \
+  WARD_DECLARE(result, name, "7CondVar" symbol, parameters)                   \
   result WardWrap##name parameters {                                          \
     if (InAbseil::IsSo()) return WardReal##name arguments;                    \
     Scheduler* const scheduler = Intercepting();                              \
@@ -227,37 +233,25 @@ WARD_WRAP_WAIT(bool, WaitCommon,
                (condition, mutex, limit),
                WardRealWaitCommon(condition, mutex, KernelTimeout(past)))
 
-WARD_WRAP_WHEN(void, LockWhen, "8LockWhen", Use::kWrite)
-WARD_WRAP_WHEN(void, ReaderLockWhen, "14ReaderLockWhen", Use::kRead)
-WARD_WRAP_WITHIN(LockWhenWithTimeout, "19LockWhenWithTimeout", Use::kWrite,
-                 absl::Duration, "8DurationE")
-WARD_WRAP_WITHIN(ReaderLockWhenWithTimeout, "25ReaderLockWhenWithTimeout",
-                 Use::kRead, absl::Duration, "8DurationE")
-WARD_WRAP_WITHIN(LockWhenWithDeadline, "20LockWhenWithDeadline", Use::kWrite,
-                 absl::Time, "4TimeE")
-WARD_WRAP_WITHIN(ReaderLockWhenWithDeadline, "26ReaderLockWhenWithDeadline",
-                 Use::kRead, absl::Time, "4TimeE")
+WARD_EACH_USE(WARD_WRAP_WHEN, LockWhen, "8LockWhen", "14ReaderLockWhen", void)
+WARD_EACH_USE(WARD_WRAP_WITHIN, LockWhenWithTimeout, "19LockWhenWithTimeout",
+              "25ReaderLockWhenWithTimeout", absl::Duration, "8DurationE")
+WARD_EACH_USE(WARD_WRAP_WITHIN, LockWhenWithDeadline, "20LockWhenWithDeadline",
+              "26ReaderLockWhenWithDeadline", absl::Time, "4TimeE")
 // Under all of these since 2023, which are inline.
-WARD_WRAP_(bool, LockWhenCommon,
-           "14LockWhenCommonERK" WARD_ABSL "9ConditionE" WARD_ABSL
-           "24synchronization_internal13KernelTimeoutEb",
-           write ? Use::kWrite : Use::kRead,
-           (absl::Mutex * mutex, const absl::Condition& condition,
-            KernelTimeout limit, bool write),
-           (mutex, condition, limit, write), )
+WARD_WRAP_LOCK_(bool, LockWhenCommon,
+                "14LockWhenCommonERK" WARD_ABSL "9ConditionE" WARD_ABSL
+                "24synchronization_internal13KernelTimeoutEb",
+                write ? Use::kWrite : Use::kRead,
+                (absl::Mutex * mutex, const absl::Condition& condition,
+                 KernelTimeout limit, bool write),
+                (mutex, condition, limit, write), )
 
 // For these there was no point before, nor is there one now: whoever waits has
 // the mutex.
-#define WARD_WRAP_AWAIT(result, name, symbol, parameters, arguments)     \
-  result WardReal##name parameters __asm__("__real_" WARD_MUTEX symbol)  \
-      __attribute__((weak));                                             \
-  result WardWrap##name parameters __asm__("__wrap_" WARD_MUTEX symbol); \
-  result WardWrap##name parameters {                                     \
-    if (InAbseil::IsSo()) return WardReal##name arguments;               \
-    const Waiting waiting(mutex);                                        \
-    const InAbseil here;                                                 \
-    return WardReal##name arguments;                                     \
-  }
+#define WARD_WRAP_AWAIT(result, name, symbol, parameters, arguments) \
+  WARD_WRAP_(result, name, symbol, parameters, arguments, ,          \
+             const Waiting waiting(mutex))
 
 WARD_WRAP_AWAIT(void, Await, "5AwaitERK" WARD_ABSL "9ConditionE",
                 (absl::Mutex * mutex, const absl::Condition& condition),
