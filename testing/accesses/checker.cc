@@ -1,6 +1,5 @@
 #include "ward/testing/accesses/checker.h"
 
-#include <link.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "ward/testing/report/places.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
@@ -52,21 +52,6 @@ uintptr_t AddressOf(const void* object) {
   return reinterpret_cast<uintptr_t>(object);
 }
 
-// Where the program was loaded, to tell addresses that are the same each time.
-uintptr_t Base() {
-  static const uintptr_t kBase = [] {
-    uintptr_t base = 0;
-    dl_iterate_phdr(
-        [](dl_phdr_info* module, size_t, void* found) {
-          *static_cast<uintptr_t*>(found) = module->dlpi_addr;
-          return 1;  // The first one is the program.
-        },
-        &base);
-    return base;
-  }();
-  return kBase;
-}
-
 // What the linker calls the end of the program's code.
 extern "C" const char etext;  // NOLINT(readability-identifier-naming)
 
@@ -74,9 +59,7 @@ extern "C" const char etext;  // NOLINT(readability-identifier-naming)
 // returns to. Libraries, which call threads and main(), are elsewhere each
 // time.
 std::string Place(uintptr_t returns_to) {
-  return returns_to > AddressOf(&etext)
-             ? ""
-             : absl::StrCat("+0x", absl::Hex(returns_to - 1 - Base()));
+  return returns_to > AddressOf(&etext) ? "" : PlaceOf(returns_to - 1);
 }
 
 bool Conflict(uint8_t a, uint8_t b) {

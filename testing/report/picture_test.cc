@@ -335,7 +335,8 @@ TEST(RunEvents, HasTheFirstOfWhatIsTooMuch) {
   EXPECT_GT(json.size(), size_t{60} << 20);
   events.Clear();
   events.Add("[]");
-  EXPECT_EQ(events.ToJson(), R"({"complete":true,"places":[],"events":[[]]})");
+  EXPECT_EQ(events.ToJson(),
+            R"({"complete":true,"places":[],"inner":[],"events":[[]]})");
 }
 
 TEST(JsonString, CannotEndAScript) {
@@ -347,7 +348,7 @@ TEST(JsonString, CannotEndAScript) {
 TEST(DrawPicture, IsOneFileWhateverItShows) {
   const std::string page =
       DrawPicture({"A.B", "</script><script>alert(1)</script>", "WARD_DATA"},
-                  R"({"complete":true,"places":[],"events":[]})");
+                  R"({"complete":true,"places":[],"inner":[],"events":[]})");
   const auto count = [&page](std::string_view what) {
     size_t found = 0;
     for (size_t at = 0; (at = page.find(what, at)) != std::string::npos; ++at) {

@@ -1,6 +1,7 @@
 #include "ward/testing/report/places.h"
 
 #include <link.h>
+#include <regex.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -8,6 +9,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <iterator>
 #include <map>
 #include <optional>
@@ -26,6 +28,16 @@
 #include "absl/strings/strip.h"
 
 namespace ward::testing {
+
+const char kInnerFiles[] =
+    "^/usr/|(^|/)(testing/(simulator|interception|search|report)/"
+    "|testing/(explore|run_at_once)[.]|external/|nptl/|sysdeps/|c[+][+]/[0-9])";
+const char kInnerFunctions[] =
+    "^[?]$|^([a-zA-Z0-9_*&:]+ )*"
+    "(ward::testing::|testing::|std::|__gnu_cxx::|absl::|_|ward_begin_fiber"
+    "|pthread_|syscall|futex|start_thread|clone|close$|RUN_ALL_TESTS"
+    "|main([^a-zA-Z0-9_]|$))";
+
 namespace {
 
 constexpr std::string_view kBegin = "<+0x";
@@ -46,21 +58,36 @@ struct Found {
   std::vector<uint64_t> addresses;
 };
 std::optional<Found> FindAddresses(std::string_view text, size_t from) {
-  const size_t begin = text.find(kBegin, from);
-  if (begin == std::string_view::npos) return std::nullopt;
-  const size_t end = text.find('>', begin);
-  if (end == std::string_view::npos) return std::nullopt;
-  Found found = {begin, end + 1, {}};
-  // Without the two at the ends.
-  for (const std::string_view number :
-       absl::StrSplit(text.substr(begin + 2, end - begin - 2), '+')) {
-    uint64_t address = 0;
-    if (!absl::SimpleHexAtoi(number, &address)) {
-      return FindAddresses(text, begin + 1);
+  while (true) {
+    const size_t begin = text.find(kBegin, from);
+    if (begin == std::string_view::npos) return std::nullopt;
+    const size_t end = text.find_first_not_of("+x0123456789abcdef", begin + 1);
+    if (end == std::string_view::npos) return std::nullopt;
+    from = end;
+    if (text[end] != '>') continue;
+    Found found = {begin, end + 1, {}};
+    bool are_numbers = true;
+    // Without the two at the ends.
+    for (const std::string_view number :
+         absl::StrSplit(text.substr(begin + 2, end - begin - 2), '+')) {
+      are_numbers &=
+          absl::SimpleHexAtoi(number, &found.addresses.emplace_back());
     }
-    found.addresses.push_back(address);
+    if (are_numbers) return found;
   }
-  return found;
+}
+
+// Where the program was loaded to. Not kept in a variable whose first use takes
+// a lock: it is asked for in the midst of runs.
+uintptr_t Base() {
+  uintptr_t base = 0;
+  dl_iterate_phdr(
+      [](dl_phdr_info* module, size_t, void* found) {
+        *static_cast<uintptr_t*>(found) = module->dlpi_addr;
+        return 1;  // The first one is the program.
+      },
+      &base);
+  return base;
 }
 
 // Bazel compiles in a folder that is gone.
@@ -115,30 +142,38 @@ std::map<uint64_t, Places> AskTool(const std::set<uint64_t>& addresses) {
 }
 
 Places AskAbseil(uint64_t address) {
-  uint64_t base = 0;
-  dl_iterate_phdr(
-      [](dl_phdr_info* module, size_t, void* argument) {
-        *static_cast<uint64_t*>(argument) = module->dlpi_addr;
-        return 1;  // The first one is the program.
-      },
-      &base);
   std::array<char, 256> name;
   // NOLINTNEXTLINE(performance-no-int-to-ptr): of code.
-  const auto* const code = reinterpret_cast<const void*>(base + address);
+  const auto* const code = reinterpret_cast<const void*>(Base() + address);
   if (!absl::Symbolize(code, name.data(), name.size())) return {};
   return {{name.data(), ""}};
 }
 
-bool IsOthers(const Place& place) {
-  return place.line.empty() || absl::StartsWith(place.line, "/usr/") ||
-         absl::StartsWith(place.line, "external/");
+class Pattern {
+ public:
+  explicit Pattern(const char* text) {
+    if (regcomp(&compiled_, text, REG_EXTENDED | REG_NOSUB) != 0) std::abort();
+  }
+  bool Matches(const std::string& text) const {
+    return regexec(&compiled_, text.c_str(), 0, nullptr, 0) == 0;
+  }
+
+ private:
+  regex_t compiled_;
+};
+
+bool IsInner(const Place& place) {
+  static const auto& files = *new Pattern(kInnerFiles);
+  static const auto& functions = *new Pattern(kInnerFunctions);
+  return place.line.empty() ? functions.Matches(place.function)
+                            : files.Matches(place.line);
 }
 
-// Without those of others, unless there are none else.
+// Without the inner ones, unless there are none else.
 Places Own(Places places) {
   Places own;
   std::copy_if(places.begin(), places.end(), std::back_inserter(own),
-               [](const Place& place) { return !IsOthers(place); });
+               [](const Place& place) { return !IsInner(place); });
   return own.empty() ? places : own;
 }
 
@@ -152,6 +187,20 @@ std::string Whole(const Place& place) {
 }
 
 }  // namespace
+
+std::string PlaceOf(uintptr_t address) {
+  return absl::StrCat("+0x", absl::Hex(address - Base()));
+}
+
+bool IsInner(std::string_view line) {
+  const size_t space = line.rfind(' ');
+  const bool has_file =
+      space != std::string_view::npos && absl::StrContains(line, ':') &&
+      line.find_first_not_of("0123456789?", line.rfind(':') + 1) ==
+          std::string_view::npos;
+  return has_file ? IsInner(Place{"", std::string(line.substr(space + 1))})
+                  : IsInner(Place{std::string(line), ""});
+}
 
 std::string WithPlaces(std::string_view text) {
   std::set<uint64_t> addresses;

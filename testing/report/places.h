@@ -6,6 +6,7 @@
 #ifndef WARD_TESTING_REPORT_PLACES_H_
 #define WARD_TESTING_REPORT_PLACES_H_
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -21,6 +22,19 @@ namespace ward::testing {
 // Asks addr2line(1), of the linker's package. Without it, and for code that was
 // compiled without -g1 or stripped, there are the names of functions alone.
 std::string WithPlaces(std::string_view text);
+
+// What stands in such a text for an address of the program's code: +0x12ab.
+std::string PlaceOf(uintptr_t address);
+
+// Whether a line of a place, "Function() file.cc:12", is of code that nobody
+// looks for: ward's, or another library's. By its file or, where there is none,
+// by its function.
+bool IsInner(std::string_view line);
+
+// How that is told: regular expressions of which POSIX (extended) and Python
+// say the same. tools/gdb/ward.py finds them in the program by their names.
+extern const char kInnerFiles[];
+extern const char kInnerFunctions[];
 
 }  // namespace ward::testing
 

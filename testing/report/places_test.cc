@@ -1,7 +1,5 @@
 #include "ward/testing/report/places.h"
 
-#include <link.h>
-
 #include <cstdint>
 #include <string>
 
@@ -23,15 +21,7 @@ using ::testing::StartsWith;
 
 // Of a place a little behind the beginning of a function.
 std::string In(int (*function)(int)) {
-  uintptr_t base = 0;
-  dl_iterate_phdr(
-      [](dl_phdr_info* module, size_t, void* found) {
-        *static_cast<uintptr_t*>(found) = module->dlpi_addr;
-        return 1;
-      },
-      &base);
-  return absl::StrCat(
-      "+0x", absl::Hex(reinterpret_cast<uintptr_t>(function) + 1 - base));
+  return PlaceOf(reinterpret_cast<uintptr_t>(function) + 1);
 }
 
 TEST(Places, AreNamed) {
@@ -57,6 +47,31 @@ TEST(Places, LeaveOtherTextAlone) {
   for (const char* text : {"", "<", "<+0x>", "<+0xyz>", "a <b> c", "<+0x12",
                            "<+0x12+>", "operator<(int)\n<+1>"}) {
     EXPECT_EQ(WithPlaces(text), text);
+  }
+}
+
+// As a program may print it; such a text was searched by a function that called
+// itself for each.
+TEST(Places, AreFoundInATextFullOfTheirBeginnings) {
+  std::string text;
+  for (int i = 0; i < 200000; ++i) text += i % 2 == 0 ? "<+0x" : "<+0x1+";
+  EXPECT_EQ(WithPlaces(text), text);
+  EXPECT_EQ(WithPlaces(text + "<+0x1>"), text + "?");
+}
+
+TEST(Places, AreInnerByTheirFilesOrTheirFunctions) {
+  for (const char* line :
+       {"Check() testing/explore.cc:12", "void f<a b>(int) ./external/x/y.h:1",
+        "operator new(unsigned long) /usr/include/c++/12/new:7",
+        "f() nptl/a.c:?", "std::thread::join()", "void std::__invoke<int ()>",
+        "?", "_start", "ward::testing::Explore(int)", "main"}) {
+    EXPECT_TRUE(IsInner(line)) << line;
+  }
+  for (const char* line :
+       {"std::f() server/client.cc:12", "Test() testing/explore_test.cc:12",
+        "absl::g() my/testing/thing.h:?", "Account::Deposit(int)",
+        "mainly()"}) {
+    EXPECT_FALSE(IsInner(line)) << line;
   }
 }
 

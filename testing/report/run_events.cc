@@ -1,7 +1,6 @@
 #include "ward/testing/report/run_events.h"
 
 #include <execinfo.h>
-#include <link.h>
 #include <sys/mman.h>
 #include <sys/types.h>
 
@@ -11,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,18 +31,6 @@ namespace {
 constexpr size_t kMostBytes = size_t{1} << 26;
 constexpr size_t kMostPlaces = 8192;
 constexpr int kMostFrames = 32;
-
-// Where the program was loaded to.
-uintptr_t Base() {
-  uintptr_t base = 0;
-  dl_iterate_phdr(
-      [](dl_phdr_info* module, size_t, void* argument) {
-        *static_cast<uintptr_t*>(argument) = module->dlpi_addr;
-        return 1;  // The first one is the program.
-      },
-      &base);
-  return base;
-}
 
 }  // namespace
 
@@ -98,22 +86,24 @@ std::string RunEvents::ToJson() const {
   constexpr std::string_view kMark = "\n@";
   std::string text;
   for (size_t i = 0; i < memory_->places; ++i) {
-    absl::StrAppend(&text, kMark, "\n<+0x",
-                    absl::Hex(memory_->place[i] - Base()), ">");
+    absl::StrAppend(&text, kMark, "\n<", PlaceOf(memory_->place[i]), ">");
   }
   std::vector<std::string> places;
+  std::set<std::string> inner;
   for (const std::string_view lines :
        absl::StrSplit(WithPlaces(text), kMark, absl::SkipEmpty())) {
     std::vector<std::string> functions;
     for (const std::string_view line :
          absl::StrSplit(lines, '\n', absl::SkipEmpty())) {
       functions.push_back(JsonString(line));
+      if (IsInner(line)) inner.insert(functions.back());
     }
     places.push_back(absl::StrCat("[", absl::StrJoin(functions, ","), "]"));
   }
   return absl::StrCat(
       R"({"complete":)", memory_->is_full ? "false" : "true", R"(,"places":[)",
-      absl::StrJoin(places, ",\n"), R"(],"events":[)",
+      absl::StrJoin(places, ",\n"), R"(],"inner":[)",
+      absl::StrJoin(inner, ",\n"), R"(],"events":[)",
       std::string_view(memory_->text.data(), memory_->size), "]}");
 }
 

@@ -42,10 +42,11 @@ class RunEvents {
   // -1 when there are too many.
   int Place(uintptr_t address);
 
-  // {"complete": true, "places": [["Function() file.cc:12"], ...], "events":
-  // [...]}: see RunRecorder for these. Of a place there is what is under way in
-  // it, the innermost inlined function first. Has the names looked up, by
-  // another program.
+  // {"complete": true, "places": [["Function() file.cc:12"], ...], "inner":
+  // ["Function() file.cc:12", ...], "events": [...]}: see RunRecorder for
+  // these. Of a place there is what is under way in it, the innermost inlined
+  // function first; those that are inner, see IsInner, are in that list, too.
+  // Has the names looked up, by another program.
   std::string ToJson() const;
 
  private:

@@ -25,23 +25,18 @@ _NONE = 2**64 - 1
 _TURNS, _DECISIONS, _DECISIONS_BEFORE, _STOP_AT_TURN, _STOP_AT_DECISION, _TEXT = range(6)
 _STOP = "ward::testing::StopForDebugger"
 
-# Functions that nobody looks for, ward's and other libraries', by their sources
-# or, without debugging information, by their names.
-_INSIDE_SOURCE = re.compile(
-    r"(^|/)(testing/(simulator|interception|search|report)/|testing/(explore|run_at_once)\."
-    r"|external/|nptl/|sysdeps/|c\+\+/\d)"
-)
-_INSIDE_NAME = re.compile(
-    r"([\w*&:]+ )*(ward::testing::|testing::|std::|__gnu_cxx::|absl::|_|pthread_|syscall|futex|start_thread|clone)"
-)
+
+def _is_inner(pattern, text):
+    """Whether nobody looks for it, as the program has it (testing/report/places.h)."""
+    return re.search(gdb.parse_and_eval(f"(char*)&'ward::testing::{pattern}'").string(), text) is not None
 
 
 def _is_users(frame):
     sal = frame.find_sal()
     if sal.symtab is not None:
-        return not _INSIDE_SOURCE.search(sal.symtab.filename)
+        return not _is_inner("kInnerFiles", sal.symtab.filename)
     name = frame.name()
-    return name is not None and not _INSIDE_NAME.match(name) and not gdb.solib_name(frame.pc())
+    return name is not None and not _is_inner("kInnerFunctions", name) and not gdb.solib_name(frame.pc())
 
 
 def _word(index):
