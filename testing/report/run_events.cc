@@ -22,7 +22,6 @@
 #include "gtest/gtest.h"
 #include "ward/testing/report/places.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
-#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -113,11 +112,9 @@ RunRecorder::RunRecorder(RunEvents& events) : events_(events) {
   std::array<void*, 1> frame;
   backtrace(frame.data(), 1);
   ::testing::UnitTest::GetInstance()->listeners().Append(this);
-  Order::SetWatcher(this);
 }
 
 RunRecorder::~RunRecorder() {
-  Order::SetWatcher(nullptr);
   ::testing::UnitTest::GetInstance()->listeners().Release(this);
 }
 

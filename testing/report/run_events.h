@@ -17,7 +17,6 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/testing/report/transcript.h"
-#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/strategy.h"
 
@@ -75,11 +74,10 @@ class RunEvents {
 //
 // An object is a number, in the order in which they come up, or -1.
 class RunRecorder final : public RunListener,
-                          public Order::Watcher,
                           public Transcript::Listener,
                           public ::testing::EmptyTestEventListener {
  public:
-  // Until its end it is among GoogleTest's listeners, and watches locks.
+  // Until its end it is among GoogleTest's listeners.
   explicit RunRecorder(RunEvents& events);
   ~RunRecorder() override;
 
@@ -89,13 +87,12 @@ class RunRecorder final : public RunListener,
   void Arrives(int thread, std::string_view doing, const void* object) override;
   void Waits(int thread, std::string_view doing, const void* object) override;
   void GoesOn(int thread) override;
+  void IsLocked(const void* object) override;
+  void IsUnlocked(const void* object) override;
   void Chooses(uint32_t number, const Choice& choice, size_t option,
                std::string_view words) override;
   void TimePasses(absl::Duration since_begin) override;
   void IsStuck(std::string_view why) override;
-
-  void IsLocked(const void* object) override;
-  void IsUnlocked(const void* object) override;
 
   void IsNamed(pid_t process, std::string_view name) override;
   void Says(pid_t from, pid_t to, std::string_view what) override;

@@ -8,6 +8,8 @@
 #ifndef WARD_TESTING_SIMULATOR_ORDER_H_
 #define WARD_TESTING_SIMULATOR_ORDER_H_
 
+#include "ward/testing/simulator/run_listener.h"
+
 namespace ward::testing {
 
 class Scheduler;
@@ -39,14 +41,24 @@ class Order {
   static void SetListener(Listener& listener) { listener_ = &listener; }
   static Listener* listener() { return listener_; }
 
-  // Told of locks alone, for who shows a run to a user; null for nobody.
-  class Watcher {
-   public:
-    virtual ~Watcher() = default;
-    virtual void IsLocked(const void* object) = 0;
-    virtual void IsUnlocked(const void* object) = 0;
-  };
-  static void SetWatcher(Watcher* watcher) { watcher_ = watcher; }
+  // Of this `shows` is told, too, who shows the run to a user; null for nobody.
+  static void RunBegins(Scheduler& scheduler, RunListener* shows) {
+    shows_ = shows;
+    if (listener_ != nullptr) listener_->RunBegins(scheduler);
+  }
+  static void RunEnds() {
+    shows_ = nullptr;
+    if (listener_ != nullptr) listener_->RunEnds();
+  }
+  // The thread goes on for the first time, and does not any more.
+  static void ThreadBegins(int thread, int group) {
+    if (listener_ != nullptr) listener_->ThreadBegins(thread, group);
+    if (shows_ != nullptr) shows_->GoesOn(thread);
+  }
+  static void ThreadEnds(int thread) {
+    if (listener_ != nullptr) listener_->ThreadEnds();
+    if (shows_ != nullptr) shows_->Ends(thread);
+  }
 
   // The thread has seen what others had done before they released it. An object
   // is an address; what is there does not matter.
@@ -60,11 +72,11 @@ class Order {
   // The same of a lock. Those who share it do not come after one another.
   static void Locked(const void* object, Lock lock = Lock::kExclusive) {
     if (listener_ != nullptr) listener_->Locked(object, lock);
-    if (watcher_ != nullptr) watcher_->IsLocked(object);
+    if (shows_ != nullptr) shows_->IsLocked(object);
   }
   // Returns how it was locked, if that is known.
   static Lock Unlocked(const void* object) {
-    if (watcher_ != nullptr) watcher_->IsUnlocked(object);
+    if (shows_ != nullptr) shows_->IsUnlocked(object);
     return listener_ == nullptr ? Lock::kExclusive
                                 : listener_->Unlocked(object);
   }
@@ -85,7 +97,7 @@ class Order {
 
  private:
   static inline Listener* listener_ = nullptr;
-  static inline Watcher* watcher_ = nullptr;
+  static inline RunListener* shows_ = nullptr;
 };
 
 }  // namespace ward::testing

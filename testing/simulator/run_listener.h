@@ -3,7 +3,8 @@
 // Each call is by the thread that runs, with NoSchedulingPoints, and must not
 // change the run's course. Threads have their numbers (Scheduler::Start),
 // groups are processes. What is done, `doing`, lives for ever; an object is an
-// address, or null. Of locks one is told by Order.
+// address, or null. Locks Order tells, and that threads go on
+// for the first time and end.
 
 #ifndef WARD_TESTING_SIMULATOR_RUN_LISTENER_H_
 #define WARD_TESTING_SIMULATOR_RUN_LISTENER_H_
@@ -33,6 +34,10 @@ class RunListener {
                      const void* object) = 0;
   // It goes on, and another one, or none, did before.
   virtual void GoesOn(int thread) = 0;
+
+  // The thread that runs has a lock, and has given it back.
+  virtual void IsLocked(const void* object) = 0;
+  virtual void IsUnlocked(const void* object) = 0;
 
   // Choice `number` of the run, from 0 on; in words, if it is not dull.
   virtual void Chooses(uint32_t number, const Choice& choice, size_t option,

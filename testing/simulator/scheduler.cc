@@ -218,12 +218,12 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
     options_.listener->Starts(0, running_->group, running_->name);
   }
   Watchdog::Start();
-  if (Order::listener() != nullptr) Order::listener()->RunBegins(*this);
+  Order::RunBegins(*this, options_.listener);
 }
 
 Scheduler::~Scheduler() {
   Watchdog::Stop();
-  if (Order::listener() != nullptr) Order::listener()->RunEnds();
+  Order::RunEnds();
   current_scheduler = nullptr;
   for (auto& thread : threads_) {
     if (thread->identity != nullptr) {
@@ -347,13 +347,8 @@ void Scheduler::RunThread(void* argument) {
   {
     const NoSchedulingPoints quiet;
     scheduler.TakeTurn(thread);
-    if (Order::listener() != nullptr) {
-      Order::listener()->ThreadBegins(thread.id, thread.group);
-      Order::Acquire(&thread);
-    }
-    if (scheduler.options_.listener != nullptr) {
-      scheduler.options_.listener->GoesOn(thread.id);
-    }
+    Order::ThreadBegins(thread.id, thread.group);
+    Order::Acquire(&thread);
     // For debuggers and top(1); 15 characters (pthread_setname_np(3)).
     if (!Runner::AreFibers()) {
       pthread_setname_np(pthread_self(), thread.name.substr(0, 15).c_str());
@@ -373,11 +368,8 @@ void Scheduler::RunThread(void* argument) {
   }
   const NoSchedulingPoints quiet;
   Order::Release(&thread);
-  if (Order::listener() != nullptr) Order::listener()->ThreadEnds();
+  Order::ThreadEnds(thread.id);
   thread.state = Thread::State::kEnded;
-  if (scheduler.options_.listener != nullptr) {
-    scheduler.options_.listener->Ends(thread.id);
-  }
   scheduler.RemoveTheDead();
   current_scheduler = nullptr;
   Thread* const next = scheduler.Next();
