@@ -388,6 +388,47 @@ TEST(FindFailure, TakesNoLoopForEndlessThatAsksAgainAndAgain) {
   }
 }
 
+// A search may hold back the one that others wait for, but not for ever: these
+// may do so by asking again and again.
+TEST(FindFailure, LetsOnWhoIsWaitedForWithoutAYield) {
+  for (const Search search : kSearches) {
+    ExploreOptions options = Runs(300);
+    options.search = search;
+    options.max_steps = 4000;
+    const Exploration found = FindFailure(options, [] {
+      std::atomic<int> steps{0};
+      absl::Mutex mutex;
+      bool done = false;
+      const auto work = [&] {
+        for (int i = 0; i < 3; ++i) {
+          SchedulingPoint();
+          ++steps;
+        }
+        const absl::MutexLock lock(&mutex);
+        done = true;
+      };
+      const auto ask = [&] {
+        while (steps < 3) SchedulingPoint();
+      };
+      const auto ask_under_lock = [&] {
+        while (true) {
+          const absl::MutexLock lock(&mutex);
+          if (done) return;
+        }
+      };
+      std::vector<std::thread> threads;
+      threads.emplace_back(ask);
+      threads.emplace_back(ask);
+      threads.emplace_back(ask_under_lock);
+      threads.emplace_back(work);
+      for (std::thread& thread : threads) thread.join();
+    });
+    EXPECT_FALSE(found.failure.has_value())
+        << NameOf(search) << ", run " << found.failure->run << ": "
+        << found.failure->what;
+  }
+}
+
 TEST(FindFailure, SaysWhenAFailureCannotBeReplayed) {
   Shared<std::atomic<int>> calls;
   const Exploration found =

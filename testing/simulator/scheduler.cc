@@ -57,6 +57,12 @@ constexpr size_t kSizeOfMask = (NSIG - 1) / 8;
 // until time passes.
 constexpr int kMostYields = 100;
 
+// For which part of the most steps a thread may be held back at first: longer
+// than any is in runs of a usual length. And for how many steps at last, for
+// each that could go on.
+constexpr size_t kPartOfSteps = 8;
+constexpr size_t kLeastPatience = 16;
+
 // How often in a row time leaps to a timer that wakes nobody.
 constexpr int kMostLeaps = 1000;
 
@@ -150,6 +156,8 @@ struct Scheduler::Thread {
   // At which step it last ran, and was last held back by a choice; 0: never.
   size_t ran = 0;
   size_t held = 0;
+  // Since which step it could have gone on; 0: it did, or cannot.
+  size_t ready_since = 0;
 
   std::unique_ptr<Runner> runner;
   void* result = nullptr;
@@ -192,7 +200,8 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
     : strategy_(strategy),
       options_(std::move(options)),
       now_(kStart),
-      looks_ahead_(strategy.LooksAhead()) {
+      looks_ahead_(strategy.LooksAhead()),
+      patience_(options_.max_steps / kPartOfSteps) {
   // Abseil measures the processor's frequency when it is first asked for, by
   // sleeping: not in the schedule of the first run, whose course it would
   // change.
@@ -515,9 +524,18 @@ bool Scheduler::ComesBefore(const Thread& a, const Thread& b) const {
 
 void Scheduler::FindCandidates() {
   candidates_.clear();
+  longest_ready_ = nullptr;
   // A few, and mostly in order: nothing sorts them faster.
   for (Thread* const thread : live_) {
-    if (!CanRun(*thread)) continue;
+    if (!CanRun(*thread)) {
+      thread->ready_since = 0;
+      continue;
+    }
+    if (thread->ready_since == 0) thread->ready_since = steps_;
+    if (longest_ready_ == nullptr ||
+        thread->ready_since < longest_ready_->ready_since) {
+      longest_ready_ = thread;
+    }
     size_t place = candidates_.size();
     candidates_.push_back(thread);
     for (; place > 0 && ComesBefore(*thread, *candidates_[place - 1]);
@@ -534,7 +552,7 @@ Scheduler::Thread* Scheduler::Next() {
     Stuck(absl::StrCat(
         "no end after ", options_.max_steps,
         " steps: a loop that waits for nothing? One that waits for another "
-        "thread must sleep or yield: std::this_thread::yield().",
+        "thread should sleep or yield: std::this_thread::yield().",
         NextDeadline() == absl::InfiniteFuture()
             ? ""
             : " Time stands still while a thread can run: until the loop "
@@ -613,9 +631,11 @@ Scheduler::Thread* Scheduler::Next() {
         continue;
       }
     }
-    Thread* const next = ChooseCandidate(yielded, after());
+    Thread* next = Overdue();
+    if (next == nullptr) next = ChooseCandidate(yielded, after());
     next->state = Thread::State::kReady;
     next->ran = steps_;
+    next->ready_since = 0;
     return next;
   }
 }
@@ -679,6 +699,14 @@ size_t Scheduler::WakeAt(const void* address, size_t count, uint32_t bits) {
     waiting.erase(waiting.begin() + static_cast<ptrdiff_t>(chosen));
   }
   return woken;
+}
+
+Scheduler::Thread* Scheduler::Overdue() {
+  if (steps_ - longest_ready_->ready_since <= patience_) return nullptr;
+  patience_ = std::min(
+      patience_, std::max(patience_ / 2, kLeastPatience * candidates_.size()));
+  longest_ready_->held = 0;
+  return longest_ready_;
 }
 
 Scheduler::Thread* Scheduler::ChooseCandidate(int yielded, int after) {

@@ -57,7 +57,8 @@ struct SchedulerOptions {
   bool delays = false;
 
   // A run that takes more steps than this is stuck in a loop. Of Advance, each
-  // part between two deadlines may take as many.
+  // part between two deadlines may take as many. So no thread that could go on
+  // is held back for as long: see Scheduler::Overdue.
   size_t max_steps = 1000000;
 
   // Told of each choice that was made; may be null.
@@ -296,6 +297,11 @@ class Scheduler {
   Thread* Next();
   bool ComesBefore(const Thread& a, const Thread& b) const;
   void FindCandidates();
+  // The candidate that was held back for so long that others may have waited
+  // for it all the time, by asking again and again; null if none was. It goes
+  // on, whatever the strategy would choose; and the more often that happens,
+  // the sooner.
+  Thread* Overdue();
   Thread* ChooseCandidate(int yielded, int after);
   Operation NextOf(Thread& thread);
   void RemoveTheDead();
@@ -330,6 +336,7 @@ class Scheduler {
   std::vector<Thread*> candidates_;
   std::vector<int> candidate_ids_;
   std::vector<Operation> candidate_operations_;
+  Thread* longest_ready_ = nullptr;
   // By their addresses; if the strategy asks.
   const bool looks_ahead_;
   absl::flat_hash_map<const void*, int> objects_;
@@ -345,6 +352,8 @@ class Scheduler {
   int yields_ = 0;
   // The one that runs is at a PointAfter.
   bool after_ = false;
+  // For how many steps one may be held back.
+  size_t patience_;
   // For a debugger that has asked.
   std::string decision_;
 };
