@@ -29,7 +29,7 @@ struct Access {
   // Which of the 8 bytes, a bit for each.
   uint8_t bytes;
   uint8_t flags;
-  // Where: see CallTree; and the locks that were held: see LockSets.
+  // What is under way, and the locks that are held: AccessChecker keeps these.
   uint32_t calls;
   uint32_t locks;
   uintptr_t address;

@@ -106,27 +106,27 @@ void Transcript::Signal(absl::Time time, pid_t process, int signal) {
 
 void Transcript::Arrow(absl::Time time, pid_t from, pid_t to,
                        std::string_view what) {
-  heard_.push_back({time, from, to, std::string(what)});
+  heard_.push_back({{time, from, to, std::string(what)}});
   if (listener_ != nullptr) Entries();
 }
 
 void Transcript::Bytes(absl::Time time, int stream, pid_t from, pid_t to,
                        std::string_view bytes, size_t descriptors) {
-  heard_.push_back({time, from, to, std::string(bytes), stream, descriptors});
+  heard_.push_back({{time, from, to, std::string(bytes)}, stream, descriptors});
   constexpr size_t kMostKept = 1 << 20;
   heard_bytes_ += bytes.size();
   if (heard_bytes_ > kMostKept || listener_ != nullptr) Entries();
 }
 
 const std::vector<Transcript::Entry>& Transcript::Entries() const {
-  for (const Heard& heard : heard_) {
+  for (Heard& heard : heard_) {
     if (heard.stream != kNone) {
       Understand(heard);
       continue;
     }
     // A line each, whatever a peer has put into a log.
-    Add({heard.time, heard.from, heard.to,
-         absl::StrReplaceAll(heard.what, {{"\n", "\\n"}, {"\r", "\\r"}})});
+    absl::StrReplaceAll({{"\n", "\\n"}, {"\r", "\\r"}}, &heard.entry.what);
+    Add(std::move(heard.entry));
   }
   heard_.clear();
   heard_bytes_ = 0;
@@ -139,8 +139,9 @@ void Transcript::Add(Entry entry) const {
 }
 
 void Transcript::Understand(const Heard& sent) const {
-  Stream& state = streams_[{sent.stream, sent.from}];
-  state.bytes.append(sent.what);
+  const Entry& entry = sent.entry;
+  Stream& state = streams_[{sent.stream, entry.from}];
+  state.bytes.append(entry.what);
   state.descriptors += sent.descriptors;
   while (true) {
     google::protobuf::io::CodedInputStream in(
@@ -153,7 +154,7 @@ void Transcript::Understand(const Heard& sent) const {
     proto::Frame frame;
     const bool is_frame = frame.ParseFromArray(state.bytes.data() + header,
                                                static_cast<int>(size));
-    Add({sent.time, sent.from, sent.to,
+    Add({entry.time, entry.from, entry.to,
          is_frame ? Describe(frame, state.descriptors)
                   : absl::StrCat(size, " bytes that are no frame")});
     state.bytes.erase(0, header + size);

@@ -71,12 +71,9 @@ class Transcript {
     pid_t to;  // The same as `from`: an event.
     std::string what;
   };
-  // What has not become entries yet: bytes of a stream, or what an entry tells.
+  // What is no entry yet: of a stream, `what` is bytes.
   struct Heard {
-    absl::Time time;
-    pid_t from;
-    pid_t to;
-    std::string what;
+    Entry entry;
     int stream = kNone;
     size_t descriptors = 0;
   };

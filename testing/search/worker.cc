@@ -196,7 +196,7 @@ Record* record_of_this_process = nullptr;
 }  // namespace
 
 Worker::Worker() {
-  Watchdog::PrepareForks();
+  Watchdog::PrepareStacks();
   output_.Reset(Must(memfd_create("output", MFD_CLOEXEC),
                      "make a file for the output of runs"));
 }

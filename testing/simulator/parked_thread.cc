@@ -13,6 +13,7 @@
 #include <memory>
 #include <utility>
 
+#include "ward/server/posix/signal_mask.h"
 #include "ward/testing/simulator/bare_call.h"
 
 namespace ward::testing {
@@ -79,12 +80,11 @@ std::unique_ptr<ParkedThread> ParkedThread::Start(
   std::unique_ptr<ParkedThread> thread(new ParkedThread);
   // Signals are for the thread that runs.
   sigset_t all;
-  sigset_t found;
   sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &found);
-  const int error =
-      pthread_create(&thread->handle_, attributes, &Run, thread.get());
-  pthread_sigmask(SIG_SETMASK, &found, nullptr);
+  const int error = [&] {
+    const ScopedSignalMask mask(all);
+    return pthread_create(&thread->handle_, attributes, &Run, thread.get());
+  }();
   if (error != 0) {
     errno = error;
     return nullptr;

@@ -182,19 +182,9 @@ void Expire(int) {
   abort();
 }
 
-// What the printing of stacks does once in a process, and its forks need not.
-void PrepareStacks() {
-  [[maybe_unused]] static const bool kDone = [] {
-    absl::InitializeSymbolizer("/proc/self/exe");
-    // The first call loads a library, which no signal handler may.
-    std::array<void*, 1> frame;
-    return backtrace(frame.data(), frame.size()) > 0;
-  }();
-}
-
 void MakeTimer() {
   if (timer_process == getpid()) return;
-  PrepareStacks();
+  Watchdog::PrepareStacks();
   sigevent event{};
   event.sigev_notify = SIGEV_SIGNAL;
   event.sigev_signo = SIGRTMAX;
@@ -254,7 +244,14 @@ int Watchdog::Patience() {
   return ExpectsTheWorld() ? kPatienceWithTheWorld : kPatience;
 }
 
-void Watchdog::PrepareForks() { PrepareStacks(); }
+void Watchdog::PrepareStacks() {
+  [[maybe_unused]] static const bool kDone = [] {
+    absl::InitializeSymbolizer("/proc/self/exe");
+    // The first call loads a library, which no signal handler may.
+    std::array<void*, 1> frame;
+    return backtrace(frame.data(), frame.size()) > 0;
+  }();
+}
 
 void Watchdog::SetTold(void (*function)(std::string_view why)) {
   told = function;

@@ -17,8 +17,9 @@ class Watchdog {
   static void Start();
   static void Stop();
 
-  // Does at once what its forks would have to do each.
-  static void PrepareForks();
+  // Does what is done once in a process before stacks are printed, and which
+  // its forks then need not do each.
+  static void PrepareStacks();
 
   // For a process that makes many runs: its timer goes on between them, and
   // nothing comes of it.
