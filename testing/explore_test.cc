@@ -588,6 +588,35 @@ TEST(FindFailure, MakesAllRunsThoughDescriptorsOfTheKilledStay) {
   EXPECT_EQ(found.runs, 100u);
 }
 
+TEST(FindFailure, MakesASingleRunOnce) {
+  const Shared<std::atomic<int>> made;
+  for (const Search search :
+       {Search::kPortfolio, Search::kRandom, Search::kDepthFirst}) {
+    *made = 0;
+    ExploreOptions options = Runs(1);
+    options.search = search;
+    const Exploration found = FindFailure(options, [&made] { ++*made; });
+    EXPECT_EQ(found.runs, 1u);
+    EXPECT_EQ(*made, 1);
+  }
+}
+
+TEST(FindFailure, SaysThatARunDeviatesMoreOftenThanIsKept) {
+  ExploreOptions options = Runs(1);
+  options.search = Search::kRandom;
+  options.max_steps = 4000000;
+  const Exploration found = FindFailure(options, [] {
+    const auto go_on = [] {
+      for (int i = 0; i < 600000; ++i) SchedulingPoint();
+    };
+    std::thread other(go_on);
+    go_on();
+    other.join();
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+  EXPECT_THAT(found.remarks, HasSubstr("more than 524288 times"));
+}
+
 // What a static variable's initialisation does happens there alone.
 TEST(FindFailure, MakesFirstRunsOfProcessesAgainAndAgain) {
   const Shared<std::atomic<int>> first;

@@ -128,6 +128,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   simulated.delays = options.delays;
   simulated.max_steps = options.max_steps;
   Places places;
+  bool is_cut = false;
   Simulation* running = nullptr;
   simulated.on_choice = [&](uint32_t step, const Choice& choice,
                             size_t option) {
@@ -136,7 +137,16 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
     record.Follow(choice, option);
     if (keep == Keep::kAllTheTime) record.Keep(running->transcript());
     const PlacedDeviation placed = places.Place(choice, option);
-    if (option == 0 || record.deviations == record.deviation.size()) return;
+    if (option == 0) return;
+    if (record.deviations == record.deviation.size()) {
+      if (!std::exchange(is_cut, true)) {
+        record.Remark(absl::StrCat(
+            "A run deviated more than ", record.deviations,
+            " times from the dull one, of which no more are kept: a failure "
+            "after that cannot be replayed.\n"));
+      }
+      return;
+    }
     record.placed[record.deviations] = placed;
     record.deviation[record.deviations++] = {step,
                                              static_cast<uint32_t>(option)};

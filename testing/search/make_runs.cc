@@ -142,7 +142,11 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
 
   // In shared memory, which outlives the children.
   Worker dull;
-  if (options.search != Search::kRandom) {
+  // A single run of a search that begins with the dull one is this one.
+  const bool is_dull_alone =
+      options.runs == 1 &&
+      TurnOf(options.search, 0).search == Search::kDepthFirst;
+  if (options.search != Search::kRandom && !is_dull_alone) {
     dull.MakeProfile(options, body);
     AddRemarks(dull.record(), exploration.remarks);
     if (dull.record().HasFailed()) {
