@@ -1,6 +1,10 @@
-// What Abseil orders threads by without a mutex: absl::Notification, and
-// absl::BlockingCounter. As in absl_mutex.cc the linker takes their functions
-// for these. (What they wait with is a mutex, as any other.)
+// What Abseil orders threads by without a mutex: absl::Notification,
+// absl::BlockingCounter, and what is under absl::call_once(). As in
+// absl_mutex.cc the linker takes their functions for these. (What they wait
+// with is a mutex, as any other.)
+
+#include <atomic>
+#include <cstdint>
 
 #include "absl/base/options.h"
 #include "absl/synchronization/blocking_counter.h"
@@ -33,9 +37,11 @@ extern "C" {
 #if ABSL_OPTION_USE_INLINE_NAMESPACE == 1
 #define WARD_NAMESPACE "4absl12" WARD_STRING(ABSL_OPTION_INLINE_NAMESPACE_NAME)
 #define WARD_ABSL "NS0_"
+#define WARD_BASE_INTERNAL "NS1_"
 #else
 #define WARD_NAMESPACE "4absl"
 #define WARD_ABSL "NS_"
+#define WARD_BASE_INTERNAL "NS0_"
 #endif
 
 #define WARD_WRAP(result, name, kind, symbol, parameters)          \
@@ -88,5 +94,25 @@ WARD_WRAP(void, WaitForCounter, "_ZN", "15BlockingCounter4WaitEv",
   WardRealWaitForCounter(counter);
   Order::Acquire(counter);
 }
+
+// Who finds that another thread calls, or has called, comes here; all else of
+// absl::call_once() is inline.
+WARD_WRAP(uint32_t, SpinLockWait, "_ZN",
+          "13base_internal12SpinLockWaitEPSt6atomicIjEiPK" WARD_BASE_INTERNAL
+          "22SpinLockWaitTransitionE" WARD_BASE_INTERNAL "14SchedulingModeE",
+          (std::atomic<uint32_t> * word, int count, const void* transitions,
+           int mode)) {
+  const uint32_t before = WardRealSpinLockWait(word, count, transitions, mode);
+  Order::Acquire(word);
+  return before;
+}
+
+#ifdef NDEBUG
+// Newer Abseil has a body for it only if it is itself compiled with
+// -fsanitize=thread, or is not optimised; code that is compiled so calls it.
+void WardMutexDtor(absl::Mutex*) __asm__("_ZN" WARD_NAMESPACE "5Mutex4DtorEv")
+    __attribute__((weak));
+void WardMutexDtor(absl::Mutex* /*mutex*/) {}
+#endif
 
 }  // extern "C"

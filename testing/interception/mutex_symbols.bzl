@@ -16,9 +16,10 @@ _RELEASES = [
     "20260526",
 ]
 
-# As mangled, behind the namespace; %s is that of absl::Condition and others. Since
-# 2025 those that lock and unlock have C++'s names, too; and since 2023 one function
-# is under all that wait for a condition, and one under those that wait at a CondVar.
+# As mangled, behind the namespace; %s is that of absl::Condition and others, %i that of
+# what is in base_internal. Since 2025 those that lock and unlock have C++'s names, too;
+# and since 2023 one function is under all that wait for a condition, and one under those
+# that wait at a CondVar.
 _FUNCTIONS = [
     "5Mutex4LockEv",
     "5Mutex10ReaderLockEv",
@@ -51,6 +52,7 @@ _FUNCTIONS = [
     "12Notification6NotifyEv",
     "15BlockingCounter14DecrementCountEv",
     "15BlockingCounter4WaitEv",
+    "13base_internal12SpinLockWaitEPSt6atomicIjEiPK%i22SpinLockWaitTransitionE%i14SchedulingModeE",
 ]
 
 _CONST_FUNCTIONS = [
@@ -65,7 +67,7 @@ WRAP_MUTEX_LINKOPTS = [
     "-Wl,--wrap=%s4absl%s%s" % (
         kind,
         "12lts_" + release if release else "",
-        function.replace("%s", "NS0_" if release else "NS_"),
+        function.replace("%s", "NS0_" if release else "NS_").replace("%i", "NS1_" if release else "NS0_"),
     )
     for release in _RELEASES
     for kind, functions in [("_ZN", _FUNCTIONS), ("_ZNK", _CONST_FUNCTIONS)]
