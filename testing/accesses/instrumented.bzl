@@ -18,6 +18,13 @@ _COPTS = [
     "-fno-builtin-memcpy",
     "-fno-builtin-memmove",
     "-fno-builtin-memset",
+    "-fno-builtin-memcmp",
+    "-fno-builtin-bcmp",
+    "-fno-builtin-memchr",
+    "-fno-builtin-strcpy",
+    "-fno-builtin-stpcpy",
+    "-fno-builtin-strncpy",
+    "-fno-builtin-strcat",
     "-U_FORTIFY_SOURCE",
     "-D_GLIBCXX_ASSERTIONS",
     # g++ warns of fences, which its own runtime does not know. Clang does not
@@ -26,12 +33,19 @@ _COPTS = [
     "-Wno-tsan",
 ]
 
-_SOURCES = ["c", "cc", "cpp", "cxx", "c++", "C"]
+_C_SOURCES = ["c"]
+_CXX_SOURCES = ["cc", "cpp", "cxx", "c++", "C"]
+_ASSEMBLERS_SOURCES = ["S", "s", "asm"]
 _HEADERS = ["h", "hh", "hpp", "hxx", "inc", "inl", "H"]
+
+_ATTR_ASPECTS = ["deps", "implementation_deps", "interface_deps"]
 
 _InstrumentedInfo = provider(
     doc = "The same as a target's CcInfo, of code that is instrumented.",
-    fields = {"linking_context": "what it and its dependencies are linked with"},
+    fields = {
+        "labels": "of the targets that are",
+        "linking_context": "what it and its dependencies are linked with",
+    },
 )
 
 _IS_WARDS_OWN_WORKSPACE = Label("//testing:defs.bzl").workspace_name == ""
@@ -53,29 +67,124 @@ def _linking_contexts(deps):
         if CcInfo in dep
     ]
 
-# The files of `srcs`; None if there is one that is no source of C or C++.
+def _labels(deps, more = []):
+    return depset(more, transitive = [
+        dep[_InstrumentedInfo].labels
+        for dep in deps
+        if _InstrumentedInfo in dep
+    ])
+
+def _merged(linking_contexts):
+    return cc_common.merge_cc_infos(cc_infos = [
+        CcInfo(linking_context = context)
+        for context in linking_contexts
+    ]).linking_context
+
+# As a shell has them, which is how Bazel reads options.
+def _words(text):
+    words = []
+    word = None
+    quote = ""
+    is_escaped = False
+    for c in text.elems():
+        if is_escaped:
+            word += c
+            is_escaped = False
+        elif c == "\\" and quote != "'":
+            word = word or ""
+            is_escaped = True
+        elif c == quote:
+            quote = ""
+        elif quote == "" and c in "'\"":
+            word = word or ""
+            quote = c
+        elif quote == "" and c in " \t\n":
+            if word != None:
+                words.append(word)
+            word = None
+        else:
+            word = (word or "") + c
+    return words if word == None else words + [word]
+
+# The words of an attribute with options, if the rule has it: "$(...)" are make
+# variables, or locations.
+def _options(ctx, name):
+    attr = ctx.rule.attr
+    variables = {}
+    for toolchain in getattr(attr, "toolchains", []):
+        if platform_common.TemplateVariableInfo in toolchain:
+            variables.update(toolchain[platform_common.TemplateVariableInfo].variables)
+    words = []
+    for option in getattr(attr, name, []):
+        if "location " in option or "path " in option or "paths " in option:
+            option = ctx.expand_location(
+                option,
+                attr.srcs + attr.deps + getattr(attr, "additional_compiler_inputs", []),
+            )
+        words += _words(ctx.expand_make_variables(name, option, variables))
+    return words
+
+# The files of `srcs` by what compiles them; None if there is one that nothing does.
 def _sort(srcs):
-    sources = []
-    headers = []
+    sources = struct(c = [], cxx = [], assembler = [], headers = [])
     for src in srcs:
         for file in src.files.to_list():
-            if file.extension in _SOURCES:
-                sources.append(file)
+            if file.extension in _C_SOURCES:
+                sources.c.append(file)
+            elif file.extension in _CXX_SOURCES:
+                sources.cxx.append(file)
+            elif file.extension in _ASSEMBLERS_SOURCES:
+                sources.assembler.append(file)
             elif file.extension in _HEADERS:
-                headers.append(file)
+                sources.headers.append(file)
             else:
                 return None
-    return sources, headers
+    return sources
+
+def _deps(attr):
+    deps = []
+    for name in _ATTR_ASPECTS:
+        found = getattr(attr, name, [])
+        if type(found) == "list":
+            deps += [dep for dep in found if type(dep) == "Target"]
+    return deps
+
+# What is no cc_library, or is made of more than sources, is taken as it is; what
+# it depends on is not.
+def _passed_through(target, deps):
+    if not [dep for dep in deps if _InstrumentedInfo in dep]:
+        return []
+    rest = _merged(_linking_contexts(deps))
+    labels = _labels(deps)
+    known = {label: True for label in labels.to_list()}
+    known.update({input.owner: True for input in rest.linker_inputs.to_list()})
+    return [_InstrumentedInfo(
+        labels = labels,
+        linking_context = cc_common.create_linking_context(linker_inputs = depset(
+            [
+                input
+                for input in target[CcInfo].linking_context.linker_inputs.to_list()
+                if input.owner not in known
+            ],
+            transitive = [rest.linker_inputs],
+            order = "topological",
+        )),
+    )]
 
 def _instrumented_aspect_impl(target, ctx):
-    if CcInfo not in target or ctx.rule.kind != "cc_library" or not _is_instrumented(target.label):
+    if CcInfo not in target or not _is_instrumented(target.label):
         return []
     attr = ctx.rule.attr
-    sorted_srcs = _sort(attr.srcs)
-    if sorted_srcs == None:
-        return []
-    sources, headers = sorted_srcs
+    deps = _deps(attr)
+    sources = _sort(attr.srcs) if ctx.rule.kind == "cc_library" else None
+    if sources == None:
+        return _passed_through(target, deps)
     implementation_deps = getattr(attr, "implementation_deps", [])
+    additional_inputs = [
+        file
+        for input in getattr(attr, "additional_compiler_inputs", [])
+        for file in input.files.to_list()
+    ]
     toolchain = ctx.attr._cc_toolchain[cc_common.CcToolchainInfo]
     features = cc_common.configure_features(
         ctx = ctx,
@@ -84,34 +193,48 @@ def _instrumented_aspect_impl(target, ctx):
         unsupported_features = ctx.disabled_features,
     )
     name = target.label.name + "_instrumented"
-    _, outputs = cc_common.compile(
-        actions = ctx.actions,
-        cc_toolchain = toolchain,
-        compilation_contexts = [target[CcInfo].compilation_context] +
-                               [dep[CcInfo].compilation_context for dep in implementation_deps],
-        feature_configuration = features,
-        local_defines = attr.local_defines,
-        name = name,
-        private_hdrs = headers,
-        srcs = sources,
-        user_compile_flags = attr.copts + _COPTS,
-    )
+    copts = _options(ctx, "copts")
+    outputs = []
+    for suffix, srcs, flags in [
+        ("", sources.cxx, _options(ctx, "cxxopts") + _COPTS),
+        ("_c", sources.c, _options(ctx, "conlyopts") + _COPTS),
+        ("_assembler", sources.assembler, []),
+    ]:
+        if not srcs:
+            continue
+        _, compiled = cc_common.compile(
+            actions = ctx.actions,
+            additional_inputs = additional_inputs,
+            cc_toolchain = toolchain,
+            compilation_contexts = [target[CcInfo].compilation_context] +
+                                   [dep[CcInfo].compilation_context for dep in implementation_deps],
+            feature_configuration = features,
+            local_defines = _options(ctx, "local_defines"),
+            name = name + suffix,
+            private_hdrs = sources.headers,
+            srcs = srcs,
+            user_compile_flags = copts + flags,
+        )
+        outputs.append(compiled)
     linking_context, _ = cc_common.create_linking_context_from_compilation_outputs(
         actions = ctx.actions,
         alwayslink = attr.alwayslink,
         cc_toolchain = toolchain,
-        compilation_outputs = outputs,
+        compilation_outputs = cc_common.merge_compilation_outputs(compilation_outputs = outputs),
         disallow_dynamic_library = True,
         feature_configuration = features,
-        linking_contexts = _linking_contexts(attr.deps + implementation_deps),
+        linking_contexts = _linking_contexts(deps),
         name = name,
-        user_link_flags = attr.linkopts,
+        user_link_flags = _options(ctx, "linkopts"),
     )
-    return [_InstrumentedInfo(linking_context = linking_context)]
+    return [_InstrumentedInfo(
+        labels = _labels(deps, [target.label]),
+        linking_context = linking_context,
+    )]
 
 _instrumented_aspect = aspect(
     implementation = _instrumented_aspect_impl,
-    attr_aspects = ["deps", "implementation_deps"],
+    attr_aspects = _ATTR_ASPECTS,
     attrs = {
         "_cc_toolchain": attr.label(default = "@bazel_tools//tools/cpp:current_cc_toolchain"),
     },
@@ -124,10 +247,7 @@ def _instrumented_impl(ctx):
         runfiles = runfiles.merge(dep[DefaultInfo].default_runfiles)
     return [
         DefaultInfo(runfiles = runfiles),
-        CcInfo(linking_context = cc_common.merge_cc_infos(cc_infos = [
-            CcInfo(linking_context = context)
-            for context in _linking_contexts(ctx.attr.deps)
-        ]).linking_context),
+        CcInfo(linking_context = _merged(_linking_contexts(ctx.attr.deps))),
     ]
 
 _instrumented = rule(
