@@ -30,10 +30,7 @@ extern "C" {
 
 void AnnotateBenignRaceSized(const char*, int, const volatile void* address,
                              size_t size, const char*) {
-  CheckedThread* const self = AccessChecker::Looking();
-  if (self == nullptr) return;
-  const AccessChecker::Working working(*self);
-  AccessChecker::Only().AddBenign(reinterpret_cast<uintptr_t>(address), size);
+  AccessChecker::AddBenign(address, size);
 }
 
 void AnnotateIgnoreReadsBegin(const char*, int) {

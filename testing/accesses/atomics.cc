@@ -2,8 +2,10 @@
 // scheduling point, and orders threads as C++20 has it (in which a release
 // sequence has no stores but read-modify-writes, [intro.races]/5).
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "ward/testing/accesses/checker.h"
 #include "ward/testing/simulator/scheduler.h"
@@ -88,6 +90,13 @@ class Operation {
       self_->seen = {};
       self_->idle = 0;
     }
+  }
+
+  // Of an object of `size` bytes, of which Read or Write has seen the first.
+  void CheckRest(size_t size, uint8_t flags) {
+    AccessChecker::Only().Check(
+        *self_, reinterpret_cast<uintptr_t>(address_) + 1, size - 1,
+        static_cast<uint8_t>(flags | kAtomic), returns_to_);
   }
 
   // It changed nothing.
@@ -228,8 +237,98 @@ void Fence(int order) {
   }
 }
 
+// Calls `f` with a zero of the integer type of that size, if there is one to
+// which the memory is aligned; or returns false.
+template <typename F>
+bool AsInteger(size_t size, const volatile void* at, F f) {
+  if (size == 0 || reinterpret_cast<uintptr_t>(at) % size != 0) return false;
+  switch (size) {
+    case 1:
+      f(uint8_t{0});
+      return true;
+    case 2:
+      f(uint16_t{0});
+      return true;
+    case 4:
+      f(uint32_t{0});
+      return true;
+    case 8:
+      f(uint64_t{0});
+      return true;
+    case 16:
+      f(Wide{0});
+      return true;
+    default:
+      return false;
+  }
+}
+
+// An operation of what the processor has no instruction for: under a lock, as
+// libatomic has it. In a simulated run nobody waits for that: no point comes
+// while it is held.
+class BigOperation {
+ public:
+  BigOperation(const volatile void* at, size_t size, Use use, void* returns_to)
+      : operation_(at, use, returns_to),
+        at_(const_cast<void*>(at)),
+        size_(size) {
+    while (lock_.test_and_set(std::memory_order_acquire)) {
+    }
+  }
+  BigOperation(const BigOperation&) = delete;
+  BigOperation& operator=(const BigOperation&) = delete;
+  ~BigOperation() { lock_.clear(std::memory_order_release); }
+
+  bool Is(const void* expected) const {
+    return std::memcmp(at_, expected, size_) == 0;
+  }
+
+  void Load(void* to, int order) {
+    std::memcpy(to, at_, size_);
+    if (!operation_.is_seen()) return;
+    operation_.Read(Digest(), order);
+    operation_.CheckRest(size_, kRead);
+    operation_.NoteIdle(Digest());
+  }
+
+  // `before` takes what was there, if it is not null.
+  void Store(const void* value, void* before, int order) {
+    const uint8_t digest = Digest();
+    // It may be the same memory.
+    if (before != nullptr && operation_.is_seen()) {
+      operation_.Read(digest, order, kWrite);
+    }
+    auto* const at = static_cast<char*>(at_);
+    for (size_t i = 0; i < size_; ++i) {
+      const char old = at[i];
+      at[i] = static_cast<const char*>(value)[i];
+      if (before != nullptr) static_cast<char*>(before)[i] = old;
+    }
+    if (!operation_.is_seen()) return;
+    operation_.Write(digest, Digest(), order);
+    operation_.CheckRest(size_, kWrite);
+  }
+
+ private:
+  // What tells most values apart: that it was changed by others is known by it.
+  uint8_t Digest() const {
+    uint32_t digest = 2166136261;  // FNV-1a.
+    for (size_t i = 0; i < size_; ++i) {
+      digest = (digest ^ static_cast<const uint8_t*>(at_)[i]) * 16777619;
+    }
+    return static_cast<uint8_t>(digest >> 24);
+  }
+
+  Operation operation_;
+  void* const at_;
+  const size_t size_;
+  static inline std::atomic_flag lock_ = ATOMIC_FLAG_INIT;
+};
+
 }  // namespace
 }  // namespace ward::testing
+
+using ::ward::testing::Use;
 
 extern "C" {
 // NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
@@ -282,6 +381,113 @@ void __tsan_atomic_thread_fence(int order) { ::ward::testing::Fence(order); }
 
 // For signals' handlers, which run on the same thread.
 void __tsan_atomic_signal_fence(int) {}
+
+// --- libatomic's, which compilers call for what is too big, or may not be
+// aligned. By other names here: compilers know theirs. ---
+
+#define WARD_LIBRARY(result, name, function, parameters)            \
+  result WardAtomic##name parameters __asm__("__atomic_" function); \
+  result WardAtomic##name parameters
+
+WARD_LIBRARY(void, Load, "load",
+             (size_t size, const volatile void* at, void* to, int order)) {
+  void* const caller = WARD_CALLER;
+  if (!::ward::testing::AsInteger(size, at, [&](auto zero) {
+        using T = decltype(zero);
+        const T read = ::ward::testing::Load(static_cast<const volatile T*>(at),
+                                             order, caller);
+        std::memcpy(to, &read, sizeof(T));
+      })) {
+    ::ward::testing::BigOperation(at, size, Use::kRead, caller).Load(to, order);
+  }
+}
+
+WARD_LIBRARY(void, Store, "store",
+             (size_t size, volatile void* at, const void* from, int order)) {
+  void* const caller = WARD_CALLER;
+  if (!::ward::testing::AsInteger(size, at, [&](auto value) {
+        std::memcpy(&value, from, sizeof(value));
+        ::ward::testing::Store(static_cast<volatile decltype(value)*>(at),
+                               value, order, caller);
+      })) {
+    ::ward::testing::BigOperation(at, size, Use::kWrite, caller)
+        .Store(from, nullptr, order);
+  }
+}
+
+WARD_LIBRARY(void, Exchange, "exchange",
+             (size_t size, volatile void* at, const void* from, void* to,
+              int order)) {
+  void* const caller = WARD_CALLER;
+  if (!::ward::testing::AsInteger(size, at, [&](auto value) {
+        using T = decltype(value);
+        std::memcpy(&value, from, sizeof(T));
+        const T before =
+            ::ward::testing::Change(static_cast<volatile T*>(at), order, caller,
+                                    [value](T) { return value; });
+        std::memcpy(to, &before, sizeof(T));
+      })) {
+    ::ward::testing::BigOperation(at, size, Use::kWrite, caller)
+        .Store(from, to, order);
+  }
+}
+
+WARD_LIBRARY(bool, CompareExchange, "compare_exchange",
+             (size_t size, volatile void* at, void* expected, const void* from,
+              int order, int order_if_not)) {
+  void* const caller = WARD_CALLER;
+  bool done = false;
+  if (!::ward::testing::AsInteger(size, at, [&](auto value) {
+        using T = decltype(value);
+        T before = 0;
+        std::memcpy(&before, expected, sizeof(T));
+        std::memcpy(&value, from, sizeof(T));
+        done = ::ward::testing::Exchange(static_cast<volatile T*>(at), &before,
+                                         value, order, order_if_not, false,
+                                         caller);
+        std::memcpy(expected, &before, sizeof(T));
+      })) {
+    ::ward::testing::BigOperation operation(at, size, Use::kWrite, caller);
+    done = operation.Is(expected);
+    if (done) {
+      operation.Store(from, expected, order);
+    } else {
+      operation.Load(expected, order_if_not);
+    }
+  }
+  return done;
+}
+
+// Those of 16 bytes: Clang calls them, unless it may take the processor's.
+using Wide = unsigned __int128;
+
+WARD_LIBRARY(Wide, Load16, "load_16", (const volatile Wide* at, int order)) {
+  return ::ward::testing::Load(at, order, WARD_CALLER);
+}
+WARD_LIBRARY(void, Store16, "store_16",
+             (volatile Wide * at, Wide value, int order)) {
+  ::ward::testing::Store(at, value, order, WARD_CALLER);
+}
+WARD_LIBRARY(bool, CompareExchange16, "compare_exchange_16",
+             (volatile Wide * at, Wide* expected, Wide value, int order,
+              int order_if_not)) {
+  return ::ward::testing::Exchange(at, expected, value, order, order_if_not,
+                                   false, WARD_CALLER);
+}
+#define WARD_LIBRARY_CHANGE(name, result)                             \
+  WARD_LIBRARY(Wide, name##16, #name "_16",                           \
+               (volatile Wide * at, Wide value, int order)) {         \
+    return ::ward::testing::Change(                                   \
+        at, order, WARD_CALLER,                                       \
+        [value]([[maybe_unused]] Wide old) { return Wide{result}; }); \
+  }
+WARD_LIBRARY_CHANGE(exchange, value)
+WARD_LIBRARY_CHANGE(fetch_add, old + value)
+WARD_LIBRARY_CHANGE(fetch_sub, old - value)
+WARD_LIBRARY_CHANGE(fetch_and, old& value)
+WARD_LIBRARY_CHANGE(fetch_or, old | value)
+WARD_LIBRARY_CHANGE(fetch_xor, old ^ value)
+WARD_LIBRARY_CHANGE(fetch_nand, ~(old& value))
 
 // NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 }  // extern "C"

@@ -11,7 +11,9 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "ward/testing/report/places.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/order.h"
@@ -36,7 +38,7 @@ constexpr size_t kMostReports = 4;
 
 // Of memory that was given back this much is kept, and of each block this much
 // is known to be so.
-constexpr size_t kMostFreed = size_t{64} << 20;
+constexpr size_t kMostFreed = size_t{16} << 20;
 constexpr size_t kMostOfFreed = size_t{64} << 10;
 
 using Wide = unsigned __int128;
@@ -52,8 +54,13 @@ uintptr_t AddressOf(const void* object) {
   return reinterpret_cast<uintptr_t>(object);
 }
 
-// What the linker calls the end of the program's code.
+// What the linker calls the ends of the program's code, and of its variables.
 extern "C" const char etext;  // NOLINT(readability-identifier-naming)
+extern "C" const char end;    // NOLINT(readability-identifier-naming)
+
+bool IsVariable(uintptr_t address) {
+  return address > AddressOf(&etext) && address < AddressOf(&end);
+}
 
 // What is added of a call to what is in < > for report/places.h, by where it
 // returns to. Libraries, which call threads and main(), are elsewhere each
@@ -326,6 +333,17 @@ void AccessChecker::Check(CheckedThread& self, uintptr_t address, size_t size,
   }
 }
 
+bool AccessChecker::Races(const CheckedThread& self, const Access& before,
+                          const Access& now) const {
+  if (threads_[before.thread]->group != self.group ||
+      (before.bytes & now.bytes) == 0) {
+    return false;
+  }
+  return (before.flags & kFreed) != 0 ||
+         (before.tick > self.clock.Of(before.thread) &&
+          Conflict(before.flags, now.flags));
+}
+
 void AccessChecker::CheckCell(CheckedThread& self, uintptr_t address,
                               Cell& cell, const Access& access) {
   // An atomic object is made anew, or a lock.
@@ -338,7 +356,7 @@ void AccessChecker::CheckCell(CheckedThread& self, uintptr_t address,
   for (size_t i = 0; i < size; ++i) {
     const Access& old = cell[i];
     if (old.thread == access.thread && old.tick == access.tick &&
-        StandsFor(old, access)) {
+        (old.flags & kFreed) == 0 && StandsFor(old, access)) {
       return;
     }
   }
@@ -347,9 +365,7 @@ void AccessChecker::CheckCell(CheckedThread& self, uintptr_t address,
     const Access old = cell[i];
     const bool ours = threads_[old.thread]->group == self.group;
     const bool before = old.tick <= self.clock.Of(old.thread);
-    if (ours && (old.bytes & access.bytes) != 0 &&
-        ((old.flags & kFreed) != 0 ||
-         (!before && Conflict(old.flags, access.flags)))) {
+    if (Races(self, old, access)) {
       Report(address, old, access);
       if ((old.flags & kFreed) != 0) return;
     }
@@ -377,7 +393,7 @@ void AccessChecker::Forget(uintptr_t address, size_t size) {
 }
 
 void AccessChecker::Free(CheckedThread& self, void* memory, size_t size,
-                         uintptr_t at) {
+                         uintptr_t at, bool is_access) {
   Access access;
   access.tick = self.clock.Of(self.number);
   access.thread = static_cast<uint16_t>(self.number);
@@ -399,6 +415,9 @@ void AccessChecker::Free(CheckedThread& self, void* memory, size_t size,
   for (uintptr_t i = begin; i < end; i += Shadow::kCellSize) {
     Cell* const cell = shadow_.Find(i);
     if (cell == nullptr) break;
+    for (size_t j = 0; is_access && j < cell->size(); ++j) {
+      if (Races(self, (*cell)[j], access)) Report(i, (*cell)[j], access);
+    }
     if (cell->has_object) ForgetObjects(i, kAllBytes);
     cell->has_object = false;
     cell->Resize(0);
@@ -413,14 +432,34 @@ void AccessChecker::Free(CheckedThread& self, void* memory, size_t size,
   }
 }
 
-void AccessChecker::AddBenign(uintptr_t address, size_t size) {
-  benign_.push_back({address, address + size});
+void AccessChecker::AddBenign(const volatile void* address, size_t size) {
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(address);
+  const Range range = {begin, begin + size};
+  AccessChecker& only = Only();
+  CheckedThread* const self = Looking();
+  if (self != nullptr && !IsVariable(begin)) {
+    const Working working(*self);
+    only.benign_.push_back(range);
+    return;
+  }
+  const NoSchedulingPoints quiet;
+  const absl::MutexLock lock(&only.mutex_);
+  if (absl::c_any_of(only.always_benign_, [&range](const Range& other) {
+        return other.begin == range.begin && other.end == range.end;
+      })) {
+    return;
+  }
+  only.always_benign_.push_back(range);
 }
 
-bool AccessChecker::IsBenign(uintptr_t address) const {
-  return std::any_of(benign_.begin(), benign_.end(), [&](const Range& range) {
+bool AccessChecker::IsBenign(uintptr_t address) {
+  const auto has_it = [address](const Range& range) {
     return address + Shadow::kCellSize > range.begin && address < range.end;
-  });
+  };
+  if (absl::c_any_of(benign_, has_it)) return true;
+  const NoSchedulingPoints quiet;
+  const absl::MutexLock lock(&mutex_);
+  return absl::c_any_of(always_benign_, has_it);
 }
 
 // --- reports ---
@@ -476,9 +515,9 @@ void AccessChecker::Report(uintptr_t address, const Access& before,
   const NoSchedulingPoints quiet;
   std::vector<const void*> names;
   std::string text = absl::StrCat(
-      (before.flags & kFreed) == 0 ? "a data race: "
-      : (now.flags & kFreed) != 0  ? "a double free: "
-                                   : "a use after free: ",
+      (before.flags & now.flags & kFreed) != 0     ? "a double free: "
+      : ((before.flags | now.flags) & kFreed) != 0 ? "a use after free: "
+                                                   : "a data race: ",
       NameOf(now.flags), " at ", Places(now, kMostOfPlace), " and ",
       NameOf(before.flags), " at ", Places(before, kMostOfPlace),
       (before.flags & kFreed) == 0 ? ", which nothing puts in order\n" : "\n");

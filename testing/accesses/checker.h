@@ -21,6 +21,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "ward/testing/accesses/clock.h"
 #include "ward/testing/accesses/shadow.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
@@ -146,11 +148,14 @@ class AccessChecker final : public Order::Listener {
     const Working working(*self_);
     Only().Forget(reinterpret_cast<uintptr_t>(memory), size);
   }
-  // It was given back, and belongs to this object from now on.
-  void Free(CheckedThread& self, void* memory, size_t size, uintptr_t at);
+  // It was given back, and belongs to this object from now on. `is_access`: so
+  // it is one of who has given it back, whose order with others' is known.
+  void Free(CheckedThread& self, void* memory, size_t size, uintptr_t at,
+            bool is_access);
 
-  // Races there are as they should be.
-  void AddBenign(uintptr_t address, size_t size);
+  // Races there are as they should be: in this run; in all of them, if it is a
+  // variable of the program, or said outside a run, by any thread.
+  static void AddBenign(const volatile void* address, size_t size);
 
  private:
   // What is under way in a thread: a function was called at `at`, in what
@@ -184,10 +189,12 @@ class AccessChecker final : public Order::Listener {
   // Those that begin at one of `bytes` of its cell, see Access.
   void ForgetObjects(uintptr_t address, uint8_t bytes);
   void ReleaseTo(CheckedThread& self, Object& object);
+  bool Races(const CheckedThread& self, const Access& before,
+             const Access& now) const;
   void CheckCell(CheckedThread& self, uintptr_t address, Cell& cell,
                  const Access& access);
   void Report(uintptr_t address, const Access& before, const Access& now);
-  bool IsBenign(uintptr_t address) const;
+  bool IsBenign(uintptr_t address);
   std::string Places(std::string innermost, uint32_t calls, size_t most) const;
   std::string Places(const Access& access, size_t most) const;
   // `names` has the locks that were named so far.
@@ -210,6 +217,9 @@ class AccessChecker final : public Order::Listener {
     uintptr_t end;
   };
   std::vector<Range> benign_;
+  // Outlives runs.
+  absl::Mutex mutex_;
+  std::vector<Range> always_benign_ ABSL_GUARDED_BY(mutex_);
   // The oldest first.
   std::deque<Freed> freed_;
   size_t size_of_freed_ = 0;

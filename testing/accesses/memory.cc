@@ -16,6 +16,7 @@
 
 #include "absl/base/attributes.h"
 #include "ward/testing/accesses/checker.h"
+#include "ward/testing/accesses/look.h"
 
 extern "C" {
 // NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming):
@@ -37,16 +38,18 @@ void* HandedOut(void* memory, size_t size) {
   return memory;
 }
 
-void GiveBack(void* memory, void* returns_to) {
+// `stack` is where the stack of the caller ends.
+void GiveBack(void* memory, uintptr_t caller, uintptr_t stack) {
   if (memory == nullptr) return;
   CheckedThread* const self = AccessChecker::Looking();
   if (self == nullptr) {
     __libc_free(memory);
     return;
   }
+  const bool is_instrumented = IsInstrumented(stack);
   const AccessChecker::Working working(*self);
-  AccessChecker::Only().Free(*self, memory, malloc_usable_size(memory),
-                             reinterpret_cast<uintptr_t>(returns_to));
+  AccessChecker::Only().Free(*self, memory, malloc_usable_size(memory), caller,
+                             is_instrumented);
 }
 
 }  // namespace
@@ -57,8 +60,6 @@ void AccessChecker::ReallyFree(void* memory) { __libc_free(memory); }
 
 using ::ward::testing::GiveBack;
 using ::ward::testing::HandedOut;
-
-#define WARD_CALLER __builtin_return_address(0)
 
 extern "C" {
 // NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
@@ -89,7 +90,7 @@ int posix_memalign(void** memory, size_t alignment, size_t size) noexcept {
   return 0;
 }
 
-void free(void* memory) noexcept { GiveBack(memory, WARD_CALLER); }
+void free(void* memory) noexcept { GiveBack(memory, WARD_CALLER, WARD_STACK); }
 
 void* realloc(void* memory, size_t size) noexcept {
   if (memory == nullptr) return malloc(size);
@@ -98,13 +99,13 @@ void* realloc(void* memory, size_t size) noexcept {
     return moved == memory ? moved : HandedOut(moved, size);
   }
   if (size == 0) {
-    GiveBack(memory, WARD_CALLER);
+    GiveBack(memory, WARD_CALLER, WARD_STACK);
     return nullptr;
   }
   void* const moved = malloc(size);
   if (moved == nullptr) return nullptr;
   __builtin_memcpy(moved, memory, std::min(size, malloc_usable_size(memory)));
-  GiveBack(memory, WARD_CALLER);
+  GiveBack(memory, WARD_CALLER, WARD_STACK);
   return moved;
 }
 
@@ -115,10 +116,10 @@ void* realloc(void* memory, size_t size) noexcept {
 // its own.
 #define WARD_DELETE(parameters)                                    \
   ABSL_ATTRIBUTE_WEAK void operator delete parameters noexcept {   \
-    GiveBack(memory, WARD_CALLER);                                 \
+    GiveBack(memory, WARD_CALLER, WARD_STACK);                     \
   }                                                                \
   ABSL_ATTRIBUTE_WEAK void operator delete[] parameters noexcept { \
-    GiveBack(memory, WARD_CALLER);                                 \
+    GiveBack(memory, WARD_CALLER, WARD_STACK);                     \
   }
 
 // NOLINTBEGIN(misc-new-delete-overloads): those of the library take theirs from

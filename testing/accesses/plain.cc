@@ -6,41 +6,13 @@
 #include <cstdint>
 
 #include "ward/testing/accesses/checker.h"
+#include "ward/testing/accesses/look.h"
 
 using ::ward::testing::AccessChecker;
 using ::ward::testing::CheckedThread;
 using ::ward::testing::kRead;
 using ::ward::testing::kWrite;
-
-namespace {
-
-inline uintptr_t Caller(void* returns_to) {
-  return reinterpret_cast<uintptr_t>(returns_to);
-}
-
-inline void Look(const volatile void* address, size_t size, uint8_t flags,
-                 void* returns_to) {
-  CheckedThread* const self = AccessChecker::Looking();
-  if (self == nullptr) return;
-  const AccessChecker::Working working(*self);
-  AccessChecker::Only().Check(*self, reinterpret_cast<uintptr_t>(address), size,
-                              flags, Caller(returns_to));
-}
-
-// Of a function that the compiler may call, or the C library's headers: whether
-// its caller is instrumented, and called it itself. The others may be ordered
-// by what is not seen.
-bool IsInstrumented(uintptr_t stack) {
-  const CheckedThread* const self = AccessChecker::Looking();
-  return self != nullptr && !self->frames.empty() &&
-         self->frames.back().stack == stack;
-}
-
-}  // namespace
-
-#define WARD_CALLER __builtin_return_address(0)
-// Where the stack of the caller ends, while it calls.
-#define WARD_STACK reinterpret_cast<uintptr_t>(__builtin_dwarf_cfa())
+using ::ward::testing::Look;
 
 extern "C" {
 // NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
@@ -51,8 +23,8 @@ void __tsan_func_entry(void* caller) {
   CheckedThread* const self = AccessChecker::Looking();
   if (self == nullptr) return;
   const AccessChecker::Working working(*self);
-  AccessChecker::Only().Enter(*self, Caller(caller), Caller(WARD_CALLER),
-                              WARD_STACK);
+  AccessChecker::Only().Enter(*self, reinterpret_cast<uintptr_t>(caller),
+                              WARD_CALLER, WARD_STACK);
 }
 
 void __tsan_func_exit() {
@@ -101,51 +73,6 @@ void __tsan_vptr_read(void** address) {
 void __tsan_vptr_update(void** address, void* value) {
   Look(address, sizeof(*address), *address == value ? kRead : kWrite,
        WARD_CALLER);
-}
-
-// The linker takes each call of memcpy for one of __wrap_memcpy, see BUILD:
-// g++ does not instrument those that it leaves as calls, and Clang calls these,
-// from version 15 on, by names of their own.
-void* __real_memcpy(void* to, const void* from, size_t size);
-void* __real_memmove(void* to, const void* from, size_t size);
-void* __real_memset(void* to, int byte, size_t size);
-
-void* __wrap_memcpy(void* to, const void* from, size_t size) {
-  if (IsInstrumented(WARD_STACK)) {
-    Look(from, size, kRead, WARD_CALLER);
-    Look(to, size, kWrite, WARD_CALLER);
-  }
-  return __real_memcpy(to, from, size);
-}
-
-void* __wrap_memmove(void* to, const void* from, size_t size) {
-  if (IsInstrumented(WARD_STACK)) {
-    Look(from, size, kRead, WARD_CALLER);
-    Look(to, size, kWrite, WARD_CALLER);
-  }
-  return __real_memmove(to, from, size);
-}
-
-void* __wrap_memset(void* to, int byte, size_t size) {
-  if (IsInstrumented(WARD_STACK)) Look(to, size, kWrite, WARD_CALLER);
-  return __real_memset(to, byte, size);
-}
-
-void* __tsan_memcpy(void* to, const void* from, size_t size) {
-  Look(from, size, kRead, WARD_CALLER);
-  Look(to, size, kWrite, WARD_CALLER);
-  return __real_memcpy(to, from, size);
-}
-
-void* __tsan_memmove(void* to, const void* from, size_t size) {
-  Look(from, size, kRead, WARD_CALLER);
-  Look(to, size, kWrite, WARD_CALLER);
-  return __real_memmove(to, from, size);
-}
-
-void* __tsan_memset(void* to, int byte, size_t size) {
-  Look(to, size, kWrite, WARD_CALLER);
-  return __real_memset(to, byte, size);
 }
 
 // NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)

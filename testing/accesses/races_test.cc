@@ -30,6 +30,7 @@
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/testing/accesses/races_for_test.h"
 #include "ward/testing/explore.h"
 
 namespace ward::testing {
@@ -38,46 +39,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-
-constexpr uint64_t kRuns = 10000;
-
-ExploreOptions Runs() {
-  ExploreOptions options;
-  options.runs = kRuns;
-  return options;
-}
-
-// How it fails, and in which run.
-Exploration::Failure Failure(const std::function<void()>& body) {
-  const Exploration exploration = FindFailure(Runs(), body);
-  EXPECT_TRUE(exploration.failure.has_value()) << "no run failed";
-  Exploration::Failure failure =
-      exploration.failure.value_or(Exploration::Failure());
-  std::cout << "run " << failure.run << ", " << failure.deviations.size()
-            << " deviations\n"
-            << failure.what << std::endl;
-  return failure;
-}
-
-void ExpectRace(const std::function<void()>& body) {
-  const Exploration::Failure failure = Failure(body);
-  EXPECT_THAT(failure.what, StartsWith("a data race: "));
-  EXPECT_TRUE(failure.replayed);
-}
-
-void ExpectNone(const std::function<void()>& body) {
-  const Exploration exploration = FindFailure(Runs(), body);
-  EXPECT_FALSE(exploration.failure.has_value())
-      << exploration.failure->what << exploration.failure->transcript;
-  EXPECT_EQ(exploration.runs, kRuns);
-}
-
-void InTwoThreads(const std::function<void()>& first,
-                  const std::function<void()>& second) {
-  std::thread thread(first);
-  second();
-  thread.join();
-}
 
 // --- a counter ---
 
@@ -702,9 +663,6 @@ TEST(Atomics, MayFailForNoReasonIfWeak) {
 }
 
 TEST(Atomics, MayHaveSixteenBytes) {
-#ifdef __clang__
-  GTEST_SKIP() << "Clang calls a library for them, unless it has -mcx16";
-#else
   ExpectNone([] {
     unsigned __int128 both = 0;
     int result = 0;
@@ -719,16 +677,9 @@ TEST(Atomics, MayHaveSixteenBytes) {
           }
         });
   });
-#endif
 }
 
 // --- memory that was given back ---
-
-void ExpectFailure(std::string_view what, const std::function<void()>& body) {
-  const Exploration::Failure failure = Failure(body);
-  EXPECT_THAT(failure.what, StartsWith(std::string(what)));
-  EXPECT_TRUE(failure.replayed);
-}
 
 // Looks under the lock whether it is still there.
 void UseAndDelete(bool use_under_lock) {

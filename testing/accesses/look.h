@@ -1,0 +1,38 @@
+// What the functions have in common that instrumented code calls.
+
+#ifndef WARD_TESTING_ACCESSES_LOOK_H_
+#define WARD_TESTING_ACCESSES_LOOK_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ward/testing/accesses/checker.h"
+
+// In a function: what called it, and where the stack of that ends while it
+// calls.
+#define WARD_CALLER reinterpret_cast<uintptr_t>(__builtin_return_address(0))
+#define WARD_STACK reinterpret_cast<uintptr_t>(__builtin_dwarf_cfa())
+
+namespace ward::testing {
+
+// An access by the thread that runs, if it is looked at.
+inline void Look(const volatile void* address, size_t size, uint8_t flags,
+                 uintptr_t caller) {
+  CheckedThread* const self = AccessChecker::Looking();
+  if (self == nullptr) return;
+  const AccessChecker::Working working(*self);
+  AccessChecker::Only().Check(*self, reinterpret_cast<uintptr_t>(address), size,
+                              flags, caller);
+}
+
+// Of a function that anybody may call: whether its caller is instrumented, and
+// called it itself. What others do may be ordered by what is not seen.
+inline bool IsInstrumented(uintptr_t stack) {
+  const CheckedThread* const self = AccessChecker::Looking();
+  return self != nullptr && !self->frames.empty() &&
+         self->frames.back().stack == stack;
+}
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_ACCESSES_LOOK_H_
