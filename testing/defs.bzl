@@ -42,7 +42,7 @@ _mode_test = rule(
     test = True,
 )
 
-def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], **kwargs):
+def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], raced_tags = [], **kwargs):
     """One test of a server, in each of the modes of ward/testing/server_test.h.
 
     Makes a test NAME_MODE for each mode, and a test_suite NAME of them. All but
@@ -58,6 +58,7 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], 
         servers need WARD_REGISTER_SERVER.
       env: of all tests, as it is.
       tags: of all tests.
+      raced_tags: more of them, of NAME_raced. With "manual" the suite is without it.
       **kwargs: given on to what compiles the sources (copts, defines, includes,
         local_defines), to each test (size, shard_count, ...), or to the cc_binary
         (data, linkopts, ...).
@@ -70,7 +71,7 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], 
             env = env,
             # The simulator takes the place of functions at link time.
             linkstatic = True,
-            tags = tags + ["accesses"],
+            tags = tags + raced_tags + ["accesses"],
             deps = [instrumented_library(
                 name + "_raced",
                 srcs = srcs,
@@ -119,7 +120,11 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], 
     native.test_suite(
         name = name,
         tags = tags,
-        tests = ["%s_%s" % (name, mode) for mode in modes],
+        tests = [
+            "%s_%s" % (name, mode)
+            for mode in modes
+            if mode != "raced" or "manual" not in raced_tags
+        ],
     )
 
 def ward_explore_test(name, deps = [], accesses = False, tags = [], **kwargs):
