@@ -165,8 +165,11 @@ class Pattern {
 bool IsInner(const Place& place) {
   static const auto& files = *new Pattern(kInnerFiles);
   static const auto& functions = *new Pattern(kInnerFunctions);
-  return place.line.empty() ? functions.Matches(place.function)
-                            : files.Matches(place.line);
+  // Without debugging information there is but the last part of a file's name,
+  // if any.
+  return place.line.empty() || absl::EndsWith(place.line, ":?")
+             ? functions.Matches(place.function)
+             : files.Matches(place.line);
 }
 
 // Without the inner ones, unless there are none else.
@@ -195,10 +198,11 @@ std::string PlaceOf(uintptr_t address) {
 bool IsInner(std::string_view line) {
   const size_t space = line.rfind(' ');
   const bool has_file =
-      space != std::string_view::npos && absl::StrContains(line, ':') &&
+      space != std::string_view::npos && line.rfind(':') > space &&
       line.find_first_not_of("0123456789?", line.rfind(':') + 1) ==
           std::string_view::npos;
-  return has_file ? IsInner(Place{"", std::string(line.substr(space + 1))})
+  return has_file ? IsInner(Place{std::string(line.substr(0, space)),
+                                  std::string(line.substr(space + 1))})
                   : IsInner(Place{std::string(line), ""});
 }
 

@@ -63,14 +63,15 @@ TEST(Places, AreInnerByTheirFilesOrTheirFunctions) {
   for (const char* line :
        {"Check() testing/explore.cc:12", "void f<a b>(int) ./external/x/y.h:1",
         "operator new(unsigned long) /usr/include/c++/12/new:7",
-        "f() nptl/a.c:?", "std::thread::join()", "void std::__invoke<int ()>",
-        "?", "_start", "ward::testing::Explore(int)", "main"}) {
+        "ward::testing::f() a.cc:?", "std::thread::join()",
+        "void std::__invoke<int ()>", "?", "_start",
+        "ward::testing::Explore(int)", "main"}) {
     EXPECT_TRUE(IsInner(line)) << line;
   }
   for (const char* line :
        {"std::f() server/client.cc:12", "Test() testing/explore_test.cc:12",
-        "absl::g() my/testing/thing.h:?", "Account::Deposit(int)",
-        "mainly()"}) {
+        "absl::g() my/testing/thing.h:1", "g() thing.h:?",
+        "Account::Deposit(int)", "mainly()"}) {
     EXPECT_FALSE(IsInner(line)) << line;
   }
 }
