@@ -9,17 +9,23 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/testing/environment_variable.h"
+#include "ward/testing/report/explanation.h"
 #include "ward/testing/report/picture.h"
 #include "ward/testing/report/places.h"
+#include "ward/testing/report/run_events.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/make_runs.h"
 #include "ward/testing/search/portfolio.h"
@@ -158,17 +164,60 @@ std::string Verdict(const Exploration::Failure& failure, int ordinal) {
          "never set, what an earlier run has left, or a file.\n";
 }
 
+// What was made, none of which has failed: a line.
+std::string Summary(const Exploration& exploration,
+                    const ExploreOptions& options) {
+  std::string text = absl::StrCat(
+      "None of ", exploration.runs, " runs failed: ", exploration.schedules,
+      " different schedule", exploration.schedules == 1 ? "" : "s", ", ",
+      exploration.points, " scheduling points, ",
+      absl::StrFormat("%.1f", absl::ToDoubleSeconds(exploration.time)), " s");
+  if (exploration.skipped > 0) {
+    absl::StrAppend(&text, "; ", exploration.skipped, " were skipped");
+  }
+  if (exploration.exhausted) {
+    absl::StrAppend(&text, "; there are no others with up to ",
+                    options.deviations, " deviations");
+  } else if (exploration.schedules == 1 && exploration.runs > 1) {
+    text += "; nothing was to choose in it";
+  }
+  std::vector<std::string> unseen = exploration.unseen;
+  if (!exploration.sees_accesses) {
+    unseen.emplace_back("accesses to memory, atomic ones among them");
+  }
+  if (!unseen.empty()) {
+    absl::StrAppend(&text, "; not seen: ", absl::StrJoin(unseen, "; "));
+  }
+  return text + ".\n";
+}
+
+void SkipIfAllWere(const Exploration& exploration) {
+  if (exploration.skipped < exploration.runs) return;
+  GTEST_SKIP() << "every run of the exploration was skipped";
+}
+
+// The failure, and how it came to it.
+std::string Told(const Exploration::Failure& failure,
+                 const Explanation& explained) {
+  std::string text = explained.stuck.empty()
+                         ? failure.what
+                         : absl::StrCat(explained.stuck, failure.printed);
+  absl::StrAppend(&text, "\n", explained.deviations);
+  // Without one, it would be the names of processes that said nothing.
+  if (absl::StrContains(absl::StripSuffix(failure.transcript, "\n"), '\n')) {
+    absl::StrAppend(&text, "\n", failure.transcript);
+  }
+  return absl::StrCat(text, "\n", explained.steps);
+}
+
 // Draws it, beside the test's outputs; says where, or nothing.
-std::string Draw(const ExploreOptions& options,
-                 const Exploration::Failure& failure, int ordinal,
-                 absl::FunctionRef<void()> body) {
+std::string Draw(const Exploration::Failure& failure, int ordinal,
+                 const RunEvents& events) {
   const std::string_view folder =
       EnvironmentVariable("TEST_UNDECLARED_OUTPUTS_DIR");
   const auto* const test =
       ::testing::UnitTest::GetInstance()->current_test_info();
   if (folder.empty() || test == nullptr) return "";
-  const std::string events = EventsOf(options, failure, body);
-  if (events.empty()) return "";
   const std::string title =
       absl::StrCat(test->test_suite_name(), ".", test->name());
   const std::string name =
@@ -177,7 +226,7 @@ std::string Draw(const ExploreOptions& options,
   const std::string path = absl::StrCat(folder, "/", name);
   std::ofstream file(path);
   file << DrawPicture({title, failure.what, CommandFor(failure, ordinal)},
-                      events);
+                      events.ToJson());
   file.close();
   if (!file) {
     return absl::StrCat("No picture of it could be written to ", path, "\n");
@@ -199,29 +248,44 @@ Exploration FindFailure(const ExploreOptions& options,
   return Find(options, 1, body);
 }
 
-void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body) {
+Exploration Explore(const ExploreOptions& options,
+                    absl::FunctionRef<void()> body) {
   const int ordinal = NextOrdinal();
   // Empty for the dull run. NOLINTNEXTLINE(concurrency-mt-unsafe)
   if (const char* const replay = std::getenv("WARD_REPLAY")) {
     ReplayHere(replay, options, ordinal, body);
-    return;
+    return {};
   }
-  const Exploration exploration = Find(options, ordinal, body);
+  Exploration exploration = Find(options, ordinal, body);
   if (!exploration.failure.has_value()) {
-    std::cout << exploration.remarks << std::flush;
-    if (exploration.runs > 0 && exploration.skipped >= exploration.runs) {
-      GTEST_SKIP() << "every run of the exploration was skipped";
+    if (exploration.runs > 0) {
+      std::cout << exploration.remarks << Summary(exploration, options)
+                << std::flush;
+      SkipIfAllWere(exploration);
     }
-    return;
+    return exploration;
   }
   const Exploration::Failure& failure = *exploration.failure;
+  const std::unique_ptr<RunEvents> events = EventsOf(options, failure, body);
   ADD_FAILURE() << "Run " << failure.run << " (" << NameOf(failure.search)
                 << ", with " << failure.found.size()
                 << " switches and faults) failed.\n"
                 << Verdict(failure, ordinal)
-                << Draw(options, failure, ordinal, body) << "\n"
-                << exploration.remarks << failure.what << "\n"
-                << failure.transcript;
+                << (events == nullptr ? "" : Draw(failure, ordinal, *events))
+                << "\n"
+                << exploration.remarks
+                << (events == nullptr
+                        ? absl::StrCat(failure.what, failure.stacks, "\n",
+                                       failure.transcript)
+                        : Told(failure, Explain(*events)));
+  return exploration;
+}
+
+std::string ExplainFailure(const ExploreOptions& options,
+                           const Exploration::Failure& failure,
+                           absl::FunctionRef<void()> body) {
+  const std::unique_ptr<RunEvents> events = EventsOf(options, failure, body);
+  return events == nullptr ? "" : Told(failure, Explain(*events));
 }
 
 uint64_t FingerprintOfRun(const ExploreOptions& options, uint64_t run,

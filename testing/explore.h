@@ -43,6 +43,7 @@
 #define WARD_TESTING_EXPLORE_H_
 
 #include <cstdint>
+#include <string>
 
 #include "absl/functional/function_ref.h"
 #include "ward/testing/search/exploration.h"  // IWYU pragma: export
@@ -53,8 +54,20 @@ namespace ward::testing {
 Exploration FindFailure(const ExploreOptions& options,
                         absl::FunctionRef<void()> body);
 
-// The same, and fails the calling test if there is one.
-void Explore(const ExploreOptions& options, absl::FunctionRef<void()> body);
+// The same, and fails the calling test if there is one. If there is none, a
+// line says what was made: how many runs, how many of them had different
+// schedules, and what no schedule decided. Nothing is in what it returns of a
+// replay.
+Exploration Explore(const ExploreOptions& options,
+                    absl::FunctionRef<void()> body);
+
+// What that run did, in words, which Explore() prints: who waits for whom in a
+// deadlock, what was decided otherwise than by default, each with the stacks of
+// those whom it is about, and the steps around that. The run is made once more;
+// empty if it does not fail again.
+std::string ExplainFailure(const ExploreOptions& options,
+                           const Exploration::Failure& failure,
+                           absl::FunctionRef<void()> body);
 
 // The fingerprint of run `run` of Search::kRandom, of all its choices and of
 // its transcript, which is made here and now: to show that a body depends on

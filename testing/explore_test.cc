@@ -912,8 +912,65 @@ TEST(Explore, SkipsATestAllOfWhoseRunsAreSkipped) {
   EXPECT_FALSE(some.failed);
 }
 
-TEST(Explore, SaysNothingOfATestThatPasses) {
-  Explore(Runs(50), [] { LostUpdates(); });
+// --- what is said of what passes ---
+
+TEST(Explore, SaysInALineWhatWasMade) {
+  const Outcome outcome =
+      OutcomeOf([] { Explore(Runs(200), [] { LostUpdates(); }); });
+  EXPECT_FALSE(outcome.failed);
+  EXPECT_THAT(outcome.text,
+              ::testing::ContainsRegex(
+                  "None of 200 runs failed: [0-9]+ different schedules, [0-9]+ "
+                  "scheduling points, [0-9.]+ s; .*not seen: accesses to "
+                  "memory, atomic ones among them[.]\n"));
+  EXPECT_EQ(std::count(outcome.text.begin(), outcome.text.end(), '\n'), 1)
+      << outcome.text;
+}
+
+TEST(Explore, ReturnsWhatWasMade) {
+  const Exploration made = Explore(Runs(200), [] { LostUpdates(); });
+  EXPECT_EQ(made.runs, 200u);
+  EXPECT_GT(made.schedules, 2u);
+  EXPECT_LT(made.schedules, 200u) << "they are few, and come again and again";
+  EXPECT_GT(made.points, 5 * made.runs);
+  EXPECT_FALSE(made.sees_accesses);
+  EXPECT_THAT(made.unseen, IsEmpty());
+}
+
+TEST(Explore, NamesWhatNoScheduleDecides) {
+  const Outcome outcome = OutcomeOf([] {
+    Explore(Runs(20), [] {
+      LostUpdates();
+      alarm(100);
+      alarm(0);
+    });
+  });
+  EXPECT_THAT(outcome.text, HasSubstr("not seen: alarm; accesses to memory"));
+}
+
+// All that there are is one.
+TEST(Explore, TellsThatNothingWasToChoose) {
+  const Outcome outcome = OutcomeOf([] {
+    ExploreOptions options = Runs(20);
+    options.search = Search::kRandom;
+    Explore(options, [] {});
+  });
+  EXPECT_THAT(outcome.text, HasSubstr("20 runs failed: 1 different schedule,"));
+  EXPECT_THAT(outcome.text, HasSubstr("; nothing was to choose in it;"));
+}
+
+// It makes some of them more than once, as the dull one for each number of
+// deviations.
+TEST(FindFailure, CountsDifferentSchedules) {
+  ExploreOptions options;
+  options.search = Search::kDepthFirst;
+  options.runs = 100000;
+  options.deviations = 2;
+  const Exploration found =
+      FindFailure(options, [] { InTwoThreads([] { SchedulingPoint(); }); });
+  EXPECT_TRUE(found.exhausted);
+  EXPECT_LT(found.schedules, found.runs);
+  EXPECT_GT(found.schedules, 3u);
 }
 
 }  // namespace

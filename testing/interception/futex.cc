@@ -55,6 +55,9 @@ constexpr Waiting kWaiting[] = {
     WARD_WAITING(io_getevents),
     WARD_WAITING(io_uring_enter),
     WARD_WAITING(futex),
+    // These start what does.
+    WARD_WAITING(clone),
+    WARD_WAITING(clone3),
 #ifdef SYS_poll  // Those that new kinds of processors do not have.
     WARD_WAITING(accept),
     WARD_WAITING(poll),

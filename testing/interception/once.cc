@@ -44,11 +44,13 @@ void Begin(Scheduler& scheduler, const void* object, const char* doing) {
   if (underway == nullptr) underway = new std::set<const void*>;
   while (!underway->insert(object).second) scheduler.WaitAt(object, doing);
   Order::Acquire(object);
+  Order::Begun(object);
 }
 
 // `initialised`: or has tried to.
 void End(Scheduler& scheduler, const void* object, bool initialised) {
   const NoSchedulingPoints quiet;
+  Order::Ended(object);
   if (initialised) Order::Release(object);
   underway->erase(object);
   scheduler.WakeAt(object);

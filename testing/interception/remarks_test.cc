@@ -6,6 +6,8 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -32,6 +34,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::IsSupersetOf;
 using ::testing::Not;
 
 int Count(std::string_view text, std::string_view part) {
@@ -213,10 +216,21 @@ TEST(Remarks, WhoAsksTheWorldAgainAndAgainGivesItTime) {
 #endif
 }
 
+[[gnu::noinline]] void StartAProcess() {
+  static std::array<char, 16384> stack;
+  const auto run = [](void*) { return 7; };
+  const pid_t child = clone(run, stack.data() + stack.size(), SIGCHLD, nullptr);
+  ASSERT_GT(child, 0);
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+}
+
 TEST(Remarks, SayWhatIsNotInTheSchedule) {
   const Exploration found = FindFailure({.runs = 20}, [] {
     SetAnAlarm();
     ReallySleep();
+    StartAProcess();
   });
   ASSERT_FALSE(found.failure.has_value()) << found.failure->what;
   EXPECT_EQ(Count(found.remarks,
@@ -234,7 +248,12 @@ TEST(Remarks, SayWhatIsNotInTheSchedule) {
   EXPECT_EQ(Count(found.remarks, "This run called syscall, with SYS_poll,"), 1)
       << found.remarks;
 #endif
+  EXPECT_EQ(Count(found.remarks, "This run called clone, which is not in"), 1)
+      << found.remarks;
+  EXPECT_THAT(found.remarks, HasSubstr("StartAProcess"));
   EXPECT_THAT(found.remarks, Not(HasSubstr("Unseen")));
+  EXPECT_THAT(found.unseen,
+              IsSupersetOf({"alarm", "clone", "syscall, with SYS_nanosleep"}));
 }
 
 TEST(Remarks, AreWithWhatFails) {

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <mqueue.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
@@ -14,6 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <cstdarg>
+
+#include "absl/base/attributes.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/remarks.h"
@@ -38,6 +42,10 @@ WARD_REAL(mq_send);
 WARD_REAL(mq_timedsend);
 WARD_REAL(pthread_mutexattr_setprotocol);
 WARD_REAL(pthread_mutexattr_setrobust);
+
+using Start = int(void*);
+static ward::testing::Real<int, Start*, void*, int, void*, void*, void*, void*>
+    real_clone("clone", nullptr);
 
 namespace ward::testing {
 namespace {
@@ -136,6 +144,20 @@ int mq_timedsend(mqd_t queue, const char* message, size_t size,
                  unsigned priority, const timespec* limit) {
   return Unseen("mq_timedsend", real_mq_timedsend, queue, message, size,
                 priority, limit);
+}
+
+// It may have fewer arguments, as syscall() of futex.cc.
+ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS int clone(Start* start, void* stack,
+                                             int flags, void* argument,
+                                             ...) noexcept {
+  va_list list;
+  va_start(list, argument);
+  void* const parent = va_arg(list, void*);
+  void* const variables = va_arg(list, void*);
+  void* const child = va_arg(list, void*);
+  va_end(list);
+  return Unseen("clone", real_clone, start, stack, flags, argument, parent,
+                variables, child);
 }
 
 int pthread_mutexattr_setprotocol(pthread_mutexattr_t* attributes,

@@ -112,6 +112,7 @@ namespace ward::testing {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::Not;
@@ -133,7 +134,7 @@ std::string EventsOfFailure(absl::FunctionRef<void()> body) {
   const ExploreOptions options = FewDeviations();
   const Exploration exploration = FindFailure(options, body);
   return exploration.failure.has_value()
-             ? EventsOf(options, *exploration.failure, body)
+             ? EventsOf(options, *exploration.failure, body)->ToJson()
              : "no failure";
 }
 
@@ -143,7 +144,7 @@ std::string PictureOfFailure(std::string_view name,
   const Exploration exploration = FindFailure(options, body);
   if (!exploration.failure.has_value()) return "no failure";
   return DrawPicture({std::string(name), exploration.failure->what, "again"},
-                     EventsOf(options, *exploration.failure, body));
+                     EventsOf(options, *exploration.failure, body)->ToJson());
 }
 
 // --- how a browser shows them ---
@@ -283,6 +284,21 @@ TEST_F(PictureTest, ShowsMessagesAndDeaths) {
   const std::string shown = Show(page, "death", "#is killed");
   EXPECT_THAT(shown, Not(HasSubstr(">0 found<")));
   EXPECT_THAT(shown, Not(HasSubstr("This page failed")));
+}
+
+// The same in words.
+TEST(Explanation, HasDeathsAndMessagesWithTheirConnections) {
+  ExploreOptions options = FewDeviations();
+  options.deaths = true;
+  const Exploration found = FindFailure(options, CallsAServerThatDies);
+  ASSERT_TRUE(found.failure.has_value());
+  const std::string told =
+      ExplainFailure(options, *found.failure, CallsAServerThatDies);
+  EXPECT_THAT(told, ContainsRegex("[0-9]+=1, at step [0-9]+: [a-z]+ "
+                                  "\\([0-9]+\\) was killed, thread [0-9]+ "));
+  EXPECT_THAT(told, ContainsRegex("\n        thread [0-9]+ [^\n]*: [a-z]+ "
+                                  "\\([0-9]+\\) -> [a-z]+ \\([0-9]+\\), "
+                                  "connection [0-9]+: "));
 }
 
 TEST_F(PictureTest, ShowsADeadlock) {

@@ -1,8 +1,13 @@
 #include "ward/testing/report/places.h"
 
+#include <cxxabi.h>
+#include <elf.h>
+#include <fcntl.h>
 #include <link.h>
 #include <regex.h>
 #include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,6 +29,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 
@@ -31,11 +37,14 @@ namespace ward::testing {
 
 const char kInnerFiles[] =
     "^/usr/|(^|/)(testing/(simulator|interception|search|report)/"
+    "|testing/accesses/(atomics|memory|plain)[.]"
     "|testing/(explore|run_at_once)[.]|external/|nptl/|sysdeps/|c[+][+]/[0-9])";
 const char kInnerFunctions[] =
     "^[?]$|^([a-zA-Z0-9_*&:]+ )*"
     "(ward::testing::|testing::|std::|__gnu_cxx::|absl::|_|ward_begin_fiber"
-    "|pthread_|syscall|futex|start_thread|clone|close$|RUN_ALL_TESTS"
+    "|AbslInternal|PointBeforeLock|pthread_|sem_|syscall|futex|start_thread"
+    "|(accept4?|close|epoll_wait|nanosleep|poll|readv?|recv|recvmsg|sched_yield"
+    "|send|sendmsg|waitpid|writev?)$|clone|RUN_ALL_TESTS"
     "|main([^a-zA-Z0-9_]|$))";
 
 namespace {
@@ -96,7 +105,10 @@ std::string Tidy(std::string_view line) {
   absl::ConsumePrefix(&line, "./");
   const size_t more = line.find(" (discriminator");
   if (more != std::string_view::npos) line = line.substr(0, more);
-  return line.find("??") == std::string_view::npos ? std::string(line) : "";
+  // Of a local function the file's name is known in any case; that is no place.
+  return absl::EndsWith(line, "?") || absl::StrContains(line, "??")
+             ? ""
+             : std::string(line);
 }
 
 // As `addr2line -a -f -i -C -p` writes it: "0x12ab: FUNCTION at FILE:LINE", and
@@ -243,6 +255,55 @@ std::string WithPlaces(std::string_view text) {
     }
   }
   return absl::StrCat(shown, text.substr(from));
+}
+
+std::string VariableAt(std::string_view place) {
+  uint64_t offset = 0;
+  if (!absl::SimpleHexAtoi(absl::StripPrefix(place, "+"), &offset)) return "";
+  const int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return "";
+  struct stat about {};
+  const bool is_known = fstat(file, &about) == 0;
+  const auto size = static_cast<size_t>(about.st_size);
+  void* const memory =
+      is_known ? mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0)
+               : MAP_FAILED;
+  close(file);
+  if (memory == MAP_FAILED) return "";
+  // elf(5). It has been loaded, and so is well-formed.
+  const auto* const bytes = static_cast<const char*>(memory);
+  const auto* const header = reinterpret_cast<const ElfW(Ehdr)*>(bytes);
+  const auto* const sections =
+      reinterpret_cast<const ElfW(Shdr)*>(bytes + header->e_shoff);
+  std::string found;
+  for (size_t i = 0; i < header->e_shnum && found.empty(); ++i) {
+    if (sections[i].sh_type != SHT_SYMTAB) continue;
+    const auto* const symbols =
+        reinterpret_cast<const ElfW(Sym)*>(bytes + sections[i].sh_offset);
+    const char* const names = bytes + sections[sections[i].sh_link].sh_offset;
+    const size_t count = sections[i].sh_size / sizeof(ElfW(Sym));
+    for (size_t j = 0; j < count; ++j) {
+      const ElfW(Sym)& symbol = symbols[j];
+      if (ELF64_ST_TYPE(symbol.st_info) != STT_OBJECT ||
+          offset < symbol.st_value ||
+          offset - symbol.st_value >= symbol.st_size) {
+        continue;
+      }
+      const char* const mangled = names + symbol.st_name;
+      int status = 0;
+      char* const name =
+          abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
+      found = absl::StrReplaceAll(status == 0 ? name : mangled,
+                                  {{"(anonymous namespace)::", ""}});
+      std::free(name);
+      if (offset > symbol.st_value) {
+        absl::StrAppend(&found, "+0x", absl::Hex(offset - symbol.st_value));
+      }
+      break;
+    }
+  }
+  munmap(memory, size);
+  return found;
 }
 
 }  // namespace ward::testing

@@ -36,6 +36,11 @@ bool IsInner(std::string_view line);
 extern const char kInnerFiles[];
 extern const char kInnerFunctions[];
 
+// The variable of the program that is where PlaceOf says, as "bank::accounts",
+// or "bank::accounts+0x28"; empty if there is none, or the program has no
+// symbols.
+std::string VariableAt(std::string_view place);
+
 }  // namespace ward::testing
 
 #endif  // WARD_TESTING_REPORT_PLACES_H_

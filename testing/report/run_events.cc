@@ -31,6 +31,14 @@ constexpr size_t kMostBytes = size_t{1} << 26;
 constexpr size_t kMostPlaces = 8192;
 constexpr int kMostFrames = 32;
 
+// What the linker calls the ends of the program's code and data.
+extern "C" const char etext;  // NOLINT(readability-identifier-naming)
+extern "C" const char end;    // NOLINT(readability-identifier-naming)
+
+bool IsInProgram(const void* object) {
+  return object > &etext && object < &end;
+}
+
 }  // namespace
 
 struct RunEvents::Memory {
@@ -55,6 +63,7 @@ void RunEvents::Clear() {
   memory_->size = 0;
   memory_->is_full = false;
   memory_->places = 0;
+  places_.clear();
 }
 
 void RunEvents::Add(std::string_view event) {
@@ -81,29 +90,42 @@ int RunEvents::Place(uintptr_t address) {
   return static_cast<int>(places);
 }
 
-std::string RunEvents::ToJson() const {
+std::string_view RunEvents::text() const {
+  return {memory_->text.data(), memory_->size};
+}
+
+bool RunEvents::is_complete() const { return !memory_->is_full; }
+
+const std::vector<std::vector<std::string>>& RunEvents::Places() const {
+  if (places_.size() == memory_->places) return places_;
+  places_.clear();
   constexpr std::string_view kMark = "\n@";
   std::string text;
   for (size_t i = 0; i < memory_->places; ++i) {
     absl::StrAppend(&text, kMark, "\n<", PlaceOf(memory_->place[i]), ">");
   }
-  std::vector<std::string> places;
-  std::set<std::string> inner;
   for (const std::string_view lines :
        absl::StrSplit(WithPlaces(text), kMark, absl::SkipEmpty())) {
+    places_.push_back(absl::StrSplit(lines, '\n', absl::SkipEmpty()));
+  }
+  return places_;
+}
+
+std::string RunEvents::ToJson() const {
+  std::vector<std::string> places;
+  std::set<std::string> inner;
+  for (const std::vector<std::string>& lines : Places()) {
     std::vector<std::string> functions;
-    for (const std::string_view line :
-         absl::StrSplit(lines, '\n', absl::SkipEmpty())) {
+    for (const std::string& line : lines) {
       functions.push_back(JsonString(line));
       if (IsInner(line)) inner.insert(functions.back());
     }
     places.push_back(absl::StrCat("[", absl::StrJoin(functions, ","), "]"));
   }
-  return absl::StrCat(
-      R"({"complete":)", memory_->is_full ? "false" : "true", R"(,"places":[)",
-      absl::StrJoin(places, ",\n"), R"(],"inner":[)",
-      absl::StrJoin(inner, ",\n"), R"(],"events":[)",
-      std::string_view(memory_->text.data(), memory_->size), "]}");
+  return absl::StrCat(R"({"complete":)", is_complete() ? "true" : "false",
+                      R"(,"places":[)", absl::StrJoin(places, ",\n"),
+                      R"(],"inner":[)", absl::StrJoin(inner, ",\n"),
+                      R"(],"events":[)", text(), "]}");
 }
 
 RunRecorder::RunRecorder(RunEvents& events) : events_(events) {
@@ -132,13 +154,17 @@ void RunRecorder::IsKilled(int thread) {
 }
 
 void RunRecorder::Arrives(int thread, std::string_view doing,
-                          const void* object) {
-  AddStep("a", thread, doing, object);
+                          const void* object, bool after) {
+  AddStep("a", thread, doing, object, after);
 }
 
 void RunRecorder::Waits(int thread, std::string_view doing,
                         const void* object) {
-  AddStep("w", thread, doing, object);
+  AddStep("w", thread, doing, object, /*after=*/false);
+}
+
+void RunRecorder::Joins(int thread, int other) {
+  events_.Add(absl::StrCat(R"(["j",)", thread, ",", other, "]"));
 }
 
 void RunRecorder::GoesOn(int thread) {
@@ -146,22 +172,31 @@ void RunRecorder::GoesOn(int thread) {
   events_.Add(absl::StrCat(R"(["g",)", thread, "]"));
 }
 
-void RunRecorder::IsLocked(const void* object) {
+void RunRecorder::IsLocked(const void* object, bool is_shared) {
   const NoSchedulingPoints quiet;
-  events_.Add(absl::StrCat(R"(["l",)", running_, ",", Object(object), "]"));
+  const int number = Object(object);
+  events_.Add(
+      absl::StrCat(R"(["l",)", running_, ",", number, is_shared ? ",1]" : "]"));
 }
 
 void RunRecorder::IsUnlocked(const void* object) {
   const NoSchedulingPoints quiet;
-  events_.Add(absl::StrCat(R"(["u",)", running_, ",", Object(object), "]"));
+  const int number = Object(object);
+  events_.Add(absl::StrCat(R"(["u",)", running_, ",", number, "]"));
 }
 
-void RunRecorder::Chooses(uint32_t number, const Choice& /*choice*/,
-                          size_t option, std::string_view words) {
+void RunRecorder::Chooses(uint32_t number, const Choice& choice, size_t option,
+                          std::string_view words) {
   decisions_ = number + 1;
   if (option == 0) return;
+  // Each of those before it would have been chosen rather.
+  const auto passed_over =
+      choice.threads.subspan(0, choice.threads.empty() ? 0 : option);
   events_.Add(absl::StrCat(R"(["d",)", running_, ",", number, ",", option, ",",
-                           JsonString(words), "]"));
+                           JsonString(words), ",",
+                           static_cast<int>(choice.kind), ",",
+                           choice.threads.empty() ? -1 : choice.threads[option],
+                           ",[", absl::StrJoin(passed_over, ","), "]]"));
 }
 
 void RunRecorder::TimePasses(absl::Duration since_begin) {
@@ -170,16 +205,17 @@ void RunRecorder::TimePasses(absl::Duration since_begin) {
 }
 
 void RunRecorder::IsStuck(std::string_view why) {
-  events_.Add(absl::StrCat(R"(["x",)", running_, ",", JsonString(why), "]"));
+  events_.Add(absl::StrCat(R"(["x",)", running_, ",", JsonString(why), ",1]"));
 }
 
 void RunRecorder::IsNamed(pid_t process, std::string_view name) {
   events_.Add(absl::StrCat(R"(["p",)", process, ",", JsonString(name), "]"));
 }
 
-void RunRecorder::Says(pid_t from, pid_t to, std::string_view what) {
+void RunRecorder::Says(pid_t from, pid_t to, int stream,
+                       std::string_view what) {
   events_.Add(absl::StrCat(R"(["m",)", running_, ",", from, ",", to, ",",
-                           JsonString(what), "]"));
+                           JsonString(what), ",", stream, "]"));
 }
 
 void RunRecorder::OnTestPartResult(const ::testing::TestPartResult& result) {
@@ -194,21 +230,28 @@ void RunRecorder::OnTestPartResult(const ::testing::TestPartResult& result) {
 }
 
 void RunRecorder::AddStep(std::string_view kind, int thread,
-                          std::string_view doing, const void* object) {
+                          std::string_view doing, const void* object,
+                          bool after) {
   if (decisions_ != told_decisions_) {
     told_decisions_ = decisions_;
     events_.Add(absl::StrCat(R"(["c",)", decisions_, "]"));
   }
   const int words = Words(doing);
   const int stack = Stack();
-  events_.Add(absl::StrCat("[\"", kind, "\",", thread, ",", words, ",",
-                           object == nullptr ? -1 : Object(object), ",", stack,
-                           "]"));
+  const int number = object == nullptr ? -1 : Object(object);
+  events_.Add(absl::StrCat("[\"", kind, "\",", thread, ",", words, ",", number,
+                           ",", stack, after ? ",1]" : "]"));
 }
 
 int RunRecorder::Object(const void* object) {
   const auto number = static_cast<int>(objects_.size());
-  return objects_.try_emplace(object, number).first->second;
+  const auto [found, is_new] = objects_.try_emplace(object, number);
+  if (is_new && IsInProgram(object)) {
+    events_.Add(absl::StrCat(
+        R"(["o",)", number, ",",
+        JsonString(PlaceOf(reinterpret_cast<uintptr_t>(object))), "]"));
+  }
+  return found->second;
 }
 
 int RunRecorder::Words(std::string_view words) {

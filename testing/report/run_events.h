@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
@@ -41,16 +42,24 @@ class RunEvents {
   // -1 when there are too many.
   int Place(uintptr_t address);
 
+  // The events alone, and whether there are all of them.
+  std::string_view text() const;
+  bool is_complete() const;
+
+  // What is under way in each place, the innermost inlined function first. Has
+  // the names looked up, once, by another program.
+  const std::vector<std::vector<std::string>>& Places() const;
+
   // {"complete": true, "places": [["Function() file.cc:12"], ...], "inner":
   // ["Function() file.cc:12", ...], "events": [...]}: see RunRecorder for
-  // these. Of a place there is what is under way in it, the innermost inlined
-  // function first; those that are inner, see IsInner, are in that list, too.
-  // Has the names looked up, by another program.
+  // these. The lines of places that are inner, see IsInner, are in that list,
+  // too.
   std::string ToJson() const;
 
  private:
   struct Memory;
   Memory* const memory_;
+  mutable std::vector<std::vector<std::string>> places_;
 };
 
 // Writes down what it is told of a run, and the assertions that fail, as
@@ -60,15 +69,23 @@ class RunEvents {
 //   ["t", thread, process, name]    a thread was started
 //   ["e", thread], ["k", thread]    and has ended, or was killed
 //   ["a", thread, doing, object, stack]   it comes to a scheduling point,
-//   ["w", thread, doing, object, stack]   or begins to wait
+//   ["w", thread, doing, object, stack]   or begins to wait;
+//                                   a further 1: it has done that already
+//   ["j", thread, other]            what it waits for next is the other's end
 //   ["g", thread]                   it goes on instead of another one
-//   ["l", thread, object]           has a lock
+//   ["l", thread, object]           has a lock; a further 1: shared
 //   ["u", thread, object]           has given it back
-//   ["d", thread, number, option, words]  a decision that is not dull, and
+//   ["d", thread, number, option, words, kind, chosen, [held, ...]]
+//                                   a decision that is not dull, and, of those
+//                                   about threads, who was chosen and who,
+//                                   before others, was not
 //   ["c", decisions]                how many there were before what comes next
-//   ["m", thread, from, to, words]  what a process says to another, or does
+//   ["o", object, place]            it is in the program's data: see PlaceOf
+//   ["m", thread, from, to, words, stream]
+//                                   what a process says to another, on which
+//                                   connection, or -1; or what it does
 //   ["n", ns]                       the time since the start
-//   ["x", thread, words]            what failed
+//   ["x", thread, words]            what failed; a further 1: it is stuck
 //   ["s", number, words]            the words for `doing`
 //   ["b", number, [place, ...]]     a stack, the innermost first
 //
@@ -84,10 +101,12 @@ class RunRecorder final : public RunListener,
   void Starts(int thread, int group, std::string_view name) override;
   void Ends(int thread) override;
   void IsKilled(int thread) override;
-  void Arrives(int thread, std::string_view doing, const void* object) override;
+  void Arrives(int thread, std::string_view doing, const void* object,
+               bool after) override;
   void Waits(int thread, std::string_view doing, const void* object) override;
+  void Joins(int thread, int other) override;
   void GoesOn(int thread) override;
-  void IsLocked(const void* object) override;
+  void IsLocked(const void* object, bool is_shared) override;
   void IsUnlocked(const void* object) override;
   void Chooses(uint32_t number, const Choice& choice, size_t option,
                std::string_view words) override;
@@ -95,13 +114,13 @@ class RunRecorder final : public RunListener,
   void IsStuck(std::string_view why) override;
 
   void IsNamed(pid_t process, std::string_view name) override;
-  void Says(pid_t from, pid_t to, std::string_view what) override;
+  void Says(pid_t from, pid_t to, int stream, std::string_view what) override;
 
   void OnTestPartResult(const ::testing::TestPartResult& result) override;
 
  private:
   void AddStep(std::string_view kind, int thread, std::string_view doing,
-               const void* object);
+               const void* object, bool after);
   int Object(const void* object);
   int Words(std::string_view words);
   int Stack();

@@ -126,15 +126,17 @@ const std::vector<Transcript::Entry>& Transcript::Entries() const {
     }
     // A line each, whatever a peer has put into a log.
     absl::StrReplaceAll({{"\n", "\\n"}, {"\r", "\\r"}}, &heard.entry.what);
-    Add(std::move(heard.entry));
+    Add(std::move(heard.entry), kNone);
   }
   heard_.clear();
   heard_bytes_ = 0;
   return entries_;
 }
 
-void Transcript::Add(Entry entry) const {
-  if (listener_ != nullptr) listener_->Says(entry.from, entry.to, entry.what);
+void Transcript::Add(Entry entry, int stream) const {
+  if (listener_ != nullptr) {
+    listener_->Says(entry.from, entry.to, stream, entry.what);
+  }
   entries_.push_back(std::move(entry));
 }
 
@@ -156,7 +158,8 @@ void Transcript::Understand(const Heard& sent) const {
                                                static_cast<int>(size));
     Add({entry.time, entry.from, entry.to,
          is_frame ? Describe(frame, state.descriptors)
-                  : absl::StrCat(size, " bytes that are no frame")});
+                  : absl::StrCat(size, " bytes that are no frame")},
+        sent.stream);
     state.bytes.erase(0, header + size);
     state.descriptors = 0;
   }

@@ -41,12 +41,14 @@ class Transcript {
              std::string_view bytes, size_t descriptors);
 
   // Told of each entry as soon as it is whole; `to` is `from` for what is no
-  // arrow. Of names, of those that there are already, too.
+  // arrow, and `stream` -1 for what is no frame. Of names, of those that there
+  // are already, too.
   class Listener {
    public:
     virtual ~Listener() = default;
     virtual void IsNamed(pid_t process, std::string_view name) = 0;
-    virtual void Says(pid_t from, pid_t to, std::string_view what) = 0;
+    virtual void Says(pid_t from, pid_t to, int stream,
+                      std::string_view what) = 0;
   };
   // Borrowed.
   void SetListener(Listener& listener);
@@ -86,7 +88,7 @@ class Transcript {
 
   const std::vector<Entry>& Entries() const;
   void Understand(const Heard& sent) const;
-  void Add(Entry entry) const;
+  void Add(Entry entry, int stream) const;
 
   std::vector<std::pair<pid_t, std::string>> names_;
   Listener* listener_ = nullptr;

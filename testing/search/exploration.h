@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "ward/testing/simulator/strategy.h"
@@ -71,9 +72,21 @@ struct Exploration {
   // Of these, those whose body has called GTEST_SKIP().
   uint64_t skipped = 0;
   uint64_t switches = 0;
+  // How many different ones they had among them; of more than a million runs
+  // of one process, as many as are known of.
+  uint64_t schedules = 0;
+  // The scheduling points that threads came to, in all of them.
+  uint64_t points = 0;
   absl::Duration time;
   // kDepthFirst has made all schedules within its bounds, there are no more.
   bool exhausted = false;
+  // Accesses to memory were looked at, and each operation of an atomic was a
+  // scheduling point (ward_explore_test's `accesses`), in the code that this
+  // is for.
+  bool sees_accesses = false;
+  // The functions that runs called and that no schedule decides: what waits or
+  // wakes beside it, and what asks the world. Where that was, `remarks` has.
+  std::vector<std::string> unseen;
 
   // What runs could not see, and what they asked the world, each once, with
   // the stack of the call.
@@ -96,7 +109,12 @@ struct Exploration {
     bool hung = false;
     // The same deviations have made it fail again, in the same way.
     bool replayed = false;
+    // Why it failed, and then what it has printed.
     std::string what;
+    std::string printed;
+    // If it was stuck: of all threads.
+    std::string stacks;
+    // What its processes said to each other.
     std::string transcript;
   };
   std::optional<Failure> failure;

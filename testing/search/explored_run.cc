@@ -158,6 +158,9 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
     record.Keep(running->transcript());
     record.outcome = Record::Outcome::kFailed;
     FlushOutput();
+    record.was_stuck = true;
+    record.stacks_at = static_cast<size_t>(
+        std::max<off_t>(lseek(STDOUT_FILENO, 0, SEEK_CUR), 0));
     when_stuck();
     Watchdog::PrintStacks();
     ExitGuard::Disarm();
@@ -194,6 +197,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
     record.Keep(simulation.transcript());
   }
   record.switches += simulation.scheduler().switches();
+  record.points += simulation.scheduler().steps();
   return killed_threads;
 }
 

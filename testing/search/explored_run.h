@@ -34,6 +34,9 @@ namespace ward::testing {
 // which may be a few choices; memory that is not used costs nothing.
 constexpr size_t kMostChoices = size_t{1} << 19;
 
+// Of a worker: those of more runs are not counted.
+constexpr size_t kMostCourses = size_t{1} << 20;
+
 // Memory that a child's last words are in, however it ends.
 struct Record {
   enum class Outcome { kRunning, kFailed, kRetired, kFinished };
@@ -49,6 +52,10 @@ struct Record {
   uint64_t runs;
   uint64_t skipped;
   uint64_t switches;
+  uint64_t points;
+  // `course` of each run that was made.
+  size_t courses;
+  std::array<uint64_t, kMostCourses> course_of;
   // Of the choices of the run, and of its transcript.
   uint64_t course;
   uint64_t fingerprint;
@@ -67,6 +74,9 @@ struct Record {
   int level;
   size_t path_size;
   std::array<DepthFirstStrategy::Branch, kMostChoices> path;
+  // It cannot go on; and where in what it has printed the stacks begin.
+  bool was_stuck;
+  size_t stacks_at;
   // Why it failed, and the thread whose assertion did, or -1.
   int failed_in;
   size_t what_size;

@@ -3,12 +3,14 @@
 #include <poll.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <iostream>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -28,6 +30,8 @@
 #include "ward/testing/search/simplify.h"
 #include "ward/testing/search/worker.h"
 #include "ward/testing/simulator/interception_check.h"
+#include "ward/testing/simulator/order.h"
+#include "ward/testing/simulator/remarks.h"
 #include "ward/testing/simulator/simulation.h"
 
 namespace ward::testing {
@@ -53,7 +57,9 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
     const Record& record = from.record();
     crashed = record.crashed;
     failure.deviations = record.Taken();
-    failure.what = absl::StrCat(record.What(), from.Output());
+    failure.printed = from.Output();
+    failure.stacks = from.Stacks();
+    failure.what = absl::StrCat(record.What(), failure.printed);
     failure.transcript.assign(record.transcript.data(), record.transcript_size);
   };
   take(worker);
@@ -87,14 +93,33 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
 }
 
 // Those that are not there already: a line without an indent begins each.
-void AddRemarks(const Record& record, std::string& all) {
+void AddRemarks(const Record& record, std::string& all,
+                std::vector<std::string>& unseen) {
   bool known = false;
   const std::string before = all;
   for (const std::string_view line :
        absl::StrSplit(record.Remarked(), '\n', absl::SkipEmpty())) {
-    if (line[0] != ' ') known = absl::StrContains(before, line);
+    if (line[0] != ' ') {
+      known = absl::StrContains(before, line);
+      const std::string_view function = Remarks::Function(line);
+      if (!known && !function.empty()) unseen.emplace_back(function);
+    }
     if (!known) absl::StrAppend(&all, line, "\n");
   }
+}
+
+// How many different ones there are in all of them.
+uint64_t CountCourses(const std::vector<std::unique_ptr<Worker>>& workers) {
+  std::vector<uint64_t> courses;
+  for (const auto& worker : workers) {
+    const Record& record = worker->record();
+    courses.insert(
+        courses.end(), record.course_of.begin(),
+        record.course_of.begin() + static_cast<ptrdiff_t>(record.courses));
+  }
+  std::sort(courses.begin(), courses.end());
+  return static_cast<uint64_t>(std::unique(courses.begin(), courses.end()) -
+                               courses.begin());
 }
 
 // One for each process that makes runs.
@@ -119,6 +144,7 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
                      ReplayCommand command, absl::FunctionRef<void()> body) {
   const absl::Time start = absl::Now();
   Exploration exploration;
+  exploration.sees_accesses = Order::listener() != nullptr;
   if (options.runs == 0) {
     ADD_FAILURE() << "An exploration of no runs shows nothing.";
     return exploration;
@@ -148,7 +174,7 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
       TurnOf(options.search, 0).search == Search::kDepthFirst;
   if (options.search != Search::kRandom && !is_dull_alone) {
     dull.MakeProfile(options, body);
-    AddRemarks(dull.record(), exploration.remarks);
+    AddRemarks(dull.record(), exploration.remarks, exploration.unseen);
     if (dull.record().HasFailed()) {
       exploration.failure = Shown(Describe(dull, options, command, body));
       exploration.runs = 1;
@@ -184,10 +210,12 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
     exploration.runs = 0;
     exploration.skipped = 0;
     exploration.switches = 0;
+    exploration.points = 0;
     for (const auto& worker : workers) {
       exploration.runs += worker->record().runs;
       exploration.skipped += worker->record().skipped;
       exploration.switches += worker->record().switches;
+      exploration.points += worker->record().points;
     }
     exploration.time = absl::Now() - start;
   };
@@ -230,8 +258,9 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
     }
   }
   count();
+  exploration.schedules = CountCourses(workers);
   for (const auto& worker : workers) {
-    AddRemarks(worker->record(), exploration.remarks);
+    AddRemarks(worker->record(), exploration.remarks, exploration.unseen);
   }
   if (failed != nullptr) {
     exploration.failure = Shown(Describe(*failed, options, command, body));
@@ -239,19 +268,19 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
   return exploration;
 }
 
-std::string EventsOf(const ExploreOptions& options,
-                     const Exploration::Failure& failure,
-                     absl::FunctionRef<void()> body) {
-  if (!failure.replayed) return "";
+std::unique_ptr<RunEvents> EventsOf(const ExploreOptions& options,
+                                    const Exploration::Failure& failure,
+                                    absl::FunctionRef<void()> body) {
+  if (!failure.replayed) return nullptr;
   Worker worker;
-  RunEvents events;
+  auto events = std::make_unique<RunEvents>();
   worker.Replay(options, failure.deviations, failure.warm, body, Keep::kAlways,
-                &events);
+                events.get());
   const Record& record = worker.record();
   return record.HasFailed() &&
                  Record::AreAlike(WithPlaces(record.What()), failure.what)
-             ? events.ToJson()
-             : "";
+             ? std::move(events)
+             : nullptr;
 }
 
 }  // namespace ward::testing

@@ -4,9 +4,11 @@
 #define WARD_TESTING_SEARCH_MAKE_RUNS_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "absl/functional/function_ref.h"
+#include "ward/testing/report/run_events.h"
 #include "ward/testing/search/exploration.h"
 
 namespace ward::testing {
@@ -20,11 +22,11 @@ using ReplayCommand =
 Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
                      ReplayCommand command, absl::FunctionRef<void()> body);
 
-// All that happens in the run that fails, which is made once more, as
-// RunEvents::ToJson() has it; empty if it does not fail again.
-std::string EventsOf(const ExploreOptions& options,
-                     const Exploration::Failure& failure,
-                     absl::FunctionRef<void()> body);
+// All that happens in the run that fails, which is made once more; null if it
+// does not fail again.
+std::unique_ptr<RunEvents> EventsOf(const ExploreOptions& options,
+                                    const Exploration::Failure& failure,
+                                    absl::FunctionRef<void()> body);
 
 }  // namespace ward::testing
 

@@ -160,6 +160,9 @@ Record* record_of_this_process = nullptr;
     killed_threads += Run(
         options, depth_first ? all : *strategy, work.keep, body, record, [] {},
         work.events);
+    if (searches && record.courses < record.course_of.size()) {
+      record.course_of[record.courses++] = record.course;
+    }
     const bool failed = record.HasFailed();
     if (failed &&
         (work.failure == nullptr || record.HasFailedAs(*work.failure))) {
@@ -207,6 +210,7 @@ void Worker::Start(const Work& work, uint64_t end,
   record().end = end;
   record().crashed = false;
   record().hung = false;
+  record().was_stuck = false;
   record().failed_in = -1;
   record().what_size = 0;
   Must(ftruncate(output_.get(), 0), "make room for the output of runs");
@@ -275,12 +279,29 @@ void Worker::Replay(const ExploreOptions& options, const Deviations& deviations,
 }
 
 std::string Worker::Output() const {
-  constexpr off_t kHalf = 8192;
   const off_t size = lseek(output_.get(), 0, SEEK_END);
-  if (size <= 2 * kHalf) return Printed(0, size);
-  return absl::StrCat(Printed(0, kHalf), "\n... ", size - 2 * kHalf,
-                      " bytes are left out ...\n",
-                      Printed(size - kHalf, kHalf));
+  const off_t stacks = StacksAt();
+  return Shortened(0, stacks < 0 ? size : stacks);
+}
+
+std::string Worker::Stacks() const {
+  const off_t stacks = StacksAt();
+  return stacks < 0 ? "" : Shortened(stacks, lseek(output_.get(), 0, SEEK_END));
+}
+
+// One that hangs is not made again: its stacks are all that there is.
+off_t Worker::StacksAt() const {
+  return record_->was_stuck && !record_->hung
+             ? static_cast<off_t>(record_->stacks_at)
+             : -1;
+}
+
+std::string Worker::Shortened(off_t from, off_t end) const {
+  constexpr off_t kHalf = 8192;
+  const off_t size = end - from;
+  if (size <= 2 * kHalf) return Printed(from, size);
+  return absl::StrCat(Printed(from, kHalf), "\n... ", size - 2 * kHalf,
+                      " bytes are left out ...\n", Printed(end - kHalf, kHalf));
 }
 
 int Worker::Wait() {

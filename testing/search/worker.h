@@ -75,14 +75,18 @@ class Worker {
               bool warm, absl::FunctionRef<void()> body,
               Keep keep = Keep::kAlways, RunEvents* events = nullptr);
 
-  // What the run has printed; of much, the beginning and the end.
+  // What the run has printed; of much, the beginning and the end. The same of
+  // the stacks of one that was stuck.
   std::string Output() const;
+  std::string Stacks() const;
 
  private:
   // Makes one run, and waits for it.
   void MakeOne(Work work, absl::FunctionRef<void()> body);
   int Wait();
   std::string Printed(off_t from, off_t size) const;
+  std::string Shortened(off_t from, off_t end) const;
+  off_t StacksAt() const;
 
   SharedRecord record_;
   FileDescriptor output_;

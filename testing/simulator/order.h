@@ -72,13 +72,22 @@ class Order {
   // The same of a lock. Those who share it do not come after one another.
   static void Locked(const void* object, Lock lock = Lock::kExclusive) {
     if (listener_ != nullptr) listener_->Locked(object, lock);
-    if (shows_ != nullptr) shows_->IsLocked(object);
+    if (shows_ != nullptr) shows_->IsLocked(object, lock == Lock::kShared);
   }
   // Returns how it was locked, if that is known.
   static Lock Unlocked(const void* object) {
     if (shows_ != nullptr) shows_->IsUnlocked(object);
     return listener_ == nullptr ? Lock::kExclusive
                                 : listener_->Unlocked(object);
+  }
+
+  // The thread begins what others then wait for, as a static variable's
+  // initialisation, and ends it: to who shows a run that is a lock.
+  static void Begun(const void* object) {
+    if (shows_ != nullptr) shows_->IsLocked(object, /*is_shared=*/false);
+  }
+  static void Ended(const void* object) {
+    if (shows_ != nullptr) shows_->IsUnlocked(object);
   }
 
   // While one exists, this thread's accesses are not looked at: it does

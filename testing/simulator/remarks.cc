@@ -19,12 +19,15 @@
 
 #include "absl/debugging/symbolize.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 
 namespace ward::testing {
 namespace {
 
 constexpr int kMostFrames = 12;
+
+constexpr std::string_view kCalled = "This run called ";
 
 struct Said {
   std::mutex mutex;
@@ -92,14 +95,19 @@ void Remarks::Add(std::string_view function, std::string_view why) {
     said.calls.clear();
   }
   if (!said.calls.insert(absl::StrCat(function, why)).second) return;
-  const std::string remark =
-      absl::StrCat("This run called ", function, ", ", why, ". It did so in\n",
-                   Stack(function));
+  const std::string remark = absl::StrCat(kCalled, function, ", ", why,
+                                          ". It did so in\n", Stack(function));
   if (said.sink != nullptr) {
     said.sink(remark);
   } else {
     std::cerr << remark << std::flush;
   }
+}
+
+std::string_view Remarks::Function(std::string_view subject) {
+  if (!absl::ConsumePrefix(&subject, kCalled)) return "";
+  // What follows is why.
+  return subject.substr(0, subject.find(", which "));
 }
 
 void Remarks::SetSink(void (*sink)(std::string_view remark)) {

@@ -20,6 +20,10 @@ class Remarks {
   static std::string_view Subject(std::string_view remark) {
     return remark.substr(0, remark.find('\n'));
   }
+
+  // Which function's call that is, as "alarm", or "syscall, with SYS_poll";
+  // empty if it is about none.
+  static std::string_view Function(std::string_view subject);
 };
 
 }  // namespace ward::testing

@@ -27,16 +27,19 @@ class RunListener {
   virtual void Ends(int thread) = 0;
   virtual void IsKilled(int thread) = 0;
 
-  // It has come to a scheduling point, or begins to wait.
-  virtual void Arrives(int thread, std::string_view doing,
-                       const void* object) = 0;
+  // It has come to a scheduling point, before or `after` that; or begins to
+  // wait.
+  virtual void Arrives(int thread, std::string_view doing, const void* object,
+                       bool after) = 0;
   virtual void Waits(int thread, std::string_view doing,
                      const void* object) = 0;
+  // What it waits for next is another one's end.
+  virtual void Joins(int thread, int other) = 0;
   // It goes on, and another one, or none, did before.
   virtual void GoesOn(int thread) = 0;
 
   // The thread that runs has a lock, and has given it back.
-  virtual void IsLocked(const void* object) = 0;
+  virtual void IsLocked(const void* object, bool is_shared) = 0;
   virtual void IsUnlocked(const void* object) = 0;
 
   // Choice `number` of the run, from 0 on; in words, if it is not dull.

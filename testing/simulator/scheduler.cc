@@ -405,6 +405,9 @@ bool Scheduler::Join(int thread, absl::Time deadline) {
   const NoSchedulingPoints quiet;
   const Thread& joined = *threads_[static_cast<size_t>(thread)];
   running_->use = Use::kNothing;
+  if (options_.listener != nullptr) {
+    options_.listener->Joins(running_->id, thread);
+  }
   if (!BlockUntil(
           "joining a thread", [&] { return !joined.alive(); }, deadline)) {
     return false;
@@ -491,7 +494,7 @@ void Scheduler::Reschedule() {
 
 void Scheduler::TellArrival(const Thread& thread) const {
   if (options_.listener == nullptr) return;
-  options_.listener->Arrives(thread.id, thread.doing, thread.object);
+  options_.listener->Arrives(thread.id, thread.doing, thread.object, after_);
 }
 
 void Scheduler::CountTurn() {

@@ -1,0 +1,496 @@
+// What Explore says of deadlocks, and of updates that are lost: by programs as
+// a user has them. Compiled with -g1, for lines.
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <array>
+#include <condition_variable>
+#include <cstddef>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ward/channel/file_descriptor.h"
+#include "ward/channel/transport.h"
+#include "ward/server/environment.h"
+#include "ward/testing/explore.h"
+
+// Not of ward's, which is left out of stacks.
+namespace shop {
+namespace {
+
+// Functions are neither inlined nor tail calls, so that stacks have them.
+#define SHOP_FUNCTION [[gnu::noinline]]
+
+volatile int sold = 0;
+
+struct Stock {
+  std::mutex mutex;
+  int count = 10;
+};
+
+SHOP_FUNCTION void Move(Stock& from, Stock& to) {
+  const std::lock_guard<std::mutex> first(from.mutex);
+  const std::lock_guard<std::mutex> second(to.mutex);
+  --from.count;
+  ++to.count;
+}
+
+void MovesBothWays() {
+  Stock shelf;
+  Stock cellar;
+  std::thread other([&] {
+    Move(cellar, shelf);
+    sold = 1;
+  });
+  Move(shelf, cellar);
+  other.join();
+}
+
+absl::Mutex till_mutex(absl::kConstInit);
+absl::Mutex book_mutex(absl::kConstInit);
+
+SHOP_FUNCTION void Sell() {
+  const absl::MutexLock till(&till_mutex);
+  const absl::MutexLock book(&book_mutex);
+  sold = 1;
+}
+
+SHOP_FUNCTION void Audit() {
+  const absl::MutexLock book(&book_mutex);
+  const absl::MutexLock till(&till_mutex);
+  sold = 2;
+}
+
+void SellsWhileAudited() {
+  // Abseil would notice the order before it does harm.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  std::thread other([] {
+    Audit();
+    sold = 3;
+  });
+  Sell();
+  other.join();
+}
+
+std::array<pthread_mutex_t, 3> forks = {{PTHREAD_MUTEX_INITIALIZER,
+                                         PTHREAD_MUTEX_INITIALIZER,
+                                         PTHREAD_MUTEX_INITIALIZER}};
+
+SHOP_FUNCTION void Dine(size_t seat) {
+  pthread_mutex_lock(&forks[seat]);
+  pthread_mutex_lock(&forks[(seat + 1) % forks.size()]);
+  sold = 1;
+  pthread_mutex_unlock(&forks[(seat + 1) % forks.size()]);
+  pthread_mutex_unlock(&forks[seat]);
+}
+
+void ThreeDine() {
+  std::vector<std::thread> others;
+  for (size_t seat = 0; seat < forks.size(); ++seat) {
+    others.emplace_back([seat] {
+      Dine(seat);
+      sold = 2;
+    });
+  }
+  for (std::thread& other : others) other.join();
+}
+
+SHOP_FUNCTION void Close(std::mutex& mutex, std::thread& clerk) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  clerk.join();
+  sold = 1;
+}
+
+SHOP_FUNCTION void Serve(std::mutex& mutex) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  sold = 2;
+}
+
+void JoinsUnderALock() {
+  std::mutex mutex;
+  std::thread clerk([&] {
+    Serve(mutex);
+    sold = 3;
+  });
+  Close(mutex, clerk);
+}
+
+SHOP_FUNCTION void Reprice(std::shared_mutex& prices) {
+  const std::shared_lock<std::shared_mutex> reading(prices);
+  const std::unique_lock<std::shared_mutex> writing(prices);
+  sold = 1;
+}
+
+void UpgradesALock() {
+  std::shared_mutex prices;
+  Reprice(prices);
+}
+
+SHOP_FUNCTION void Count(std::mutex& mutex) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  sold = 1;
+}
+
+SHOP_FUNCTION void CountAll(std::mutex& mutex) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  Count(mutex);
+  sold = 2;
+}
+
+void LocksTwice() {
+  std::mutex mutex;
+  CountAll(mutex);
+}
+
+std::recursive_mutex catalogue_mutex;
+
+SHOP_FUNCTION int Load() {
+  const std::lock_guard<std::recursive_mutex> lock(catalogue_mutex);
+  return 1;
+}
+
+SHOP_FUNCTION int Catalogue() {
+  static const int kCatalogue = Load();
+  return kCatalogue;
+}
+
+SHOP_FUNCTION void Print() {
+  const std::lock_guard<std::recursive_mutex> lock(catalogue_mutex);
+  sold = Catalogue();
+}
+
+void InitialisesUnderALock() {
+  std::thread other([] {
+    Print();
+    sold = 1;
+  });
+  sold = Catalogue();
+  other.join();
+}
+
+// A pool that is never told to end.
+class Pool {
+ public:
+  SHOP_FUNCTION void Work() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (!done_) changed_.wait(lock);
+    sold = 1;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool done_ = false;
+};
+
+void LeavesAPool() {
+  Pool pool;
+  std::vector<std::thread> workers;
+  for (int i = 0; i < 12; ++i) {
+    workers.emplace_back([&] {
+      pool.Work();
+      sold = 2;
+    });
+  }
+  for (std::thread& worker : workers) worker.join();
+}
+
+SHOP_FUNCTION void Listen(ward::Transport& end) {
+  std::array<char, 1> byte;
+  std::vector<ward::FileDescriptor> none;
+  (void)end.Receive(absl::MakeSpan(byte), 0, none, absl::InfiniteFuture());
+  sold = 1;
+}
+
+void BothListen() {
+  auto ends = ward::Environment::Default().CreateTransportPair();
+  ASSERT_TRUE(ends.ok());
+  std::thread other([&] {
+    Listen(*ends->second);
+    sold = 2;
+  });
+  Listen(*ends->first);
+  other.join();
+}
+
+SHOP_FUNCTION void Await(const absl::Notification& opened) {
+  opened.WaitForNotification();
+  sold = 1;
+}
+
+void AwaitsNobody() {
+  const absl::Notification opened;
+  Await(opened);
+}
+
+std::mutex balance_mutex;
+int balance = 0;
+
+SHOP_FUNCTION int Balance() {
+  const std::lock_guard<std::mutex> lock(balance_mutex);
+  return balance;
+}
+
+SHOP_FUNCTION void SetBalance(int amount) {
+  const std::lock_guard<std::mutex> lock(balance_mutex);
+  balance = amount;
+}
+
+SHOP_FUNCTION void Deposit(int amount) {
+  SetBalance(Balance() + amount);
+  sold = 1;
+}
+
+void LosesAnUpdate() {
+  balance = 0;
+  std::thread other([] {
+    Deposit(2);
+    sold = 2;
+  });
+  Deposit(1);
+  other.join();
+  EXPECT_EQ(balance, 3);
+}
+
+}  // namespace
+}  // namespace shop
+
+namespace ward::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ContainsRegex;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+// What is said of a run of `body` that fails.
+std::string Told(absl::FunctionRef<void()> body) {
+  ExploreOptions options;
+  options.runs = 5000;
+  const Exploration found = FindFailure(options, body);
+  if (!found.failure.has_value()) return "no run failed";
+  EXPECT_TRUE(found.failure->replayed);
+  std::string told = ExplainFailure(options, *found.failure, body);
+  std::cout << told << std::endl;
+  return told;
+}
+
+std::string FirstParagraph(std::string_view text) {
+  return std::string(text.substr(0, text.find("\n\n") + 1));
+}
+
+// The same, of a deadlock.
+std::string Deadlock(absl::FunctionRef<void()> body) {
+  std::string told = FirstParagraph(Told(body));
+  EXPECT_LT(std::count(told.begin(), told.end(), '\n'), 40);
+  EXPECT_THAT(told, Not(HasSubstr("std::")));
+  EXPECT_THAT(told, Not(HasSubstr("absl::")));
+  EXPECT_THAT(told, Not(HasSubstr("ward::testing::")));
+  return told;
+}
+
+TEST(Deadlock, OfTwoLocksIsACircle) {
+  const std::string told = Deadlock(shop::MovesBothWays);
+  EXPECT_THAT(told, StartsWith("deadlock: 2 threads wait for one another\n"));
+  EXPECT_THAT(
+      told, ContainsRegex("\n  thread 0 \\(main\\) is waiting for mutex [12], "
+                          "which thread 1 has, in\n"
+                          "      shop::Move .*explanations_test.cc:[0-9]+\n"
+                          "(      shop::.*\n)*"
+                          "    It has mutex [12], taken in\n"
+                          "      shop::Move .*explanations_test.cc:[0-9]+\n"
+                          "(      shop::.*\n)*"
+                          "  thread 1 is waiting for mutex [12], which "
+                          "thread 0 \\(main\\) has, in\n"));
+}
+
+TEST(Deadlock, OfAbseilsLocksHasTheirNames) {
+  const std::string told = Deadlock(shop::SellsWhileAudited);
+  EXPECT_THAT(told, StartsWith("deadlock: 2 threads wait for one another\n"));
+  EXPECT_THAT(
+      told,
+      AllOf(ContainsRegex("waiting for mutex `shop::book_mutex`, which thread "
+                          "1 has, in\n      shop::Sell "),
+            ContainsRegex("It has mutex `shop::till_mutex`, taken in\n      "
+                          "shop::Sell "),
+            ContainsRegex("It has mutex `shop::book_mutex`, taken in\n      "
+                          "shop::Audit ")));
+}
+
+TEST(Deadlock, OfThreeThreadsIsACircle) {
+  const std::string told = Deadlock(shop::ThreeDine);
+  EXPECT_THAT(told, StartsWith("deadlock: 3 threads wait for one another\n"));
+  EXPECT_THAT(told,
+              HasSubstr("waiting for mutex `shop::forks`, which thread "));
+  EXPECT_THAT(told, HasSubstr("mutex `shop::forks+0x28`"));
+  EXPECT_THAT(told, HasSubstr("mutex `shop::forks+0x50`"));
+  EXPECT_THAT(told,
+              ContainsRegex("The others:\n  thread 0 \\(main\\) waits for "
+                            "the end of thread 1, in shop::ThreeDine"));
+}
+
+TEST(Deadlock, OfALockAndAJoinIsACircle) {
+  const std::string told = Deadlock(shop::JoinsUnderALock);
+  EXPECT_THAT(told, StartsWith("deadlock: 2 threads wait for one another\n"));
+  EXPECT_THAT(
+      told, ContainsRegex("thread 0 \\(main\\) waits for the end of thread "
+                          "1, in\n      shop::Close .*\n(      shop::.*\n)*"
+                          "    It has mutex 1, taken in\n      shop::Close "));
+  EXPECT_THAT(told, ContainsRegex("thread 1 is waiting for mutex 1, which "
+                                  "thread 0 \\(main\\) has, in\n"
+                                  "      shop::Serve "));
+}
+
+TEST(Deadlock, OfAnUpgradeIsOneWithItself) {
+  const std::string told = Deadlock(shop::UpgradesALock);
+  EXPECT_THAT(told,
+              StartsWith("deadlock: thread 0 (main) waits for itself\n"
+                         "  thread 0 (main) is waiting to write under "
+                         "reader-writer lock 1, which it has itself to read, "
+                         "in\n      shop::Reprice "));
+  EXPECT_THAT(told, HasSubstr("    It has reader-writer lock 1, taken in\n"
+                              "      shop::Reprice "));
+}
+
+TEST(Deadlock, OfALockThatIsTakenTwiceIsOneWithItself) {
+  const std::string told = Deadlock(shop::LocksTwice);
+  EXPECT_THAT(told, StartsWith("deadlock: thread 0 (main) waits for itself\n"));
+  EXPECT_THAT(told, ContainsRegex("which it has itself, in\n"
+                                  "      shop::Count .*\n"
+                                  "      shop::CountAll .*\n"));
+  EXPECT_THAT(told, ContainsRegex("taken in\n      shop::CountAll "));
+}
+
+TEST(Deadlock, OfAStaticVariablesInitialisationIsACircle) {
+  const std::string told = Deadlock(shop::InitialisesUnderALock);
+  EXPECT_THAT(told, StartsWith("deadlock: 2 threads wait for one another\n"));
+  EXPECT_THAT(told, HasSubstr("`shop::catalogue_mutex`"));
+  EXPECT_THAT(told, HasSubstr("waiting for the initialisation of "
+                              "`shop::Catalogue()::kCatalogue`, which thread"));
+  EXPECT_THAT(told, HasSubstr("    It has begun the initialisation of "
+                              "`shop::Catalogue()::kCatalogue`, in\n"));
+}
+
+TEST(Deadlock, OfThreadsThatWaitAlikeTellsThemAtOnce) {
+  const std::string told = Deadlock(shop::LeavesAPool);
+  EXPECT_THAT(told, StartsWith("deadlock: all threads wait"));
+  EXPECT_THAT(
+      told, ContainsRegex("\n  12 threads \\(1, 2, 3, 4, 5, 6, 7 and 5 "
+                          "more\\) are waiting for a condition, in "
+                          "shop::Pool::Work .*explanations_test.cc:[0-9]+\n"));
+}
+
+TEST(Deadlock, WithoutLocksSaysWhoWaitsWhere) {
+  const std::string told = Deadlock(shop::BothListen);
+  EXPECT_THAT(told, StartsWith("deadlock: all threads wait"));
+  EXPECT_THAT(told, ContainsRegex("\n  thread 0 \\(main\\) is waiting for the "
+                                  "peer to send, in shop::Listen "));
+  EXPECT_THAT(told, ContainsRegex("\n  thread 1 is waiting for the peer to "
+                                  "send, in shop::Listen "));
+}
+
+TEST(Deadlock, AtANotificationSaysWhoWaitsWhere) {
+  const std::string told = Deadlock(shop::AwaitsNobody);
+  EXPECT_THAT(told, StartsWith("deadlock: all threads wait"));
+  EXPECT_THAT(told, ContainsRegex("\n  thread 0 \\(main\\) is waiting for .*, "
+                                  "in shop::Await "));
+}
+
+TEST(Explanation, OfALostUpdateTellsWhoWasHeldBackWhere) {
+  const std::string told = Told(shop::LosesAnUpdate);
+  EXPECT_THAT(told, StartsWith("testing/explanations_test.cc:"));
+  EXPECT_THAT(
+      told,
+      ContainsRegex("\nWhat was decided otherwise than by default:\n"
+                    "  [0-9]+=1, at step [0-9]+: thread 0 \\(main\\) was held "
+                    "back before locking mutex `shop::balance_mutex`, in "
+                    "shop::SetBalance .*explanations_test.cc:[0-9]+; "
+                    "thread 1 went on, before "
+                    ".*\n"
+                    "      shop::SetBalance .*\n"
+                    "      shop::Deposit .*\n"
+                    "      shop::LosesAnUpdate .*\n"));
+  // Threads, and not processes, do something in it.
+  EXPECT_THAT(told, ContainsRegex("\nStep by step:\n"));
+  EXPECT_THAT(told, ContainsRegex("\n +[0-9]+  thread 1: locking mutex "
+                                  "`shop::balance_mutex`, in shop::Balance "));
+  EXPECT_THAT(told, ContainsRegex("\n  >>  [0-9]+=1, at step [0-9]+: "));
+}
+
+// `text` as docs/testing.md has it, without the lines' numbers.
+std::string AsOnThePage(std::string text) {
+  text = absl::StrReplaceAll(
+      text, {{"testing/explanations_test.cc", "my/shop_test.cc"}});
+  std::string without;
+  bool is_number = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    is_number = (is_number || absl::EndsWith(text.substr(0, i), ".cc:")) &&
+                absl::ascii_isdigit(text[i]);
+    if (!is_number) without += text[i];
+  }
+  return without;
+}
+
+TEST(TestingPage, ShowsWhatIsSaid) {
+#ifdef __OPTIMIZE__
+  GTEST_SKIP() << "Functions may be inlined then.";
+#endif
+  const std::ifstream file("docs/testing.md");
+  std::ostringstream text;
+  text << file.rdbuf();
+  std::string page = text.str();
+  page.erase(0, page.find("### What a failure says"));
+  page.resize(page.find("\n### "));
+  const std::string told = AsOnThePage(
+      absl::StrCat(Told(shop::SellsWhileAudited), Told(shop::LosesAnUpdate)));
+  int blocks = 0;
+  for (const std::string_view paragraph : absl::StrSplit(page, "\n\n")) {
+    if (!absl::StartsWith(paragraph, "    ")) continue;
+    ++blocks;
+    std::string block;
+    for (const std::string_view line : absl::StrSplit(paragraph, '\n')) {
+      absl::StrAppend(&block, absl::StripPrefix(line, "    "), "\n");
+    }
+    EXPECT_THAT(told, HasSubstr(AsOnThePage(block)));
+  }
+  EXPECT_EQ(blocks, 4);
+}
+
+// The same each time, and of the failure that was found.
+TEST(Explanation, IsTheSameOnceMore) {
+  ExploreOptions options;
+  const Exploration found = FindFailure(options, shop::LosesAnUpdate);
+  ASSERT_TRUE(found.failure.has_value());
+  const std::string told =
+      ExplainFailure(options, *found.failure, shop::LosesAnUpdate);
+  EXPECT_THAT(told, HasSubstr("shop::SetBalance"));
+  EXPECT_EQ(ExplainFailure(options, *found.failure, shop::LosesAnUpdate), told);
+}
+
+}  // namespace
+}  // namespace ward::testing

@@ -1,0 +1,899 @@
+#include "ward/testing/report/explanation.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
+#include "ward/testing/report/places.h"
+#include "ward/testing/report/run_events.h"
+#include "ward/testing/simulator/strategy.h"
+
+namespace ward::testing {
+namespace {
+
+// So that a report fits on a screen, or two.
+constexpr size_t kMostInCircle = 6;
+constexpr size_t kMostOthers = 6;
+constexpr size_t kMostToldWell = 6;
+constexpr size_t kMostTold = 20;
+constexpr size_t kLinesOfStack = 5;
+constexpr size_t kLastSteps = 24;
+constexpr size_t kLastMessages = 30;
+constexpr size_t kStepsAround = 4;
+constexpr size_t kLongestName = 100;
+
+// --- reading events ---
+
+// An element of an event: a number, words, or numbers.
+struct Value {
+  int64_t number = 0;
+  std::string text;
+  std::vector<int> list;
+};
+using Event = std::vector<Value>;
+
+// What RunRecorder has written, one event after the other.
+class EventReader {
+ public:
+  explicit EventReader(std::string_view text) : rest_(text) {}
+
+  bool Next(Event& event) {
+    event.clear();
+    absl::ConsumePrefix(&rest_, ",");
+    if (!absl::ConsumePrefix(&rest_, "[")) return false;
+    while (!rest_.empty() && !absl::ConsumePrefix(&rest_, "]")) {
+      event.push_back(ReadValue());
+      absl::ConsumePrefix(&rest_, ",");
+    }
+    return !event.empty();
+  }
+
+ private:
+  Value ReadValue() {
+    Value value;
+    if (absl::ConsumePrefix(&rest_, "\"")) {
+      value.text = ReadText();
+    } else if (absl::ConsumePrefix(&rest_, "[")) {
+      while (!rest_.empty() && !absl::ConsumePrefix(&rest_, "]")) {
+        value.list.push_back(static_cast<int>(ReadNumber()));
+        absl::ConsumePrefix(&rest_, ",");
+      }
+    } else {
+      value.number = ReadNumber();
+    }
+    return value;
+  }
+
+  int64_t ReadNumber() {
+    const size_t size = std::min(rest_.find_first_of(",]"), rest_.size());
+    int64_t number = 0;
+    (void)absl::SimpleAtoi(rest_.substr(0, size), &number);
+    rest_.remove_prefix(size);
+    return number;
+  }
+
+  // As JsonString() has it.
+  std::string ReadText() {
+    std::string text;
+    while (!rest_.empty() && !absl::ConsumePrefix(&rest_, "\"")) {
+      uint32_t code = 0;
+      if (absl::ConsumePrefix(&rest_, "\\u")) {
+        (void)absl::SimpleHexAtoi(rest_.substr(0, 4), &code);
+        text += static_cast<char>(code);
+        rest_.remove_prefix(std::min<size_t>(rest_.size(), 4));
+        continue;
+      }
+      absl::ConsumePrefix(&rest_, "\\");
+      text += rest_.front();
+      rest_.remove_prefix(1);
+    }
+    return text;
+  }
+
+  std::string_view rest_;
+};
+
+// --- names ---
+
+// What is locked or waited for, as it stands in what threads are doing: "a
+// mutex". Longer ones first.
+constexpr std::string_view kNouns[] = {
+    "reader-writer lock", "spin lock", "mutex",         "condition",
+    "semaphore",          "barrier",   "atomic object", "variable"};
+
+// Of Abseil's threads, whatever it is.
+constexpr std::string_view kAbseilsWait =
+    "waiting for a mutex, condition or notification";
+
+// What the compiler calls what a static variable's initialisation is known by.
+constexpr std::string_view kGuard = "guard variable for ";
+
+// In `doing`, with its article: where that begins, and the noun; or nothing.
+std::pair<size_t, std::string_view> FindNoun(std::string_view doing) {
+  for (const std::string_view noun : kNouns) {
+    for (const std::string_view article : {" a ", " an "}) {
+      const size_t at = doing.find(absl::StrCat(article, noun));
+      if (at != std::string_view::npos) return {at + 1, noun};
+    }
+  }
+  return {std::string_view::npos, ""};
+}
+
+// Without its arguments, namespaces that have no name, and what it returns:
+// bank::Transfer of "void (anonymous namespace)::bank::Transfer(int)".
+std::string NameOf(std::string_view function) {
+  std::string name =
+      absl::StrReplaceAll(function, {{"(anonymous namespace)::", ""}});
+  // One that was cut has no end to tell it by.
+  if (absl::EndsWith(name, "...")) return name;
+  std::string_view rest = name;
+  // As g++ has it of what it has changed.
+  rest = rest.substr(0, rest.find(" [clone "));
+  absl::ConsumeSuffix(&rest, " const");
+  if (absl::EndsWith(rest, ")")) {
+    int depth = 0;
+    for (size_t i = rest.size(); i-- > 0;) {
+      if (rest[i] == ')') ++depth;
+      if (rest[i] == '(' && --depth == 0) {
+        rest = rest.substr(0, i);
+        break;
+      }
+    }
+  }
+  absl::ConsumeSuffix(&rest, "::operator()");
+  int depth = 0;
+  for (size_t i = rest.size(); i-- > 0;) {
+    if (absl::StrContains(">)}", rest[i])) ++depth;
+    if (absl::StrContains("<({", rest[i])) --depth;
+    if (rest[i] == ' ' && depth == 0 && i > 0 && rest[i - 1] != ',') {
+      rest = rest.substr(i + 1);
+      break;
+    }
+  }
+  std::string shown(rest);
+  if (shown.size() > kLongestName)
+    shown = shown.substr(0, kLongestName) + "...";
+  return shown;
+}
+
+// "bank::Transfer bank.cc:31" of a line of WithPlaces.
+std::string InShort(std::string_view place) {
+  const size_t space = place.rfind(' ');
+  const size_t colon = place.rfind(':');
+  if (space == std::string_view::npos || colon == std::string_view::npos ||
+      colon < space || absl::StrContains(place.substr(space), "::")) {
+    return NameOf(place);
+  }
+  const std::string_view function = place.substr(0, space);
+  const std::string_view file = place.substr(space + 1);
+  return function == "(inlined)" ? absl::StrCat(file, ", inlined")
+                                 : absl::StrCat(NameOf(function), " ", file);
+}
+
+std::string AndList(const std::vector<std::string>& words) {
+  if (words.size() < 2) return absl::StrJoin(words, "");
+  return absl::StrCat(absl::StrJoin(words.begin(), words.end() - 1, ", "),
+                      " and ", words.back());
+}
+
+// --- the run ---
+
+// A thread's scheduling point, or wait.
+struct Step {
+  int doing = -1;
+  int object = -1;
+  int stack = -1;
+  bool waits = false;
+  bool after = false;
+  // What it waits for was another one's when it began to.
+  bool is_taken = false;
+  // It had given that back before.
+  bool gave_back = false;
+};
+
+struct Held {
+  int object;
+  bool is_shared;
+  // Where it was when it took that.
+  int stack;
+};
+
+struct Thread {
+  enum class State { kAlive, kEnded, kKilled };
+
+  int process = 0;
+  std::string name;
+  State state = State::kAlive;
+  Step step;
+  // Of the last step, among all.
+  size_t number = 0;
+  std::vector<Held> held;
+  // What it waits for is another one's end, or -1.
+  int joins = -1;
+  // What it has come to lock, or has given back: what Abseil has it wait for;
+  // and whether that was given back until it is woken.
+  int mutex = -1;
+  bool gave_back = false;
+};
+
+// Of the transcript: a step, or something else that happened in it.
+struct Line {
+  int thread;
+  // 0: none.
+  size_t number;
+  Step step;
+  std::string text;
+  bool is_deviation = false;
+  bool is_message = false;
+};
+
+// What a thread waits for, and who would have to do something before it goes
+// on.
+struct Wait {
+  int object = -1;
+  std::vector<int> holders;
+};
+
+class Explainer {
+ public:
+  explicit Explainer(const RunEvents& events)
+      : events_(events), places_(events.Places()) {}
+
+  Explanation Explain() {
+    Event event;
+    for (EventReader reader(events_.text()); reader.Next(event);) Take(event);
+    Explanation explanation;
+    explanation.stuck = why_.empty() ? "" : TellStuck();
+    explanation.deviations = TellDeviations();
+    explanation.steps = TellSteps();
+    return explanation;
+  }
+
+ private:
+  void Take(const Event& event);
+  void TakeStep(const Event& event);
+  void TakeDeviation(const Event& event);
+  void AddLine(int thread, std::string text, bool is_deviation = false);
+
+  Thread& Of(int number) { return threads_[number]; }
+
+  // "thread 3 (writer)"; where there are several processes, of which it is.
+  std::string Who(int thread);
+  std::string ProcessName(int process) const;
+  // "mutex 2", or "mutex `bank::mutex`".
+  std::string Name(int object, std::string_view noun);
+  // It is nothing that one has, but what one does.
+  bool IsBegun(int object);
+  // What it does there, with the object's name.
+  std::string Doing(const Step& step);
+  // The user's own functions, the innermost first; at most so many.
+  std::vector<std::string> Lines(int stack, size_t most) const;
+  // ", in bank::Transfer bank.cc:31", or nothing.
+  std::string In(int stack) const;
+  // "before locking mutex 2, in bank::Transfer bank.cc:31"
+  std::string Where(int thread);
+  void AppendStack(std::string& text, int stack, size_t most,
+                   std::string_view indent) const;
+
+  Wait WaitOf(int thread);
+  const Held* Find(int thread, int object);
+  bool IsAlive(int thread) { return Of(thread).state == Thread::State::kAlive; }
+  // Each of which waits for the next one, and the last for the first; or none.
+  std::vector<int> FindCircle();
+  // What a thread waits for, and who has it.
+  std::string TellWait(int thread);
+  // How it came to have what `waiting` waits for; or nothing.
+  std::string TellHeld(int thread, int waiting, size_t lines);
+  std::string TellStuck();
+  std::string TellOthers(const std::set<int>& but);
+  std::string TellDeviations();
+  std::string TellSteps();
+
+  const RunEvents& events_;
+  const std::vector<std::vector<std::string>>& places_;
+  std::map<int, Thread> threads_;
+  std::map<int, std::string> processes_;
+  std::map<int, std::string> words_;
+  std::map<int, std::vector<int>> stacks_;
+  struct Object {
+    std::string variable;
+    std::string_view noun;
+    int number = 0;
+  };
+  std::map<int, Object> objects_;
+  std::map<std::string_view, int> numbers_;
+  std::vector<Line> lines_;
+  size_t step_ = 0;
+  struct Deviation {
+    int thread;
+    std::string text;
+    int stack;
+  };
+  std::vector<Deviation> deviations_;
+  std::string why_;
+};
+
+void Explainer::AddLine(int thread, std::string text, bool is_deviation) {
+  lines_.push_back({thread, 0, {}, std::move(text), is_deviation});
+}
+
+void Explainer::TakeStep(const Event& event) {
+  Thread& thread = Of(static_cast<int>(event[1].number));
+  Step step;
+  step.waits = event[0].text == "w";
+  step.doing = static_cast<int>(event[2].number);
+  step.object = static_cast<int>(event[3].number);
+  step.stack = static_cast<int>(event[4].number);
+  step.after = event.size() > 5;
+  if (!step.waits) thread.joins = -1;
+  const std::string& doing = words_[step.doing];
+  if (step.object >= 0) {
+    Object& object = objects_[step.object];
+    const std::string_view noun = FindNoun(doing).second;
+    if (object.noun.empty() && !noun.empty()) {
+      object.noun = noun;
+      object.number = ++numbers_[noun];
+    }
+    if (!step.waits && absl::StartsWith(doing, "locking")) {
+      thread.mutex = step.object;
+      thread.gave_back = false;
+    }
+  } else if (step.after && absl::StartsWith(doing, "unlocking")) {
+    // Of Abseil's it is said without.
+    step.object = thread.mutex;
+  } else if (step.waits && doing == kAbseilsWait) {
+    step.object = thread.mutex;
+    step.gave_back = thread.gave_back;
+    step.is_taken =
+        std::any_of(threads_.begin(), threads_.end(), [&](const auto& entry) {
+          return Find(entry.first, step.object) != nullptr;
+        });
+  }
+  thread.step = step;
+  thread.number = ++step_;
+  lines_.push_back(
+      {static_cast<int>(event[1].number), thread.number, step, ""});
+}
+
+void Explainer::TakeDeviation(const Event& event) {
+  const auto by = static_cast<int>(event[1].number);
+  std::string text = absl::StrCat(event[2].number, "=", event[3].number);
+  int about = by;
+  const auto kind = static_cast<ChoiceKind>(event[5].number);
+  const auto chosen = static_cast<int>(event[6].number);
+  std::vector<int> passed_over = event[7].list;
+  switch (kind) {
+    case ChoiceKind::kThread: {
+      // The one that ran comes first.
+      const auto own = std::find(passed_over.begin(), passed_over.end(), by);
+      if (own != passed_over.end()) std::swap(*own, passed_over.front());
+      about = passed_over.front();
+      std::vector<std::string> others;
+      for (size_t i = 1; i < passed_over.size(); ++i) {
+        others.push_back(Who(passed_over[i]));
+      }
+      absl::StrAppend(&text,
+                      IsAlive(about) && Of(about).number > 0
+                          ? absl::StrCat(", at step ", Of(about).number)
+                          : "",
+                      ": ", Who(about), " was held back ", Where(about),
+                      others.empty() ? "" : "; and so ",
+                      others.empty()      ? ""
+                      : others.size() < 2 ? "was "
+                                          : "were ",
+                      AndList(others), "; ", Who(chosen), " went on, ",
+                      Where(chosen));
+      break;
+    }
+    case ChoiceKind::kWaiter:
+      absl::StrAppend(&text, ", at step ", Of(by).number, ": ", Who(chosen),
+                      " was woken ", Where(chosen), ", by ", Who(by),
+                      ", and not ", Who(passed_over.front()),
+                      ", which had waited longer");
+      about = chosen;
+      break;
+    case ChoiceKind::kDelay:
+      absl::StrAppend(&text, ", at step ", Of(by).number, ": ", Who(by),
+                      " was held back ", Where(by),
+                      "; time passed first, to the next deadline");
+      break;
+    case ChoiceKind::kFault:
+      absl::StrAppend(&text, ", at step ", Of(by).number, ": what ", Who(by),
+                      " called failed (", event[4].text, ") ", Where(by));
+      break;
+    case ChoiceKind::kDeath:
+      absl::StrAppend(&text, ", at step ", Of(by).number, ": ",
+                      ProcessName(Of(by).process), " was killed, ", Who(by),
+                      " being there ", Where(by));
+      break;
+    case ChoiceKind::kWakeUp:
+      absl::StrAppend(&text, ", at step ", Of(by).number, ": a wait of ",
+                      Who(by), " ended for no reason, ", Where(by));
+      break;
+  }
+  AddLine(by, text, /*is_deviation=*/true);
+  deviations_.push_back({about, std::move(text), Of(about).step.stack});
+}
+
+void Explainer::Take(const Event& event) {
+  const std::string& kind = event[0].text;
+  const auto number = static_cast<int>(event[1].number);
+  if (kind == "a" || kind == "w") {
+    TakeStep(event);
+  } else if (kind == "s") {
+    words_[number] = event[2].text;
+  } else if (kind == "b") {
+    stacks_[number] = event[2].list;
+  } else if (kind == "o") {
+    objects_[number].variable = VariableAt(event[2].text);
+  } else if (kind == "p") {
+    processes_[number] = event[2].text;
+  } else if (kind == "t") {
+    Thread& thread = Of(number);
+    thread.process = static_cast<int>(event[2].number);
+    thread.name = event[3].text;
+  } else if (kind == "e") {
+    Of(number).state = Thread::State::kEnded;
+    AddLine(number, "ends");
+  } else if (kind == "k") {
+    Of(number).state = Thread::State::kKilled;
+    AddLine(number, "is killed");
+  } else if (kind == "j") {
+    Of(number).joins = static_cast<int>(event[2].number);
+  } else if (kind == "l") {
+    Thread& thread = Of(number);
+    thread.held.push_back({static_cast<int>(event[2].number), event.size() > 3,
+                           thread.step.stack});
+    thread.gave_back = false;
+  } else if (kind == "u") {
+    Thread& thread = Of(number);
+    const auto object = static_cast<int>(event[2].number);
+    thread.mutex = object;
+    thread.gave_back = true;
+    // Another one may give it back, as of a semaphore.
+    for (auto& [id, holder] : threads_) {
+      if (id != number && Find(number, object) != nullptr) continue;
+      const auto found = std::find_if(
+          holder.held.rbegin(), holder.held.rend(),
+          [object](const Held& held) { return held.object == object; });
+      if (found == holder.held.rend()) continue;
+      holder.held.erase(std::next(found).base());
+      break;
+    }
+  } else if (kind == "d") {
+    TakeDeviation(event);
+  } else if (kind == "m") {
+    const auto from = static_cast<int>(event[2].number);
+    const auto to = static_cast<int>(event[3].number);
+    const int64_t stream = event[5].number;
+    AddLine(number,
+            from == to ? absl::StrCat(ProcessName(from), ": ", event[4].text)
+                       : absl::StrCat(
+                             ProcessName(from), " -> ", ProcessName(to),
+                             stream < 0 ? std::string()
+                                        : absl::StrCat(", connection ", stream),
+                             ": ", event[4].text));
+    lines_.back().is_message = from != to;
+  } else if (kind == "x") {
+    if (event.size() > 3) why_ = event[2].text;
+    const std::string& text = event[2].text;
+    AddLine(number, "FAILS: " + text.substr(0, text.find('\n')));
+  }
+}
+
+// --- words ---
+
+std::string Explainer::ProcessName(int process) const {
+  const auto found = processes_.find(process);
+  return found == processes_.end()
+             ? absl::StrCat("process ", process)
+             : absl::StrCat(found->second, " (", process, ")");
+}
+
+std::string Explainer::Who(int number) {
+  const Thread& thread = Of(number);
+  std::string who = absl::StrCat("thread ", number);
+  std::vector<std::string> more;
+  if (!thread.name.empty() && thread.name != who) more.push_back(thread.name);
+  if (processes_.size() > 1) {
+    more.push_back(absl::StrCat("of ", ProcessName(thread.process)));
+  }
+  if (!more.empty())
+    absl::StrAppend(&who, " (", absl::StrJoin(more, ", "), ")");
+  return who;
+}
+
+std::string Explainer::Name(int object, std::string_view noun) {
+  Object& named = objects_[object];
+  if (IsBegun(object)) {
+    return absl::StrCat("the initialisation of `",
+                        named.variable.substr(kGuard.size()), "`");
+  }
+  if (!named.variable.empty())
+    return absl::StrCat(noun, " `", named.variable, "`");
+  if (named.number == 0) {
+    named.noun = noun;
+    named.number = ++numbers_[noun];
+  }
+  return absl::StrCat(noun, " ", named.number);
+}
+
+bool Explainer::IsBegun(int object) {
+  return absl::StartsWith(objects_[object].variable, kGuard);
+}
+
+std::string Explainer::Doing(const Step& step) {
+  if (step.doing < 0) return "starting";
+  const std::string& doing = words_[step.doing];
+  if (step.object < 0) return doing;
+  if (doing == kAbseilsWait) {
+    // What else it may be, Abseil does not tell.
+    return step.is_taken
+               ? absl::StrCat("waiting for ", Name(step.object, "mutex"))
+           : step.gave_back ? absl::StrCat("waiting for a condition under ",
+                                           Name(step.object, "mutex"))
+                            : std::string(doing);
+  }
+  if (IsBegun(step.object)) {
+    return absl::StrCat("waiting for ", Name(step.object, ""));
+  }
+  const auto [at, noun] = FindNoun(doing);
+  if (noun.empty()) return doing;
+  const size_t article = doing.compare(at, 2, "a ") == 0 ? 2 : 3;
+  return absl::StrCat(doing.substr(0, at), Name(step.object, noun),
+                      doing.substr(at + article + noun.size()));
+}
+
+std::vector<std::string> Explainer::Lines(int stack, size_t most) const {
+  std::vector<std::string> lines;
+  const auto found = stacks_.find(stack);
+  if (found == stacks_.end()) return lines;
+  for (const int place : found->second) {
+    if (lines.size() == most) break;
+    if (place < 0 || static_cast<size_t>(place) >= places_.size()) continue;
+    const std::vector<std::string>& places =
+        places_[static_cast<size_t>(place)];
+    // What has called the body is the same in all runs.
+    if (std::any_of(places.begin(), places.end(), [](const std::string& line) {
+          return absl::StartsWith(line, "ward::testing::Run(");
+        })) {
+      break;
+    }
+    for (const std::string& line : places) {
+      if (lines.size() < most && !IsInner(line)) lines.push_back(InShort(line));
+    }
+  }
+  return lines;
+}
+
+std::string Explainer::In(int stack) const {
+  const std::vector<std::string> lines = Lines(stack, 1);
+  return lines.empty() ? "" : absl::StrCat(", in ", lines.front());
+}
+
+std::string Explainer::Where(int number) {
+  const Thread& thread = Of(number);
+  if (thread.state == Thread::State::kEnded) return "at its end";
+  const Step& step = thread.step;
+  if (step.doing < 0) return "before it began";
+  return absl::StrCat(step.waits   ? ""
+                      : step.after ? "after "
+                                   : "before ",
+                      Doing(step), In(step.stack));
+}
+
+void Explainer::AppendStack(std::string& text, int stack, size_t most,
+                            std::string_view indent) const {
+  for (const std::string& line : Lines(stack, most)) {
+    absl::StrAppend(&text, indent, line, "\n");
+  }
+}
+
+// --- a deadlock ---
+
+const Held* Explainer::Find(int thread, int object) {
+  for (const Held& held : Of(thread).held) {
+    if (held.object == object) return &held;
+  }
+  return nullptr;
+}
+
+Wait Explainer::WaitOf(int number) {
+  const Thread& thread = Of(number);
+  Wait wait;
+  if (!thread.step.waits) return wait;
+  if (thread.joins >= 0) {
+    wait.holders.push_back(thread.joins);
+    return wait;
+  }
+  wait.object = thread.step.object;
+  // It does not go on before it has that again.
+  if (thread.gave_back && wait.object >= 0 &&
+      objects_[wait.object].noun == "condition") {
+    wait.object = thread.mutex;
+  }
+  if (wait.object < 0) return wait;
+  for (const auto& [id, other] : threads_) {
+    if (Find(id, wait.object) != nullptr) wait.holders.push_back(id);
+  }
+  return wait;
+}
+
+std::vector<int> Explainer::FindCircle() {
+  std::map<int, std::vector<int>> next;
+  for (const auto& [id, thread] : threads_) {
+    if (!IsAlive(id)) continue;
+    for (const int holder : WaitOf(id).holders) {
+      if (IsAlive(holder)) next[id].push_back(holder);
+    }
+  }
+  std::vector<int> shortest;
+  for (const auto& [start, unused] : next) {
+    // Breadth first, until it comes back.
+    std::map<int, int> came_from;
+    std::vector<int> reached = {start};
+    bool is_closed = false;
+    for (size_t i = 0; i < reached.size() && !is_closed; ++i) {
+      const int at = reached[i];
+      for (const int to : next[at]) {
+        if (to == start) {
+          std::vector<int> circle = {at};
+          while (circle.back() != start) {
+            circle.push_back(came_from[circle.back()]);
+          }
+          std::reverse(circle.begin(), circle.end());
+          if (shortest.empty() || circle.size() < shortest.size()) {
+            shortest = std::move(circle);
+          }
+          is_closed = true;
+          break;
+        }
+        if (came_from.try_emplace(to, at).second) reached.push_back(to);
+      }
+    }
+  }
+  return shortest;
+}
+
+std::string Explainer::TellWait(int number) {
+  const Thread& thread = Of(number);
+  if (thread.joins >= 0) {
+    const Thread& joined = Of(thread.joins);
+    return absl::StrCat(
+        "waits for the end of ",
+        thread.joins == number ? "itself" : Who(thread.joins),
+        joined.state == Thread::State::kAlive ? "" : ", which has come");
+  }
+  const Wait wait = WaitOf(number);
+  std::string text = absl::StrCat("is ", Doing(thread.step));
+  if (wait.holders.empty()) return text;
+  const bool is_abseils = words_[thread.step.doing] == kAbseilsWait;
+  if (is_abseils && !thread.gave_back) {
+    text = absl::StrCat("is waiting for ", Name(wait.object, "mutex"));
+  } else if (is_abseils || wait.object != thread.step.object) {
+    text = absl::StrCat("is waiting for a condition, and then for ",
+                        Name(wait.object, "mutex"), " again");
+  }
+  std::vector<std::string> holders;
+  bool is_shared = false;
+  for (const int holder : wait.holders) {
+    is_shared |= Find(holder, wait.object)->is_shared;
+    std::string who = holder == number ? "it" : Who(holder);
+    if (Of(holder).state == Thread::State::kEnded) who += " (which has ended)";
+    if (Of(holder).state == Thread::State::kKilled)
+      who += " (which was killed)";
+    holders.push_back(std::move(who));
+    if (holders.size() == 4) break;
+  }
+  const size_t more = wait.holders.size() - holders.size();
+  if (more > 0) holders.push_back(absl::StrCat(more, " more"));
+  const bool own = wait.holders.size() == 1 && wait.holders[0] == number;
+  return absl::StrCat(text, ", which ", AndList(holders),
+                      holders.size() > 1 ? " have" : " has",
+                      IsBegun(wait.object) ? " begun" : "",
+                      own ? " itself" : "", is_shared ? " to read" : "");
+}
+
+std::string Explainer::TellHeld(int number, int waiting, size_t lines) {
+  const int object = WaitOf(waiting).object;
+  const Held* const held = object < 0 ? nullptr : Find(number, object);
+  if (held == nullptr) return "";
+  const std::string_view noun = objects_[object].noun;
+  std::string text =
+      absl::StrCat("    It has ", IsBegun(object) ? "begun " : "",
+                   Name(object, noun.empty() ? "lock" : noun),
+                   IsBegun(object) ? ", in\n" : ", taken in\n");
+  const size_t before = text.size();
+  AppendStack(text, held->stack, lines, "      ");
+  if (text.size() == before) text += "      ?\n";
+  return text;
+}
+
+std::string Explainer::TellOthers(const std::set<int>& but) {
+  // Those that do the same at the same place are told at once.
+  std::map<std::tuple<int, int, int>, std::vector<int>> alike;
+  for (const auto& [id, thread] : threads_) {
+    if (!IsAlive(id) || but.count(id) > 0) continue;
+    alike[{thread.process, thread.step.doing, thread.step.stack}].push_back(id);
+  }
+  std::vector<std::vector<int>> groups;
+  for (auto& [key, group] : alike) groups.push_back(std::move(group));
+  // Those in the user's own code first.
+  std::sort(groups.begin(), groups.end(), [this](const auto& a, const auto& b) {
+    const bool own_a = !Lines(Of(a.front()).step.stack, 1).empty();
+    const bool own_b = !Lines(Of(b.front()).step.stack, 1).empty();
+    return own_a != own_b ? own_a : a.front() < b.front();
+  });
+  std::string text;
+  size_t told = 0;
+  size_t left_out = 0;
+  for (const std::vector<int>& group : groups) {
+    if (told++ >= kMostOthers) {
+      left_out += group.size();
+      continue;
+    }
+    const Thread& first = Of(group.front());
+    if (group.size() == 1) {
+      absl::StrAppend(&text, "  ", Who(group.front()), " ",
+                      first.step.waits ? TellWait(group.front())
+                                       : absl::StrCat("is ", Doing(first.step)),
+                      In(first.step.stack), "\n");
+      // Where it was called from.
+      std::vector<std::string> lines = Lines(first.step.stack, 3);
+      for (size_t i = 1; i < lines.size(); ++i) {
+        absl::StrAppend(&text, "      ", lines[i], "\n");
+      }
+      continue;
+    }
+    std::vector<std::string> numbers;
+    for (const int id : group) numbers.push_back(absl::StrCat(id));
+    if (numbers.size() > 8) {
+      const size_t more = numbers.size() - 7;
+      numbers.resize(7);
+      numbers.push_back(absl::StrCat(more, " more"));
+    }
+    absl::StrAppend(
+        &text, "  ", group.size(), " threads (", AndList(numbers),
+        processes_.size() > 1
+            ? absl::StrCat(", of ", ProcessName(first.process))
+            : "",
+        ") are ", first.step.doing < 0 ? "starting" : words_[first.step.doing],
+        In(first.step.stack), "\n");
+  }
+  if (left_out > 0) absl::StrAppend(&text, "  and ", left_out, " more\n");
+  return text;
+}
+
+std::string Explainer::TellStuck() {
+  const std::vector<int> circle = FindCircle();
+  if (circle.empty()) {
+    const std::string others = TellOthers({});
+    return absl::StrCat(why_, "\n", others);
+  }
+  std::string text = circle.size() == 1
+                         ? absl::StrCat("deadlock: ", Who(circle.front()),
+                                        " waits for itself\n")
+                         : absl::StrCat("deadlock: ", circle.size(),
+                                        " threads wait for one another\n");
+  const size_t shown = std::min(circle.size(), kMostInCircle);
+  const size_t lines = shown <= 2 ? kLinesOfStack : shown == 3 ? 3 : 1;
+  for (size_t i = 0; i < shown; ++i) {
+    const int thread = circle[i];
+    const int before = circle[(i + circle.size() - 1) % circle.size()];
+    absl::StrAppend(&text, "  ", Who(thread), " ", TellWait(thread), ", in\n");
+    const size_t size = text.size();
+    AppendStack(text, Of(thread).step.stack, lines, "      ");
+    if (text.size() == size) text += "      ?\n";
+    text += TellHeld(thread, before, std::max<size_t>(lines - 2, 1));
+  }
+  if (shown < circle.size()) {
+    absl::StrAppend(&text, "  and ", circle.size() - shown,
+                    " more, of which the last waits for the first\n");
+  }
+  const std::string others =
+      TellOthers(std::set<int>(circle.begin(), circle.end()));
+  if (!others.empty()) absl::StrAppend(&text, "The others:\n", others);
+  // Whatever may have been forgotten here: it is to be read at a glance.
+  constexpr size_t kMostLines = 39;
+  size_t end = 0;
+  for (size_t line = 0; line < kMostLines && end != std::string::npos; ++line) {
+    end = text.find('\n', end == 0 ? 0 : end + 1);
+  }
+  return end == std::string::npos ? text : text.substr(0, end + 1);
+}
+
+// --- the course ---
+
+std::string Explainer::TellDeviations() {
+  if (deviations_.empty()) {
+    return "Nothing had to be decided otherwise than by default.\n";
+  }
+  std::string text =
+      deviations_.size() == 1
+          ? "What was decided otherwise than by default:\n"
+          : absl::StrCat("What was decided otherwise than by default, ",
+                         deviations_.size(), " times:\n");
+  size_t told = 0;
+  for (const Deviation& deviation : deviations_) {
+    if (told == kMostTold) {
+      absl::StrAppend(&text, "  and ", deviations_.size() - told, " more\n");
+      break;
+    }
+    absl::StrAppend(&text, "  ", deviation.text, "\n");
+    if (told++ < kMostToldWell) {
+      AppendStack(text, deviation.stack, kLinesOfStack, "      ");
+    }
+  }
+  return text;
+}
+
+std::string Explainer::TellSteps() {
+  std::vector<bool> is_shown(lines_.size());
+  size_t messages = 0;
+  for (size_t i = lines_.size(); i-- > 0 && messages < kLastMessages;) {
+    if (!lines_[i].is_message) continue;
+    is_shown[i] = true;
+    ++messages;
+  }
+  size_t around = 0;
+  for (size_t i = 0; i < lines_.size(); ++i) {
+    const bool is_last = i + kLastSteps >= lines_.size();
+    if (is_last) is_shown[i] = true;
+    if (!lines_[i].is_deviation || ++around > kMostToldWell) continue;
+    const size_t end = std::min(i + kStepsAround + 1, lines_.size());
+    for (size_t j = i - std::min(i, kStepsAround); j < end; ++j) {
+      is_shown[j] = true;
+    }
+  }
+  std::string text =
+      absl::StrCat("Step by step",
+                   events_.is_complete() ? "" : ", as far as was kept", ":\n");
+  size_t left_out = 0;
+  const auto tell_left_out = [&] {
+    if (left_out > 0) absl::StrAppend(&text, "   (", left_out, " lines)\n");
+    left_out = 0;
+  };
+  for (size_t i = 0; i < lines_.size(); ++i) {
+    if (!is_shown[i]) {
+      ++left_out;
+      continue;
+    }
+    tell_left_out();
+    const Line& line = lines_[i];
+    if (line.is_deviation) {
+      absl::StrAppend(&text, "  >>  ", line.text, "\n");
+      continue;
+    }
+    std::string number = line.number == 0 ? "" : absl::StrCat(line.number);
+    number.insert(0, 6 - std::min<size_t>(number.size(), 6), ' ');
+    absl::StrAppend(&text, number, "  ", Who(line.thread), ": ",
+                    line.number == 0
+                        ? line.text
+                        : absl::StrCat(Doing(line.step), In(line.step.stack)),
+                    "\n");
+  }
+  tell_left_out();
+  return text;
+}
+
+}  // namespace
+
+Explanation Explain(const RunEvents& events) {
+  return Explainer(events).Explain();
+}
+
+}  // namespace ward::testing

@@ -1,0 +1,41 @@
+// What a run that failed did, in words.
+//
+//   const Explanation explained = Explain(events);
+//   std::cout << explained.stuck << explained.deviations << explained.steps;
+//
+// Where something happened are the user's own functions, with file and line if
+// they were compiled with -g1; what ward, Abseil and the C++ library do inside
+// is left out. A mutex, or whatever else is locked or waited for, goes by its
+// variable's name if that is a global or static one. A member of an object has
+// no name that is known: such have numbers, in the order in which the run came
+// to them. (Their addresses are others in each process.)
+
+#ifndef WARD_TESTING_REPORT_EXPLANATION_H_
+#define WARD_TESTING_REPORT_EXPLANATION_H_
+
+#include <string>
+
+#include "ward/testing/report/run_events.h"
+
+namespace ward::testing {
+
+struct Explanation {
+  // Of a run that cannot go on, why: first those who wait for one another, if
+  // any do, what each of them has and where it took that; then the others,
+  // those that wait alike in one line. Less than 40 lines. Empty for others.
+  std::string stuck;
+
+  // What was decided otherwise than by default, a paragraph each; those that
+  // are left of a failure that was made simpler are what it takes.
+  std::string deviations;
+
+  // The run, a line for each step of a thread and for each message, with the
+  // numbers that `deviations` has: its end, and what is around these.
+  std::string steps;
+};
+
+Explanation Explain(const RunEvents& events);
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_REPORT_EXPLANATION_H_
