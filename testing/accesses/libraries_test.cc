@@ -473,12 +473,9 @@ TEST(BigAtomics, ArePoints) {
 
 TEST(BigAtomics, RaceWithPlainAccesses) {
   ExpectRace([] {
-    Triple bare;
-    InTwoThreads([&] { bare.c = 1; },
-                 [&] {
-                   Triple value = {1, 2, 3};
-                   __atomic_store(&bare, &value, __ATOMIC_SEQ_CST);
-                 });
+    std::atomic<Triple> big{Triple{}};
+    auto& bare = reinterpret_cast<Triple&>(big);
+    InTwoThreads([&] { bare.c = 1; }, [&] { big.store(Triple{1, 2, 3}); });
   });
 }
 

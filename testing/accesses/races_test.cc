@@ -664,15 +664,15 @@ TEST(Atomics, MayFailForNoReasonIfWeak) {
 
 TEST(Atomics, MayHaveSixteenBytes) {
   ExpectNone([] {
-    unsigned __int128 both = 0;
+    std::atomic<unsigned __int128> both{0};
     int result = 0;
     InTwoThreads(
         [&] {
           result = 42;
-          __atomic_store_n(&both, 1, __ATOMIC_RELEASE);
+          both.store(1, std::memory_order_release);
         },
         [&] {
-          if (__atomic_load_n(&both, __ATOMIC_ACQUIRE) == 1) {
+          if (both.load(std::memory_order_acquire) == 1) {
             EXPECT_EQ(result, 42);
           }
         });
