@@ -2,6 +2,7 @@
 // a user has them. Compiled with -g1, for lines.
 
 #include <pthread.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <array>
@@ -29,6 +30,7 @@
 #include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "gmock/gmock.h"
@@ -36,6 +38,7 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
+#include "ward/server/process.h"
 #include "ward/testing/explore.h"
 
 // Not of ward's, which is left out of stacks.
@@ -237,6 +240,41 @@ void BothListen() {
   other.join();
 }
 
+// Whoever comes after one that left with the lock waits behind it.
+SHOP_FUNCTION void QueueForTheTill() {
+  std::mutex till;
+  std::thread([&] { till.lock(); }).join();
+  std::vector<std::thread> queue;
+  for (int i = 0; i < 3; ++i) {
+    queue.emplace_back([&] {
+      Serve(till);
+      sold = 2;
+    });
+  }
+  for (std::thread& customer : queue) customer.join();
+}
+
+std::mutex ledger_mutex;
+
+SHOP_FUNCTION void CloseTheLedger() {
+  const std::lock_guard<std::mutex> lock(ledger_mutex);
+  sold = 1;
+}
+
+void OutlivesABookkeeper() {
+  auto bookkeeper = ward::Environment::Default().Fork({}, [] {
+    ledger_mutex.lock();
+    absl::SleepFor(absl::InfiniteDuration());
+    return 0;
+  });
+  ASSERT_TRUE(bookkeeper.ok());
+  absl::SleepFor(absl::Seconds(1));
+  ASSERT_TRUE((*bookkeeper)->Kill(SIGKILL).ok());
+  ASSERT_TRUE((*bookkeeper)->Wait(absl::InfiniteFuture()).ok());
+  CloseTheLedger();
+  sold = 2;
+}
+
 SHOP_FUNCTION void Await(const absl::Notification& opened) {
   opened.WaitForNotification();
   sold = 1;
@@ -401,7 +439,7 @@ TEST(Deadlock, OfThreadsThatWaitAlikeTellsThemAtOnce) {
   EXPECT_THAT(told, StartsWith("deadlock: all threads wait"));
   EXPECT_THAT(
       told, ContainsRegex("\n  12 threads \\(1, 2, 3, 4, 5, 6, 7 and 5 "
-                          "more\\) are waiting for a condition, in "
+                          "more\\) are waiting for condition 1, in "
                           "shop::Pool::Work .*explanations_test.cc:[0-9]+\n"));
 }
 
@@ -412,6 +450,22 @@ TEST(Deadlock, WithoutLocksSaysWhoWaitsWhere) {
                                   "peer to send, in shop::Listen "));
   EXPECT_THAT(told, ContainsRegex("\n  thread 1 is waiting for the peer to "
                                   "send, in shop::Listen "));
+}
+
+TEST(Deadlock, BehindAThreadThatHasEndedSaysSo) {
+  const std::string told = Deadlock(shop::QueueForTheTill);
+  EXPECT_THAT(
+      told, ContainsRegex("\n  3 threads \\(2, 3 and 4\\) are waiting for "
+                          "mutex 1, which thread 1 \\(which has ended\\) has, "
+                          "in shop::Serve "));
+}
+
+TEST(Deadlock, BehindAProcessThatWasKilledSaysSo) {
+  const std::string told = Deadlock(shop::OutlivesABookkeeper);
+  EXPECT_THAT(told,
+              ContainsRegex("is waiting for mutex `shop::ledger_mutex`, "
+                            "which thread 1 .*\\(which was killed\\) has, "
+                            "in shop::CloseTheLedger "));
 }
 
 TEST(Deadlock, AtANotificationSaysWhoWaitsWhere) {

@@ -299,6 +299,8 @@ class Explainer {
   // How it came to have what `waiting` waits for; or nothing.
   std::string TellHeld(int thread, int waiting, size_t lines);
   std::string TellStuck();
+  // The same of threads that do the same at the same place.
+  std::string TellWaitOfAll(const std::vector<int>& group);
   std::string TellOthers(const std::set<int>& but);
   std::string TellDeviations();
   std::string TellSteps();
@@ -766,16 +768,29 @@ std::string Explainer::TellOthers(const std::set<int>& but) {
       numbers.resize(7);
       numbers.push_back(absl::StrCat(more, " more"));
     }
-    absl::StrAppend(
-        &text, "  ", group.size(), " threads (", AndList(numbers),
-        processes_.size() > 1
-            ? absl::StrCat(", of ", ProcessName(first.process))
-            : "",
-        ") are ", first.step.doing < 0 ? "starting" : words_[first.step.doing],
-        In(first.step.stack), "\n");
+    absl::StrAppend(&text, "  ", group.size(), " threads (", AndList(numbers),
+                    processes_.size() > 1
+                        ? absl::StrCat(", of ", ProcessName(first.process))
+                        : "",
+                    ") ", TellWaitOfAll(group), In(first.step.stack), "\n");
   }
   if (left_out > 0) absl::StrAppend(&text, "  and ", left_out, " more\n");
   return text;
+}
+
+std::string Explainer::TellWaitOfAll(const std::vector<int>& group) {
+  const Step& step = Of(group.front()).step;
+  if (!step.waits) return absl::StrCat("are ", Doing(step));
+  std::string text = TellWait(group.front());
+  // What each of them waits for may be another one's.
+  const bool is_same = std::all_of(group.begin(), group.end(), [&](int thread) {
+    return TellWait(thread) == text;
+  });
+  if (!is_same) return absl::StrCat("are ", words_[step.doing]);
+  std::string_view rest = text;
+  if (absl::ConsumePrefix(&rest, "is ")) return absl::StrCat("are ", rest);
+  absl::ConsumePrefix(&rest, "waits ");
+  return absl::StrCat("wait ", rest);
 }
 
 std::string Explainer::TellStuck() {
