@@ -2,10 +2,12 @@
 // scheduling point, and orders threads as C++20 has it (in which a release
 // sequence has no stores but read-modify-writes, [intro.races]/5).
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 
 #include "ward/testing/accesses/checker.h"
 #include "ward/testing/simulator/scheduler.h"
@@ -56,17 +58,42 @@ class Operation {
 
   bool is_seen() const { return self_ != nullptr; }
 
-  // All reads come here. `now` is what the memory has, and returns what is
-  // read.
+  // How much older than the last value, which the memory has `now`, that is
+  // which a load reads: the schedule's choice among those that it may read, but
+  // for `unwanted`. 0: it reads the last one.
   template <typename T>
-  T Read(T now, int order, uint8_t flags = kRead) {
-    object_ = &Find(now, flags);
-    if (Acquires(order)) {
-      self_->clock.Join(object_->clock);
-    } else {
-      self_->pending.Join(object_->clock);
+  size_t ChooseOlder(T now, int order, std::optional<T> unwanted = {}) const {
+    AccessChecker& checker = AccessChecker::Only();
+    if (!checker.is_weak()) return 0;
+    AccessChecker::Object& object = checker.FindAtomic(
+        *self_, reinterpret_cast<uintptr_t>(address_), sizeof(T), Wide{now});
+    std::array<size_t, AccessChecker::kMostStores> options{};
+    size_t count = 1;
+    const size_t oldest =
+        checker.CountOlder(*self_, object, order == __ATOMIC_SEQ_CST);
+    for (size_t back = 1; back <= oldest; ++back) {
+      if (static_cast<T>(object.At(back).value) != unwanted) {
+        options[count++] = back;
+      }
     }
-    return now;
+    return options[Scheduler::Current()->Choose(ChoiceKind::kLoad, count)];
+  }
+
+  // All reads come here. `now` is what the memory has; returns what is read.
+  template <typename T>
+  T Read(T now, int order, uint8_t flags = kRead, size_t back = 0) {
+    AccessChecker& checker = AccessChecker::Only();
+    object_ = &Find(now, flags);
+    AccessChecker::Store& store = object_->At(back);
+    if (Acquires(order)) {
+      self_->clock.Join(store.clock);
+    } else {
+      self_->pending.Join(store.clock);
+    }
+    if (checker.is_weak()) {
+      checker.AddWitness(*self_, store, order == __ATOMIC_SEQ_CST, back > 0);
+    }
+    return back == 0 ? now : static_cast<T>(store.value);
   }
 
   // A store, or, after Read, the rest of a read-modify-write, which goes on
@@ -75,6 +102,11 @@ class Operation {
   void Write(T before, T value, int order) {
     const bool continues = object_ != nullptr;
     AccessChecker::Object& object = continues ? *object_ : Find(before, kWrite);
+    AccessChecker& checker = AccessChecker::Only();
+    if (checker.is_weak()) {
+      AccessChecker::KeepLast(object);
+      checker.AddWitness(*self_, object, order == __ATOMIC_SEQ_CST, false);
+    }
     if (!continues) object.clock.Clear();
     if (Releases(order)) {
       object.clock.Join(self_->clock);
@@ -178,7 +210,8 @@ T Load(const volatile T* at, int order, void* returns_to) {
   Operation operation(at, Use::kRead, returns_to);
   const T now = ReallyLoad(at);
   if (!operation.is_seen()) return now;
-  const T read = operation.Read(now, order);
+  const T read =
+      operation.Read(now, order, kRead, operation.ChooseOlder(now, order));
   operation.NoteIdle(static_cast<uint64_t>(read));
   return read;
 }
@@ -205,17 +238,21 @@ bool Exchange(volatile T* at, T* expected, T value, int order, int order_if_not,
               bool weak, void* returns_to) {
   Operation operation(at, Use::kWrite, returns_to);
   if (!operation.is_seen()) return ReallyExchange(at, *expected, value);
-  const T before = *expected;
-  if (ReallyLoad(at) == before && weak && Operation::Fails()) {
-    operation.Read(before, order_if_not);
+  const T wanted = *expected;
+  const T now = ReallyLoad(at);
+  if (now == wanted && weak && Operation::Fails()) {
+    operation.Read(now, order_if_not);
     return false;
   }
-  if (ReallyExchange(at, *expected, value)) {
-    operation.Read(before, order, kWrite);
-    operation.Write(before, value, order);
+  // One that fails is a load; the others read the last value ([atomics.order]).
+  const size_t back =
+      operation.ChooseOlder(now, order_if_not, std::optional<T>(wanted));
+  if (back == 0 && ReallyExchange(at, *expected, value)) {
+    operation.Read(now, order, kWrite);
+    operation.Write(now, value, order);
     return true;
   }
-  operation.Read(*expected, order_if_not);
+  *expected = operation.Read(now, order_if_not, kRead, back);
   operation.NoteIdle(static_cast<uint64_t>(*expected));
   return false;
 }
@@ -230,6 +267,8 @@ void Fence(int order) {
   scheduler->Point("at a fence", nullptr, Use::kAnything);
   const AccessChecker::Working working(*self);
   if (Acquires(order)) self->clock.Join(self->pending);
+  AccessChecker& checker = AccessChecker::Only();
+  if (order == __ATOMIC_SEQ_CST && checker.is_weak()) checker.PassFence(*self);
   if (Releases(order)) {
     self->fence = self->clock;
     self->has_fence = true;

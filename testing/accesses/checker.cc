@@ -41,6 +41,9 @@ constexpr size_t kMostReports = 4;
 constexpr size_t kMostFreed = size_t{16} << 20;
 constexpr size_t kMostOfFreed = size_t{64} << 10;
 
+// With weak memory, so often a thread may read one that is not the last.
+constexpr int kMostOldReads = 32;
+
 using Wide = unsigned __int128;
 
 constexpr size_t kMostThreads = size_t{1} << 16;
@@ -107,6 +110,9 @@ AccessChecker::AccessChecker() : calls_(1), lock_sets_(1) {}
 
 void AccessChecker::RunBegins(Scheduler& scheduler) {
   scheduler_ = &scheduler;
+  is_weak_ = scheduler.has_weak_memory();
+  last_place_ = 0;
+  published_.Clear();
   threads_of_run_ = 0;
   shadow_.BeginRun();
   objects_.clear();
@@ -253,6 +259,9 @@ AccessChecker::Object& AccessChecker::FindAtomic(CheckedThread& self,
   Object& object = FindObject(reinterpret_cast<const void*>(address));
   const bool was_met = object.size != 0;
   if (was_met && object.size == size && object.value == value) return object;
+  // What was stored otherwise, or as another number of bytes, has no past.
+  object.past.clear();
+  object.witnesses.clear();
   if (was_met && IsSame(object, size, value)) {
     // As std::shared_ptr has it, which reads both of its counters at once.
     for (size_t i = object.size; i < size; ++i) {
@@ -276,6 +285,71 @@ AccessChecker::Object& AccessChecker::FindAtomic(CheckedThread& self,
   object.size = size;
   object.value = value;
   return object;
+}
+
+// --- weak memory ---
+
+// A load that reads an older store comes before what has written or read this
+// one, in the coherence order: so that must not be before the load by other
+// rules. The one order of seq_cst operations is that of the run; what it says
+// of others, it says by fences, which come before the load or after the other.
+bool AccessChecker::IsOldest(const CheckedThread& self, const Store& store,
+                             bool is_seq_cst) const {
+  return std::any_of(store.witnesses.begin(), store.witnesses.end(),
+                     [&](const Witness& witness) {
+                       if (witness.tick <= self.clock.Of(witness.thread))
+                         return true;
+                       if (is_seq_cst) {
+                         return witness.place != 0 ||
+                                witness.tick <= published_.Of(witness.thread);
+                       }
+                       return (witness.place != 0 &&
+                               witness.place < self.clock.last_fence()) ||
+                              witness.tick <=
+                                  self.clock.VisibleOf(witness.thread);
+                     });
+}
+
+size_t AccessChecker::CountOlder(const CheckedThread& self, Object& object,
+                                 bool is_seq_cst) const {
+  const auto was_read_too_often = [&](const Store& store) {
+    return std::any_of(store.witnesses.begin(), store.witnesses.end(),
+                       [&](const Witness& witness) {
+                         return witness.thread == self.number &&
+                                witness.old_reads == kMostOldReads;
+                       });
+  };
+  size_t count = 0;
+  while (count < object.past.size() &&
+         !IsOldest(self, object.At(count), is_seq_cst) &&
+         !was_read_too_often(object.At(count + 1))) {
+    ++count;
+  }
+  return count;
+}
+
+void AccessChecker::AddWitness(const CheckedThread& self, Store& store,
+                               bool is_seq_cst, bool is_old) {
+  auto known = std::find_if(
+      store.witnesses.begin(), store.witnesses.end(),
+      [&](const Witness& other) { return other.thread == self.number; });
+  if (known == store.witnesses.end()) {
+    known = store.witnesses.insert(
+        known, {self.number, self.clock.Of(self.number), 0, 0});
+  }
+  if (is_seq_cst) {
+    ++last_place_;
+    if (known->place == 0) known->place = last_place_;
+  }
+  if (is_old) ++known->old_reads;
+}
+
+void AccessChecker::KeepLast(Object& object) {
+  if (object.past.size() == kMostStores - 1) {
+    object.past.erase(object.past.begin());
+  }
+  object.past.push_back(static_cast<const Store&>(object));
+  object.witnesses.clear();
 }
 
 // --- what is under way ---

@@ -8,6 +8,12 @@
 // neither happens before the other: so it does not matter which came first in
 // this run. What uninstrumented code does is not seen, but for what it tells
 // Order.
+//
+// With weak memory (SchedulerOptions) an atomic load may return an older value
+// than the last: that of any store which C++20 allows, if stores are modified
+// in the order in which they are made. Each atomic object keeps its last
+// stores, and who has written and read them; what else orders threads is the
+// same.
 
 #ifndef WARD_TESTING_ACCESSES_CHECKER_H_
 #define WARD_TESTING_ACCESSES_CHECKER_H_
@@ -125,20 +131,68 @@ class AccessChecker final : public Order::Listener {
   void Check(CheckedThread& self, uintptr_t address, size_t size, uint8_t flags,
              uintptr_t at);
 
-  // An object that orders threads: what Release and Locked were told of, and
-  // every atomic one.
-  struct Object {
+  // A thread that has written a store, or read it.
+  struct Witness {
+    size_t thread;
+    // When it did first.
+    uint32_t tick;
+    // The same, in the one order of all seq_cst operations; 0 if it never did
+    // as one of them.
+    uint32_t place;
+    // How often it has read the store while there was a newer one.
+    int old_reads;
+  };
+
+  struct Store {
+    // What is seen by who reads it.
     Clock clock;
+    unsigned __int128 value = 0;
+    // With weak memory.
+    std::vector<Witness> witnesses;
+  };
+
+  // An object that orders threads: what Release and Locked were told of, and
+  // every atomic one, which is its own last store.
+  struct Object : Store {
     // Release was told of it since the value was last known.
     bool is_told = false;
     // Of an atomic one: 0 if it is none, or was not met yet.
     size_t size = 0;
-    unsigned __int128 value = 0;
+    // With weak memory the stores before, the oldest first; see kMostStores.
+    std::vector<Store> past;
+
+    // By how many there are after it.
+    Store& At(size_t back) {
+      return back == 0 ? *this : past[past.size() - back];
+    }
   };
   // That at an address where the atomic value is now, which code that is not
   // instrumented may have written.
   Object& FindAtomic(CheckedThread& self, uintptr_t address, size_t size,
                      unsigned __int128 value);
+
+  // --- weak memory ---
+
+  bool is_weak() const { return is_weak_; }
+
+  // Of an atomic object so many can be read: the last ones.
+  static constexpr size_t kMostStores = 16;
+
+  // How many older stores than the last one a load may read. Coherence: none
+  // that is older than one that was written or read by what happens before, or
+  // comes before in the one order of seq_cst operations ([atomics.order]/4).
+  // And so that loops end, none that was read too often.
+  size_t CountOlder(const CheckedThread& self, Object& object,
+                    bool is_seq_cst) const;
+  // The store is written or read by `self`.
+  void AddWitness(const CheckedThread& self, Store& store, bool is_seq_cst,
+                  bool is_old);
+  // There will be another last store.
+  static void KeepLast(Object& object);
+  // A fence of seq_cst.
+  void PassFence(CheckedThread& self) {
+    self.clock.PassFence(published_, ++last_place_);
+  }
 
   // --- memory ---
 
@@ -182,6 +236,9 @@ class AccessChecker final : public Order::Listener {
   static void ReallyFree(void* memory);
   static bool IsSame(const Object& object, size_t size,
                      unsigned __int128 value);
+  // Whether nothing older than the store may be read.
+  bool IsOldest(const CheckedThread& self, const Store& store,
+                bool is_seq_cst) const;
   void Forget(uintptr_t address, size_t size);
   uint32_t Call(uint32_t parent, uintptr_t at);
   void SetLocks(CheckedThread& self);
@@ -204,6 +261,11 @@ class AccessChecker final : public Order::Listener {
   static inline thread_local CheckedThread* self_ = nullptr;
 
   Scheduler* scheduler_ = nullptr;
+  bool is_weak_ = false;
+  // The last place in the one order of all seq_cst operations, which is that of
+  // the run; and what happens before the fences among them.
+  uint32_t last_place_ = 0;
+  Clock published_;
   // By their numbers. Kept for the next run: one that was killed is never seen
   // again, but its memory may be.
   std::vector<std::unique_ptr<CheckedThread>> threads_;

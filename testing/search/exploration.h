@@ -49,12 +49,19 @@ struct ExploreOptions {
   // end for no reason.
   bool delays = false;
 
+  // Atomic loads may return older values than the last, as the memory of C++20
+  // and of processors other than x86-64 may: for tests with accesses = True,
+  // see docs/testing.md, which says what of that there is. Of what is not
+  // compiled for such a test, loads return the last value.
+  bool weak_memory = false;
+
   // kPct, and its part of kPortfolio: how many steps must happen in the right
   // order, at most; the runs have each depth up to this in turn.
   int depth = 5;
   // kDepthFirst, and its part of kPortfolio: at most this many deviations from
   // the dull schedule, of which this many are faults, deaths, delays or
-  // wake-ups. Each more takes about a hundred times as many runs.
+  // wake-ups (old values that are loaded are none of these). Each more takes
+  // about a hundred times as many runs.
   int deviations = 3;
   int faults_per_run = 1;
 

@@ -126,6 +126,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   SimulationOptions simulated;
   simulated.faults = {options.faults, options.deaths};
   simulated.delays = options.delays;
+  simulated.weak_memory = options.weak_memory;
   simulated.max_steps = options.max_steps;
   Places places;
   bool is_cut = false;

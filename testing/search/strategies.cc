@@ -1,6 +1,7 @@
 #include "ward/testing/search/strategies.h"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -13,6 +14,9 @@ namespace {
 
 // One in this many chances for something to go wrong is taken.
 constexpr uint64_t kRarity = 32;
+
+// Of 16 loads that may return an older value than the last, so many do.
+constexpr std::array<uint64_t, 3> kOldValues = {2, 8, 14};
 
 bool IsAmongThreads(const Choice& choice) {
   return choice.kind == ChoiceKind::kThread ||
@@ -40,11 +44,6 @@ size_t OptionOf(const Choice& choice, int thread) {
              : static_cast<size_t>(found - choice.threads.begin());
 }
 
-size_t ChooseFault(SplitMix& random, const Choice& choice) {
-  if (Below(random, kRarity) != 0) return 0;
-  return 1 + Below(random, choice.options - 1);
-}
-
 // How often threads may yield before those come to run that have fallen: the
 // C++ library's atomics yield four times before they wait.
 constexpr int kFewYields = 16;
@@ -54,6 +53,18 @@ constexpr int64_t kRoomForYields = int64_t{1} << 32;
 
 }  // namespace
 
+size_t OddChoices::Choose(SplitMix& random, const Choice& choice) {
+  if (choice.kind != ChoiceKind::kLoad) {
+    if (Below(random, kRarity) != 0) return 0;
+  } else {
+    if (old_values_ == 0) {
+      old_values_ = kOldValues[Below(random, kOldValues.size())];
+    }
+    if (Below(random, 16) >= old_values_) return 0;
+  }
+  return 1 + Below(random, choice.options - 1);
+}
+
 uint64_t& RandomStrategy::Weight(int thread) {
   constexpr size_t kWeights = 5;  // 1, 8, 64, 512, 4096.
   const auto [known, added] = weights_.try_emplace(thread, 0);
@@ -62,7 +73,7 @@ uint64_t& RandomStrategy::Weight(int thread) {
 }
 
 size_t RandomStrategy::Choose(const Choice& choice) {
-  if (!IsAmongThreads(choice)) return ChooseFault(random_, choice);
+  if (!IsAmongThreads(choice)) return odd_choices_.Choose(random_, choice);
   if (weighted_ && choice.yielded >= 0) {
     uint64_t& weight = Weight(choice.yielded);
     weight = std::max<uint64_t>(weight / 2, 1);
@@ -90,7 +101,7 @@ PctStrategy::PctStrategy(uint64_t seed, int depth, size_t length, bool after)
 }
 
 size_t PctStrategy::Choose(const Choice& choice) {
-  if (!IsAmongThreads(choice)) return ChooseFault(random_, choice);
+  if (!IsAmongThreads(choice)) return odd_choices_.Choose(random_, choice);
   const auto priority = [this](int thread) -> int64_t& {
     const auto [known, added] = priorities_.try_emplace(thread, 0);
     // Above those of who has yielded a few times, above those of the drops,
@@ -134,7 +145,8 @@ size_t PctStrategy::Choose(const Choice& choice) {
 
 DepthFirstStrategy::Branch DepthFirstStrategy::BranchOf(
     const Choice& choice) const {
-  Branch branch = {choice.options, 0, kCost, kCost, !IsAmongThreads(choice)};
+  Branch branch = {choice.options, 0, kCost, kCost,
+                   !IsAmongThreads(choice) && choice.kind != ChoiceKind::kLoad};
   if (IsAfter(choice)) {
     branch.cost = branch.cost_of_others = kCostAfter;
   } else if (choice.kind == ChoiceKind::kThread) {
@@ -278,7 +290,7 @@ void PosStrategy::Arrives(int thread, const Operation& /*next*/) {
 }
 
 size_t PosStrategy::Choose(const Choice& choice) {
-  if (!IsAmongThreads(choice)) return ChooseFault(random_, choice);
+  if (!IsAmongThreads(choice)) return odd_choices_.Choose(random_, choice);
   if (choice.kind == ChoiceKind::kWaiter) {
     return Below(random_, choice.options);
   }
@@ -387,7 +399,7 @@ int SurwStrategy::DrawNext(const Choice& choice) {
 }
 
 size_t SurwStrategy::Choose(const Choice& choice) {
-  if (!IsAmongThreads(choice)) return ChooseFault(random_, choice);
+  if (!IsAmongThreads(choice)) return odd_choices_.Choose(random_, choice);
   if (choice.kind == ChoiceKind::kWaiter) {
     return Below(random_, choice.options);
   }

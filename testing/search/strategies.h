@@ -68,6 +68,19 @@ class ProfilingStrategy final : public Strategy {
 // others, and most of what they find those that come next find, too: so no
 // strategy spends more than half of its runs on them.
 
+// The choices of a run at random that are not among threads: what goes wrong
+// does so once in a while; and of the loads that may, each returns an older
+// value than the last with a probability that is drawn for the run, low, even
+// or high: some bugs take one, some take many.
+class OddChoices {
+ public:
+  size_t Choose(SplitMix& random, const Choice& choice);
+
+ private:
+  // Of 16; 0: not drawn.
+  uint64_t old_values_ = 0;
+};
+
 // Each choice at random; what goes wrong does so once in a while. Without
 // `after`, who is at a point after something goes on.
 //
@@ -86,6 +99,7 @@ class RandomStrategy final : public Strategy {
   uint64_t& Weight(int thread);
 
   SplitMix random_;
+  OddChoices odd_choices_;
   const bool weighted_;
   const bool after_;
   absl::flat_hash_map<int, uint64_t> weights_;
@@ -112,6 +126,7 @@ class PctStrategy final : public Strategy {
   };
 
   SplitMix random_;
+  OddChoices odd_choices_;
   std::vector<Drop> drops_;
   absl::flat_hash_map<int, int64_t> priorities_;
   int64_t lowest_ = 0;
@@ -139,6 +154,7 @@ class PosStrategy final : public Strategy {
   void SetPriority(int thread, uint64_t priority);
 
   SplitMix random_;
+  OddChoices odd_choices_;
   const bool after_;
   // By thread; 0: to be drawn.
   std::vector<uint64_t> priorities_;
@@ -181,6 +197,7 @@ class SurwStrategy final : public Strategy {
   int DrawNext(const Choice& choice);
 
   SplitMix random_;
+  OddChoices odd_choices_;
   const bool after_;
   // -1: all.
   int interest_ = -1;

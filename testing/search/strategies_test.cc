@@ -66,6 +66,21 @@ TEST(RandomStrategy, LetsLittleGoWrong) {
   EXPECT_LT(faults, 1000);
 }
 
+// In some runs hardly ever, in some nearly always.
+TEST(RandomStrategy, LoadsOldValuesAsOftenAsTheRunHasDrawn) {
+  std::set<int> shares;
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    RandomStrategy strategy(seed);
+    std::vector<int> taken(3);
+    for (int i = 0; i < 16000; ++i) {
+      ++taken[strategy.Choose({ChoiceKind::kLoad, 3, {}})];
+    }
+    EXPECT_NEAR(taken[1], taken[2], 500);
+    shares.insert((16000 - taken[0] + 500) / 1000);
+  }
+  EXPECT_THAT(shares, ElementsAre(2, 8, 14));
+}
+
 TEST(RandomStrategy, LetsSomeThreadsStandStillWhenWeighted) {
   // The longest row of turns that thread 1 of two has to wait, in many runs.
   const auto longest_wait = [](bool weighted) {
@@ -619,6 +634,18 @@ TEST(DepthFirstStrategy, BoundsFaultsAndDeathsOfTheirOwn) {
               ElementsAre(Course{0, 0, 0}, Course{0, 0, 1}, Course{0, 1, 0},
                           Course{0, 1, 1}, Course{1, 0, 0}, Course{1, 1, 0},
                           Course{2, 0, 0}, Course{2, 1, 0}));
+}
+
+// An old value is as usual, where there are any, as a switch.
+TEST(DepthFirstStrategy, CountsOldValuesNotAsFaults) {
+  DepthFirstStrategy strategy(/*switches=*/2, /*faults=*/0, {4, {}});
+  const Enumeration all = Enumerate(strategy, [](Strategy& taken) {
+    return Course{taken.Choose({ChoiceKind::kLoad, 2, {}}),
+                  taken.Choose({ChoiceKind::kFault, 2, {}}),
+                  taken.Choose({ChoiceKind::kLoad, 2, {}})};
+  });
+  EXPECT_THAT(AtLevel(4, all), ElementsAre(Course{0, 0, 0}, Course{0, 0, 1},
+                                           Course{1, 0, 0}, Course{1, 0, 1}));
 }
 
 TEST(DepthFirstStrategy, GoesOnFromAPosition) {

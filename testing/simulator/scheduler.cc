@@ -202,6 +202,11 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
       now_(kStart),
       looks_ahead_(strategy.LooksAhead()),
       patience_(options_.max_steps / kPartOfSteps) {
+  if (options_.weak_memory && Order::listener() == nullptr) {
+    std::cerr << "Weak memory is simulated where accesses are checked: the "
+                 "test's rule must have accesses = True (docs/testing.md).\n";
+    std::abort();
+  }
   // Abseil measures the processor's frequency when it is first asked for, by
   // sleeping: not in the schedule of the first run, whose course it would
   // change.
@@ -810,6 +815,12 @@ std::string Scheduler::Describe(const Choice& choice, size_t option) const {
     case ChoiceKind::kWakeUp:
       return option == 0 ? "the wait does not end for no reason"
                          : "the wait ends for no reason";
+    case ChoiceKind::kLoad:
+      return option == 0 ? "the load returns the last value"
+                         : absl::StrCat(
+                               "the load returns an older value than "
+                               "the last, number ",
+                               option, " of ", choice.options - 1);
   }
   return "";
 }

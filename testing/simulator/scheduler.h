@@ -56,6 +56,11 @@ struct SchedulerOptions {
   // slow just then; and waits end early that may (WakesForNoReason).
   bool delays = false;
 
+  // Atomic loads may return older values than the last: for who checks
+  // accesses, see ward/testing/accesses/checker.h. Without, it fails the
+  // program.
+  bool weak_memory = false;
+
   // A run that takes more steps than this is stuck in a loop. Of Advance, each
   // part between two deadlines may take as many. So no thread that could go on
   // is held back for as long: see Scheduler::Overdue.
@@ -165,6 +170,8 @@ class Scheduler {
   // Whether what waits now goes on at once, for no reason, as POSIX allows for
   // conditions: a choice, with `delays`. A thread that then waits again waits.
   bool WakesForNoReason();
+
+  bool has_weak_memory() const { return options_.weak_memory; }
 
   // Lets the strategy choose among `options`; 0 if there is only one.
   size_t Choose(ChoiceKind kind, size_t options);

@@ -539,6 +539,14 @@ TEST(SchedulerDeathTest, RefusesCallsOfOtherThreads) {
       "was there before the simulation calls a simulated");
 }
 
+// In a program whose accesses are not checked.
+TEST(SchedulerDeathTest, RefusesWeakMemoryThatNobodySimulates) {
+  SchedulerOptions options;
+  options.weak_memory = true;
+  ReplayStrategy dull({});
+  EXPECT_DEATH(Scheduler(dull, options), "must have accesses = True");
+}
+
 TEST(SchedulerDeathTest, RefusesToBeWokenByOtherThreads) {
   EXPECT_DEATH(
       {

@@ -81,6 +81,7 @@ void Simulation::TellOfHang(absl::FunctionRef<void(Simulation& hanging)> tell) {
 SchedulerOptions Simulation::ForScheduler() {
   SchedulerOptions options;
   options.delays = options_.delays;
+  options.weak_memory = options_.weak_memory;
   options.max_steps = options_.max_steps;
   options.on_choice = [this](const Choice& choice, size_t option) {
     const uint32_t step = choices_++;

@@ -24,6 +24,7 @@ namespace ward::testing {
 struct SimulationOptions {
   SimulationFaults faults;
   bool delays = false;
+  bool weak_memory = false;
   size_t max_steps = 1000000;
 
   // See SchedulerOptions. The number of the choice is counted from 0.

@@ -28,6 +28,7 @@ enum class ChoiceKind {
   kFault,   // Which of the call's faults happens, from 1 on.
   kDeath,   // 1: the calling process is killed here.
   kWakeUp,  // 1: the wait that begins here ends for no reason.
+  kLoad,    // Which value an atomic load returns: the last, or one before it.
 };
 
 // How a thread uses the object of its next operation.
