@@ -13,12 +13,17 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <future>
 #include <iostream>
+#include <latch>
+#include <memory>
 #include <mutex>
 #include <semaphore>
 #include <set>
+#include <stop_token>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -980,6 +985,77 @@ TEST(WeakMemory, DoesWhatTheStandardSays) {
 }
 
 // --- a library's ---
+
+// What a library's headers do is compiled as the rest of the program is.
+TEST(WeakMemory, FindsNothingInWhatIsRight) {
+  ExpectClean([] {
+    std::promise<int> promise;
+    int other = 0;
+    InThreads({[&] {
+                 other = 1;
+                 promise.set_value(42);
+               },
+               [&] {
+                 EXPECT_EQ(promise.get_future().get(), 42);
+                 EXPECT_EQ(other, 1);
+               }});
+  });
+  ExpectClean([] {
+    std::atomic<int> step{0};
+    int data = 0;
+    InThreads({[&] {
+                 data = 1;
+                 step.store(1, kRelease);
+                 step.notify_one();
+               },
+               [&] {
+                 step.wait(0, kAcquire);
+                 EXPECT_EQ(data, 1);
+               }});
+  });
+  ExpectClean([] {
+    std::latch latch(2);
+    int data[2] = {};
+    const auto meet = [&](int self) {
+      data[self] = 1;
+      latch.arrive_and_wait();
+      EXPECT_EQ(data[1 - self], 1);
+    };
+    InThreads({[&] { meet(0); }, [&] { meet(1); }});
+  });
+  ExpectClean([] {
+    auto shared = std::make_shared<std::pair<int, int>>();
+    InThreads({[&, copy = shared]() mutable {
+                 copy->first = 1;
+                 copy.reset();
+               },
+               [&, copy = shared]() mutable {
+                 copy->second = 1;
+                 copy.reset();
+               },
+               [&] { shared.reset(); }});
+  });
+  ExpectClean([] {
+    std::once_flag once;
+    int data = 0;
+    const auto get = [&] {
+      std::call_once(once, [&] { data = 1; });
+      EXPECT_EQ(data, 1);
+    };
+    InThreads({get, get});
+  });
+  ExpectClean([] {
+    int data = 0;
+    std::stop_source source;
+    std::thread stopped([&, token = source.get_token()] {
+      while (!token.stop_requested()) std::this_thread::yield();
+      EXPECT_EQ(data, 1);
+    });
+    data = 1;
+    source.request_stop();
+    stopped.join();
+  });
+}
 
 // libstdc++'s semaphore waits for the value that it had read before it began to
 // spin: GCC's bug 104928. In sequentially consistent runs, too.

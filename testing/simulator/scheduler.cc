@@ -816,11 +816,11 @@ std::string Scheduler::Describe(const Choice& choice, size_t option) const {
       return option == 0 ? "the wait does not end for no reason"
                          : "the wait ends for no reason";
     case ChoiceKind::kLoad:
-      return option == 0 ? "the load returns the last value"
-                         : absl::StrCat(
-                               "the load returns an older value than "
-                               "the last, number ",
-                               option, " of ", choice.options - 1);
+      return absl::StrCat(
+          describe(choice.running), " reads ",
+          option == 0 ? "the last value"
+                      : absl::StrCat("an older value than the last, number ",
+                                     option, " of ", choice.options - 1));
   }
   return "";
 }
