@@ -380,6 +380,17 @@ TEST(WeakMemory, LetsNoReadersOfSeqCstDisagree) {
   ExpectNever(IndependentReads(kRelaxed, kRelaxed, kSeqCst));
 }
 
+TEST(WeakMemory, IsToldInWords) {
+  const auto body = [] { EXPECT_FALSE(MessagePassing(kRelaxed, kRelaxed)()); };
+  const ExploreOptions options = Weak(kMostRuns);
+  const Exploration exploration = FindFailure(options, body);
+  ASSERT_TRUE(exploration.failure.has_value());
+  const std::string told = ExplainFailure(options, *exploration.failure, body);
+  std::cout << told << std::endl;
+  EXPECT_THAT(told, HasSubstr(" read not the last value, but number 1 of those "
+                              "before it, accessing "));
+}
+
 // --- coherence: what nothing but atomic objects gives ---
 
 TEST(WeakMemory, IsCoherent) {

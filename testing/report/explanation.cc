@@ -426,6 +426,12 @@ void Explainer::TakeDeviation(const Event& event) {
       absl::StrAppend(&text, ", at step ", Of(by).number, ": a wait of ",
                       Who(by), " ended for no reason, ", Where(by));
       break;
+    case ChoiceKind::kLoad:
+      absl::StrAppend(&text, ", at step ", Of(by).number, ": ", Who(by),
+                      " read not the last value, but number ", event[3].number,
+                      " of those before it, ", Doing(Of(by).step),
+                      In(Of(by).step.stack));
+      break;
   }
   AddLine(by, text, /*is_deviation=*/true);
   deviations_.push_back({about, std::move(text), Of(about).step.stack});
