@@ -342,9 +342,14 @@ std::string FirstParagraph(std::string_view text) {
   return std::string(text.substr(0, text.find("\n\n") + 1));
 }
 
+// Without namespaces, and a class's name, which compilers leave out of some.
+std::string Unqualified(std::string_view told) {
+  return absl::StrReplaceAll(told, {{"shop::", ""}, {"Pool::", ""}});
+}
+
 // The same, of a deadlock.
 std::string Deadlock(absl::FunctionRef<void()> body) {
-  std::string told = FirstParagraph(Told(body));
+  std::string told = Unqualified(FirstParagraph(Told(body)));
   EXPECT_LT(std::count(told.begin(), told.end(), '\n'), 40);
   EXPECT_THAT(told, Not(HasSubstr("std::")));
   EXPECT_THAT(told, Not(HasSubstr("absl::")));
@@ -358,11 +363,11 @@ TEST(Deadlock, OfTwoLocksIsACircle) {
   EXPECT_THAT(
       told, ContainsRegex("\n  thread 0 \\(main\\) is waiting for mutex [12], "
                           "which thread 1 has, in\n"
-                          "      shop::Move .*explanations_test.cc:[0-9]+\n"
-                          "(      shop::.*\n)*"
+                          "      Move .*explanations_test.cc:[0-9]+\n"
+                          "(      .*\n)*"
                           "    It has mutex [12], taken in\n"
-                          "      shop::Move .*explanations_test.cc:[0-9]+\n"
-                          "(      shop::.*\n)*"
+                          "      Move .*explanations_test.cc:[0-9]+\n"
+                          "(      .*\n)*"
                           "  thread 1 is waiting for mutex [12], which "
                           "thread 0 \\(main\\) has, in\n"));
 }
@@ -371,37 +376,35 @@ TEST(Deadlock, OfAbseilsLocksHasTheirNames) {
   const std::string told = Deadlock(shop::SellsWhileAudited);
   EXPECT_THAT(told, StartsWith("deadlock: 2 threads wait for one another\n"));
   EXPECT_THAT(
-      told,
-      AllOf(ContainsRegex("waiting for mutex `shop::book_mutex`, which thread "
-                          "1 has, in\n      shop::Sell "),
-            ContainsRegex("It has mutex `shop::till_mutex`, taken in\n      "
-                          "shop::Sell "),
-            ContainsRegex("It has mutex `shop::book_mutex`, taken in\n      "
-                          "shop::Audit ")));
+      told, AllOf(ContainsRegex("waiting for mutex `book_mutex`, which thread "
+                                "1 has, in\n      Sell "),
+                  ContainsRegex("It has mutex `till_mutex`, taken in\n      "
+                                "Sell "),
+                  ContainsRegex("It has mutex `book_mutex`, taken in\n      "
+                                "Audit ")));
 }
 
 TEST(Deadlock, OfThreeThreadsIsACircle) {
   const std::string told = Deadlock(shop::ThreeDine);
   EXPECT_THAT(told, StartsWith("deadlock: 3 threads wait for one another\n"));
-  EXPECT_THAT(told,
-              HasSubstr("waiting for mutex `shop::forks`, which thread "));
-  EXPECT_THAT(told, HasSubstr("mutex `shop::forks+0x28`"));
-  EXPECT_THAT(told, HasSubstr("mutex `shop::forks+0x50`"));
+  EXPECT_THAT(told, HasSubstr("waiting for mutex `forks`, which thread "));
+  EXPECT_THAT(told, HasSubstr("mutex `forks+0x28`"));
+  EXPECT_THAT(told, HasSubstr("mutex `forks+0x50`"));
   EXPECT_THAT(told,
               ContainsRegex("The others:\n  thread 0 \\(main\\) waits for "
-                            "the end of thread 1, in shop::ThreeDine"));
+                            "the end of thread 1, in ThreeDine"));
 }
 
 TEST(Deadlock, OfALockAndAJoinIsACircle) {
   const std::string told = Deadlock(shop::JoinsUnderALock);
   EXPECT_THAT(told, StartsWith("deadlock: 2 threads wait for one another\n"));
-  EXPECT_THAT(
-      told, ContainsRegex("thread 0 \\(main\\) waits for the end of thread "
-                          "1, in\n      shop::Close .*\n(      shop::.*\n)*"
-                          "    It has mutex 1, taken in\n      shop::Close "));
+  EXPECT_THAT(told,
+              ContainsRegex("thread 0 \\(main\\) waits for the end of thread "
+                            "1, in\n      Close .*\n(      .*\n)*"
+                            "    It has mutex 1, taken in\n      Close "));
   EXPECT_THAT(told, ContainsRegex("thread 1 is waiting for mutex 1, which "
                                   "thread 0 \\(main\\) has, in\n"
-                                  "      shop::Serve "));
+                                  "      Serve "));
 }
 
 TEST(Deadlock, OfAnUpgradeIsOneWithItself) {
@@ -410,46 +413,45 @@ TEST(Deadlock, OfAnUpgradeIsOneWithItself) {
               StartsWith("deadlock: thread 0 (main) waits for itself\n"
                          "  thread 0 (main) is waiting to write under "
                          "reader-writer lock 1, which it has itself to read, "
-                         "in\n      shop::Reprice "));
+                         "in\n      Reprice "));
   EXPECT_THAT(told, HasSubstr("    It has reader-writer lock 1, taken in\n"
-                              "      shop::Reprice "));
+                              "      Reprice "));
 }
 
 TEST(Deadlock, OfALockThatIsTakenTwiceIsOneWithItself) {
   const std::string told = Deadlock(shop::LocksTwice);
   EXPECT_THAT(told, StartsWith("deadlock: thread 0 (main) waits for itself\n"));
   EXPECT_THAT(told, ContainsRegex("which it has itself, in\n"
-                                  "      shop::Count .*\n"
-                                  "      shop::CountAll .*\n"));
-  EXPECT_THAT(told, ContainsRegex("taken in\n      shop::CountAll "));
+                                  "      Count .*\n"
+                                  "      CountAll .*\n"));
+  EXPECT_THAT(told, ContainsRegex("taken in\n      CountAll "));
 }
 
 TEST(Deadlock, OfAStaticVariablesInitialisationIsACircle) {
   const std::string told = Deadlock(shop::InitialisesUnderALock);
   EXPECT_THAT(told, StartsWith("deadlock: 2 threads wait for one another\n"));
-  EXPECT_THAT(told, HasSubstr("`shop::catalogue_mutex`"));
+  EXPECT_THAT(told, HasSubstr("`catalogue_mutex`"));
   EXPECT_THAT(told, HasSubstr("waiting for the initialisation of "
-                              "`shop::Catalogue()::kCatalogue`, which thread"));
+                              "`Catalogue()::kCatalogue`, which thread"));
   EXPECT_THAT(told, HasSubstr("    It has begun the initialisation of "
-                              "`shop::Catalogue()::kCatalogue`, in\n"));
+                              "`Catalogue()::kCatalogue`, in\n"));
 }
 
 TEST(Deadlock, OfThreadsThatWaitAlikeTellsThemAtOnce) {
   const std::string told = Deadlock(shop::LeavesAPool);
   EXPECT_THAT(told, StartsWith("deadlock: all threads wait"));
-  EXPECT_THAT(
-      told, ContainsRegex("\n  12 threads \\(1, 2, 3, 4, 5, 6, 7 and 5 "
-                          "more\\) are waiting for condition 1, in "
-                          "shop::Pool::Work .*explanations_test.cc:[0-9]+\n"));
+  EXPECT_THAT(told, ContainsRegex("\n  12 threads \\(1, 2, 3, 4, 5, 6, 7 and 5 "
+                                  "more\\) are waiting for condition 1, in "
+                                  "Work .*explanations_test.cc:[0-9]+\n"));
 }
 
 TEST(Deadlock, WithoutLocksSaysWhoWaitsWhere) {
   const std::string told = Deadlock(shop::BothListen);
   EXPECT_THAT(told, StartsWith("deadlock: all threads wait"));
   EXPECT_THAT(told, ContainsRegex("\n  thread 0 \\(main\\) is waiting for the "
-                                  "peer to send, in shop::Listen "));
+                                  "peer to send, in Listen "));
   EXPECT_THAT(told, ContainsRegex("\n  thread 1 is waiting for the peer to "
-                                  "send, in shop::Listen "));
+                                  "send, in Listen "));
 }
 
 TEST(Deadlock, BehindAThreadThatHasEndedSaysSo) {
@@ -457,42 +459,42 @@ TEST(Deadlock, BehindAThreadThatHasEndedSaysSo) {
   EXPECT_THAT(
       told, ContainsRegex("\n  3 threads \\(2, 3 and 4\\) are waiting for "
                           "mutex 1, which thread 1 \\(which has ended\\) has, "
-                          "in shop::Serve "));
+                          "in Serve "));
 }
 
 TEST(Deadlock, BehindAProcessThatWasKilledSaysSo) {
   const std::string told = Deadlock(shop::OutlivesABookkeeper);
   EXPECT_THAT(told,
-              ContainsRegex("is waiting for mutex `shop::ledger_mutex`, "
+              ContainsRegex("is waiting for mutex `ledger_mutex`, "
                             "which thread 1 .*\\(which was killed\\) has, "
-                            "in shop::CloseTheLedger "));
+                            "in CloseTheLedger "));
 }
 
 TEST(Deadlock, AtANotificationSaysWhoWaitsWhere) {
   const std::string told = Deadlock(shop::AwaitsNobody);
   EXPECT_THAT(told, StartsWith("deadlock: all threads wait"));
   EXPECT_THAT(told, ContainsRegex("\n  thread 0 \\(main\\) is waiting for .*, "
-                                  "in shop::Await "));
+                                  "in Await "));
 }
 
 TEST(Explanation, OfALostUpdateTellsWhoWasHeldBackWhere) {
-  const std::string told = Told(shop::LosesAnUpdate);
+  const std::string told = Unqualified(Told(shop::LosesAnUpdate));
   EXPECT_THAT(told, StartsWith("testing/explanations_test.cc:"));
   EXPECT_THAT(
       told,
       ContainsRegex("\nWhat was decided otherwise than by default:\n"
                     "  [0-9]+=1, at step [0-9]+: thread 0 \\(main\\) was held "
-                    "back before locking mutex `shop::balance_mutex`, in "
-                    "shop::SetBalance .*explanations_test.cc:[0-9]+; "
+                    "back before locking mutex `balance_mutex`, in "
+                    "SetBalance .*explanations_test.cc:[0-9]+; "
                     "thread 1 went on, before "
                     ".*\n"
-                    "      shop::SetBalance .*\n"
-                    "      shop::Deposit .*\n"
-                    "      shop::LosesAnUpdate .*\n"));
+                    "      SetBalance .*\n"
+                    "      Deposit .*\n"
+                    "      LosesAnUpdate .*\n"));
   // Threads, and not processes, do something in it.
   EXPECT_THAT(told, ContainsRegex("\nStep by step:\n"));
   EXPECT_THAT(told, ContainsRegex("\n +[0-9]+  thread 1: locking mutex "
-                                  "`shop::balance_mutex`, in shop::Balance "));
+                                  "`balance_mutex`, in Balance "));
   EXPECT_THAT(told, ContainsRegex("\n  >>  [0-9]+=1, at step [0-9]+: "));
 }
 
@@ -542,7 +544,7 @@ TEST(Explanation, IsTheSameOnceMore) {
   ASSERT_TRUE(found.failure.has_value());
   const std::string told =
       ExplainFailure(options, *found.failure, shop::LosesAnUpdate);
-  EXPECT_THAT(told, HasSubstr("shop::SetBalance"));
+  EXPECT_THAT(told, HasSubstr("SetBalance"));
   EXPECT_EQ(ExplainFailure(options, *found.failure, shop::LosesAnUpdate), told);
 }
 

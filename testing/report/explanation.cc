@@ -180,8 +180,12 @@ std::string InShort(std::string_view place) {
   }
   const std::string_view function = place.substr(0, space);
   const std::string_view file = place.substr(space + 1);
-  return function == "(inlined)" ? absl::StrCat(file, ", inlined")
-                                 : absl::StrCat(NameOf(function), " ", file);
+  // A function of the user's that was inlined into one of the library's has the
+  // name of that.
+  const std::string name = NameOf(function);
+  return function == "(inlined)" || absl::StartsWith(name, "std::")
+             ? absl::StrCat(file, ", inlined")
+             : absl::StrCat(name, " ", file);
 }
 
 std::string AndList(const std::vector<std::string>& words) {
@@ -885,7 +889,10 @@ std::string Explainer::TellSteps() {
                    events_.is_complete() ? "" : ", as far as was kept", ":\n");
   size_t left_out = 0;
   const auto tell_left_out = [&] {
-    if (left_out > 0) absl::StrAppend(&text, "   (", left_out, " lines)\n");
+    if (left_out > 0) {
+      absl::StrAppend(&text, "   (", left_out,
+                      left_out == 1 ? " line)\n" : " lines)\n");
+    }
     left_out = 0;
   };
   for (size_t i = 0; i < lines_.size(); ++i) {
