@@ -500,9 +500,12 @@ void AccessChecker::Free(CheckedThread& self, void* memory, size_t size,
   freed_.push_back({memory, size});
   size_of_freed_ += size;
   while (size_of_freed_ > kMostFreed) {
-    size_of_freed_ -= freed_.front().size;
-    ReallyFree(freed_.front().memory);
+    const Freed oldest = freed_.front();
     freed_.pop_front();
+    size_of_freed_ -= oldest.size;
+    // Whoever has it next may be one that is not seen.
+    Forget(AddressOf(oldest.memory), oldest.size);
+    ReallyFree(oldest.memory);
   }
 }
 
