@@ -2,6 +2,7 @@
 // server that dies at every step: each returns what its handler returned, or an
 // error that is true, and none is late. No handler runs twice for one call.
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -162,7 +163,7 @@ class Calls {
   NumberServer& server_;
   const bool timed_;
   const bool all_well_;
-  int last_ = 0;
+  std::atomic<int> last_{0};
 };
 
 CallOptions Within(absl::Duration time) {
