@@ -26,6 +26,7 @@
 #include "ward/testing/report/picture.h"
 #include "ward/testing/report/places.h"
 #include "ward/testing/report/run_events.h"
+#include "ward/testing/search/doom.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/make_runs.h"
 #include "ward/testing/search/portfolio.h"
@@ -88,10 +89,14 @@ uint64_t FirstSeed() {
   return base << 40;
 }
 
+uint64_t RunsOf(const ExploreOptions& options) {
+  return EnvironmentNumber("WARD_RUNS", options.runs);
+}
+
 // As FindFailure.
 Exploration Find(ExploreOptions options, int ordinal,
                  absl::FunctionRef<void()> body) {
-  options.runs = EnvironmentNumber("WARD_RUNS", options.runs);
+  options.runs = RunsOf(options);
   return MakeRuns(
       options, FirstSeed(),
       [ordinal](const Exploration::Failure& failure) {
@@ -198,21 +203,43 @@ void SkipIfAllWere(const Exploration& exploration) {
 
 // The failure, and how it came to it.
 std::string Told(const Exploration::Failure& failure,
-                 const Explanation& explained) {
+                 const Explanation& explained,
+                 std::string_view marked_transcript = "") {
   std::string text = explained.stuck.empty()
                          ? failure.what
                          : absl::StrCat(explained.stuck, failure.printed);
   absl::StrAppend(&text, "\n", explained.deviations);
   // Without one, it would be the names of processes that said nothing.
   if (absl::StrContains(absl::StripSuffix(failure.transcript, "\n"), '\n')) {
-    absl::StrAppend(&text, "\n", failure.transcript);
+    absl::StrAppend(
+        &text, "\n",
+        marked_transcript.empty() ? failure.transcript : marked_transcript);
   }
   return absl::StrCat(text, "\n", explained.steps);
 }
 
+// What FindDoom finds; says what failed in case that the test's time is over
+// before.
+Doom DoomOf(ExploreOptions options, const Exploration::Failure& failure,
+            int ordinal, absl::FunctionRef<void()> body) {
+  options.runs = RunsOf(options);
+  return FindDoom(options, failure, body, [&] {
+    std::cout << "Run " << failure.run
+              << " failed. While it is looked for where it was doomed, this "
+                 "runs it again:\n  "
+              << CommandFor(failure, ordinal) << "\n"
+              << failure.what << std::endl;
+  });
+}
+
+std::optional<StepMark> MarkOf(const Doom& doom) {
+  if (!doom.is_found()) return std::nullopt;
+  return StepMark{doom.decision(), doom.Mark()};
+}
+
 // Draws it, beside the test's outputs; says where, or nothing.
 std::string Draw(const Exploration::Failure& failure, int ordinal,
-                 const RunEvents& events) {
+                 const RunEvents& events, const Doom& doom) {
   const std::string_view folder =
       EnvironmentVariable("TEST_UNDECLARED_OUTPUTS_DIR");
   const auto* const test =
@@ -225,8 +252,9 @@ std::string Draw(const Exploration::Failure& failure, int ordinal,
                    ordinal > 1 ? absl::StrCat(".", ordinal) : "", ".html");
   const std::string path = absl::StrCat(folder, "/", name);
   std::ofstream file(path);
-  file << DrawPicture({title, failure.what, CommandFor(failure, ordinal)},
-                      events.ToJson());
+  file << DrawPicture(
+      {title, failure.what, CommandFor(failure, ordinal), doom.ToJson()},
+      events.ToJson());
   file.close();
   if (!file) {
     return absl::StrCat("No picture of it could be written to ", path, "\n");
@@ -267,17 +295,18 @@ Exploration Explore(const ExploreOptions& options,
   }
   const Exploration::Failure& failure = *exploration.failure;
   const std::unique_ptr<RunEvents> events = EventsOf(options, failure, body);
-  ADD_FAILURE() << "Run " << failure.run << " (" << NameOf(failure.search)
-                << ", with " << failure.found.size()
-                << " switches and faults) failed.\n"
-                << Verdict(failure, ordinal)
-                << (events == nullptr ? "" : Draw(failure, ordinal, *events))
-                << "\n"
-                << exploration.remarks
-                << (events == nullptr
-                        ? absl::StrCat(failure.what, failure.stacks, "\n",
-                                       failure.transcript)
-                        : Told(failure, Explain(*events)));
+  const Doom doom = DoomOf(options, failure, ordinal, body);
+  ADD_FAILURE()
+      << "Run " << failure.run << " (" << NameOf(failure.search) << ", with "
+      << failure.found.size() << " switches and faults) failed.\n"
+      << Verdict(failure, ordinal)
+      << (events == nullptr ? "" : Draw(failure, ordinal, *events, doom))
+      << doom.ToText() << "\n"
+      << exploration.remarks
+      << (events == nullptr
+              ? absl::StrCat(failure.what, failure.stacks, "\n",
+                             failure.transcript)
+              : Told(failure, Explain(*events, MarkOf(doom)), doom.transcript));
   return exploration;
 }
 

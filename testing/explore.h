@@ -14,9 +14,9 @@
 // A run fails by a failed assertion, a deadlock, a crash, an endless loop, or
 // by something that it leaves behind. The failure is made simpler, by leaving
 // out as many of its switches and faults as it can do without, and told in
-// words, with the command that runs it again; a picture of the run is put
-// beside the test's outputs, for a browser. A test all of whose runs were
-// skipped is skipped.
+// words, with the command that runs it again, and with the decision that doomed
+// it; a picture of the run is put beside the test's outputs, for a browser. A
+// test all of whose runs were skipped is skipped.
 //
 // Runs are made in child processes, one for each processor, so that a crash
 // ends one run and not the search. What the body changes outside itself is not

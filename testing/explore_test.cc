@@ -22,6 +22,7 @@
 #include <functional>
 #include <iostream>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <stdexcept>
@@ -31,6 +32,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/attributes.h"
 #include "absl/base/config.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
@@ -45,15 +47,99 @@
 #include "ward/channel/file_descriptor.h"
 #include "ward/server/environment.h"
 #include "ward/server/process.h"
+#include "ward/testing/search/doom.h"
 #include "ward/testing/search/portfolio.h"
 #include "ward/testing/simulation.h"
 #include "ward/testing/simulator/scheduler.h"
 #include "ward/testing/simulator/strategy.h"
 
+// What its functions are called is told of a run, in an optimised program, too:
+// not inlined, and not among ward's own, which nobody looks for.
+namespace shop {
+namespace {
+
+using ::ward::testing::SchedulingPoint;
+
+std::mutex mutex;
+int items;
+int* item;
+
+ABSL_ATTRIBUTE_NOINLINE int Items() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return items;
+}
+
+ABSL_ATTRIBUTE_NOINLINE void SetItems(int count) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  items = count;
+}
+
+ABSL_ATTRIBUTE_NOINLINE void SellsOne() {
+  const int before = Items();
+  SetItems(before - 1);
+}
+
+void SellsTwo() {
+  SetItems(2);
+  std::thread other(SellsOne);
+  SellsOne();
+  other.join();
+}
+
+void SellsAll() {
+  SellsTwo();
+  EXPECT_EQ(Items(), 0);
+}
+
+ABSL_ATTRIBUTE_NOINLINE bool HasItem() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return item != nullptr;
+}
+
+ABSL_ATTRIBUTE_NOINLINE void TakesItem() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  EXPECT_NE(item, nullptr);
+}
+
+ABSL_ATTRIBUTE_NOINLINE void Closes() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  item = nullptr;
+}
+
+// Fails if it closes after there was an item, and before it is taken.
+void TakesAnItemIfThereIsOne() {
+  int one = 1;
+  item = &one;
+  std::thread other(Closes);
+  if (HasItem()) TakesItem();
+  other.join();
+}
+
+ABSL_ATTRIBUTE_NOINLINE void Locks(std::mutex& first, std::mutex& second) {
+  const std::lock_guard<std::mutex> outer(first);
+  const std::lock_guard<std::mutex> inner(second);
+}
+
+void LocksInTwoOrders() {
+  // Outlive the run that gets stuck.
+  auto* const first = new std::mutex;
+  auto* const second = new std::mutex;
+  std::thread other([=] { Locks(*second, *first); });
+  Locks(*first, *second);
+  other.join();
+  delete first;
+  delete second;
+}
+
+}  // namespace
+}  // namespace shop
+
 namespace ward::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::AnyOf;
+using ::testing::ContainsRegex;
 using ::testing::Gt;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -882,8 +968,10 @@ TEST(Explore, ReplaysWhatAProcessDoesNotDoFirst) {
 
 // So that a test which runs out of time has said what it found.
 TEST(Explore, SaysWhatHasFailedBeforeItLooksForLongForASimplerOne) {
-  const Outcome outcome = OutcomeOf([] {
-    Explore({}, [] {
+  ExploreOptions options;
+  options.doom_runs = 0;
+  const Outcome outcome = OutcomeOf([&] {
+    Explore(options, [] {
       bool lost = false;
       for (int i = 0; i < 3; ++i) {
         lost = (LostUpdates() > 0) && (lost || i == 0);
@@ -896,6 +984,159 @@ TEST(Explore, SaysWhatHasFailedBeforeItLooksForLongForASimplerOne) {
   });
   EXPECT_TRUE(outcome.failed);
   EXPECT_THAT(outcome.text, HasSubstr("While a simpler one is looked for"));
+}
+
+// --- where a run was doomed ---
+
+ExploreOptions FewEnds() {
+  ExploreOptions options;
+  options.doom_runs = 300;
+  return options;
+}
+
+// Of the first run of `body` that fails.
+Doom DoomOf(const ExploreOptions& options, absl::FunctionRef<void()> body) {
+  const Exploration found = FindFailure(options, body);
+  if (!found.failure.has_value()) {
+    ADD_FAILURE() << "nothing was found";
+    return {};
+  }
+  return FindDoom(options, *found.failure, body);
+}
+
+void ExpectThatADecisionDooms(const Doom& doom) {
+  ASSERT_TRUE(doom.is_found()) << doom.ToText();
+  EXPECT_EQ(doom.curve[doom.after].decisions,
+            doom.curve[doom.before].decisions + 1);
+  EXPECT_GT(doom.curve[doom.after].chance(), doom.curve[doom.before].chance());
+}
+
+// Until the other one has read, what was read may still be written in time.
+TEST(FindDoom, NamesTheReadThatLosesAnUpdate) {
+  const Doom doom = DoomOf(FewEnds(), shop::SellsAll);
+  ExpectThatADecisionDooms(doom);
+  EXPECT_GT(doom.curve[doom.after].chance(), 0.9) << doom.ToText();
+  EXPECT_THAT(
+      doom.decided,
+      AllOf(ContainsRegex("thread [01] .* goes on, and not thread [01] "),
+            ContainsRegex("thread [01]:\n  shop::[^\n]*Items\\(\\)[^\n]*\n"
+                          "  shop::[^\n]*SellsOne(.|\n)*"
+                          "thread [01]:\n  shop::[^\n]*SetItems\\(")))
+      << doom.ToText();
+}
+
+TEST(FindDoom, NamesWhatComesBetweenACheckAndItsUse) {
+  const Doom doom = DoomOf(FewEnds(), shop::TakesAnItemIfThereIsOne);
+  ExpectThatADecisionDooms(doom);
+  EXPECT_THAT(doom.decided,
+              ContainsRegex("thread 1:\n  shop::[^\n]*Closes(.|\n)*"
+                            "thread 0:\n  shop::[^\n]*TakesItem"))
+      << doom.ToText();
+}
+
+TEST(FindDoom, NamesTheLockThatMakesADeadlock) {
+  const Doom doom = DoomOf(FewEnds(), shop::LocksInTwoOrders);
+  ExpectThatADecisionDooms(doom);
+  EXPECT_GT(doom.curve[doom.after].chance(), 0.9) << doom.ToText();
+  EXPECT_THAT(doom.decided,
+              ContainsRegex("thread [01]:\n  shop::[^\n]*Locks\\((.|\n)*"
+                            "thread [01]:\n  shop::[^\n]*Locks\\("))
+      << doom.ToText();
+}
+
+TEST(FindDoom, NamesWhatLeadsToADeath) {
+  const Doom doom = DoomOf(FewEnds(), [] {
+    shop::SellsTwo();
+    if (shop::Items() != 0) raise(SIGKILL);
+  });
+  ExpectThatADecisionDooms(doom);
+  EXPECT_GT(doom.curve[doom.after].chance(), 0.9) << doom.ToText();
+}
+
+TEST(FindDoom, SaysThatItFailsInEachRun) {
+  const Doom doom = DoomOf(FewEnds(), [] {
+    LostUpdates();
+    FAIL() << "no luck";
+  });
+  EXPECT_FALSE(doom.is_found());
+  EXPECT_THAT(doom.ToText(), HasSubstr("Each of 60 runs at random fails"));
+}
+
+TEST(FindDoom, SaysThatThereIsNothingToDecide) {
+  const Doom doom = DoomOf(FewEnds(), [] { FAIL() << "no luck"; });
+  EXPECT_FALSE(doom.is_found());
+  EXPECT_THAT(doom.ToText(), HasSubstr("nothing to decide"));
+}
+
+TEST(FindDoom, MakesSoManyRunsAndSaysTheSameEachTime) {
+  const Shared<std::atomic<uint64_t>> runs;
+  const auto body = [&runs] {
+    ++*runs;
+    shop::SellsAll();
+  };
+  const Exploration found = FindFailure({}, body);
+  ASSERT_TRUE(found.failure.has_value());
+  std::set<std::string> said;
+  for (int i = 0; i < 2; ++i) {
+    *runs = 0;
+    const Doom doom = FindDoom(FewEnds(), *found.failure, body);
+    // What is found is shown by two more, which are no ends at random.
+    EXPECT_LE(*runs, FewEnds().doom_runs + 2);
+    EXPECT_EQ(*runs, doom.runs);
+    said.insert(doom.ToText() + doom.ToJson() + doom.transcript);
+  }
+  EXPECT_THAT(said, SizeIs(1));
+  ExploreOptions none;
+  none.doom_runs = 0;
+  *runs = 0;
+  EXPECT_EQ(FindDoom(none, *found.failure, body).ToText(), "");
+  EXPECT_EQ(*runs, 0u);
+}
+
+TEST(FindDoom, FindsOneDecisionOfMany) {
+  const Doom doom = DoomOf(FewEnds(), [] {
+    constexpr int kRounds = 200;
+    InTwoThreads([] {
+      for (int i = 0; i < kRounds; ++i) SchedulingPoint();
+    });
+    shop::TakesAnItemIfThereIsOne();
+  });
+  ExpectThatADecisionDooms(doom);
+  EXPECT_GT(doom.decision(), 200u);
+  EXPECT_LT(doom.curve.size(), 60u);
+  EXPECT_THAT(doom.decided, HasSubstr("Closes")) << doom.ToText();
+}
+
+// One that is replayed after another run in its process takes two runs each.
+TEST(FindDoom, CountsTheRunsBefore) {
+  const Shared<std::atomic<uint64_t>> runs;
+  const auto body = [&runs] {
+    ++*runs;
+    LoseUpdatesLater();
+  };
+  const Exploration found = FindFailure({}, body);
+  ASSERT_TRUE(found.failure.has_value() && found.failure->warm);
+  *runs = 0;
+  const Doom doom = FindDoom(FewEnds(), *found.failure, body);
+  ExpectThatADecisionDooms(doom);
+  EXPECT_LE(*runs, FewEnds().doom_runs + 4);
+}
+
+TEST(Explore, SaysWhereItWasDoomedAndMarksItInTheTranscript) {
+  const Outcome outcome = OutcomeOf([] {
+    Explore(FewEnds(), [] {
+      Environment::Default().Log("opens");
+      shop::TakesAnItemIfThereIsOne();
+    });
+  });
+  EXPECT_TRUE(outcome.failed);
+  EXPECT_THAT(outcome.text,
+              ContainsRegex("Decision [0-9]+ of [0-9]+ dooms it: "));
+  EXPECT_THAT(outcome.text, HasSubstr("\n  100 % |"));
+  EXPECT_THAT(outcome.text, HasSubstr("* doomed from here on (decision "));
+  EXPECT_THAT(outcome.text,
+              ContainsRegex("  >>  doomed from here on .decision [0-9]+.\n"
+                            "[^\n]*locking [^\n]*Closes"));
 }
 
 TEST(Explore, SkipsATestAllOfWhoseRunsAreSkipped) {

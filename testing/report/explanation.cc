@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <iterator>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -254,8 +255,8 @@ struct Wait {
 
 class Explainer {
  public:
-  explicit Explainer(const RunEvents& events)
-      : events_(events), places_(events.Places()) {}
+  Explainer(const RunEvents& events, std::optional<StepMark> mark)
+      : events_(events), places_(events.Places()), mark_(std::move(mark)) {}
 
   Explanation Explain() {
     Event event;
@@ -271,6 +272,8 @@ class Explainer {
   void Take(const Event& event);
   void TakeStep(const Event& event);
   void TakeDeviation(const Event& event);
+  // So many decisions were made.
+  void Mark(int64_t decisions);
   void AddLine(int thread, std::string text, bool is_deviation = false);
 
   Thread& Of(int number) { return threads_[number]; }
@@ -331,7 +334,15 @@ class Explainer {
   };
   std::vector<Deviation> deviations_;
   std::string why_;
+  // If it is still to come.
+  std::optional<StepMark> mark_;
 };
+
+void Explainer::Mark(int64_t decisions) {
+  if (!mark_.has_value() || decisions <= mark_->decision) return;
+  AddLine(0, std::move(mark_->text), /*is_deviation=*/true);
+  mark_.reset();
+}
 
 void Explainer::AddLine(int thread, std::string text, bool is_deviation) {
   lines_.push_back({thread, 0, {}, std::move(text), is_deviation});
@@ -486,8 +497,13 @@ void Explainer::Take(const Event& event) {
       holder.held.erase(std::next(found).base());
       break;
     }
+  } else if (kind == "c") {
+    Mark(event[1].number);
   } else if (kind == "d") {
+    const int64_t decision = event[2].number;
+    Mark(decision);
     TakeDeviation(event);
+    Mark(decision + 1);
   } else if (kind == "m") {
     const auto from = static_cast<int>(event[2].number);
     const auto to = static_cast<int>(event[3].number);
@@ -920,8 +936,8 @@ std::string Explainer::TellSteps() {
 
 }  // namespace
 
-Explanation Explain(const RunEvents& events) {
-  return Explainer(events).Explain();
+Explanation Explain(const RunEvents& events, std::optional<StepMark> mark) {
+  return Explainer(events, std::move(mark)).Explain();
 }
 
 }  // namespace ward::testing

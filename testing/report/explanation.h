@@ -13,6 +13,8 @@
 #ifndef WARD_TESTING_REPORT_EXPLANATION_H_
 #define WARD_TESTING_REPORT_EXPLANATION_H_
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "ward/testing/report/run_events.h"
@@ -34,7 +36,14 @@ struct Explanation {
   std::string steps;
 };
 
-Explanation Explain(const RunEvents& events);
+// Words that are to stand in `steps` after a decision of the run.
+struct StepMark {
+  int64_t decision;
+  std::string text;
+};
+
+Explanation Explain(const RunEvents& events,
+                    std::optional<StepMark> mark = std::nullopt);
 
 }  // namespace ward::testing
 

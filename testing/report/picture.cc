@@ -21,11 +21,11 @@ constexpr std::string_view kPlaceOfData = "WARD_DATA";
 std::string DrawPicture(const PictureCaption& caption,
                         std::string_view events) {
   const size_t at = kPage.find(kPlaceOfData);
-  return absl::StrCat(kPage.substr(0, at), R"({"test":)",
-                      JsonString(caption.test), R"(,"what":)",
-                      JsonString(caption.what), R"(,"command":)",
-                      JsonString(caption.command), R"(,"run":)", events, "}",
-                      kPage.substr(at + kPlaceOfData.size()));
+  return absl::StrCat(
+      kPage.substr(0, at), R"({"test":)", JsonString(caption.test),
+      R"(,"what":)", JsonString(caption.what), R"(,"command":)",
+      JsonString(caption.command), R"(,"doom":)", caption.doom, R"(,"run":)",
+      events, "}", kPage.substr(at + kPlaceOfData.size()));
 }
 
 }  // namespace ward::testing

@@ -18,6 +18,8 @@ struct PictureCaption {
   std::string test;
   std::string what;
   std::string command;
+  // Where it was doomed: Doom::ToJson()'s, of testing/search/doom.h.
+  std::string doom = "null";
 };
 
 // `events` is RunEvents::ToJson()'s.

@@ -26,6 +26,7 @@
 #include "ward/testing/call_server.h"
 #include "ward/testing/explore.h"
 #include "ward/testing/report/run_events.h"
+#include "ward/testing/search/doom.h"
 #include "ward/testing/search/make_runs.h"
 
 // --- runs that fail ---
@@ -126,6 +127,7 @@ ExploreOptions FewDeviations() {
   ExploreOptions options;
   options.search = Search::kDepthFirst;
   options.runs = 20000;
+  options.doom_runs = 300;
   return options;
 }
 
@@ -143,8 +145,10 @@ std::string PictureOfFailure(std::string_view name,
                              const ExploreOptions& options = FewDeviations()) {
   const Exploration exploration = FindFailure(options, body);
   if (!exploration.failure.has_value()) return "no failure";
-  return DrawPicture({std::string(name), exploration.failure->what, "again"},
-                     EventsOf(options, *exploration.failure, body)->ToJson());
+  const Doom doom = FindDoom(options, *exploration.failure, body);
+  return DrawPicture(
+      {std::string(name), exploration.failure->what, "again", doom.ToJson()},
+      EventsOf(options, *exploration.failure, body)->ToJson());
 }
 
 // --- how a browser shows them ---
@@ -274,6 +278,34 @@ TEST_F(PictureTest, IsFoldedAndUnfoldedAndTellsMoreWhereThePointerIs) {
           "#1 is held by thread [01](.|\n)*"
           "LosesAnUpdate[^\n]*(\n  bank::[^\n]*)*; one lane: true; all: true; "
           "failure<(.|\n)*"));
+}
+
+TEST_F(PictureTest, MarksWhereItWasDoomedAndDrawsTheChanceOfFailing) {
+  const std::string page =
+      PictureOfFailure("Account.LosesNoUpdate", [] { LosesAnUpdate(20); });
+  const std::string shown = Show(WithHand(page, R"(
+    const says = document.getElementById('doom');
+    said(`legend: ${!says.hidden && says.textContent.startsWith('Decision ')}`);
+    document.getElementById('doomed').click();
+    const doomed = rows[selected][0], one = steps[doomed];
+    said(`${one.kind}: ${describe(one).split('\n')[0]}`);
+    said(`after it: ${one.decisions === data.doom.decision + 1}`);
+    said(`before it: ${steps[doomed - 1].decisions <= one.decisions}`);
+    said(`at once: ${steps.slice(0, doomed).every(step => step.kind === 'deviation' || step.decisions <= data.doom.decision)}`);
+    said(`rises: ${chanceAfter(0) < chanceAfter(one.decisions)}`);
+    said(`in the end: ${chanceAfter(1e9)}`);
+    const ratio = canvas.width / canvas.clientWidth;
+    const colourAt = (x, y) => [...canvas.getContext('2d').getImageData(x * ratio, y * ratio, 1, 1).data].join();
+    scroll.scrollTop = scroll.scrollHeight;
+    draw();
+    said(`drawn: ${colourAt(kCurve + kCurveWidth / 2, row(rows.length - 2))}`);
+  )"),
+                                 "doomed");
+  EXPECT_THAT(shown,
+              HasSubstr(">legend: true; doom: doomed from here on; after it: "
+                        "true; before it: true; at once: true; rises: true; in "
+                        "the end: 1; drawn: 234,214,251,255<"))
+      << shown;
 }
 
 TEST_F(PictureTest, ShowsMessagesAndDeaths) {

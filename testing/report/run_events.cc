@@ -205,6 +205,7 @@ void RunRecorder::TimePasses(absl::Duration since_begin) {
 }
 
 void RunRecorder::IsStuck(std::string_view why) {
+  AddDecisions();
   events_.Add(absl::StrCat(R"(["x",)", running_, ",", JsonString(why), ",1]"));
 }
 
@@ -221,6 +222,7 @@ void RunRecorder::Says(pid_t from, pid_t to, int stream,
 void RunRecorder::OnTestPartResult(const ::testing::TestPartResult& result) {
   if (!result.failed()) return;
   const NoSchedulingPoints quiet;
+  AddDecisions();
   events_.Add(
       absl::StrCat(R"(["x",)", running_, ",",
                    JsonString(absl::StrCat(
@@ -232,15 +234,18 @@ void RunRecorder::OnTestPartResult(const ::testing::TestPartResult& result) {
 void RunRecorder::AddStep(std::string_view kind, int thread,
                           std::string_view doing, const void* object,
                           bool after) {
-  if (decisions_ != told_decisions_) {
-    told_decisions_ = decisions_;
-    events_.Add(absl::StrCat(R"(["c",)", decisions_, "]"));
-  }
+  AddDecisions();
   const int words = Words(doing);
   const int stack = Stack();
   const int number = object == nullptr ? -1 : Object(object);
   events_.Add(absl::StrCat("[\"", kind, "\",", thread, ",", words, ",", number,
                            ",", stack, after ? ",1]" : "]"));
+}
+
+void RunRecorder::AddDecisions() {
+  if (decisions_ == told_decisions_) return;
+  told_decisions_ = decisions_;
+  events_.Add(absl::StrCat(R"(["c",)", decisions_, "]"));
 }
 
 int RunRecorder::Object(const void* object) {

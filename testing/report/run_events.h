@@ -121,6 +121,8 @@ class RunRecorder final : public RunListener,
  private:
   void AddStep(std::string_view kind, int thread, std::string_view doing,
                const void* object, bool after);
+  // How many there were, if there were more.
+  void AddDecisions();
   int Object(const void* object);
   int Words(std::string_view words);
   int Stack();

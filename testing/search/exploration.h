@@ -71,6 +71,11 @@ struct ExploreOptions {
 
   // Of one run; more are taken for an endless loop.
   size_t max_steps = 100000;
+
+  // Explore() makes so many more of a run that has failed, at most, to find the
+  // decision that doomed it; 0: it does not look for that. Not more than
+  // `runs`, nor than take 10,000,000 steps, but for a hundred.
+  uint64_t doom_runs = 2000;
 };
 
 struct Exploration {

@@ -29,6 +29,7 @@
 #include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/exit_guard.h"
+#include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/simulation.h"
 #include "ward/testing/simulator/strategy.h"
 #include "ward/testing/simulator/watchdog.h"
@@ -118,7 +119,8 @@ class OpenTable {
 
 size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
            absl::FunctionRef<void()> body, Record& record,
-           absl::FunctionRef<void()> when_stuck, RunEvents* events) {
+           absl::FunctionRef<void()> when_stuck, RunEvents* events,
+           RunListener* listener) {
   ++record.runs;
   record.deviations = 0;
   record.transcript_size = 0;
@@ -156,17 +158,18 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   simulated.on_stuck = [&](const std::string& why) {
     record.Fail(why);
     record.hung = running->scheduler().has_waited_in_vain();
-    record.Keep(running->transcript());
+    if (keep != Keep::kNever) record.Keep(running->transcript());
     record.outcome = Record::Outcome::kFailed;
     FlushOutput();
     record.was_stuck = true;
     record.stacks_at = static_cast<size_t>(
         std::max<off_t>(lseek(STDOUT_FILENO, 0, SEEK_CUR), 0));
     when_stuck();
-    Watchdog::PrintStacks();
+    if (keep != Keep::kNever) Watchdog::PrintStacks();
     ExitGuard::Disarm();
     _exit(1);
   };
+  simulated.listener = listener;
   std::optional<RunRecorder> recorder;
   if (events != nullptr) simulated.listener = &recorder.emplace(*events);
   static auto& table = *new OpenTable;
@@ -194,9 +197,9 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
                                "\n  its number is ", number, "\n"));
     }
   }
-  if (keep != Keep::kIfItFails || record.HasFailed()) {
-    record.Keep(simulation.transcript());
-  }
+  const bool is_kept =
+      keep == Keep::kIfItFails ? record.HasFailed() : keep != Keep::kNever;
+  if (is_kept) record.Keep(simulation.transcript());
   record.switches += simulation.scheduler().switches();
   record.points += simulation.scheduler().steps();
   return killed_threads;

@@ -26,6 +26,7 @@
 #include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/remarks.h"
+#include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -68,7 +69,7 @@ struct Record {
   // The same by their places.
   std::array<PlacedDeviation, kMostChoices> placed;
   uint64_t steps;
-  // See Work::profiles.
+  // See Worker::MakeProfile.
   Profile profile;
   // Of Search::kDepthFirst.
   int level;
@@ -146,24 +147,28 @@ struct Record {
   }
 };
 
-class SharedRecord {
+// In memory that processes share which are forked later.
+template <typename T>
+class Shared {
  public:
-  SharedRecord()
-      : memory_(mmap(nullptr, sizeof(Record), PROT_READ | PROT_WRITE,
+  Shared()
+      : memory_(mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE,
                      MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
     if (memory_ == MAP_FAILED) std::abort();
   }
-  SharedRecord(const SharedRecord&) = delete;
-  SharedRecord& operator=(const SharedRecord&) = delete;
-  ~SharedRecord() { munmap(memory_, sizeof(Record)); }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
+  ~Shared() { munmap(memory_, sizeof(T)); }
 
   // Fresh memory is zero, and so are these.
-  Record& operator*() const { return *static_cast<Record*>(memory_); }
-  Record* operator->() const { return static_cast<Record*>(memory_); }
+  T& operator*() const { return *static_cast<T*>(memory_); }
+  T* operator->() const { return static_cast<T*>(memory_); }
 
  private:
   void* const memory_;
 };
+
+using SharedRecord = Shared<Record>;
 
 // The strategy of `turn` of a search that is not depth first, whose first one
 // has `seed`. `profile` must outlive it.
@@ -173,6 +178,9 @@ std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
 
 // When the transcript is kept.
 enum class Keep {
+  // Nor is what a crash or a deadlock prints of its stacks, which takes longer
+  // than a short run.
+  kNever,
   kIfItFails,
   kAlways,
   // At every choice, which is the only way to have that of a crash.
@@ -181,11 +189,13 @@ enum class Keep {
 
 // One run. Its course, and how it fails, go into `record` while it is made.
 // Returns how many threads stay. A run that is stuck ends the process, after
-// `when_stuck`. All that happens goes into `events`, unless it is null.
+// `when_stuck`. All that happens goes into `events`, unless it is null, or else
+// is told to `listener`, which may be null.
 size_t Run(
     const ExploreOptions& options, Strategy& strategy, Keep keep,
     absl::FunctionRef<void()> body, Record& record,
-    absl::FunctionRef<void()> when_stuck = [] {}, RunEvents* events = nullptr);
+    absl::FunctionRef<void()> when_stuck = [] {}, RunEvents* events = nullptr,
+    RunListener* listener = nullptr);
 
 // One that deviates nowhere, for what it does to the process. How it ends is
 // forgotten.

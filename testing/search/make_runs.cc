@@ -124,18 +124,9 @@ uint64_t CountCourses(const std::vector<std::unique_ptr<Worker>>& workers) {
 
 // One for each process that makes runs.
 std::vector<int> ProcessorsFor(Search search, uint64_t runs) {
-  std::vector<int> processors;
-  cpu_set_t allowed;
-  // What is left to try depth first is known to one alone. The call fails where
-  // there are more processors than a cpu_set_t has.
-  if (search != Search::kDepthFirst && runs > 1 &&
-      sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
-    for (int i = 0; i < CPU_SETSIZE; ++i) {
-      if (CPU_ISSET(i, &allowed)) processors.push_back(i);
-    }
-  }
-  if (processors.empty()) processors.push_back(sched_getcpu());
-  return processors;
+  // What is left to try depth first is known to one alone.
+  if (search == Search::kDepthFirst || runs == 1) return {sched_getcpu()};
+  return Worker::Processors();
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -46,6 +47,9 @@ constexpr size_t kFew = 3;
 constexpr absl::Duration kLong = absl::Seconds(5);
 
 using Placed = std::vector<PlacedDeviation>;
+
+// The deviations of a run, by its number.
+using PlacedRuns = absl::FunctionRef<Placed(uint64_t run)>;
 
 class Simplifier {
  public:
@@ -88,7 +92,7 @@ class Simplifier {
 
   // Makes `count` of these, one after the other, until one fails as it should,
   // is simpler, and fails again: takes that. Returns which, or `count`.
-  uint64_t Try(const PlacedRuns& attempts, uint64_t count);
+  uint64_t Try(PlacedRuns attempts, uint64_t count);
 
   // The run that the worker has made, and that has failed as it should.
   bool Take();
@@ -188,13 +192,16 @@ void Simplifier::TakeASimpleOne() {
   if (record.HasFailedAs(failure_.what)) Take();
 }
 
-uint64_t Simplifier::Try(const PlacedRuns& attempts, uint64_t count) {
+uint64_t Simplifier::Try(PlacedRuns attempts, uint64_t count) {
   Record& record = worker_.record();
+  const StrategyOf strategy = [attempts](uint64_t run) {
+    return std::make_unique<PlacedStrategy>(attempts(run));
+  };
   for (uint64_t next = 0; next < count && !IsSpent();) {
     record.run = next;
     Work work;
     work.options = options_;
-    work.placed = &attempts;
+    work.strategy = &strategy;
     Do(work, count);
     const uint64_t made = record.run;
     runs_ += made - next + 1;

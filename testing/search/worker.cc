@@ -19,6 +19,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
@@ -32,6 +33,7 @@
 #include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/remarks.h"
+#include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/simulation.h"
 #include "ward/testing/simulator/strategy.h"
 #include "ward/testing/simulator/watchdog.h"
@@ -103,7 +105,7 @@ Record* record_of_this_process = nullptr;
   auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
   delete listeners.Release(listeners.default_result_printer());
   listeners.Append(new FailureListener(record));
-  Watchdog::ShowStackOfCrash();
+  if (work.keep != Keep::kNever) Watchdog::ShowStackOfCrash();
   record_of_this_process = &record;
   Watchdog::SetTold(
       [](std::string_view why) { KeepHang(*record_of_this_process, why); });
@@ -112,8 +114,7 @@ Record* record_of_this_process = nullptr;
   Simulation::ExpectMany();
 
   const ExploreOptions& options = work.options;
-  const bool searches =
-      !work.profiles && work.replayed == nullptr && work.placed == nullptr;
+  const bool searches = work.strategy == nullptr;
   DepthFirstStrategy all(
       options.deviations, options.faults_per_run,
       {record.level,
@@ -144,12 +145,8 @@ Record* record_of_this_process = nullptr;
       turn = {Search::kRandom, turn.number + (uint64_t{1} << 39)};
     }
     const bool depth_first = searches && turn.search == Search::kDepthFirst;
-    if (work.profiles) {
-      strategy = std::make_unique<ProfilingStrategy>(record.profile);
-    } else if (work.replayed != nullptr) {
-      strategy = std::make_unique<ReplayStrategy>(*work.replayed);
-    } else if (work.placed != nullptr) {
-      strategy = std::make_unique<PlacedStrategy>((*work.placed)(record.run));
+    if (!searches) {
+      strategy = (*work.strategy)(record.run);
     } else if (!depth_first) {
       strategy =
           MakeStrategy(options, work.seed, turn,
@@ -159,7 +156,7 @@ Record* record_of_this_process = nullptr;
     ForgetOutput();
     killed_threads += Run(
         options, depth_first ? all : *strategy, work.keep, body, record, [] {},
-        work.events);
+        work.events, work.listener);
     if (searches && record.courses < record.course_of.size()) {
       record.course_of[record.courses++] = record.course;
     }
@@ -202,6 +199,19 @@ Worker::Worker() {
   Watchdog::PrepareStacks();
   output_.Reset(Must(memfd_create("output", MFD_CLOEXEC),
                      "make a file for the output of runs"));
+}
+
+std::vector<int> Worker::Processors() {
+  std::vector<int> processors;
+  cpu_set_t allowed;
+  // Fails where there are more processors than a cpu_set_t has.
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
+    for (int i = 0; i < CPU_SETSIZE; ++i) {
+      if (CPU_ISSET(i, &allowed)) processors.push_back(i);
+    }
+  }
+  if (processors.empty()) processors.push_back(sched_getcpu());
+  return processors;
 }
 
 void Worker::Start(const Work& work, uint64_t end,
@@ -259,22 +269,29 @@ void Worker::MakeOne(Work work, absl::FunctionRef<void()> body) {
 void Worker::MakeProfile(const ExploreOptions& options,
                          absl::FunctionRef<void()> body) {
   record().profile = {};
+  const StrategyOf strategy = [this](uint64_t /*run*/) {
+    return std::make_unique<ProfilingStrategy>(record().profile);
+  };
   Work work;
   work.options = options;
-  work.profiles = true;
+  work.strategy = &strategy;
   work.keep = Keep::kAlways;
   MakeOne(work, body);
 }
 
 void Worker::Replay(const ExploreOptions& options, const Deviations& deviations,
                     bool warm, absl::FunctionRef<void()> body, Keep keep,
-                    RunEvents* events) {
+                    RunEvents* events, RunListener* listener) {
+  const StrategyOf strategy = [&deviations](uint64_t /*run*/) {
+    return std::make_unique<ReplayStrategy>(deviations);
+  };
   Work work;
   work.options = options;
-  work.replayed = &deviations;
+  work.strategy = &strategy;
   work.warm = warm;
   work.keep = keep;
   work.events = events;
+  work.listener = listener;
   MakeOne(work, body);
 }
 

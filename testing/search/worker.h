@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -18,12 +19,13 @@
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/strategies.h"
+#include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
 
-// The deviations of a run, by its number.
-using PlacedRuns = std::function<std::vector<PlacedDeviation>(uint64_t run)>;
+// Makes the strategy of a run, by its number.
+using StrategyOf = std::function<std::unique_ptr<Strategy>(uint64_t run)>;
 
 // What a child is to do: the run that its record has, and those after it that
 // are its own, until one fails.
@@ -36,11 +38,8 @@ struct Work {
   uint64_t seed = 0;
   // What is known of the body. Null: nothing, as kRandom needs.
   const Profile* profile = nullptr;
-  // Instead of what the search would do, all of which outlive the child: the
-  // dull run, to make a profile, which the record then has; this one; or these.
-  bool profiles = false;
-  const Deviations* replayed = nullptr;
-  const PlacedRuns* placed = nullptr;
+  // Instead of what the search would do; must outlive the child.
+  const StrategyOf* strategy = nullptr;
   // After a run that deviates nowhere.
   bool warm = false;
   // Runs whose assertions fail otherwise than this do not count.
@@ -48,12 +47,16 @@ struct Work {
   Keep keep = Keep::kIfItFails;
   // See Run.
   RunEvents* events = nullptr;
+  RunListener* listener = nullptr;
   int processor = 0;
 };
 
 class Worker {
  public:
   Worker();
+
+  // Those that there is one for, of which this process may use each.
+  static std::vector<int> Processors();
 
   Record& record() { return *record_; }
   bool running() const { return pid_ > 0; }
@@ -70,10 +73,12 @@ class Worker {
   void MakeProfile(const ExploreOptions& options,
                    absl::FunctionRef<void()> body);
 
-  // Makes the one run that `deviations` tell; `warm`: see Work.
+  // Makes the one run that `deviations` tell; `warm`: see Work; `events` and
+  // `listener`: see Run.
   void Replay(const ExploreOptions& options, const Deviations& deviations,
               bool warm, absl::FunctionRef<void()> body,
-              Keep keep = Keep::kAlways, RunEvents* events = nullptr);
+              Keep keep = Keep::kAlways, RunEvents* events = nullptr,
+              RunListener* listener = nullptr);
 
   // What the run has printed; of much, the beginning and the end. The same of
   // the stacks of one that was stuck.

@@ -42,7 +42,7 @@ class RunListener {
   virtual void IsLocked(const void* object, bool is_shared) = 0;
   virtual void IsUnlocked(const void* object) = 0;
 
-  // Choice `number` of the run, from 0 on; in words, if it is not dull.
+  // Choice `number` of the run, from 0 on; in words.
   virtual void Chooses(uint32_t number, const Choice& choice, size_t option,
                        std::string_view words) = 0;
 

@@ -773,7 +773,7 @@ size_t Scheduler::Choose(const Choice& choice) {
     const uint64_t before = debugged.decisions_before + 1;
     options_.listener->Chooses(
         static_cast<uint32_t>(debugged.decisions - before), choice, option,
-        option == 0 ? "" : Describe(choice, option));
+        Describe(choice, option));
   }
   if (options_.on_choice) options_.on_choice(choice, option);
   return option;
