@@ -186,6 +186,12 @@ std::string Summary(const Exploration& exploration,
   } else if (exploration.schedules == 1 && exploration.runs > 1) {
     text += "; nothing was to choose in it";
   }
+  if (exploration.pairs > 0) {
+    absl::StrAppend(&text, "; ", exploration.pairs_in_both_orders, " of ",
+                    exploration.pairs,
+                    " pairs of operations on one object were seen in both "
+                    "orders");
+  }
   std::vector<std::string> unseen = exploration.unseen;
   if (!exploration.sees_accesses) {
     unseen.emplace_back("accesses to memory, atomic ones among them");
@@ -193,7 +199,12 @@ std::string Summary(const Exploration& exploration,
   if (!unseen.empty()) {
     absl::StrAppend(&text, "; not seen: ", absl::StrJoin(unseen, "; "));
   }
-  return text + ".\n";
+  text += ".\n";
+  if (!exploration.pairs_in_one_order.empty()) {
+    absl::StrAppend(&text, "In one order alone:\n",
+                    exploration.pairs_in_one_order);
+  }
+  return text;
 }
 
 void SkipIfAllWere(const Exploration& exploration) {

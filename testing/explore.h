@@ -26,6 +26,8 @@
 //   WARD_RUNS=n       this many runs, instead of what the test asks for
 //   WARD_REPLAY=...   only this run, in the test's own process, for a debugger
 //                     (in which there is no watchdog)
+//   WARD_COVERAGE=1   where nothing fails, list the pairs of operations that
+//                     were seen in one order alone
 // The number of the run, of --runs_per_test, and the shard choose the seeds.
 //
 // Misuse:

@@ -406,9 +406,9 @@ TEST(FindFailure, FindsNothingWhereNothingIs) {
   EXPECT_GT(found.switches, 300u);
 }
 
-constexpr Search kSearches[] = {Search::kPortfolio, Search::kRandom,
-                                Search::kPct,       Search::kPos,
-                                Search::kSurw,      Search::kDepthFirst};
+constexpr Search kSearches[] = {
+    Search::kPortfolio, Search::kRandom, Search::kPct,       Search::kPos,
+    Search::kSurw,      Search::kPairs,  Search::kDepthFirst};
 
 TEST(FindFailure, FindsWhatAlwaysFailsWithNoDeviation) {
   for (const Search search : kSearches) {
@@ -433,6 +433,83 @@ TEST(FindFailure, FindsALostUpdateByEverySearch) {
     EXPECT_THAT(found.failure->deviations, SizeIs(1));
     if (search == Search::kPortfolio) continue;
     EXPECT_EQ(found.failure->search, search);
+  }
+}
+
+// --- coverage ---
+
+// Whatever the processors, and the processes that have made the runs.
+TEST(FindFailure, CountsThePairsOfOperationsThatItHasSeenInBothOrders) {
+  for (const Search search : kSearches) {
+    ExploreOptions options = Runs(200);
+    options.search = search;
+    const Exploration exploration = FindFailure(options, [] {
+      std::mutex one;
+      std::mutex other;
+      int together = 0;
+      std::thread thread([&] {
+        const std::lock_guard<std::mutex> lock(one);
+        ++together;
+      });
+      {
+        const std::lock_guard<std::mutex> lock(one);
+        ++together;
+      }
+      // Nobody else locks it.
+      const std::lock_guard<std::mutex> lock(other);
+      thread.join();
+    });
+    EXPECT_EQ(exploration.pairs, 1u) << NameOf(search);
+    EXPECT_EQ(exploration.pairs_in_both_orders, 1u) << NameOf(search);
+    EXPECT_EQ(exploration.pairs_in_one_order, "");
+  }
+}
+
+TEST(FindFailure, TellsThePairsThatItHasSeenInOneOrderAlone) {
+  const Variable variable("WARD_COVERAGE", "1");
+  const Exploration exploration = FindFailure(Runs(50), [] {
+    std::mutex mutex;
+    { const std::lock_guard<std::mutex> before(mutex); }
+    std::thread thread([&] { const std::lock_guard<std::mutex> after(mutex); });
+    thread.join();
+  });
+  EXPECT_EQ(exploration.pairs, 1u);
+  EXPECT_EQ(exploration.pairs_in_both_orders, 0u);
+  // By file and line, if it is compiled with these.
+  EXPECT_THAT(exploration.pairs_in_one_order, HasSubstr(" before "));
+  EXPECT_THAT(exploration.pairs_in_one_order, Not(HasSubstr("<+0x")));
+}
+
+// What it has seen is its own: other searches' runs do not change it, nor does
+// who makes them.
+TEST(FindFailure, IsGuidedByCoverageToTheSameRunEachTime) {
+  const auto first_run = [](Search search) {
+    ExploreOptions options = Runs(2000);
+    options.search = search;
+    const Exploration exploration = FindFailure(options, [] {
+      // All that the others do comes between two locks of one of them.
+      std::mutex mutex;
+      int turns = 0;
+      const auto twice = [&] {
+        int before = 0;
+        {
+          const std::lock_guard<std::mutex> lock(mutex);
+          before = turns++;
+        }
+        const std::lock_guard<std::mutex> lock(mutex);
+        EXPECT_LT(turns++, before + 5);
+      };
+      std::thread one(twice);
+      std::thread other(twice);
+      twice();
+      one.join();
+      other.join();
+    });
+    EXPECT_TRUE(exploration.failure.has_value()) << NameOf(search);
+    return exploration.failure.has_value() ? exploration.failure->run : 0;
+  };
+  for (const Search search : {Search::kPairs, Search::kPortfolio}) {
+    EXPECT_EQ(first_run(search), first_run(search)) << NameOf(search);
   }
 }
 

@@ -21,9 +21,9 @@
 namespace ward::testing {
 
 // The default first.
-inline constexpr std::array<Search, 6> kSearches = {
-    Search::kPortfolio, Search::kRandom, Search::kPct,
-    Search::kPos,       Search::kSurw,   Search::kDepthFirst};
+inline constexpr std::array<Search, 7> kSearches = {
+    Search::kPortfolio, Search::kRandom,     Search::kPct,  Search::kPos,
+    Search::kSurw,      Search::kDepthFirst, Search::kPairs};
 
 // Of each of these.
 using RunsOfSearches = std::array<uint64_t, kSearches.size()>;

@@ -17,7 +17,7 @@ namespace ward::testing {
 
 enum class Search {
   // All of those below, in turn: what one of them comes to late another finds
-  // soon. Of eight runs three are kSurw's, two kRandom's, and one each of the
+  // soon. Of sixteen runs eight are kPairs', four kSurw's, and one each of the
   // others'.
   kPortfolio,
   // Any thread may go on at any point; in every other run some are less likely
@@ -32,6 +32,9 @@ enum class Search {
   // Each interleaving of the operations on one object is as likely as any
   // other, about: see SurwStrategy. Finds what takes one order of many.
   kSurw,
+  // Orders of two operations on one object that were not seen yet; then several
+  // at once: see PairsStrategy. How many threads do the same does not matter.
+  kPairs,
   // All schedules with few deviations from the dull one: see
   // DepthFirstStrategy.
   kDepthFirst,
@@ -99,6 +102,16 @@ struct Exploration {
   // The functions that runs called and that no schedule decides: what waits or
   // wakes beside it, and what asks the world. Where that was, `remarks` has.
   std::vector<std::string> unseen;
+
+  // Pairs of operations on one object, by different threads, of which one
+  // came next after the other in some run, and of these those that were seen in
+  // both orders. An operation is a place in the code, with the calls that lead
+  // there; the order of those that are at one place is not known. See Coverage.
+  uint64_t pairs = 0;
+  uint64_t pairs_in_both_orders = 0;
+  // Those that were seen in one order alone, a line each; if the environment
+  // has WARD_COVERAGE=1.
+  std::string pairs_in_one_order;
 
   // What runs could not see, and what they asked the world, each once, with
   // the stack of the call.

@@ -28,6 +28,7 @@
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/strategies.h"
+#include "ward/testing/simulator/coverage.h"
 #include "ward/testing/simulator/exit_guard.h"
 #include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/simulation.h"
@@ -120,7 +121,7 @@ class OpenTable {
 size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
            absl::FunctionRef<void()> body, Record& record,
            absl::FunctionRef<void()> when_stuck, RunEvents* events,
-           RunListener* listener) {
+           RunListener* listener, CoverageRecorder* coverage) {
   ++record.runs;
   record.deviations = 0;
   record.transcript_size = 0;
@@ -171,6 +172,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   };
   simulated.listener = listener;
   std::optional<RunRecorder> recorder;
+  simulated.coverage = coverage;
   if (events != nullptr) simulated.listener = &recorder.emplace(*events);
   static auto& table = *new OpenTable;
   table.TakeNew();

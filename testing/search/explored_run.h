@@ -23,8 +23,10 @@
 #include "ward/testing/report/run_events.h"
 #include "ward/testing/report/transcript.h"
 #include "ward/testing/search/exploration.h"
+#include "ward/testing/search/pairs.h"
 #include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/strategies.h"
+#include "ward/testing/simulator/coverage.h"
 #include "ward/testing/simulator/remarks.h"
 #include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/strategy.h"
@@ -71,6 +73,9 @@ struct Record {
   uint64_t steps;
   // See Worker::MakeProfile.
   Profile profile;
+  // Of the runs of a search; and of each lane of kPairs.
+  Coverage coverage;
+  std::array<KnownOrders, kPairsLanes> orders;
   // Of Search::kDepthFirst.
   int level;
   size_t path_size;
@@ -190,12 +195,13 @@ enum class Keep {
 // One run. Its course, and how it fails, go into `record` while it is made.
 // Returns how many threads stay. A run that is stuck ends the process, after
 // `when_stuck`. All that happens goes into `events`, unless it is null, or else
-// is told to `listener`, which may be null.
+// is told to `listener`, and what is interleaved goes into `coverage`, unless
+// these are null.
 size_t Run(
     const ExploreOptions& options, Strategy& strategy, Keep keep,
     absl::FunctionRef<void()> body, Record& record,
     absl::FunctionRef<void()> when_stuck = [] {}, RunEvents* events = nullptr,
-    RunListener* listener = nullptr);
+    RunListener* listener = nullptr, CoverageRecorder* coverage = nullptr);
 
 // One that deviates nowhere, for what it does to the process. How it ends is
 // forgotten.

@@ -4,15 +4,18 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <iostream>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -21,6 +24,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "ward/testing/environment_variable.h"
 #include "ward/testing/report/places.h"
 #include "ward/testing/report/run_events.h"
 #include "ward/testing/search/exploration.h"
@@ -29,6 +33,7 @@
 #include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/simplify.h"
 #include "ward/testing/search/worker.h"
+#include "ward/testing/simulator/coverage.h"
 #include "ward/testing/simulator/interception_check.h"
 #include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/remarks.h"
@@ -122,18 +127,68 @@ uint64_t CountCourses(const std::vector<std::unique_ptr<Worker>>& workers) {
                                courses.begin());
 }
 
+// What all of them have seen, as the exploration has it.
+void AddCoverage(const std::vector<std::unique_ptr<Worker>>& workers,
+                 Exploration& exploration) {
+  // By the hashes of the two places; the lower one first, or not, or both.
+  struct Seen {
+    std::array<bool, 2> orders{};
+    std::array<Coverage::Calls, 2> calls{};
+  };
+  absl::btree_map<std::pair<uint64_t, uint64_t>, Seen> pairs;
+  for (const auto& worker : workers) {
+    const Coverage& coverage = worker->record().coverage;
+    coverage.ForEach([&](uint32_t first, uint32_t second) {
+      const uint64_t a = coverage.HashOf(first);
+      const uint64_t b = coverage.HashOf(second);
+      if (a == b) return;
+      Seen& seen = pairs[std::minmax(a, b)];
+      seen.orders[a < b ? 0 : 1] = true;
+      seen.calls = {coverage.CallsOf(first), coverage.CallsOf(second)};
+    });
+  }
+  exploration.pairs = pairs.size();
+  const bool tells = EnvironmentNumber("WARD_COVERAGE", 0) != 0;
+  const auto place = [](const Coverage::Calls& calls) {
+    std::string text;
+    for (const uintptr_t returns_to : calls) {
+      if (returns_to != 0) absl::StrAppend(&text, PlaceOf(returns_to - 1));
+    }
+    return text.empty() ? "?" : absl::StrCat("<", text, ">");
+  };
+  std::string text;
+  for (const auto& [hashes, seen] : pairs) {
+    if (seen.orders[0] && seen.orders[1]) {
+      ++exploration.pairs_in_both_orders;
+    } else if (tells) {
+      absl::StrAppend(&text, place(seen.calls[0]), " before ",
+                      place(seen.calls[1]), "\n");
+    }
+  }
+  // Other calls may have led to the same lines.
+  std::set<std::string> lines =
+      absl::StrSplit(WithPlaces(text), '\n', absl::SkipEmpty());
+  for (const std::string& line : lines) {
+    absl::StrAppend(&exploration.pairs_in_one_order, line, "\n");
+  }
+}
+
 // One for each process that makes runs.
 std::vector<int> ProcessorsFor(Search search, uint64_t runs) {
-  // What is left to try depth first is known to one alone.
-  if (search == Search::kDepthFirst || runs == 1) return {sched_getcpu()};
+  if (GoesByEarlierRuns(search) || runs == 1) return {sched_getcpu()};
   return Worker::Processors();
 }
 
 }  // namespace
 
-Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
+Exploration MakeRuns(const ExploreOptions& asked, uint64_t seed,
                      ReplayCommand command, absl::FunctionRef<void()> body) {
   const absl::Time start = absl::Now();
+  ExploreOptions options = asked;
+  // A single run is the dull one.
+  if (options.runs == 1 && options.search == Search::kPortfolio) {
+    options.search = Search::kDepthFirst;
+  }
   Exploration exploration;
   exploration.sees_accesses = Order::listener() != nullptr;
   if (options.runs == 0) {
@@ -159,10 +214,8 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
 
   // In shared memory, which outlives the children.
   Worker dull;
-  // A single run of a search that begins with the dull one is this one.
   const bool is_dull_alone =
-      options.runs == 1 &&
-      TurnOf(options.search, 0).search == Search::kDepthFirst;
+      options.runs == 1 && options.search == Search::kDepthFirst;
   if (options.search != Search::kRandom && !is_dull_alone) {
     dull.MakeProfile(options, body);
     AddRemarks(dull.record(), exploration.remarks, exploration.unseen);
@@ -187,11 +240,14 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
     work.worker = i;
     work.workers = processors.size();
     work.profile = &dull.record().profile;
+    work.dull = &dull.record().coverage;
+    work.covers = true;
     work.processor = processors[i];
     workers[i]->Start(work, end, body);
   };
   for (size_t i = 0; i < processors.size(); ++i) {
     workers.push_back(std::make_unique<Worker>());
+    workers[i]->record().coverage = dull.record().coverage;
     uint64_t& run = workers[i]->record().run;
     while (OwnerOf(options.search, run, processors.size()) != i) ++run;
     begin(i);
@@ -250,6 +306,7 @@ Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
   }
   count();
   exploration.schedules = CountCourses(workers);
+  AddCoverage(workers, exploration);
   for (const auto& worker : workers) {
     AddRemarks(worker->record(), exploration.remarks, exploration.unseen);
   }

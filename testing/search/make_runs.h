@@ -19,7 +19,7 @@ using ReplayCommand =
 
 // As FindFailure() of ward/testing/explore.h. The runs at random have the seeds
 // from `seed` on. What makes no sense fails the calling test.
-Exploration MakeRuns(const ExploreOptions& options, uint64_t seed,
+Exploration MakeRuns(const ExploreOptions& asked, uint64_t seed,
                      ReplayCommand command, absl::FunctionRef<void()> body);
 
 // All that happens in the run that fails, which is made once more; null if it

@@ -23,9 +23,13 @@ std::string_view NameOf(Search search);
 // Of run `run` of `search`, which may be kPortfolio.
 Turn TurnOf(Search search, uint64_t run);
 
-// Which of `workers` makes it: all make as many runs, and those of kDepthFirst
-// are the first one's, who alone knows what is left. So each run is the same
-// however many there are.
+// Whether what a run is depends on those of the same search before it, which
+// one process knows.
+bool GoesByEarlierRuns(Search search);
+
+// Which of `workers` makes it: all make as many runs, as far as those of a
+// search that goes by earlier ones leave room for that: they are one worker's.
+// So each run is the same however many there are.
 size_t OwnerOf(Search search, uint64_t run, size_t workers);
 
 }  // namespace ward::testing

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <set>
 #include <utility>
 #include <vector>
@@ -12,6 +13,8 @@
 #include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/testing/search/pairs.h"
+#include "ward/testing/simulator/coverage.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -279,6 +282,7 @@ class World {
         continue;
       }
       if (begun[thread]) {
+        strategy.GoesOn(running, at[thread]);
         order.push_back(running);
         ++done[thread];
       }
@@ -473,6 +477,123 @@ TEST(SurwStrategy, DoesWithoutAProfileAndWithAWrongOne) {
     }
     EXPECT_EQ(found.size(), 6u) << "each comes up";
   }
+}
+
+// --- pairs ---
+
+// The n-th run of a search.
+class PairsSearch {
+ public:
+  std::vector<int> NextRun(const World& world) {
+    strategy_.BeginRun(seed_++);
+    return world.Run(strategy_);
+  }
+  const KnownOrders& known() const { return *known_; }
+
+ private:
+  std::unique_ptr<KnownOrders> known_ = std::make_unique<KnownOrders>();
+  std::unique_ptr<Coverage> coverage_ = std::make_unique<Coverage>();
+  PairsStrategy strategy_{*known_, 0, *coverage_, nullptr};
+  uint64_t seed_ = 0;
+};
+
+Operation At(Use use, int object, uint32_t place) {
+  return {use, object, place};
+}
+
+// A check and a use, with what makes it wrong in between: the first run in
+// which another order is wanted than the one that was seen has it.
+TEST(PairsStrategy, BreaksWhatIsNotAtomicInAFewRuns) {
+  const World world({{At(Use::kWrite, 0, 1), At(Use::kWrite, 0, 2)},
+                     {kOwn, kOwn, kOwn, kOwn, At(Use::kWrite, 0, 3)}});
+  PairsSearch search;
+  int runs = 0;
+  bool found = false;
+  while (!found && ++runs < 100) {
+    const std::vector<int> order = search.NextRun(world);
+    const auto other = std::find(order.rbegin(), order.rend(), 2);
+    found = std::count(other, order.rend(), 1) == 1;
+  }
+  EXPECT_LE(runs, 6);
+}
+
+// Of 100 threads that write a and then b, and one that reads them, whether this
+// reads what one has written to a, and what was in b before. Each of the other
+// searches takes the more runs the more threads there are.
+TEST(PairsStrategy, DoesNotMindHowManyThreadsDoTheSame) {
+  constexpr int kWriters = 100;
+  std::vector<std::vector<Operation>> threads(
+      kWriters, {At(Use::kWrite, 0, 1), At(Use::kWrite, 1, 2)});
+  threads.push_back({At(Use::kRead, 0, 3), At(Use::kRead, 1, 4)});
+  const World world(std::move(threads));
+  PairsSearch search;
+  int found = 0;
+  constexpr int kRuns = 500;
+  for (int run = 0; run < kRuns; ++run) {
+    std::vector<int> done(kWriters + 2);
+    bool a = false;
+    bool b = false;
+    bool has_read_a = false;
+    for (const int thread : search.NextRun(world)) {
+      const bool first = done[static_cast<size_t>(thread)]++ == 0;
+      if (thread <= kWriters) {
+        (first ? a : b) = true;
+      } else if (first) {
+        has_read_a = a;
+      } else if (has_read_a && !b) {
+        ++found;
+      }
+    }
+  }
+  EXPECT_GT(found, kRuns / 100);
+}
+
+TEST(PairsStrategy, KnowsTheOrdersThatItHasSeenAndThoseThatItHasNot) {
+  PairsSearch search;
+  search.NextRun(World({{At(Use::kWrite, 0, 1)}}));
+  EXPECT_EQ(search.known().size, 0u);
+  for (int run = 0; run < 20; ++run) {
+    search.NextRun(World({{At(Use::kWrite, 0, 1)}, {At(Use::kRead, 0, 2)}}));
+  }
+  ASSERT_EQ(search.known().size, 2u);
+  EXPECT_TRUE(search.known().orders[0].seen);
+  EXPECT_TRUE(search.known().orders[1].seen);
+}
+
+// Those that wait for what is held back ask again and again.
+TEST(PairsStrategy, HoldsNobodyBackForEver) {
+  auto known = std::make_unique<KnownOrders>();
+  known->size = 1;
+  known->orders[0] = {1, 2, false, false};
+  const auto coverage = std::make_unique<Coverage>();
+  PairsStrategy strategy(*known, 0, *coverage, nullptr);
+  strategy.BeginRun(0);
+  const std::vector<int> threads = {0, 1};
+  const std::vector<Operation> next = {{}, At(Use::kWrite, 0, 2)};
+  Choice choice = Among(threads);
+  choice.next = next;
+  EXPECT_EQ(strategy.Choose(choice), 0u);
+  choice.yielded = 0;
+  int yields = 0;
+  while (yields < 1000 && strategy.Choose(choice) == 0) ++yields;
+  EXPECT_LT(yields, 100);
+}
+
+TEST(LastOperations, AreThoseThatTheNextOneConflictsWith) {
+  LastOperations last;
+  std::vector<uint32_t> before;
+  const auto add = [&](int thread, Use use, uint32_t place) {
+    before.clear();
+    last.Add(thread, use, place,
+             [&](uint32_t other) { before.push_back(other); });
+    return before;
+  };
+  EXPECT_THAT(add(1, Use::kWrite, 10), ElementsAre());
+  EXPECT_THAT(add(1, Use::kRead, 11), ElementsAre()) << "by the same thread";
+  EXPECT_THAT(add(2, Use::kRead, 20), ElementsAre(10));
+  EXPECT_THAT(add(3, Use::kRead, 30), ElementsAre(10)) << "two that read";
+  EXPECT_THAT(add(2, Use::kWrite, 21), ElementsAre(10, 30));
+  EXPECT_THAT(add(3, Use::kWrite, 31), ElementsAre(21)) << "nobody has read";
 }
 
 // --- depth first ---

@@ -11,12 +11,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,8 +32,10 @@
 #include "ward/testing/report/run_events.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
+#include "ward/testing/search/pairs.h"
 #include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/strategies.h"
+#include "ward/testing/simulator/coverage.h"
 #include "ward/testing/simulator/remarks.h"
 #include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/simulation.h"
@@ -100,7 +104,7 @@ void ForgetOutput() {
 Record* record_of_this_process = nullptr;
 
 // In the child.
-[[noreturn]] void DoWork(const Work& work, Record& record,
+[[noreturn]] void DoWork(const Work& work, Record& record, uintptr_t stack_end,
                          absl::FunctionRef<void()> body) {
   auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
   delete listeners.Release(listeners.default_result_printer());
@@ -121,6 +125,8 @@ Record* record_of_this_process = nullptr;
        {record.path.begin(),
         record.path.begin() + static_cast<ptrdiff_t>(record.path_size)}},
       work.profile);
+  CoverageRecorder coverage(record.coverage, stack_end);
+  std::array<std::optional<PairsStrategy>, kPairsLanes> pairs;
   const uint64_t runs_before = record.runs;
   const uint64_t switches_before = record.switches;
   size_t killed_threads = 0;
@@ -147,6 +153,13 @@ Record* record_of_this_process = nullptr;
     const bool depth_first = searches && turn.search == Search::kDepthFirst;
     if (!searches) {
       strategy = (*work.strategy)(record.run);
+    } else if (turn.search == Search::kPairs) {
+      const size_t lane = turn.number % kPairsLanes;
+      if (!pairs[lane].has_value()) {
+        pairs[lane].emplace(record.orders[lane], lane, record.coverage,
+                            work.dull);
+      }
+      pairs[lane]->BeginRun(work.seed + turn.number);
     } else if (!depth_first) {
       strategy =
           MakeStrategy(options, work.seed, turn,
@@ -154,9 +167,12 @@ Record* record_of_this_process = nullptr;
     }
     record.search = turn.search;
     ForgetOutput();
+    Strategy& chosen = strategy != nullptr ? *strategy
+                       : depth_first       ? static_cast<Strategy&>(all)
+                                           : *pairs[turn.number % kPairsLanes];
     killed_threads += Run(
-        options, depth_first ? all : *strategy, work.keep, body, record, [] {},
-        work.events, work.listener);
+        options, chosen, work.keep, body, record, [] {}, work.events,
+        work.listener, work.covers ? &coverage : nullptr);
     if (searches && record.courses < record.course_of.size()) {
       record.course_of[record.courses++] = record.course;
     }
@@ -239,7 +255,7 @@ void Worker::Start(const Work& work, uint64_t end,
     CPU_ZERO(&one);
     CPU_SET(work.processor, &one);
     sched_setaffinity(0, sizeof(one), &one);
-    DoWork(work, record(), body);
+    DoWork(work, record(), stack_end_, body);
   }
   pidfd_.Reset(Must(syscall(SYS_pidfd_open, pid_, 0),
                     "wait for a process of runs (pidfd_open)"));
@@ -275,6 +291,7 @@ void Worker::MakeProfile(const ExploreOptions& options,
   Work work;
   work.options = options;
   work.strategy = &strategy;
+  work.covers = true;
   work.keep = Keep::kAlways;
   MakeOne(work, body);
 }

@@ -19,6 +19,7 @@
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
 #include "ward/testing/search/strategies.h"
+#include "ward/testing/simulator/coverage.h"
 #include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/strategy.h"
 
@@ -38,8 +39,13 @@ struct Work {
   uint64_t seed = 0;
   // What is known of the body. Null: nothing, as kRandom needs.
   const Profile* profile = nullptr;
+  // What the dull run has seen, which the record's coverage begins with. Null:
+  // nothing.
+  const Coverage* dull = nullptr;
   // Instead of what the search would do; must outlive the child.
   const StrategyOf* strategy = nullptr;
+  // What is interleaved goes into the record's coverage.
+  bool covers = false;
   // After a run that deviates nowhere.
   bool warm = false;
   // Runs whose assertions fail otherwise than this do not count.
@@ -94,6 +100,8 @@ class Worker {
   off_t StacksAt() const;
 
   SharedRecord record_;
+  // See CoverageRecorder.
+  const uintptr_t stack_end_ = CoverageRecorder::StackEnd();
   FileDescriptor output_;
   FileDescriptor pidfd_;
   pid_t pid_ = 0;

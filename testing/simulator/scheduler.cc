@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -29,6 +30,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/testing/report/places.h"
+#include "ward/testing/simulator/coverage.h"
 #include "ward/testing/simulator/debugged.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/order.h"
@@ -150,6 +152,9 @@ struct Scheduler::Thread {
   // What it does it with, and how. To begin is no matter of others.
   const void* object = nullptr;
   Use use = Use::kNothing;
+  // See CoverageRecorder; 0: not known.
+  uint32_t place = 0;
+  uintptr_t stack_end = 0;
   // Of those that it has been at.
   uint64_t points = 0;
 
@@ -222,6 +227,10 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
   main->runner = Runner::ForCallingThread();
   pthread_sigmask(SIG_BLOCK, nullptr, &main->mask);
   kernel_mask_ = main->mask;
+  if (options_.coverage != nullptr) {
+    options_.coverage->BeginRun();
+    main->stack_end = options_.coverage->stack_end();
+  }
   running_ = main.get();
   live_.push_back(running_);
   threads_.push_back(std::move(main));
@@ -358,6 +367,7 @@ void Scheduler::RunThread(void* argument) {
   Scheduler& scheduler = thread.scheduler;
   current_scheduler = &scheduler;
   ThreadDestructors::Begin();
+  thread.stack_end = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
   {
     const NoSchedulingPoints quiet;
     scheduler.TakeTurn(thread);
@@ -434,10 +444,25 @@ void Scheduler::Point(std::string_view doing, const void* object, Use use) {
   running_->doing = doing;
   running_->object = object;
   running_->use = use;
+  running_->place = 0;
+  const bool covers =
+      options_.coverage != nullptr && object != nullptr && use != Use::kNothing;
+  if (covers) {
+    running_->place = options_.coverage->PlaceOf(__builtin_frame_address(0),
+                                                 running_->stack_end);
+  }
   TellArrival(*running_);
-  if (looks_ahead_) strategy_.Arrives(running_->id, NextOf(*running_));
+  Operation next;
+  if (looks_ahead_) {
+    next = NextOf(*running_);
+    strategy_.Arrives(running_->id, next);
+  }
   yields_ = 0;
   Reschedule();
+  if (running_->place != 0) {
+    options_.coverage->Add(running_->id, object, use, running_->place);
+  }
+  if (looks_ahead_) strategy_.GoesOn(running_->id, next);
   RaiseSignals();
 }
 
@@ -452,6 +477,7 @@ void Scheduler::Yield(std::string_view doing) {
   running_->doing = doing;
   running_->object = nullptr;
   running_->use = Use::kAnything;
+  running_->place = 0;
   TellArrival(*running_);
   running_->held = steps_ + 1;
   yielded_ = running_->id;
@@ -665,6 +691,8 @@ bool Scheduler::WaitAt(const void* address, std::string_view doing,
                        uint32_t bits) {
   const NoSchedulingPoints quiet;
   Thread& self = *running_;
+  // If it is what it was at the point before, it is what is waited for.
+  if (self.object != address) self.place = 0;
   self.object = address;
   self.use = Use::kWrite;
   self.waits_at = address;
@@ -742,8 +770,8 @@ Operation Scheduler::NextOf(Thread& thread) {
   if (thread.use == Use::kNothing) return {Use::kNothing, -1};
   if (thread.object == nullptr) return {};
   const auto number = static_cast<int>(objects_.size());
-  return {thread.use,
-          objects_.try_emplace(thread.object, number).first->second};
+  return {thread.use, objects_.try_emplace(thread.object, number).first->second,
+          thread.place};
 }
 
 bool Scheduler::WakesForNoReason() {

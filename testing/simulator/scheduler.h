@@ -43,6 +43,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "ward/testing/simulator/coverage.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/runner.h"
@@ -77,6 +78,8 @@ struct SchedulerOptions {
   std::function<void(const std::string& what)> on_fault;
   // Borrowed; null, for nobody, costs a branch.
   RunListener* listener = nullptr;
+  // The same.
+  CoverageRecorder* coverage = nullptr;
 };
 
 // How many handlers of signals have interrupted what a thread waits for: of

@@ -93,6 +93,7 @@ SchedulerOptions Simulation::ForScheduler() {
   options.on_stuck = options_.on_stuck;
   options.on_fault = options_.on_fault;
   options.listener = options_.listener;
+  options.coverage = options_.coverage;
   return options;
 }
 

@@ -13,6 +13,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "ward/testing/report/transcript.h"
+#include "ward/testing/simulator/coverage.h"
 #include "ward/testing/simulator/exit_guard.h"
 #include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/scheduler.h"
@@ -32,6 +33,7 @@ struct SimulationOptions {
   std::function<void(const std::string& why)> on_stuck;
   std::function<void(const std::string& what)> on_fault;
   RunListener* listener = nullptr;
+  CoverageRecorder* coverage = nullptr;
 };
 
 // One at a time in a process: a second fails the program.

@@ -45,6 +45,9 @@ enum class Use : unsigned char {
 struct Operation {
   Use use = Use::kAnything;
   int object = -1;
+  // The same for the same place in the code, in all runs of an exploration; 0:
+  // not known. See Coverage.
+  uint32_t place = 0;
 
   // Whether their order matters.
   bool ConflictsWith(const Operation& other) const {
@@ -92,6 +95,8 @@ class Strategy {
   // Always the same.
   virtual bool LooksAhead() const { return false; }
   virtual void Arrives(int /*thread*/, const Operation& /*next*/) {}
+  // The same, when it goes on.
+  virtual void GoesOn(int /*thread*/, const Operation& /*now*/) {}
 };
 
 // A run that is known.
