@@ -205,8 +205,8 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
     : strategy_(strategy),
       options_(std::move(options)),
       now_(kStart),
-      looks_ahead_(strategy.LooksAhead()),
-      patience_(options_.max_steps / kPartOfSteps) {
+      looks_ahead_(strategy.LooksAhead()) {
+  CountSteps();
   if (options_.weak_memory && Order::listener() == nullptr) {
     std::cerr << "Weak memory is simulated where accesses are checked: the "
                  "test's rule must have accesses = True (docs/testing.md).\n";
@@ -737,6 +737,11 @@ size_t Scheduler::WakeAt(const void* address, size_t count, uint32_t bits) {
   return woken;
 }
 
+void Scheduler::CountSteps() {
+  first_step_ = steps_;
+  patience_ = options_.max_steps / kPartOfSteps;
+}
+
 Scheduler::Thread* Scheduler::Overdue() {
   if (steps_ - longest_ready_->ready_since <= patience_) return nullptr;
   patience_ = std::min(
@@ -919,7 +924,7 @@ void Scheduler::Advance(absl::Duration time) {
   // One deadline after the other: whoever is woken acts at its own time.
   WaitUntilIdle();
   while (NextDeadline() <= end) {
-    first_step_ = steps_;
+    CountSteps();
     AdvanceTo(NextDeadline());
     WaitUntilIdle();
   }

@@ -312,6 +312,8 @@ class Scheduler {
   // on, whatever the strategy would choose; and the more often that happens,
   // the sooner.
   Thread* Overdue();
+  // Counts the steps from here on, against max_steps and for Overdue.
+  void CountSteps();
   Thread* ChooseCandidate(int yielded, int after);
   Operation NextOf(Thread& thread);
   void RemoveTheDead();
@@ -363,7 +365,7 @@ class Scheduler {
   // The one that runs is at a PointAfter.
   bool after_ = false;
   // For how many steps one may be held back.
-  size_t patience_;
+  size_t patience_ = 0;
   // For a debugger that has asked.
   std::string decision_;
 };

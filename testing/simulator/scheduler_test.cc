@@ -7,12 +7,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <set>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
@@ -222,6 +224,59 @@ TEST(Scheduler, AdvanceCountsTheStepsOfEachPartOfTheTime) {
   scheduler.Advance(absl::Hours(2));
   EXPECT_EQ(beats, 7200);
   scheduler.Kill(7);
+}
+
+// Chooses one thread whenever it can.
+class Prefer final : public Strategy {
+ public:
+  explicit Prefer(int preferred) : preferred_(preferred) {}
+
+  size_t Choose(const Choice& choice) override {
+    const auto* const found =
+        std::find(choice.threads.begin(), choice.threads.end(), preferred_);
+    return found == choice.threads.end()
+               ? 0
+               : static_cast<size_t>(found - choice.threads.begin());
+  }
+
+ private:
+  const int preferred_;
+};
+
+// A loop holds another thread back, the less long the more often; of each part
+// of the time, as if it were the first.
+TEST(Scheduler, AdvanceHoldsThreadsBackAfreshInEachPartOfTheTime) {
+  SchedulerOptions options;
+  options.max_steps = 10000;
+  Prefer strategy(1);
+  Scheduler scheduler(strategy, options);
+  int steps = 0;
+  std::vector<int> held;
+  const auto every_hour = [&](const std::function<void()>& act) {
+    return [act] {
+      for (int i = 0; i < 3; ++i) {
+        absl::SleepFor(absl::Hours(1));
+        act();
+      }
+    };
+  };
+  scheduler.Start("holds", 7, every_hour([&] {
+                    for (steps = 0; steps < 5000; ++steps) {
+                      scheduler.Point("counting");
+                    }
+                  }));
+  scheduler.Start("is held", 7, every_hour([&] {
+                    held.push_back(steps);
+                    scheduler.Point("counting");
+                    held.push_back(steps);
+                  }));
+  scheduler.Advance(absl::Hours(4));
+  ASSERT_EQ(held.size(), 6U);
+  for (size_t i = 0; i < held.size(); i += 2) {
+    EXPECT_GT(held[i], 1000);
+    EXPECT_EQ(held[i], held[0]);
+    EXPECT_LT(held[i + 1] - held[i], 1000);
+  }
 }
 
 // Waits by asking again and again, as for an atomic that another thread sets,
