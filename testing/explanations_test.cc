@@ -222,6 +222,10 @@ void LeavesAPool() {
   for (std::thread& worker : workers) worker.join();
 }
 
+SHOP_FUNCTION void OpensALine() {
+  EXPECT_TRUE(ward::Environment::Default().CreateTransportPair().ok());
+}
+
 SHOP_FUNCTION void Listen(ward::Transport& end) {
   std::array<char, 1> byte;
   std::vector<ward::FileDescriptor> none;
@@ -327,9 +331,10 @@ using ::testing::Not;
 using ::testing::StartsWith;
 
 // What is said of a run of `body` that fails.
-std::string Told(absl::FunctionRef<void()> body) {
+std::string Told(absl::FunctionRef<void()> body, bool faults = false) {
   ExploreOptions options;
   options.runs = 5000;
+  options.faults = faults;
   const Exploration found = FindFailure(options, body);
   if (!found.failure.has_value()) return "no run failed";
   EXPECT_TRUE(found.failure->replayed);
@@ -496,6 +501,14 @@ TEST(Explanation, OfALostUpdateTellsWhoWasHeldBackWhere) {
   EXPECT_THAT(told, ContainsRegex("\n +[0-9]+  thread 1: locking mutex "
                                   "`balance_mutex`, in Balance "));
   EXPECT_THAT(told, ContainsRegex("\n  >>  [0-9]+=1, at step [0-9]+: "));
+}
+
+TEST(Explanation, OfACallThatFailedSaysHow) {
+  const std::string told = Unqualified(Told(shop::OpensALine, /*faults=*/true));
+  EXPECT_THAT(
+      told, ContainsRegex(
+                "=[12], at step [0-9]+: what thread 0 \\(main\\) called failed "
+                "\\((EMFILE|ENOMEM)\\) .*, in OpensALine "));
 }
 
 // `text` as docs/testing.md has it, without the lines' numbers.

@@ -430,7 +430,9 @@ void Explainer::TakeDeviation(const Event& event) {
       break;
     case ChoiceKind::kFault:
       absl::StrAppend(&text, ", at step ", Of(by).number, ": what ", Who(by),
-                      " called failed (", event[4].text, ") ", Where(by));
+                      " called failed",
+                      absl::StripPrefix(event[4].text, "the call fails"), " ",
+                      Where(by));
       break;
     case ChoiceKind::kDeath:
       absl::StrAppend(&text, ", at step ", Of(by).number, ": ",

@@ -785,11 +785,13 @@ bool Scheduler::WakesForNoReason() {
   return wakes;
 }
 
-size_t Scheduler::Choose(ChoiceKind kind, size_t options) {
+size_t Scheduler::Choose(ChoiceKind kind, size_t options,
+                         absl::Span<const int> errors) {
   const NoSchedulingPoints quiet;
   if (options < 2) return 0;
-  const size_t option =
-      Choose(Choice{kind, options, {}, -1, -1, running_->id, running_->points});
+  Choice choice{kind, options, {}, -1, -1, running_->id, running_->points};
+  choice.errors = errors;
+  const size_t option = Choose(choice);
   // Where the next one goes on, and not sooner, if it is who that is.
   if (debugged.wants_decision()) StopForDebugger();
   return option;
@@ -840,8 +842,9 @@ std::string Scheduler::Describe(const Choice& choice, size_t option) const {
       return option == 0 ? "no time passes" : "time passes";
     case ChoiceKind::kFault:
       return option == 0 ? "the call does not fail"
-                         : absl::StrCat("the call fails, in way ", option,
-                                        " of ", choice.options - 1);
+                         : absl::StrCat(
+                               "the call fails (",
+                               strerrorname_np(choice.errors[option - 1]), ")");
     case ChoiceKind::kDeath:
       return option == 0 ? "the process is not killed"
                          : "the process is killed";

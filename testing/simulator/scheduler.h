@@ -176,8 +176,10 @@ class Scheduler {
 
   bool has_weak_memory() const { return options_.weak_memory; }
 
-  // Lets the strategy choose among `options`; 0 if there is only one.
-  size_t Choose(ChoiceKind kind, size_t options);
+  // Lets the strategy choose among `options`; 0 if there is only one. Of
+  // kFault: `errors` as in Choice.
+  size_t Choose(ChoiceKind kind, size_t options,
+                absl::Span<const int> errors = {});
 
   // For what asks the system for randomness: the same numbers in each run.
   uint64_t NextRandom();

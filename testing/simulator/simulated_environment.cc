@@ -107,7 +107,8 @@ void SimulatedEnvironment::StepAfter(std::string_view done) {
 
 int SimulatedEnvironment::Fault(std::initializer_list<int> errors) {
   if (!faults_.faults) return 0;
-  const size_t fault = scheduler_.Choose(ChoiceKind::kFault, errors.size() + 1);
+  const size_t fault =
+      scheduler_.Choose(ChoiceKind::kFault, errors.size() + 1, errors);
   return fault == 0 ? 0 : *(errors.begin() + fault - 1);
 }
 

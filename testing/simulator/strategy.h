@@ -74,6 +74,8 @@ struct Choice {
   uint64_t point = 0;
   // Of kThread, for a strategy that looks ahead: what each candidate does next.
   absl::Span<const Operation> next = {};
+  // Of kFault: what each option but 0 sets errno to.
+  absl::Span<const int> errors = {};
 };
 
 // The choices, by their number in the run, that were not 0.
