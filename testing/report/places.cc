@@ -32,20 +32,39 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "absl/types/span.h"
 
 namespace ward::testing {
+
+// What stands in angle brackets, which may be in others, seven deep.
+#define WARD_ARGUMENTS_1 "<[^<>]*>"
+#define WARD_ARGUMENTS_2 "<([^<>]|" WARD_ARGUMENTS_1 ")*>"
+#define WARD_ARGUMENTS_3 "<([^<>]|" WARD_ARGUMENTS_2 ")*>"
+#define WARD_ARGUMENTS_4 "<([^<>]|" WARD_ARGUMENTS_3 ")*>"
+#define WARD_ARGUMENTS_5 "<([^<>]|" WARD_ARGUMENTS_4 ")*>"
+#define WARD_ARGUMENTS_6 "<([^<>]|" WARD_ARGUMENTS_5 ")*>"
+#define WARD_ARGUMENTS "<([^<>]|" WARD_ARGUMENTS_6 ")*>"
 
 const char kInnerFiles[] =
     "^/usr/|(^|/)(testing/(simulator|interception|search|report)/"
     "|testing/accesses/(atomics|memory|plain)[.]"
     "|testing/(explore|run_at_once)[.]|external/|nptl/|sysdeps/|c[+][+]/[0-9])";
+// Those of templates have their types before their names: a namespace is the
+// function's if no space comes before its parameters, or before a long one was
+// cut off. Those of C are but a name.
 const char kInnerFunctions[] =
-    "^[?]$|^([a-zA-Z0-9_*&:]+ )*"
-    "(ward::testing::|testing::|std::|__gnu_cxx::|absl::|_|ward_begin_fiber"
-    "|AbslInternal|PointBeforeLock|pthread_|sem_|syscall|futex|start_thread"
-    "|(accept4?|close|epoll_wait|nanosleep|poll|readv?|recv|recvmsg|sched_yield"
-    "|send|sendmsg|waitpid|writev?)$|clone|RUN_ALL_TESTS"
-    "|main([^a-zA-Z0-9_]|$))";
+    "^[?]$|^(([a-zA-Z0-9_*&:]|" WARD_ARGUMENTS
+    ")+ )*"
+    "((ward::testing|testing|std|__gnu_cxx|absl)::"
+    "([a-zA-Z0-9_~:]|" WARD_ARGUMENTS
+    ")*([([{]|operator[^a-zA-Z0-9_]|$"
+    "|(<([^<>]|" WARD_ARGUMENTS
+    ")*)*[.][.][.]$)"
+    "|_|ward_begin_fiber|AbslInternal|PointBeforeLock|pthread_"
+    "|sem_(clockwait|destroy|getvalue|init|post|timedwait|trywait|wait)$"
+    "|(accept4?|clone3?|close|epoll_wait|futex|nanosleep|poll|readv?|recv"
+    "|recvmsg|sched_yield|send|sendmsg|start_thread|syscall|waitpid|writev?)$"
+    "|(RUN_ALL_TESTS|main)([^a-zA-Z0-9_]|$))";
 
 namespace {
 
@@ -201,6 +220,18 @@ std::string Whole(const Place& place) {
   return place.line.empty() ? name : absl::StrCat(name, " ", place.line);
 }
 
+// The Ts that take `size` bytes of `file` from `offset` on; none if they are
+// not all there.
+template <typename T>
+absl::Span<const T> TableAt(std::string_view file, uint64_t offset,
+                            uint64_t size) {
+  if (offset > file.size() || size > file.size() - offset ||
+      offset % alignof(T) != 0) {
+    return {};
+  }
+  return {reinterpret_cast<const T*>(file.data() + offset), size / sizeof(T)};
+}
+
 }  // namespace
 
 std::string PlaceOf(uintptr_t address) {
@@ -270,40 +301,51 @@ std::string VariableAt(std::string_view place) {
                : MAP_FAILED;
   close(file);
   if (memory == MAP_FAILED) return "";
-  // elf(5). It has been loaded, and so is well-formed.
-  const auto* const bytes = static_cast<const char*>(memory);
-  const auto* const header = reinterpret_cast<const ElfW(Ehdr)*>(bytes);
-  const auto* const sections =
-      reinterpret_cast<const ElfW(Shdr)*>(bytes + header->e_shoff);
-  std::string found;
-  for (size_t i = 0; i < header->e_shnum && found.empty(); ++i) {
-    if (sections[i].sh_type != SHT_SYMTAB) continue;
-    const auto* const symbols =
-        reinterpret_cast<const ElfW(Sym)*>(bytes + sections[i].sh_offset);
-    const char* const names = bytes + sections[sections[i].sh_link].sh_offset;
-    const size_t count = sections[i].sh_size / sizeof(ElfW(Sym));
-    for (size_t j = 0; j < count; ++j) {
-      const ElfW(Sym)& symbol = symbols[j];
+  std::string found =
+      VariableIn({static_cast<const char*>(memory), size}, offset);
+  munmap(memory, size);
+  return found;
+}
+
+// elf(5). Whoever loads a program does not look at its sections.
+std::string VariableIn(std::string_view program, uint64_t offset) {
+  const auto headers = TableAt<ElfW(Ehdr)>(program, 0, sizeof(ElfW(Ehdr)));
+  if (headers.empty()) return "";
+  const ElfW(Ehdr)& header = headers.front();
+  if (header.e_shentsize != sizeof(ElfW(Shdr))) return "";
+  const auto sections = TableAt<ElfW(Shdr)>(
+      program, header.e_shoff, header.e_shnum * sizeof(ElfW(Shdr)));
+  for (const ElfW(Shdr) & section : sections) {
+    if (section.sh_type != SHT_SYMTAB || section.sh_link >= sections.size()) {
+      continue;
+    }
+    const ElfW(Shdr)& strings = sections[section.sh_link];
+    const auto names =
+        TableAt<char>(program, strings.sh_offset, strings.sh_size);
+    // So each of them ends.
+    if (names.empty() || names.back() != '\0') continue;
+    for (const ElfW(Sym) & symbol :
+         TableAt<ElfW(Sym)>(program, section.sh_offset, section.sh_size)) {
       if (ELF64_ST_TYPE(symbol.st_info) != STT_OBJECT ||
           offset < symbol.st_value ||
-          offset - symbol.st_value >= symbol.st_size) {
+          offset - symbol.st_value >= symbol.st_size ||
+          symbol.st_name >= names.size()) {
         continue;
       }
-      const char* const mangled = names + symbol.st_name;
+      const char* const mangled = &names[symbol.st_name];
       int status = 0;
       char* const name =
           abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
-      found = absl::StrReplaceAll(status == 0 ? name : mangled,
-                                  {{"(anonymous namespace)::", ""}});
+      std::string found = absl::StrReplaceAll(
+          status == 0 ? name : mangled, {{"(anonymous namespace)::", ""}});
       std::free(name);
       if (offset > symbol.st_value) {
         absl::StrAppend(&found, "+0x", absl::Hex(offset - symbol.st_value));
       }
-      break;
+      return found;
     }
   }
-  munmap(memory, size);
-  return found;
+  return "";
 }
 
 }  // namespace ward::testing

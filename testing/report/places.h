@@ -33,13 +33,19 @@ bool IsInner(std::string_view line);
 
 // How that is told: regular expressions of which POSIX (extended) and Python
 // say the same. tools/gdb/ward.py finds them in the program by their names.
+// NOLINTBEGIN(bugprone-dynamic-static-initializers): places.cc has literals.
 extern const char kInnerFiles[];
 extern const char kInnerFunctions[];
+// NOLINTEND(bugprone-dynamic-static-initializers)
 
 // The variable of the program that is where PlaceOf says, as "bank::accounts",
 // or "bank::accounts+0x28"; empty if there is none, or the program has no
 // symbols.
 std::string VariableAt(std::string_view place);
+
+// The same of the program, an ELF file, whose bytes are `program`; be they
+// sound or not.
+std::string VariableIn(std::string_view program, uint64_t offset);
 
 }  // namespace ward::testing
 
