@@ -297,8 +297,9 @@ bool AccessChecker::IsOldest(const CheckedThread& self, const Store& store,
                              bool is_seq_cst) const {
   return std::any_of(store.witnesses.begin(), store.witnesses.end(),
                      [&](const Witness& witness) {
-                       if (witness.tick <= self.clock.Of(witness.thread))
+                       if (witness.tick <= self.clock.Of(witness.thread)) {
                          return true;
+                       }
                        if (is_seq_cst) {
                          return witness.place != 0 ||
                                 witness.tick <= published_.Of(witness.thread);

@@ -44,7 +44,7 @@ void Measure(const char* what, const std::function<void()>& operations) {
   Result() = 1e9;
   ExploreOptions options;
   options.runs = 5;
-  options.max_steps = 10 * kTimes;
+  options.max_steps = size_t{10} * kTimes;
   const Exploration exploration = FindFailure(options, [&operations] {
     const double begin = Nanoseconds();
     operations();

@@ -115,8 +115,8 @@ TEST(Abseil, OrdersByBarrier) {
 TEST(StandardLibrary, OrdersByStaticVariables) {
   ExpectOrder([] {
     const auto get = [] {
-      static const std::vector<int> items = {1, 2, 3};
-      EXPECT_EQ(items.size(), 3U);
+      static const std::vector<int> kItems = {1, 2, 3};
+      EXPECT_EQ(kItems.size(), 3U);
     };
     InTwoThreads(get, get);
   });
@@ -225,7 +225,7 @@ TEST(StandardLibrary, OrdersByExceptions) {
   ExpectOrder([] {
     std::promise<void> promise;
     const std::shared_future<void> future = promise.get_future();
-    const auto wait = [](std::shared_future<void> result) {
+    const auto wait = [](const std::shared_future<void>& result) {
       try {
         result.get();
         ADD_FAILURE() << "nothing thrown";
@@ -717,6 +717,7 @@ TEST(LibraryCalls, SendBuffers) {
   ExpectAccess([](char* text) {
     EXPECT_EQ(send(Ends(true).write(), text, kText, 0), ssize_t{kText});
   });
+  // NOLINTNEXTLINE(readability-non-const-parameter): an iovec takes no other.
   ExpectAccess([](char* text) {
     const iovec piece = {text, kText};
     EXPECT_EQ(writev(Ends(true).write(), &piece, 1), ssize_t{kText});

@@ -540,8 +540,9 @@ Program SequenceLock(Fences fences) {
     InThreads({[&] {
                  const unsigned before = sequence.load(kRelaxed);
                  sequence.store(before + 1, kRelaxed);
-                 if (fences == Fences::kBoth)
+                 if (fences == Fences::kBoth) {
                    std::atomic_thread_fence(kRelease);
+                 }
                  first.store(1, kRelaxed);
                  second.store(1, kRelaxed);
                  sequence.store(before + 2, kRelease);
@@ -550,8 +551,9 @@ Program SequenceLock(Fences fences) {
                  const unsigned before = sequence.load(kAcquire);
                  const int one = first.load(kRelaxed);
                  const int other = second.load(kRelaxed);
-                 if (fences != Fences::kNone)
+                 if (fences != Fences::kNone) {
                    std::atomic_thread_fence(kAcquire);
+                 }
                  const unsigned after = sequence.load(
                      fences == Fences::kNone ? kAcquire : kRelaxed);
                  torn = before == after && before % 2 == 0 && one != other;
@@ -761,13 +763,13 @@ class Standard {
       }
       if (!is_next) continue;
       if (Reads(event)) {
-        const std::vector<size_t> before = run_;
+        const std::vector<size_t> latest_first(run_.rbegin(), run_.rend());
         bool is_last = true;
-        for (auto store = before.rbegin(); store != before.rend(); ++store) {
-          if (!Writes(*store) || LocationOf(*store) != LocationOf(event)) {
+        for (const size_t store : latest_first) {
+          if (!Writes(store) || LocationOf(store) != LocationOf(event)) {
             continue;
           }
-          read_[event] = *store;
+          read_[event] = store;
           if (is_last || At(event).kind == Op::Kind::kLoad) Make(event);
           is_last = false;
         }
