@@ -166,8 +166,9 @@ std::string NameOf(std::string_view function) {
     }
   }
   std::string shown(rest);
-  if (shown.size() > kLongestName)
+  if (shown.size() > kLongestName) {
     shown = shown.substr(0, kLongestName) + "...";
+  }
   return shown;
 }
 
@@ -279,7 +280,7 @@ class Explainer {
   Thread& Of(int number) { return threads_[number]; }
 
   // "thread 3 (writer)"; where there are several processes, of which it is.
-  std::string Who(int thread);
+  std::string Who(int number);
   std::string ProcessName(int process) const;
   // "mutex 2", or "mutex `bank::mutex`".
   std::string Name(int object, std::string_view noun);
@@ -292,19 +293,19 @@ class Explainer {
   // ", in bank::Transfer bank.cc:31", or nothing.
   std::string In(int stack) const;
   // "before locking mutex 2, in bank::Transfer bank.cc:31"
-  std::string Where(int thread);
+  std::string Where(int number);
   void AppendStack(std::string& text, int stack, size_t most,
                    std::string_view indent) const;
 
-  Wait WaitOf(int thread);
+  Wait WaitOf(int number);
   const Held* Find(int thread, int object);
   bool IsAlive(int thread) { return Of(thread).state == Thread::State::kAlive; }
   // Each of which waits for the next one, and the last for the first; or none.
   std::vector<int> FindCircle();
   // What a thread waits for, and who has it.
-  std::string TellWait(int thread);
+  std::string TellWait(int number);
   // How it came to have what `waiting` waits for; or nothing.
-  std::string TellHeld(int thread, int waiting, size_t lines);
+  std::string TellHeld(int number, int waiting, size_t lines);
   std::string TellStuck();
   // The same of threads that do the same at the same place.
   std::string TellWaitOfAll(const std::vector<int>& group);
@@ -542,8 +543,9 @@ std::string Explainer::Who(int number) {
   if (processes_.size() > 1) {
     more.push_back(absl::StrCat("of ", ProcessName(thread.process)));
   }
-  if (!more.empty())
+  if (!more.empty()) {
     absl::StrAppend(&who, " (", absl::StrJoin(more, ", "), ")");
+  }
   return who;
 }
 
@@ -553,8 +555,9 @@ std::string Explainer::Name(int object, std::string_view noun) {
     return absl::StrCat("the initialisation of `",
                         named.variable.substr(kGuard.size()), "`");
   }
-  if (!named.variable.empty())
+  if (!named.variable.empty()) {
     return absl::StrCat(noun, " `", named.variable, "`");
+  }
   if (named.number == 0) {
     named.noun = noun;
     named.number = ++numbers_[noun];
@@ -724,8 +727,9 @@ std::string Explainer::TellWait(int number) {
     is_shared |= Find(holder, wait.object)->is_shared;
     std::string who = holder == number ? "it" : Who(holder);
     if (Of(holder).state == Thread::State::kEnded) who += " (which has ended)";
-    if (Of(holder).state == Thread::State::kKilled)
+    if (Of(holder).state == Thread::State::kKilled) {
       who += " (which was killed)";
+    }
     holders.push_back(std::move(who));
     if (holders.size() == 4) break;
   }
