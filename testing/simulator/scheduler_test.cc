@@ -85,8 +85,8 @@ class Onlooker final : public Strategy {
   size_t Choose(const Choice& choice) override {
     if (choice.kind != ChoiceKind::kThread) return 0;
     for (size_t i = 0; i < choice.options; ++i) {
-      const auto& [use, object] = choice.next[i];
-      seen_.insert({choice.threads[i], use, object});
+      const Operation& next = choice.next[i];
+      seen_.insert({choice.threads[i], next.use, next.object});
     }
     points_.emplace(choice.running, choice.point);
     return 0;
