@@ -47,12 +47,12 @@ void AnnotateIgnoreWritesEnd(const char*, int) {
 }
 
 void AnnotateHappensBefore(const char*, int, const volatile void* object) {
-  Order::Release(const_cast<const void*>(object));
+  AccessChecker::ReleaseAddress(const_cast<const void*>(object));
 }
 void AnnotateHappensAfter(const char*, int, const volatile void* object) {
   Order::Acquire(const_cast<const void*>(object));
 }
-void __tsan_release(void* object) { Order::Release(object); }
+void __tsan_release(void* object) { AccessChecker::ReleaseAddress(object); }
 void __tsan_acquire(void* object) { Order::Acquire(object); }
 
 // Locks of the program's own. (Abseil's are told of otherwise: while it works,

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/algorithm/container.h"
@@ -185,7 +186,9 @@ void AccessChecker::Acquire(const void* object) {
   if (self_ == nullptr) return;
   const Working working(*self_);
   const auto found = objects_.find(AddressOf(object));
-  if (found != objects_.end()) self_->clock.Join(found->second.clock);
+  if (found == objects_.end()) return;
+  self_->clock.Join(found->second.clock);
+  self_->clock.Join(found->second.said);
 }
 
 void AccessChecker::Release(const void* object) {
@@ -193,6 +196,15 @@ void AccessChecker::Release(const void* object) {
   const Working working(*self_);
   Object& released = FindObject(object);
   ReleaseTo(*self_, released);
+  released.is_told = true;
+}
+
+void AccessChecker::ReleaseAddress(const void* address) {
+  if (self_ == nullptr) return;
+  const Working working(*self_);
+  Object& released = Only().FindObject(address);
+  released.said.Join(self_->clock);
+  Only().ReleaseTo(*self_, released);
   released.is_told = true;
 }
 
@@ -423,8 +435,8 @@ void AccessChecker::CheckCell(CheckedThread& self, uintptr_t address,
                               Cell& cell, const Access& access) {
   // An atomic object is made anew, or a lock.
   if (cell.has_object && (access.flags & (kWrite | kAtomic)) == kWrite) {
-    ForgetObjects(address, access.bytes);
-    cell.has_object = access.bytes != kAllBytes;
+    const bool is_left = MakeObjectsAnew(address, access.bytes);
+    cell.has_object = is_left || access.bytes != kAllBytes;
   }
   const size_t size = cell.size();
   // Nobody else can have come between who does not race with the first.
@@ -450,18 +462,35 @@ void AccessChecker::CheckCell(CheckedThread& self, uintptr_t address,
   cell.Append(access);
 }
 
-void AccessChecker::ForgetObjects(uintptr_t address, uint8_t bytes) {
+void AccessChecker::ForgetObjects(uintptr_t address) {
   address -= address % Shadow::kCellSize;
+  for (size_t i = 0; i < Shadow::kCellSize; ++i) objects_.erase(address + i);
+}
+
+bool AccessChecker::MakeObjectsAnew(uintptr_t address, uint8_t bytes) {
+  address -= address % Shadow::kCellSize;
+  bool is_left = false;
   for (size_t i = 0; i < Shadow::kCellSize; ++i) {
-    if ((bytes >> i & 1) != 0) objects_.erase(address + i);
+    if ((bytes >> i & 1) == 0) continue;
+    const auto found = objects_.find(address + i);
+    if (found == objects_.end()) continue;
+    if (found->second.said.is_empty()) {
+      objects_.erase(found);
+      continue;
+    }
+    Object anew;
+    anew.said = std::move(found->second.said);
+    found->second = std::move(anew);
+    is_left = true;
   }
+  return is_left;
 }
 
 // --- memory ---
 
 void AccessChecker::Forget(uintptr_t address, size_t size) {
   shadow_.ForEach(address, address + size, [this](uintptr_t at, Cell& cell) {
-    if (cell.has_object) ForgetObjects(at, kAllBytes);
+    if (cell.has_object) ForgetObjects(at);
     cell.has_object = false;
     cell.Resize(0);
   });
@@ -493,7 +522,7 @@ void AccessChecker::Free(CheckedThread& self, void* memory, size_t size,
     for (size_t j = 0; is_access && j < cell->size(); ++j) {
       if (Races(self, (*cell)[j], access)) Report(i, (*cell)[j], access);
     }
-    if (cell->has_object) ForgetObjects(i, kAllBytes);
+    if (cell->has_object) ForgetObjects(i);
     cell->has_object = false;
     cell->Resize(0);
     cell->Append(access);

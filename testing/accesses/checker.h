@@ -119,6 +119,10 @@ class AccessChecker final : public Order::Listener {
   void Pause() override;
   void Resume() override;
 
+  // As Release, of an address whatever is written there until the memory is
+  // another's: what annotations say.
+  static void ReleaseAddress(const void* address);
+
   // The rest is by a thread that is Looking, and Working.
 
   // A function that was called from `caller`, of which `place` is a part, and
@@ -156,6 +160,8 @@ class AccessChecker final : public Order::Listener {
   struct Object : Store {
     // Release was told of it since the value was last known.
     bool is_told = false;
+    // What ReleaseAddress was told of.
+    Clock said;
     // Of an atomic one: 0 if it is none, or was not met yet.
     size_t size = 0;
     // With weak memory the stores before, the oldest first; see kMostStores.
@@ -243,8 +249,11 @@ class AccessChecker final : public Order::Listener {
   uint32_t Call(uint32_t parent, uintptr_t at);
   void SetLocks(CheckedThread& self);
   Object& FindObject(const void* address);
-  // Those that begin at one of `bytes` of its cell, see Access.
-  void ForgetObjects(uintptr_t address, uint8_t bytes);
+  // Those that begin in its cell.
+  void ForgetObjects(uintptr_t address);
+  // Other ones are made at `bytes` of its cell, see Access. Whether something
+  // is left there of which ReleaseAddress was told.
+  bool MakeObjectsAnew(uintptr_t address, uint8_t bytes);
   void ReleaseTo(CheckedThread& self, Object& object);
   bool Races(const CheckedThread& self, const Access& before,
              const Access& now) const;

@@ -22,6 +22,13 @@ class Clock {
     ++ticks_[thread].count;
   }
 
+  // The memory stays, for the next one.
+  void Clear() {
+    ticks_.clear();
+    visible_.clear();
+    last_fence_ = 0;
+  }
+
   void Join(const Clock& other) {
     if (ticks_.size() < other.ticks_.size()) ticks_.resize(other.ticks_.size());
     for (size_t i = 0; i < other.ticks_.size(); ++i) {
@@ -34,7 +41,7 @@ class Clock {
     }
   }
 
-  void Clear() { *this = Clock(); }
+  bool is_empty() const { return ticks_.empty(); }
 
   // A fence of seq_cst, whose place in the one order of all seq_cst operations
   // is `place`. What happens before those so far is in `published`, to which

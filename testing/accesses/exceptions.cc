@@ -4,8 +4,10 @@
 
 #include <exception>
 
+#include "ward/testing/accesses/checker.h"
 #include "ward/testing/simulator/order.h"
 
+using ::ward::testing::AccessChecker;
 using ::ward::testing::Order;
 
 extern "C" {
@@ -20,7 +22,7 @@ void __wrap__ZNSt15__exception_ptr13exception_ptr10_M_releaseEv(
     std::exception_ptr* pointer) {
   // It has but the address of what was thrown.
   const void* const thrown = *reinterpret_cast<const void* const*>(pointer);
-  Order::Release(thrown);
+  AccessChecker::ReleaseAddress(thrown);
   Order::Acquire(thrown);
   __real__ZNSt15__exception_ptr13exception_ptr10_M_releaseEv(pointer);
 }
