@@ -3,18 +3,18 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "ward/testing/report/places.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/order.h"
@@ -489,6 +489,7 @@ bool AccessChecker::MakeObjectsAnew(uintptr_t address, uint8_t bytes) {
 // --- memory ---
 
 void AccessChecker::Forget(uintptr_t address, size_t size) {
+  ForgetBenign(address, address + size);
   shadow_.ForEach(address, address + size, [this](uintptr_t at, Cell& cell) {
     if (cell.has_object) ForgetObjects(at);
     cell.has_object = false;
@@ -527,6 +528,7 @@ void AccessChecker::Free(CheckedThread& self, void* memory, size_t size,
     cell->Resize(0);
     cell->Append(access);
   }
+  ForgetBenign(begin, begin + size);
   freed_.push_back({memory, size});
   size_of_freed_ += size;
   while (size_of_freed_ > kMostFreed) {
@@ -539,34 +541,91 @@ void AccessChecker::Free(CheckedThread& self, void* memory, size_t size,
   }
 }
 
-void AccessChecker::AddBenign(const volatile void* address, size_t size) {
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(address);
-  const Range range = {begin, begin + size};
-  AccessChecker& only = Only();
-  CheckedThread* const self = Looking();
-  if (self != nullptr && !IsVariable(begin)) {
-    const Working working(*self);
-    only.benign_.push_back(range);
-    return;
+class AccessChecker::BenignLock {
+ public:
+  BenignLock() {
+    while (Only().benign_lock_.test_and_set(std::memory_order_acquire)) {
+    }
   }
-  const NoSchedulingPoints quiet;
-  const absl::MutexLock lock(&only.mutex_);
-  if (absl::c_any_of(only.always_benign_, [&range](const Range& other) {
-        return other.begin == range.begin && other.end == range.end;
-      })) {
-    return;
-  }
-  only.always_benign_.push_back(range);
+  BenignLock(const BenignLock&) = delete;
+  BenignLock& operator=(const BenignLock&) = delete;
+  ~BenignLock() { Only().benign_lock_.clear(std::memory_order_release); }
+};
+
+AccessChecker::Ranges::const_iterator AccessChecker::FirstThatEndsAfter(
+    const Ranges& ranges, uintptr_t address) {
+  const auto next = ranges.upper_bound(address);
+  if (next == ranges.begin()) return next;
+  const auto before = std::prev(next);
+  return before->second > address ? before : next;
 }
 
-bool AccessChecker::IsBenign(uintptr_t address) {
-  const auto has_it = [address](const Range& range) {
-    return address + Shadow::kCellSize > range.begin && address < range.end;
-  };
-  if (absl::c_any_of(benign_, has_it)) return true;
-  const NoSchedulingPoints quiet;
-  const absl::MutexLock lock(&mutex_);
-  return absl::c_any_of(always_benign_, has_it);
+void AccessChecker::AddRange(Ranges& ranges, Ranges::node_type range) {
+  auto i = FirstThatEndsAfter(ranges, range.key());
+  while (i != ranges.end() && i->first < range.mapped()) {
+    range.key() = std::min(range.key(), i->first);
+    range.mapped() = std::max(range.mapped(), i->second);
+    i = ranges.erase(i);
+  }
+  ranges.insert(std::move(range));
+}
+
+void AccessChecker::RemoveRanges(Ranges& ranges, uintptr_t begin,
+                                 uintptr_t end) {
+  auto i = FirstThatEndsAfter(ranges, begin);
+  while (i != ranges.end() && i->first < end) i = ranges.erase(i);
+}
+
+void AccessChecker::TakeOut(const Ranges& ranges, uintptr_t cell,
+                            uint8_t& bytes) {
+  for (auto range = FirstThatEndsAfter(ranges, cell);
+       range != ranges.end() && range->first < cell + Shadow::kCellSize;
+       ++range) {
+    for (size_t i = 0; i < Shadow::kCellSize; ++i) {
+      if (cell + i >= range->first && cell + i < range->second) {
+        bytes = static_cast<uint8_t>(bytes & ~(1U << i));
+      }
+    }
+  }
+}
+
+void AccessChecker::AddBenign(const volatile void* address, size_t size) {
+  if (size == 0) return;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(address);
+  AccessChecker& only = Only();
+  CheckedThread* const self = Looking();
+  if (self != nullptr) ++self->unseen;
+  {
+    // Its memory, before the ranges are touched: that may be one of them.
+    Ranges made = {{begin, begin + size}};
+    Ranges::node_type range = made.extract(made.begin());
+    if (self != nullptr && !IsVariable(begin)) {
+      AddRange(only.benign_, std::move(range));
+    } else {
+      const BenignLock lock;
+      AddRange(IsVariable(begin) ? only.benign_variables_ : only.benign_memory_,
+               std::move(range));
+      has_benign_memory_ = !only.benign_memory_.empty();
+    }
+  }
+  if (self != nullptr) --self->unseen;
+}
+
+void AccessChecker::ForgetBenign(uintptr_t begin, uintptr_t end) {
+  AccessChecker& only = Only();
+  if (self_ != nullptr) RemoveRanges(only.benign_, begin, end);
+  if (!has_benign_memory_) return;
+  const BenignLock lock;
+  RemoveRanges(only.benign_memory_, begin, end);
+  has_benign_memory_ = !only.benign_memory_.empty();
+}
+
+bool AccessChecker::IsBenign(uintptr_t cell, uint8_t bytes) {
+  TakeOut(benign_, cell, bytes);
+  const BenignLock lock;
+  TakeOut(benign_variables_, cell, bytes);
+  TakeOut(benign_memory_, cell, bytes);
+  return bytes == 0;
 }
 
 // --- reports ---
@@ -604,7 +663,11 @@ std::string AccessChecker::Locks(const Access& access,
 
 void AccessChecker::Report(uintptr_t address, const Access& before,
                            const Access& now) {
-  if (scheduler_ == nullptr || IsBenign(address)) return;
+  if (scheduler_ == nullptr ||
+      IsBenign(address - address % Shadow::kCellSize,
+               before.bytes & now.bytes)) {
+    return;
+  }
   // Of what follows from the first one, as `++n` is a read and a write, nothing
   // is to be learnt.
   const Reported reported = {address / Shadow::kCellSize, before.address,

@@ -19,16 +19,16 @@
 #define WARD_TESTING_ACCESSES_CHECKER_H_
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "ward/testing/accesses/clock.h"
 #include "ward/testing/accesses/shadow.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
@@ -204,9 +204,13 @@ class AccessChecker final : public Order::Listener {
 
   // It was handed out; by any thread.
   static void HandedOut(void* memory, size_t size) {
-    if (self_ == nullptr) return;
+    const auto begin = reinterpret_cast<uintptr_t>(memory);
+    if (self_ == nullptr) {
+      if (has_benign_memory_) ForgetBenign(begin, begin + size);
+      return;
+    }
     const Working working(*self_);
-    Only().Forget(reinterpret_cast<uintptr_t>(memory), size);
+    Only().Forget(begin, size);
   }
   // It was given back, and belongs to this object from now on. `is_access`: so
   // it is one of who has given it back, whose order with others' is known.
@@ -214,7 +218,8 @@ class AccessChecker final : public Order::Listener {
             bool is_access);
 
   // Races there are as they should be: in this run; in all of them, if it is a
-  // variable of the program, or said outside a run, by any thread.
+  // variable of the program, or said outside a run, by any thread. Of other
+  // memory it holds until that is given back, or handed out again.
   static void AddBenign(const volatile void* address, size_t size);
 
  private:
@@ -236,6 +241,9 @@ class AccessChecker final : public Order::Listener {
     void* memory;
     size_t size;
   };
+
+  // From where to where; no two have an address in common.
+  using Ranges = std::map<uintptr_t, uintptr_t>;
 
   AccessChecker();
 
@@ -260,7 +268,16 @@ class AccessChecker final : public Order::Listener {
   void CheckCell(CheckedThread& self, uintptr_t address, Cell& cell,
                  const Access& access);
   void Report(uintptr_t address, const Access& before, const Access& now);
-  bool IsBenign(uintptr_t address);
+  // Whether all of these bytes of the cell are.
+  bool IsBenign(uintptr_t cell, uint8_t bytes);
+  static void ForgetBenign(uintptr_t begin, uintptr_t end);
+  static Ranges::const_iterator FirstThatEndsAfter(const Ranges& ranges,
+                                                   uintptr_t address);
+  static void AddRange(Ranges& ranges, Ranges::node_type range);
+  // All of those that have part of it: it is that of all of a block.
+  static void RemoveRanges(Ranges& ranges, uintptr_t begin, uintptr_t end);
+  // Takes what is in `ranges` out of the bytes of a cell.
+  static void TakeOut(const Ranges& ranges, uintptr_t cell, uint8_t& bytes);
   std::string Places(std::string innermost, uint32_t calls, size_t most) const;
   std::string Places(const Access& access, size_t most) const;
   // `names` has the locks that were named so far.
@@ -283,14 +300,15 @@ class AccessChecker final : public Order::Listener {
   std::unordered_map<uintptr_t, Object> objects_;
   std::vector<Node> calls_;
   std::vector<LockSet> lock_sets_;
-  struct Range {
-    uintptr_t begin;
-    uintptr_t end;
-  };
-  std::vector<Range> benign_;
-  // Outlives runs.
-  absl::Mutex mutex_;
-  std::vector<Range> always_benign_ ABSL_GUARDED_BY(mutex_);
+  Ranges benign_;
+  // These outlive runs, and any thread has them, under a lock for which nobody
+  // waits long, and that takes no memory: who hands out memory takes it.
+  class BenignLock;
+  std::atomic_flag benign_lock_ = ATOMIC_FLAG_INIT;
+  Ranges benign_variables_;
+  Ranges benign_memory_;
+  // Mostly there is none.
+  static inline std::atomic<bool> has_benign_memory_{false};
   // The oldest first.
   std::deque<Freed> freed_;
   size_t size_of_freed_ = 0;
