@@ -169,7 +169,9 @@ bool ReallyExchange(volatile T* at, T& expected, T value) {
                                      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
-#ifdef __x86_64__
+#ifndef __x86_64__
+#error "It takes the processor's instruction: add that of this one."
+#endif
 // Compilers call a library for it, which may not be linked.
 // NOLINTNEXTLINE(readability-non-const-parameter): it is written.
 bool ReallyExchange(volatile Wide* at, Wide& expected, Wide value) {
@@ -184,7 +186,6 @@ bool ReallyExchange(volatile Wide* at, Wide& expected, Wide value) {
   expected = (Wide{high} << 64) | low;
   return done;
 }
-#endif
 
 template <typename T>
 T ReallyLoad(const volatile T* at) {

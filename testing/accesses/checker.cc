@@ -31,7 +31,8 @@ constexpr size_t kMostShown = 64;
 // So many calls from an access there is one of the program's own, most likely.
 constexpr size_t kMostOfPlace = 4;
 
-// More, of all runs of a process, are begun anew.
+// What is called otherwise than so many calls before is left out of stacks. If
+// a process's runs had half as many, they are begun anew.
 constexpr size_t kMostCalls = size_t{1} << 20;
 
 // What a run is worth telling: the first is what there is to mend.
@@ -118,7 +119,7 @@ void AccessChecker::RunBegins(Scheduler& scheduler) {
   shadow_.BeginRun();
   objects_.clear();
   lock_sets_.resize(1);
-  if (calls_.size() > kMostCalls) {
+  if (calls_.size() > kMostCalls / 2) {
     calls_.resize(1);
     calls_[0] = {};
   }
@@ -368,9 +369,19 @@ void AccessChecker::KeepLast(Object& object) {
 // --- what is under way ---
 
 uint32_t AccessChecker::Call(uint32_t parent, uintptr_t at) {
-  for (uint32_t i = calls_[parent].first_child; i != 0; i = calls_[i].next) {
-    if (calls_[i].at == at) return i;
+  uint32_t before = 0;
+  for (uint32_t i = calls_[parent].first_child; i != 0;
+       before = i, i = calls_[i].next) {
+    if (calls_[i].at != at) continue;
+    // The next to be looked for is likely the same.
+    if (before != 0) {
+      calls_[before].next = calls_[i].next;
+      calls_[i].next = calls_[parent].first_child;
+      calls_[parent].first_child = i;
+    }
+    return i;
   }
+  if (calls_.size() == kMostCalls) return parent;
   const auto made = static_cast<uint32_t>(calls_.size());
   calls_.push_back({parent, 0, calls_[parent].first_child, at});
   calls_[parent].first_child = made;
@@ -381,8 +392,8 @@ uint32_t AccessChecker::Call(uint32_t parent, uintptr_t at) {
 // returning.
 void AccessChecker::Leave(CheckedThread& self, uintptr_t stack) {
   while (!self.frames.empty() && self.frames.back().stack <= stack) {
+    self.calls = self.frames.back().calls;
     self.frames.pop_back();
-    self.calls = calls_[self.calls].parent;
   }
 }
 
@@ -390,7 +401,7 @@ void AccessChecker::Enter(CheckedThread& self, uintptr_t caller,
                           uintptr_t place, uintptr_t stack) {
   Leave(self, stack);
   if (self.frames.size() == kMostFrames) return;
-  self.frames.push_back({stack, place});
+  self.frames.push_back({stack, place, self.calls});
   self.calls = Call(self.calls, caller);
 }
 

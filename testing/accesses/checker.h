@@ -54,6 +54,8 @@ struct CheckedThread {
   struct Frame {
     uintptr_t stack;
     uintptr_t place;
+    // What was under way when it was called.
+    uint32_t calls;
   };
   std::vector<Frame> frames;
 
