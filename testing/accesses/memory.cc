@@ -95,8 +95,14 @@ void free(void* memory) noexcept { GiveBack(memory, WARD_CALLER, WARD_STACK); }
 void* realloc(void* memory, size_t size) noexcept {
   if (memory == nullptr) return malloc(size);
   if (ward::testing::AccessChecker::Looking() == nullptr) {
+    const size_t before = malloc_usable_size(memory);
     void* const moved = __libc_realloc(memory, size);
-    return moved == memory ? moved : HandedOut(moved, size);
+    if (moved != memory) return HandedOut(moved, size);
+    // Where it stays, what was done to it stays, too.
+    if (size > before) {
+      HandedOut(static_cast<char*>(memory) + before, size - before);
+    }
+    return moved;
   }
   if (size == 0) {
     GiveBack(memory, WARD_CALLER, WARD_STACK);
