@@ -136,8 +136,8 @@ void AccessChecker::RunEnds() {
   size_of_freed_ = 0;
   if (shadow_.is_full() && !said_full_) {
     said_full_ = true;
-    std::cerr << "A run has accessed more than 32 MB of memory: what came "
-                 "after that was not checked.\n";
+    std::cerr << "A run has accessed or freed more than 32 MB of memory: what "
+                 "came after that was not checked.\n";
   }
 }
 
@@ -674,9 +674,8 @@ std::string AccessChecker::Locks(const Access& access,
 
 void AccessChecker::Report(uintptr_t address, const Access& before,
                            const Access& now) {
-  if (scheduler_ == nullptr ||
-      IsBenign(address - address % Shadow::kCellSize,
-               before.bytes & now.bytes)) {
+  if (scheduler_ == nullptr || IsBenign(address - address % Shadow::kCellSize,
+                                        before.bytes & now.bytes)) {
     return;
   }
   // Of what follows from the first one, as `++n` is a read and a write, nothing

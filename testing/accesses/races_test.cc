@@ -2,18 +2,23 @@
 // right twins. This file is compiled with -fsanitize=thread.
 
 #include <pthread.h>
+#include <sanitizer/tsan_interface.h>
 #include <semaphore.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <future>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <shared_mutex>
 #include <string>
 #include <string_view>
@@ -769,6 +774,24 @@ TEST(Lifetimes, KnowsMemoryThatIsHandedOutAgain) {
   });
 }
 
+// As much as there is room for, whatever the process's runs before have had.
+TEST(Races, HasTheSameRoomInEachRun) {
+  constexpr size_t kPage = 4096;
+  static int runs = 0;
+  const auto run = [] {
+    // Elsewhere each time.
+    const size_t size = (runs++ == 0 ? size_t{15} : size_t{28}) << 20;
+    void* const memory = mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(memory, MAP_FAILED);
+    auto* const bytes = static_cast<char*>(memory);
+    for (size_t i = 0; i < size; i += kPage) ++bytes[i];
+    if (runs == 1) return;
+    InTwoThreads([&] { ++bytes[size - 1]; }, [&] { ++bytes[size - 1]; });
+  };
+  EXPECT_TRUE(FindFailure(Runs(2), run).failure.has_value());
+}
+
 // --- what a report says ---
 
 constexpr int kLockedLine = __LINE__ + 3;
@@ -796,6 +819,31 @@ TEST(Reports, HaveBothStacksAndLocks) {
                     HasSubstr("thread 1 of process 1")));
 }
 
+// By two calls, so that no two ways to its innermost ones are the same.
+ABSL_ATTRIBUTE_NOINLINE void CallTwice(int depth, int& count) {
+  ++count;
+  if (depth == 0) return;
+  CallTwice(depth - 1, count);
+  CallTwice(depth - 1, count);
+}
+
+TEST(Reports, TakeNoMoreMemoryForMoreCalls) {
+  const auto resident = [] {
+    rusage used{};
+    EXPECT_EQ(getrusage(RUSAGE_SELF, &used), 0);
+    return used.ru_maxrss;  // In KB.
+  };
+  ExpectNone(
+      [&] {
+        const auto before = resident();
+        int count = 0;
+        CallTwice(21, count);
+        EXPECT_EQ(count, (1 << 22) - 1);
+        EXPECT_LT(resident() - before, 64 << 10);
+      },
+      1);
+}
+
 // --- annotations ---
 
 TEST(Races, LeavesAloneWhatIsSaidToBeBenign) {
@@ -803,6 +851,208 @@ TEST(Races, LeavesAloneWhatIsSaidToBeBenign) {
     int counter = 0;
     ABSL_ANNOTATE_BENIGN_RACE(&counter, "statistics");
     InTwoThreads([&] { ++counter; }, [&] { ++counter; });
+  });
+}
+
+// In the same eight bytes.
+TEST(Races, FindsRacesBesideWhatIsSaidToBeBenign) {
+  struct alignas(8) Both {
+    int value = 0;
+    int hits = 0;
+  };
+  ExpectRace([] {
+    Both both;
+    ABSL_ANNOTATE_BENIGN_RACE(&both.hits, "statistics");
+    InTwoThreads([&] { ++both.value; }, [&] { ++both.value; });
+  });
+  ExpectRace([] {
+    Both both;
+    ABSL_ANNOTATE_BENIGN_RACE(&both.value, "statistics");
+    InTwoThreads([&] { ++both.hits; }, [&] { ++both.hits; });
+  });
+  ExpectNone([] {
+    Both both;
+    ABSL_ANNOTATE_BENIGN_RACE(&both.hits, "statistics");
+    InTwoThreads([&] { ++both.hits; }, [&] { ++both.hits; });
+  });
+}
+
+// Memory that is handed out there, or handed out again.
+void* Map(void* at) {
+  void* const memory = mmap(
+      at, 4096, PROT_READ | PROT_WRITE,
+      MAP_PRIVATE | MAP_ANONYMOUS | (at == nullptr ? 0 : MAP_FIXED), -1, 0);
+  EXPECT_NE(memory, MAP_FAILED);
+  return memory;
+}
+
+TEST(Races, ForgetsWhatWasBenignWithItsMemory) {
+  constexpr uint64_t kFew = 100;
+  auto* const number = static_cast<int*>(Map(nullptr));
+  const auto race = [number] {
+    InTwoThreads([&] { ++*number; }, [&] { ++*number; });
+  };
+  // Said, and handed out again, outside a run,
+  ABSL_ANNOTATE_BENIGN_RACE(number, "statistics");
+  ExpectNone(race, kFew);
+  Map(number);
+  ExpectRace(race);
+  // in one,
+  ABSL_ANNOTATE_BENIGN_RACE(number, "statistics");
+  ExpectNone(race, kFew);
+  ExpectRace([&] {
+    Map(number);
+    race();
+  });
+  // and both in one.
+  ExpectRace([&] {
+    ABSL_ANNOTATE_BENIGN_RACE(number, "statistics");
+    Map(number);
+    race();
+  });
+  munmap(number, 4096);
+}
+
+// What is said of an address holds, whatever is written there then.
+TEST(Races, KnowsOrderThatIsSaid) {
+  constexpr uint64_t kSome = 1000;
+  ExpectNone(
+      [] {
+        bool ready = false;
+        ABSL_ANNOTATE_BENIGN_RACE(&ready, "what orders it is said");
+        int data = 0;
+        InTwoThreads(
+            [&] {
+              data = 1;
+              __tsan_release(&ready);
+              ready = true;
+            },
+            [&] {
+              if (ready) {
+                __tsan_acquire(&ready);
+                EXPECT_EQ(data, 1);
+              }
+            });
+      },
+      kSome);
+  struct Node {
+    Node* next = nullptr;
+    int value = 0;
+  };
+  ExpectNone(
+      [] {
+        Node node;
+        std::atomic<Node*> first{nullptr};
+        InTwoThreads(
+            [&] {
+              node.value = 1;
+              __tsan_release(&node);
+              node.next = first.load(std::memory_order_relaxed);
+              first.store(&node, std::memory_order_relaxed);
+            },
+            [&] {
+              if (Node* const found = first.load(std::memory_order_relaxed)) {
+                __tsan_acquire(found);
+                EXPECT_EQ(found->value, 1);
+              }
+            });
+      },
+      kSome);
+  ExpectNone(
+      [] {
+        std::atomic<bool> ready{false};
+        int data = 0;
+        InTwoThreads(
+            [&] {
+              data = 1;
+              __tsan_release(&ready);
+              ready.store(true, std::memory_order_relaxed);
+            },
+            [&] {
+              if (ready.load(std::memory_order_relaxed)) {
+                __tsan_acquire(&ready);
+                EXPECT_EQ(data, 1);
+              }
+            });
+      },
+      kSome);
+  // But not when the memory is another's.
+  ExpectRace([] {
+    void* const memory = Map(nullptr);
+    std::atomic<bool> ready{false};
+    int data = 0;
+    InTwoThreads(
+        [&] {
+          data = 1;
+          __tsan_release(memory);
+          Map(memory);
+          ready.store(true, std::memory_order_relaxed);
+        },
+        [&] {
+          if (ready.load(std::memory_order_relaxed)) {
+            __tsan_acquire(memory);
+            EXPECT_EQ(data, 1);
+          }
+        });
+    munmap(memory, 4096);
+  });
+}
+
+// Who is the last to have it destroys what was thrown, whatever was written
+// there.
+TEST(Races, KnowsExceptionsThatAreWritten) {
+  struct Error {
+    Error() = default;
+    Error(const Error&) {}
+    Error& operator=(const Error&) = delete;
+    ~Error() { code = 0; }
+
+    int count = 0;
+    volatile int code = 1;
+  };
+  ExpectNone([] {
+    std::exception_ptr first = std::make_exception_ptr(Error());
+    std::exception_ptr second = first;
+    std::atomic<int> any{0};
+    InTwoThreads(
+        [&] {
+          try {
+            std::rethrow_exception(std::exchange(first, nullptr));
+          } catch (const Error& error) {
+            EXPECT_EQ(error.code, 1);
+          }
+        },
+        [&] {
+          try {
+            std::rethrow_exception(std::exchange(second, nullptr));
+          } catch (Error& error) {
+            // The other one may come in between.
+            any.load(std::memory_order_relaxed);
+            ++error.count;
+          }
+        });
+  });
+}
+
+// An atomic that is made anew has not been written by who is not seen.
+TEST(Races, FindsRacesBesideAtomicsThatAreMadeAnew) {
+  ExpectRace([] {
+    std::atomic<int> number{0};
+    number.store(1);
+    new (&number) std::atomic<int>(2);
+    std::atomic<bool> done{false};
+    int other = 0;
+    InTwoThreads(
+        [&] {
+          other = 1;
+          done.store(true, std::memory_order_relaxed);
+        },
+        [&] {
+          while (!done.load(std::memory_order_relaxed)) {
+          }
+          EXPECT_EQ(number.load(std::memory_order_acquire), 2);
+          EXPECT_EQ(other, 1);
+        });
   });
 }
 

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <utility>
 
 namespace ward::testing {
 namespace {
@@ -30,6 +31,7 @@ void Cell::Free() { std::free(rest_); }
 void Shadow::BeginRun() {
   ++run_;
   is_full_ = false;
+  next_to_reuse_ = 0;
   // Other runs had memory at other addresses.
   if (pages_.size() < kMostPages / 2) return;
   for (Page** const place : pages_) {
@@ -44,20 +46,36 @@ void Shadow::BeginRun() {
 Shadow::Page* Shadow::FindPage(uintptr_t address) {
   if (Page* const known = KnownPage(address)) return known;
   if (address / kTableSize >= kTables) return nullptr;
-  if (pages_.size() == kMostPages) {
-    is_full_ = true;
-    return nullptr;
-  }
   PageTable*& table = Table(address);
   if (table == nullptr) {
     table = static_cast<PageTable*>(FreshMemory(sizeof(PageTable)));
     if (table == nullptr) return nullptr;
   }
-  auto* const page = static_cast<Page*>(FreshMemory(sizeof(Page)));
-  if (page == nullptr) return nullptr;
   Page*& place = (*table)[address % kTableSize / kPageSize];
-  pages_.push_back(&place);
+  if (pages_.size() < kMostPages) {
+    auto* const page = static_cast<Page*>(FreshMemory(sizeof(Page)));
+    if (page == nullptr) return nullptr;
+    pages_.push_back(&place);
+    return place = page;
+  }
+  Page* const page = Reuse();
+  if (page == nullptr) {
+    is_full_ = true;
+    return nullptr;
+  }
+  pages_[next_to_reuse_++] = &place;
   return place = page;
+}
+
+Shadow::Page* Shadow::Reuse() {
+  while (next_to_reuse_ < pages_.size() &&
+         (*pages_[next_to_reuse_])->run == run_) {
+    ++next_to_reuse_;
+  }
+  if (next_to_reuse_ == pages_.size()) return nullptr;
+  Page* const page = std::exchange(*pages_[next_to_reuse_], nullptr);
+  if (page == last_page_) last_ = ~uintptr_t{0};
+  return page;
 }
 
 }  // namespace ward::testing

@@ -139,10 +139,15 @@ class Shadow {
                             : (*table)[address % kTableSize / kPageSize];
   }
   Page* FindPage(uintptr_t address);
+  // One of an earlier run, which is no more where it was; null if there is
+  // none.
+  Page* Reuse();
 
   std::array<PageTable*, kTables> tables_{};
   // Where each page that there is stands in its table.
   std::vector<Page**> pages_;
+  // Those before are of this run, where there are as many as there may be.
+  size_t next_to_reuse_ = 0;
   uintptr_t last_ = ~uintptr_t{0};
   Page* last_page_ = nullptr;
   uint32_t run_ = 0;
