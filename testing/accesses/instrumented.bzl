@@ -116,13 +116,25 @@ def _options(ctx, name):
             variables.update(toolchain[platform_common.TemplateVariableInfo].variables)
     words = []
     for option in getattr(attr, name, []):
-        if "location " in option or "path " in option or "paths " in option:
-            option = ctx.expand_location(
-                option,
-                attr.srcs + attr.deps + getattr(attr, "additional_compiler_inputs", []),
-            )
+        if [word for word in ["location ", "locations ", "path ", "paths "] if word in option]:
+            # Each once, as it is asked for.
+            targets = {
+                target.label: target
+                for target in attr.srcs + attr.deps +
+                              getattr(attr, "additional_compiler_inputs", []) +
+                              getattr(attr, "additional_linker_inputs", [])
+            }
+            option = ctx.expand_location(option, targets.values())
         words += _words(ctx.expand_make_variables(name, option, variables))
     return words
+
+# Those of an attribute, if the rule has it.
+def _files(attr, name):
+    return [
+        file
+        for target in getattr(attr, name, [])
+        for file in target.files.to_list()
+    ]
 
 # The files of `srcs` by what compiles them; None if there is one that nothing does.
 def _sort(srcs):
@@ -180,11 +192,6 @@ def _instrumented_aspect_impl(target, ctx):
     if sources == None:
         return _passed_through(target, deps)
     implementation_deps = getattr(attr, "implementation_deps", [])
-    additional_inputs = [
-        file
-        for input in getattr(attr, "additional_compiler_inputs", [])
-        for file in input.files.to_list()
-    ]
     toolchain = ctx.attr._cc_toolchain[cc_common.CcToolchainInfo]
     features = cc_common.configure_features(
         ctx = ctx,
@@ -204,7 +211,7 @@ def _instrumented_aspect_impl(target, ctx):
             continue
         _, compiled = cc_common.compile(
             actions = ctx.actions,
-            additional_inputs = additional_inputs,
+            additional_inputs = _files(attr, "additional_compiler_inputs"),
             cc_toolchain = toolchain,
             compilation_contexts = [target[CcInfo].compilation_context] +
                                    [dep[CcInfo].compilation_context for dep in implementation_deps],
@@ -218,6 +225,13 @@ def _instrumented_aspect_impl(target, ctx):
         outputs.append(compiled)
     linking_context, _ = cc_common.create_linking_context_from_compilation_outputs(
         actions = ctx.actions,
+        # A linker's script is one of `deps`, or is told apart.
+        additional_inputs = _files(attr, "additional_linker_inputs") + [
+            file
+            for dep in attr.deps
+            if CcInfo not in dep
+            for file in dep.files.to_list()
+        ],
         alwayslink = attr.alwayslink,
         cc_toolchain = toolchain,
         compilation_outputs = cc_common.merge_compilation_outputs(compilation_outputs = outputs),

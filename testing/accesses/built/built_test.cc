@@ -12,6 +12,7 @@
 #include "ward/testing/accesses/built/behind.h"
 #include "ward/testing/accesses/built/c.h"
 #include "ward/testing/accesses/built/generated.h"
+#include "ward/testing/accesses/built/linked.h"
 #include "ward/testing/accesses/built/options.h"
 #include "ward/testing/explore.h"
 
@@ -55,6 +56,11 @@ TEST(Built, WithAssembler) {
 
 TEST(Built, OfGeneratedSources) {
   ExpectRaceIn("generated.cc:", CountGenerated);
+}
+
+TEST(Built, WithOptionsOfTheLinkerInAFile) {
+  ExpectRaceIn("linked.cc:", ward_count_linked);
+  ExpectRaceIn("linked.cc:", ward_count_by_another_name);
 }
 
 TEST(Built, BehindAnotherRule) { ExpectRaceIn("behind.cc:", CountBehind); }

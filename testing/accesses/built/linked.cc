@@ -1,0 +1,3 @@
+#include "ward/testing/accesses/built/linked.h"
+
+void ward_count_linked(int& counter) { ++counter; }
