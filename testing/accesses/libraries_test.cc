@@ -12,6 +12,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -690,9 +691,26 @@ class Ends {
   int ends_[2];
 };
 
+// One of so many bytes, opened before any run.
+int File() {
+  static const int file = [] {
+    std::FILE* const made = std::tmpfile();
+    EXPECT_EQ(ftruncate(fileno(made), kText), 0);
+    return fileno(made);
+  }();
+  return file;
+}
+
 TEST(LibraryCalls, FillBuffers) {
+  File();
   ExpectAccess([](char* text) {
     EXPECT_EQ(read(Ends(false).read(), text, kText), ssize_t{kText});
+  });
+  ExpectAccess([](char* text) {
+    EXPECT_EQ(pread(File(), text, kText, 0), ssize_t{kText});
+  });
+  ExpectAccess([](char* text) {
+    EXPECT_EQ(pread64(File(), text, kText, 0), ssize_t{kText});
   });
   ExpectAccess([](char* text) {
     EXPECT_EQ(recv(Ends(true).read(), text, kText, 0), ssize_t{kText});
@@ -711,8 +729,15 @@ TEST(LibraryCalls, FillBuffers) {
 }
 
 TEST(LibraryCalls, SendBuffers) {
+  File();
   ExpectAccess([](char* text) {
     EXPECT_EQ(write(Ends(false).write(), text, kText), ssize_t{kText});
+  });
+  ExpectAccess([](char* text) {
+    EXPECT_EQ(pwrite(File(), text, kText, 0), ssize_t{kText});
+  });
+  ExpectAccess([](char* text) {
+    EXPECT_EQ(pwrite64(File(), text, kText, 0), ssize_t{kText});
   });
   ExpectAccess([](char* text) {
     EXPECT_EQ(send(Ends(true).write(), text, kText, 0), ssize_t{kText});

@@ -209,6 +209,8 @@ WARD_WRAP(char*, strcat, (char* to, const char* from)) {
 WARD_WRAP_INPUT(read, (int fd, void* buffer, size_t size), (fd, buffer, size))
 WARD_WRAP_INPUT(pread, (int fd, void* buffer, size_t size, off_t offset),
                 (fd, buffer, size, offset))
+WARD_WRAP_INPUT(pread64, (int fd, void* buffer, size_t size, off64_t offset),
+                (fd, buffer, size, offset))
 WARD_WRAP_INPUT(recv, (int fd, void* buffer, size_t size, int flags),
                 (fd, buffer, size, flags))
 WARD_WRAP_INPUT(recvfrom,
@@ -219,6 +221,9 @@ WARD_WRAP_OUTPUT(write, (int fd, const void* buffer, size_t size),
                  (fd, buffer, size))
 WARD_WRAP_OUTPUT(pwrite,
                  (int fd, const void* buffer, size_t size, off_t offset),
+                 (fd, buffer, size, offset))
+WARD_WRAP_OUTPUT(pwrite64,
+                 (int fd, const void* buffer, size_t size, off64_t offset),
                  (fd, buffer, size, offset))
 WARD_WRAP_OUTPUT(send, (int fd, const void* buffer, size_t size, int flags),
                  (fd, buffer, size, flags))
