@@ -66,6 +66,10 @@ TEST(Cost, OfOneOperation) {
     std::atomic<int> counter{0};
     for (int i = 0; i < kTimes; ++i) counter.fetch_add(1);
   });
+  Measure("a store to an atomic", [] {
+    std::atomic<int> last{0};
+    for (int i = 0; i < kTimes; ++i) last.store(i);
+  });
   Measure("locking and unlocking", [] {
     std::mutex mutex;
     for (int i = 0; i < kTimes; ++i) {
