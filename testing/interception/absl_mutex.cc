@@ -27,6 +27,7 @@ using ::ward::testing::Use;
 [[gnu::used]] static void (*const kAbseilsMutex)(absl::OnDeadlockCycle) =
     &absl::SetMutexDeadlockDetectionMode;
 
+namespace ward::testing {
 namespace {
 
 // While a thread is in a function of Abseil's that was called from outside.
@@ -93,6 +94,12 @@ const absl::Mutex* MutexOf(const absl::ReleasableMutexLock* lock) {
 }
 
 }  // namespace
+}  // namespace ward::testing
+
+using ::ward::testing::InAbseil;
+using ::ward::testing::Locking;
+using ::ward::testing::MutexOf;
+using ::ward::testing::Waiting;
 
 extern "C" {
 
