@@ -170,8 +170,7 @@ std::string Verdict(const Exploration::Failure& failure, int ordinal) {
 }
 
 // What was made, none of which has failed: a line.
-std::string Summary(const Exploration& exploration,
-                    const ExploreOptions& options) {
+std::string Summary(const Exploration& exploration) {
   std::string text = absl::StrCat(
       "None of ", exploration.runs, " runs failed: ", exploration.schedules,
       " different schedule", exploration.schedules == 1 ? "" : "s", ", ",
@@ -181,10 +180,9 @@ std::string Summary(const Exploration& exploration,
     absl::StrAppend(&text, "; ", exploration.skipped, " were skipped");
   }
   if (exploration.exhausted) {
-    absl::StrAppend(&text, "; there are no others with up to ",
-                    options.deviations, " deviations");
+    text += "; there are no others within its bounds";
   } else if (exploration.schedules == 1 && exploration.runs > 1) {
-    text += "; nothing was to choose in it";
+    text += "; perhaps nothing was to choose in it";
   }
   if (exploration.pairs > 0) {
     absl::StrAppend(&text, "; ", exploration.pairs_in_both_orders, " of ",
@@ -298,8 +296,7 @@ Exploration Explore(const ExploreOptions& options,
   Exploration exploration = Find(options, ordinal, body);
   if (!exploration.failure.has_value()) {
     if (exploration.runs > 0) {
-      std::cout << exploration.remarks << Summary(exploration, options)
-                << std::flush;
+      std::cout << exploration.remarks << Summary(exploration) << std::flush;
       SkipIfAllWere(exploration);
     }
     return exploration;
