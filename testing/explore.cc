@@ -214,9 +214,13 @@ void SkipIfAllWere(const Exploration& exploration) {
 std::string Told(const Exploration::Failure& failure,
                  const Explanation& explained,
                  std::string_view marked_transcript = "") {
-  std::string text = explained.stuck.empty()
-                         ? failure.what
-                         : absl::StrCat(explained.stuck, failure.printed);
+  // What failed before it was stuck comes first.
+  std::string text =
+      explained.stuck.empty()
+          ? absl::StrCat(failure.what, failure.stacks)
+          : absl::StrCat(
+                failure.what.substr(0, failure.what.find(explained.why)),
+                explained.stuck, failure.printed);
   absl::StrAppend(&text, "\n", explained.deviations);
   // Without one, it would be the names of processes that said nothing.
   if (absl::StrContains(absl::StripSuffix(failure.transcript, "\n"), '\n')) {

@@ -126,19 +126,49 @@ constexpr std::string_view kGuard = "guard variable for ";
 // In `doing`, with its article: where that begins, and the noun; or nothing.
 std::pair<size_t, std::string_view> FindNoun(std::string_view doing) {
   for (const std::string_view noun : kNouns) {
-    for (const std::string_view article : {" a ", " an "}) {
-      const size_t at = doing.find(absl::StrCat(article, noun));
-      if (at != std::string_view::npos) return {at + 1, noun};
+    for (size_t at = doing.find(noun); at != std::string_view::npos;
+         at = doing.find(noun, at + 1)) {
+      for (const std::string_view article : {" a ", " an "}) {
+        if (absl::EndsWith(doing.substr(0, at), article)) {
+          return {at + 1 - article.size(), noun};
+        }
+      }
     }
   }
   return {std::string_view::npos, ""};
 }
 
+// Lambdas have numbers, which g++ counts in each function and Clang in each
+// file, as {lambda(int)#1} and $_0: they are told apart by their lines.
+std::string WithoutNumbersOfLambdas(std::string_view name) {
+  std::string text;
+  while (!name.empty()) {
+    if (absl::ConsumePrefix(&name, "{lambda(")) {
+      int depth = 1;
+      size_t end = 0;
+      for (; end < name.size() && depth > 0; ++end) {
+        if (name[end] == '{') ++depth;
+        if (name[end] == '}') --depth;
+      }
+      name.remove_prefix(end);
+      text += "{lambda}";
+    } else if (absl::ConsumePrefix(&name, "$_")) {
+      name.remove_prefix(
+          std::min(name.find_first_not_of("0123456789"), name.size()));
+      text += "{lambda}";
+    } else {
+      text += name.front();
+      name.remove_prefix(1);
+    }
+  }
+  return text;
+}
+
 // Without its arguments, namespaces that have no name, and what it returns:
 // bank::Transfer of "void (anonymous namespace)::bank::Transfer(int)".
 std::string NameOf(std::string_view function) {
-  std::string name =
-      absl::StrReplaceAll(function, {{"(anonymous namespace)::", ""}});
+  const std::string name = WithoutNumbersOfLambdas(
+      absl::StrReplaceAll(function, {{"(anonymous namespace)::", ""}}));
   // One that was cut has no end to tell it by.
   if (absl::EndsWith(name, "...")) return name;
   std::string_view rest = name;
@@ -228,8 +258,10 @@ struct Thread {
   // Of the last step, among all.
   size_t number = 0;
   std::vector<Held> held;
-  // What it waits for is another one's end, or -1.
+  // What it waits for is another one's end, or -1; and whether it is yet to
+  // begin to.
   int joins = -1;
+  bool will_join = false;
   // What it has come to lock, or has given back: what Abseil has it wait for;
   // and whether that was given back until it is woken.
   int mutex = -1;
@@ -263,7 +295,8 @@ class Explainer {
     Event event;
     for (EventReader reader(events_.text()); reader.Next(event);) Take(event);
     Explanation explanation;
-    explanation.stuck = why_.empty() ? "" : TellStuck();
+    explanation.why = why_;
+    if (!why_.empty() && events_.is_complete()) explanation.stuck = TellStuck();
     explanation.deviations = TellDeviations();
     explanation.steps = TellSteps();
     return explanation;
@@ -291,7 +324,9 @@ class Explainer {
   // The user's own functions, the innermost first; at most so many.
   std::vector<std::string> Lines(int stack, size_t most) const;
   // ", in bank::Transfer bank.cc:31", or nothing.
-  std::string In(int stack) const;
+  const std::string& In(int stack);
+  // Its number among those that have this noun.
+  int NumberOf(int object, std::string_view noun);
   // "before locking mutex 2, in bank::Transfer bank.cc:31"
   std::string Where(int number);
   void AppendStack(std::string& text, int stack, size_t most,
@@ -304,6 +339,9 @@ class Explainer {
   std::vector<int> FindCircle();
   // What a thread waits for, and who has it.
   std::string TellWait(int number);
+  // Of what others have to read: who may wait to write, behind whom it waits if
+  // it is to read, too; Abseil does not tell which. Or nothing.
+  std::string TellWriter(int number, int object);
   // How it came to have what `waiting` waits for; or nothing.
   std::string TellHeld(int number, int waiting, size_t lines);
   std::string TellStuck();
@@ -322,10 +360,12 @@ class Explainer {
   struct Object {
     std::string variable;
     std::string_view noun;
-    int number = 0;
   };
   std::map<int, Object> objects_;
+  std::map<std::pair<int, std::string_view>, int> number_of_;
   std::map<std::string_view, int> numbers_;
+  // See In().
+  std::map<int, std::string> in_;
   std::vector<Line> lines_;
   size_t step_ = 0;
   struct Deviation {
@@ -357,14 +397,15 @@ void Explainer::TakeStep(const Event& event) {
   step.object = static_cast<int>(event[3].number);
   step.stack = static_cast<int>(event[4].number);
   step.after = event.size() > 5;
-  if (!step.waits) thread.joins = -1;
+  if (!step.waits || !thread.will_join) thread.joins = -1;
+  thread.will_join = false;
   const std::string& doing = words_[step.doing];
   if (step.object >= 0) {
     Object& object = objects_[step.object];
     const std::string_view noun = FindNoun(doing).second;
-    if (object.noun.empty() && !noun.empty()) {
-      object.noun = noun;
-      object.number = ++numbers_[noun];
+    if (!noun.empty()) {
+      if (object.noun.empty()) object.noun = noun;
+      NumberOf(step.object, noun);
     }
     if (!step.waits && absl::StartsWith(doing, "locking")) {
       thread.mutex = step.object;
@@ -394,6 +435,9 @@ void Explainer::TakeDeviation(const Event& event) {
   const auto kind = static_cast<ChoiceKind>(event[5].number);
   const auto chosen = static_cast<int>(event[6].number);
   std::vector<int> passed_over = event[7].list;
+  // Where the one that runs is now: its last step may be something else.
+  const int stack = event.size() > 8 ? static_cast<int>(event[8].number) : -1;
+  int at = -1;
   switch (kind) {
     case ChoiceKind::kThread: {
       // The one that ran comes first.
@@ -401,7 +445,12 @@ void Explainer::TakeDeviation(const Event& event) {
       if (own != passed_over.end()) std::swap(*own, passed_over.front());
       about = passed_over.front();
       std::vector<std::string> others;
+      constexpr size_t kFew = 3;
       for (size_t i = 1; i < passed_over.size(); ++i) {
+        if (others.size() == kFew) {
+          others.push_back(absl::StrCat(passed_over.size() - i, " more"));
+          break;
+        }
         others.push_back(Who(passed_over[i]));
       }
       absl::StrAppend(&text,
@@ -418,10 +467,9 @@ void Explainer::TakeDeviation(const Event& event) {
       break;
     }
     case ChoiceKind::kWaiter:
-      absl::StrAppend(&text, ", at step ", Of(by).number, ": ", Who(chosen),
-                      " was woken ", Where(chosen), ", by ", Who(by),
-                      ", and not ", Who(passed_over.front()),
-                      ", which had waited longer");
+      absl::StrAppend(&text, ": ", Who(chosen), " was woken ", Where(chosen),
+                      ", by ", Who(by), In(stack), ", and not ",
+                      Who(passed_over.front()), ", which had waited longer");
       about = chosen;
       break;
     case ChoiceKind::kDelay:
@@ -441,8 +489,9 @@ void Explainer::TakeDeviation(const Event& event) {
                       " being there ", Where(by));
       break;
     case ChoiceKind::kWakeUp:
-      absl::StrAppend(&text, ", at step ", Of(by).number, ": a wait of ",
-                      Who(by), " ended for no reason, ", Where(by));
+      absl::StrAppend(&text, ": a wait of ", Who(by), " ended for no reason",
+                      In(stack));
+      at = stack;
       break;
     case ChoiceKind::kLoad:
       absl::StrAppend(&text, ", at step ", Of(by).number, ": ", Who(by),
@@ -452,7 +501,8 @@ void Explainer::TakeDeviation(const Event& event) {
       break;
   }
   AddLine(by, text, /*is_deviation=*/true);
-  deviations_.push_back({about, std::move(text), Of(about).step.stack});
+  deviations_.push_back(
+      {about, std::move(text), at >= 0 ? at : Of(about).step.stack});
 }
 
 void Explainer::Take(const Event& event) {
@@ -480,10 +530,11 @@ void Explainer::Take(const Event& event) {
     AddLine(number, "is killed");
   } else if (kind == "j") {
     Of(number).joins = static_cast<int>(event[2].number);
+    Of(number).will_join = true;
   } else if (kind == "l") {
     Thread& thread = Of(number);
-    thread.held.push_back({static_cast<int>(event[2].number), event.size() > 3,
-                           thread.step.stack});
+    thread.held.push_back({static_cast<int>(event[2].number), event.size() > 4,
+                           static_cast<int>(event[3].number)});
     thread.gave_back = false;
   } else if (kind == "u") {
     Thread& thread = Of(number);
@@ -558,11 +609,13 @@ std::string Explainer::Name(int object, std::string_view noun) {
   if (!named.variable.empty()) {
     return absl::StrCat(noun, " `", named.variable, "`");
   }
-  if (named.number == 0) {
-    named.noun = noun;
-    named.number = ++numbers_[noun];
-  }
-  return absl::StrCat(noun, " ", named.number);
+  return absl::StrCat(noun, " ", NumberOf(object, noun));
+}
+
+int Explainer::NumberOf(int object, std::string_view noun) {
+  const auto [found, is_new] = number_of_.try_emplace({object, noun}, 0);
+  if (is_new) found->second = ++numbers_[noun];
+  return found->second;
 }
 
 bool Explainer::IsBegun(int object) {
@@ -575,11 +628,11 @@ std::string Explainer::Doing(const Step& step) {
   if (step.object < 0) return doing;
   if (doing == kAbseilsWait) {
     // What else it may be, Abseil does not tell.
-    return step.is_taken
+    return step.gave_back ? absl::StrCat("waiting for a condition under ",
+                                         Name(step.object, "mutex"))
+           : step.is_taken
                ? absl::StrCat("waiting for ", Name(step.object, "mutex"))
-           : step.gave_back ? absl::StrCat("waiting for a condition under ",
-                                           Name(step.object, "mutex"))
-                            : std::string(doing);
+               : std::string(doing);
   }
   if (IsBegun(step.object)) {
     return absl::StrCat("waiting for ", Name(step.object, ""));
@@ -613,9 +666,12 @@ std::vector<std::string> Explainer::Lines(int stack, size_t most) const {
   return lines;
 }
 
-std::string Explainer::In(int stack) const {
-  const std::vector<std::string> lines = Lines(stack, 1);
-  return lines.empty() ? "" : absl::StrCat(", in ", lines.front());
+const std::string& Explainer::In(int stack) {
+  const auto [found, is_new] = in_.try_emplace(stack);
+  const std::vector<std::string> lines =
+      is_new ? Lines(stack, 1) : std::vector<std::string>();
+  if (!lines.empty()) found->second = absl::StrCat(", in ", lines.front());
+  return found->second;
 }
 
 std::string Explainer::Where(int number) {
@@ -739,7 +795,25 @@ std::string Explainer::TellWait(int number) {
   return absl::StrCat(text, ", which ", AndList(holders),
                       holders.size() > 1 ? " have" : " has",
                       IsBegun(wait.object) ? " begun" : "",
-                      own ? " itself" : "", is_shared ? " to read" : "");
+                      own ? " itself" : "", is_shared ? " to read" : "",
+                      is_shared ? TellWriter(number, wait.object) : "");
+}
+
+std::string Explainer::TellWriter(int number, int object) {
+  const auto doing = [this](int thread) -> std::string_view {
+    return words_[Of(thread).step.doing];
+  };
+  if (absl::StrContains(doing(number), " to write ")) return "";
+  for (const auto& [id, thread] : threads_) {
+    if (id == number || !IsAlive(id) ||
+        absl::StrContains(doing(id), " to read ")) {
+      continue;
+    }
+    if (WaitOf(id).object == object) {
+      return absl::StrCat(" (", Who(id), " waits for it, too)");
+    }
+  }
+  return "";
 }
 
 std::string Explainer::TellHeld(int number, int waiting, size_t lines) {
@@ -768,8 +842,8 @@ std::string Explainer::TellOthers(const std::set<int>& but) {
   for (auto& [key, group] : alike) groups.push_back(std::move(group));
   // Those in the user's own code first.
   std::sort(groups.begin(), groups.end(), [this](const auto& a, const auto& b) {
-    const bool own_a = !Lines(Of(a.front()).step.stack, 1).empty();
-    const bool own_b = !Lines(Of(b.front()).step.stack, 1).empty();
+    const bool own_a = !In(Of(a.front()).step.stack).empty();
+    const bool own_b = !In(Of(b.front()).step.stack).empty();
     return own_a != own_b ? own_a : a.front() < b.front();
   });
   std::string text;
@@ -812,11 +886,14 @@ std::string Explainer::TellOthers(const std::set<int>& but) {
 
 std::string Explainer::TellWaitOfAll(const std::vector<int>& group) {
   const Step& step = Of(group.front()).step;
-  if (!step.waits) return absl::StrCat("are ", Doing(step));
-  std::string text = TellWait(group.front());
-  // What each of them waits for may be another one's.
+  const auto tell = [this](int thread) {
+    const Step& its = Of(thread).step;
+    return its.waits ? TellWait(thread) : absl::StrCat("is ", Doing(its));
+  };
+  const std::string text = tell(group.front());
+  // What each of them waits for, or locks, may be another one's.
   const bool is_same = std::all_of(group.begin(), group.end(), [&](int thread) {
-    return TellWait(thread) == text;
+    return tell(thread) == text;
   });
   if (!is_same) return absl::StrCat("are ", words_[step.doing]);
   std::string_view rest = text;
@@ -831,11 +908,15 @@ std::string Explainer::TellStuck() {
     const std::string others = TellOthers({});
     return absl::StrCat(why_, "\n", others);
   }
-  std::string text = circle.size() == 1
-                         ? absl::StrCat("deadlock: ", Who(circle.front()),
-                                        " waits for itself\n")
-                         : absl::StrCat("deadlock: ", circle.size(),
-                                        " threads wait for one another\n");
+  // Of an endless loop it is none: such waits may have deadlines.
+  const bool is_deadlock = absl::StartsWith(why_, "deadlock");
+  std::string text =
+      is_deadlock ? "deadlock: " : absl::StrCat(why_, "\nAt the end ");
+  if (circle.size() == 1) {
+    absl::StrAppend(&text, Who(circle.front()), " waits for itself\n");
+  } else {
+    absl::StrAppend(&text, circle.size(), " threads wait for one another\n");
+  }
   const size_t shown = std::min(circle.size(), kMostInCircle);
   const size_t lines = shown <= 2 ? kLinesOfStack : shown == 3 ? 3 : 1;
   for (size_t i = 0; i < shown; ++i) {
@@ -855,12 +936,13 @@ std::string Explainer::TellStuck() {
       TellOthers(std::set<int>(circle.begin(), circle.end()));
   if (!others.empty()) absl::StrAppend(&text, "The others:\n", others);
   // Whatever may have been forgotten here: it is to be read at a glance.
-  constexpr size_t kMostLines = 39;
+  constexpr ptrdiff_t kMostLines = 39;
+  if (std::count(text.begin(), text.end(), '\n') <= kMostLines) return text;
   size_t end = 0;
-  for (size_t line = 0; line < kMostLines && end != std::string::npos; ++line) {
-    end = text.find('\n', end == 0 ? 0 : end + 1);
+  for (ptrdiff_t line = 0; line < kMostLines - 1; ++line) {
+    end = text.find('\n', end) + 1;
   }
-  return end == std::string::npos ? text : text.substr(0, end + 1);
+  return absl::StrCat(text.substr(0, end), "  ...\n");
 }
 
 // --- the course ---

@@ -25,7 +25,12 @@ struct Explanation {
   // Of a run that cannot go on, why: first those who wait for one another, if
   // any do, what each of them has and where it took that; then the others,
   // those that wait alike in one line. Less than 40 lines. Empty for others.
+  // Empty, too, of a run of which not all events were kept: who waits for whom
+  // at its end is not known then.
   std::string stuck;
+
+  // What `stuck` is about, as the scheduler says it.
+  std::string why;
 
   // What was decided otherwise than by default, a paragraph each; those that
   // are left of a failure that was made simpler are what it takes.

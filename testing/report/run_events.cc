@@ -175,8 +175,9 @@ void RunRecorder::GoesOn(int thread) {
 void RunRecorder::IsLocked(const void* object, bool is_shared) {
   const NoSchedulingPoints quiet;
   const int number = Object(object);
-  events_.Add(
-      absl::StrCat(R"(["l",)", running_, ",", number, is_shared ? ",1]" : "]"));
+  const int stack = Stack();
+  events_.Add(absl::StrCat(R"(["l",)", running_, ",", number, ",", stack,
+                           is_shared ? ",1]" : "]"));
 }
 
 void RunRecorder::IsUnlocked(const void* object) {
@@ -192,11 +193,14 @@ void RunRecorder::Chooses(uint32_t number, const Choice& choice, size_t option,
   // Each of those before it would have been chosen rather.
   const auto passed_over =
       choice.threads.subspan(0, choice.threads.empty() ? 0 : option);
-  events_.Add(absl::StrCat(R"(["d",)", running_, ",", number, ",", option, ",",
-                           JsonString(words), ",",
-                           static_cast<int>(choice.kind), ",",
-                           choice.threads.empty() ? -1 : choice.threads[option],
-                           ",[", absl::StrJoin(passed_over, ","), "]]"));
+  // Other choices than of who goes on are made between two steps.
+  const std::string stack =
+      choice.kind == ChoiceKind::kThread ? "" : absl::StrCat(",", Stack());
+  events_.Add(
+      absl::StrCat(R"(["d",)", running_, ",", number, ",", option, ",",
+                   JsonString(words), ",", static_cast<int>(choice.kind), ",",
+                   choice.threads.empty() ? -1 : choice.threads[option], ",[",
+                   absl::StrJoin(passed_over, ","), "]", stack, "]"));
 }
 
 void RunRecorder::TimePasses(absl::Duration since_begin) {

@@ -73,12 +73,13 @@ class RunEvents {
 //                                   a further 1: it has done that already
 //   ["j", thread, other]            what it waits for next is the other's end
 //   ["g", thread]                   it goes on instead of another one
-//   ["l", thread, object]           has a lock; a further 1: shared
+//   ["l", thread, object, stack]    has a lock; a further 1: shared
 //   ["u", thread, object]           has given it back
-//   ["d", thread, number, option, words, kind, chosen, [held, ...]]
+//   ["d", thread, number, option, words, kind, chosen, [held, ...], stack]
 //                                   a decision that is not dull, and, of those
 //                                   about threads, who was chosen and who,
-//                                   before others, was not
+//                                   before others, was not; the stack, but of
+//                                   who goes on
 //   ["c", decisions]                how many there were before what comes next
 //   ["o", object, place]            it is in the program's data: see PlaceOf
 //   ["m", thread, from, to, words, stream]
