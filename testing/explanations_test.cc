@@ -347,6 +347,7 @@ void RetriesForEver() {
 SHOP_FUNCTION bool WaitOnce(std::mutex& mutex, std::condition_variable& come,
                             const bool& has_come) {
   std::unique_lock<std::mutex> lock(mutex);
+  // NOLINTNEXTLINE(bugprone-spuriously-wake-up-functions): that is the bug.
   if (!has_come) come.wait(lock);
   sold = 1;
   return has_come;

@@ -58,8 +58,6 @@
 namespace shop {
 namespace {
 
-using ::ward::testing::SchedulingPoint;
-
 std::mutex mutex;
 int items;
 int* item;

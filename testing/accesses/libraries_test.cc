@@ -693,12 +693,12 @@ class Ends {
 
 // One of so many bytes, opened before any run.
 int File() {
-  static const int file = [] {
+  static const int kFile = [] {
     std::FILE* const made = std::tmpfile();
     EXPECT_EQ(ftruncate(fileno(made), kText), 0);
     return fileno(made);
   }();
-  return file;
+  return kFile;
 }
 
 TEST(LibraryCalls, FillBuffers) {

@@ -167,7 +167,7 @@ std::string WithoutNumbersOfLambdas(std::string_view name) {
 // Without its arguments, namespaces that have no name, and what it returns:
 // bank::Transfer of "void (anonymous namespace)::bank::Transfer(int)".
 std::string NameOf(std::string_view function) {
-  const std::string name = WithoutNumbersOfLambdas(
+  std::string name = WithoutNumbersOfLambdas(
       absl::StrReplaceAll(function, {{"(anonymous namespace)::", ""}}));
   // One that was cut has no end to tell it by.
   if (absl::EndsWith(name, "...")) return name;
