@@ -57,8 +57,10 @@ constexpr uint64_t kMostEnds = 400;
 // And so few which of two is the greater one.
 constexpr uint64_t kFewestEnds = 4;
 
-// Less than this is no rise worth telling.
+// Less than this is no rise worth telling, nor what may well be chance: so many
+// standard deviations, as the two points were picked for being far apart.
 constexpr double kRise = 0.1;
+constexpr double kDeviations = 3;
 
 // Of ends that hang, each of which takes as long as the watchdog's patience.
 constexpr int kMostHung = 2;
@@ -144,7 +146,7 @@ class Witness final : public RunListener {
   Thread& Of(int thread) { return threads_[thread]; }
 
   void Note(int thread) {
-    if (decision_ == kNone) return;
+    if (decision_ == kNone || told_.decisions > decision_) return;
     Thread& at = Of(thread);
     at.depth = backtrace(at.frames.data(), static_cast<int>(at.frames.size()));
   }
@@ -249,6 +251,9 @@ class Finder {
 
   // Between which two neighbours, of which it returns the first, it rises most.
   Points::const_iterator Steepest() const;
+
+  // Whether it is more likely to fail at `to`, beyond doubt.
+  bool IsRise(const Doom::Point& from, const Doom::Point& to) const;
 
   // Samples where it rises most, until that is one decision.
   void Narrow();
@@ -362,6 +367,19 @@ Finder::Points::const_iterator Finder::Steepest() const {
   return steepest;
 }
 
+bool Finder::IsRise(const Doom::Point& from, const Doom::Point& to) const {
+  // As if each had failed once more, and had not: none of none is not certain.
+  const auto variance = [this](const Doom::Point& point) {
+    if (point.decisions == all_) return 0.0;
+    const auto ends = static_cast<double>(point.ends + 2);
+    const double chance = static_cast<double>(point.failed + 1) / ends;
+    return chance * (1 - chance) / ends;
+  };
+  const double rise = to.chance() - from.chance();
+  return rise >= kRise &&
+         rise > kDeviations * std::sqrt(variance(from) + variance(to));
+}
+
 void Finder::Narrow() {
   // The runs are shared out: to a first look at the whole, to where it is
   // looked more closely, half as many decisions each time, and to the two that
@@ -414,9 +432,7 @@ Doom Finder::Find() {
   for (const auto& [decisions, point] : points_) doom.curve.push_back(point);
   if (!is_certain) {
     const auto from = Steepest();
-    const double rise =
-        std::next(from)->second.chance() - from->second.chance();
-    if (rise >= kRise) {
+    if (IsRise(from->second, std::next(from)->second)) {
       doom.before = static_cast<size_t>(
           std::distance(Points::const_iterator(points_.begin()), from));
       doom.after = doom.before + 1;
@@ -490,8 +506,12 @@ std::string DrawCurve(const Doom& doom) {
 
 }  // namespace
 
+std::string_view Doom::Words() const {
+  return IsDoom() ? "doomed from here on" : "likelier to fail from here on";
+}
+
 std::string Doom::Mark() const {
-  return absl::StrCat("doomed from here on (decision ", decision(), ")");
+  return absl::StrCat(Words(), " (decision ", decision(), ")");
 }
 
 std::string Doom::Verdict() const {
@@ -506,17 +526,18 @@ std::string Doom::Verdict() const {
   }
   if (!is_found()) {
     return absl::StrCat("Of ", none.ends, " runs at random ", Percent(none),
-                        " fail in the same way, and no decision makes that "
-                        "much more.");
+                        " fail in the same way, and no decision is seen to "
+                        "make that much more.");
   }
   const Point& from = curve[before];
   const Point& to = curve[after];
   const bool is_one = to.decisions == from.decisions + 1;
   return absl::StrCat(
-      is_one ? absl::StrCat("Decision ", decision(), " of ", decisions,
-                            " dooms it: ")
+      is_one ? absl::StrCat("Decision ", decision())
              : absl::StrCat("One of the decisions ", from.decisions, " to ",
-                            decision(), " of ", decisions, " dooms it: "),
+                            decision()),
+      " of ", decisions,
+      IsDoom() ? " dooms it: " : " makes it likelier than any other does: ",
       to.decisions == decisions
           ? "after it nothing is left to decide"
           : absl::StrCat("from there on ", Percent(to), " of ", to.ends,
@@ -539,8 +560,9 @@ std::string Doom::ToJson() const {
   if (curve.empty()) return "null";
   return absl::StrCat(
       R"({"decision":)", is_found() ? static_cast<int64_t>(decision()) : -1,
-      R"(,"thread":)", thread, R"(,"says":)",
-      JsonString(absl::StrCat(Verdict(), "\n", decided)), R"(,"curve":[)",
+      R"(,"thread":)", thread, R"(,"mark":)", JsonString(Words()),
+      R"(,"says":)", JsonString(absl::StrCat(Verdict(), "\n", decided)),
+      R"(,"curve":[)",
       absl::StrJoin(curve, ",",
                     [](std::string* out, const Point& point) {
                       absl::StrAppend(out, "[", point.decisions, ",",

@@ -1,5 +1,6 @@
 // Where a run that fails was doomed: from which of its decisions on it could
-// hardly end well any more. For this folder's sources, and Explore's.
+// hardly end well any more, or, if there is none such, was likelier to fail.
+// For this folder's sources, and Explore's.
 //
 // What comes before a decision is made again, with ends at random, and how many
 // of these fail in the same way is counted: a point of a curve that begins at
@@ -11,6 +12,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -54,18 +56,21 @@ struct Doom {
   std::string transcript;
 
   bool is_found() const { return before != after; }
+  // Nearly all ends fail then; else it is only that more of them do.
+  bool IsDoom() const { return is_found() && curve[after].chance() >= 0.9; }
   // The last of the decisions that it can be, by its number in the run.
   uint32_t decision() const { return curve[after].decisions - 1; }
 
-  // What stands where it was doomed, and what makes it so, with the share of
-  // ends: "Decision 7 of 26 dooms it: ...".
+  // What stands where it was doomed, without and with the decision; and what
+  // makes it so, with the share of ends: "Decision 7 of 26 dooms it: ...".
+  std::string_view Words() const;
   std::string Mark() const;
   std::string Verdict() const;
   // Verdict(), what was decided, and the curve: lines; empty without a curve.
   std::string ToText() const;
-  // For the picture: {"decision": 7, "thread": 1, "says": "...", "curve":
-  // [[decisions, ends, failed], ...]}, where what is not known is -1; "null"
-  // without a curve.
+  // For the picture: {"decision": 7, "thread": 1, "mark": "...", "says": "...",
+  // "curve": [[decisions, ends, failed], ...]}, where what is not known is -1;
+  // "null" without a curve.
   std::string ToJson() const;
 };
 

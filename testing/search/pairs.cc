@@ -17,9 +17,6 @@ namespace {
 constexpr int kPatience = 2000;
 constexpr int kOfYield = 100;
 
-// As RandomStrategy.
-constexpr uint64_t kRarity = 32;
-
 constexpr uint64_t kHighest = std::numeric_limits<uint64_t>::max();
 
 }  // namespace
@@ -37,6 +34,7 @@ PairsStrategy::PairsStrategy(KnownOrders& known, size_t lane,
 
 void PairsStrategy::BeginRun(uint64_t seed) {
   random_ = SplitMix(seed);
+  odd_choices_ = {};
   after_ = random_() % 2 == 0;
   patience_ = kPatience;
   wanted_.clear();
@@ -128,8 +126,7 @@ bool PairsStrategy::IsReady(const Wanted& wanted, int thread,
 size_t PairsStrategy::Choose(const Choice& choice) {
   if (choice.kind == ChoiceKind::kWaiter) return random_() % choice.options;
   if (choice.kind != ChoiceKind::kThread) {
-    if (random_() % kRarity != 0) return 0;
-    return 1 + random_() % (choice.options - 1);
+    return odd_choices_.Choose(random_, choice);
   }
   if (choice.after >= 0 && !after_) {
     const auto* const found =

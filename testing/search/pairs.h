@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/coverage.h"
 #include "ward/testing/simulator/split_mix.h"
 #include "ward/testing/simulator/strategy.h"
@@ -89,6 +90,7 @@ class PairsStrategy final : public Strategy {
 
   // Of this run.
   SplitMix random_;
+  OddChoices odd_choices_;
   bool after_ = false;
   bool has_new_priorities_ = false;
   std::vector<Wanted> wanted_;

@@ -17,8 +17,19 @@ extern const char etext;               // NOLINT(readability-identifier-naming)
 namespace ward::testing {
 namespace {
 
+// How many calls tell a place. Unoptimised, what the C++ library is made of are
+// calls, too.
+#ifdef __OPTIMIZE__
+constexpr size_t kCalls = 4;
+#else
+constexpr size_t kCalls = Coverage::kMostCalls;
+#endif
+
 // Of which those in libraries do not count.
 constexpr int kMostFrames = 16;
+
+// No function's frame is larger, nor is what is taken for one.
+constexpr uintptr_t kLargestFrame = size_t{1} << 16;
 
 uint64_t Mix(uint64_t hash) {
   hash *= 0x9e3779b97f4a7c15;
@@ -88,17 +99,17 @@ ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS ABSL_ATTRIBUTE_NO_SANITIZE_THREAD
       calls[count++] = returns_to;
       // The same wherever the program is loaded to.
       hash = Mix(hash ^ (returns_to - begin));
-      if (count == calls.size()) break;
+      if (count == kCalls) break;
     }
     // Where a function keeps something else in the register, there is no more
     // to know.
-    if (caller <= address || caller % alignof(Frame) != 0 ||
-        caller + sizeof(Frame) > end) {
+    if (caller <= address || caller - address > kLargestFrame ||
+        caller % alignof(Frame) != 0 || caller + sizeof(Frame) > end) {
       break;
     }
     address = caller;
   }
-  return coverage_.PlaceOf(calls, hash);
+  return count == 0 ? 0 : coverage_.PlaceOf(calls, hash);
 }
 
 void CoverageRecorder::Add(int thread, const void* object, Use use,

@@ -54,12 +54,7 @@ class LastOperations {
 // memory, it is of a fixed size, and begins as zeros.
 class Coverage {
  public:
-  // Unoptimised, what the C++ library is made of are calls, too.
-#ifdef __OPTIMIZE__
-  static constexpr size_t kMostCalls = 4;
-#else
   static constexpr size_t kMostCalls = 9;
-#endif
   static constexpr size_t kMostPlaces = size_t{1} << 12;
   static constexpr size_t kMostOrders = size_t{1} << 15;
 
