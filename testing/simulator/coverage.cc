@@ -17,14 +17,6 @@ extern const char etext;               // NOLINT(readability-identifier-naming)
 namespace ward::testing {
 namespace {
 
-// How many calls tell a place. Unoptimised, what the C++ library is made of are
-// calls, too.
-#ifdef __OPTIMIZE__
-constexpr size_t kCalls = 4;
-#else
-constexpr size_t kCalls = Coverage::kMostCalls;
-#endif
-
 // Of which those in libraries do not count.
 constexpr int kMostFrames = 16;
 
@@ -99,7 +91,7 @@ ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS ABSL_ATTRIBUTE_NO_SANITIZE_THREAD
       calls[count++] = returns_to;
       // The same wherever the program is loaded to.
       hash = Mix(hash ^ (returns_to - begin));
-      if (count == kCalls) break;
+      if (count == calls.size()) break;
     }
     // Where a function keeps something else in the register, there is no more
     // to know.

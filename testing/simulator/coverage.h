@@ -54,6 +54,7 @@ class LastOperations {
 // memory, it is of a fixed size, and begins as zeros.
 class Coverage {
  public:
+  // Some are the simulator's own, and, unoptimised, the C++ library's.
   static constexpr size_t kMostCalls = 9;
   static constexpr size_t kMostPlaces = size_t{1} << 12;
   static constexpr size_t kMostOrders = size_t{1} << 15;

@@ -79,6 +79,10 @@ void Simulation::TellOfHang(absl::FunctionRef<void(Simulation& hanging)> tell) {
 }
 
 SchedulerOptions Simulation::ForScheduler() {
+  // A signal's handler may be at a choice, and nothing may be allocated there,
+  // which ThreadSanitizer looks after: this is enough for most runs.
+  constexpr size_t kUsualDeviations = 256;
+  deviations_.reserve(kUsualDeviations);
   SchedulerOptions options;
   options.delays = options_.delays;
   options.weak_memory = options_.weak_memory;
