@@ -1209,9 +1209,12 @@ TEST(Explore, SaysWhereItWasDoomedAndMarksItInTheTranscript) {
               ContainsRegex("Decision [0-9]+ of [0-9]+ dooms it: "));
   EXPECT_THAT(outcome.text, HasSubstr("\n  100 % |"));
   EXPECT_THAT(outcome.text, HasSubstr("* doomed from here on (decision "));
+  // Of two decisions at its lock it is one or the other.
   EXPECT_THAT(outcome.text,
               ContainsRegex("  >>  doomed from here on .decision [0-9]+.\n"
-                            "[^\n]*locking [^\n]*Closes"));
+                            "[^\n]*locking [^\n]*Closes|"
+                            "locking [^\n]*Closes[^\n]*\n"
+                            "  >>  doomed from here on .decision [0-9]+.\n"));
 }
 
 TEST(Explore, SkipsATestAllOfWhoseRunsAreSkipped) {

@@ -1035,12 +1035,17 @@ TEST(Races, KnowsExceptionsThatAreWritten) {
   });
 }
 
+// Inlined, Clang does not instrument it.
+[[gnu::noinline]] void MakeAnew(std::atomic<int>& number) {
+  new (&number) std::atomic<int>(2);
+}
+
 // An atomic that is made anew has not been written by who is not seen.
 TEST(Races, FindsRacesBesideAtomicsThatAreMadeAnew) {
   ExpectRace([] {
     std::atomic<int> number{0};
     number.store(1);
-    new (&number) std::atomic<int>(2);
+    MakeAnew(number);
     std::atomic<bool> done{false};
     int other = 0;
     InTwoThreads(

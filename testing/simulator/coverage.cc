@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "absl/base/attributes.h"
+#include "absl/base/config.h"
 #include "ward/testing/simulator/strategy.h"
 
 // What the linker calls the program's beginning, and the end of its code.
@@ -16,6 +17,14 @@ extern const char etext;               // NOLINT(readability-identifier-naming)
 
 namespace ward::testing {
 namespace {
+
+// How many calls tell a place. Unoptimised, as what is tested is under
+// ThreadSanitizer, too, what the C++ library is made of are calls.
+#if defined(__OPTIMIZE__) && !defined(ABSL_HAVE_THREAD_SANITIZER)
+constexpr size_t kCalls = 4;
+#else
+constexpr size_t kCalls = Coverage::kMostCalls;
+#endif
 
 // Of which those in libraries do not count.
 constexpr int kMostFrames = 16;
@@ -91,7 +100,7 @@ ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS ABSL_ATTRIBUTE_NO_SANITIZE_THREAD
       calls[count++] = returns_to;
       // The same wherever the program is loaded to.
       hash = Mix(hash ^ (returns_to - begin));
-      if (count == calls.size()) break;
+      if (count == kCalls) break;
     }
     // Where a function keeps something else in the register, there is no more
     // to know.
