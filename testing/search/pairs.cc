@@ -75,6 +75,7 @@ void PairsStrategy::See(uint32_t first, uint32_t second) {
   if (first == second) return;
   const size_t order = Know(first, second);
   if (order < KnownOrders::kMost) known_.orders[order].seen = true;
+  // NOLINTNEXTLINE(readability-suspicious-call-argument): the other way round.
   Know(second, first);
 }
 
@@ -160,6 +161,7 @@ size_t PairsStrategy::Choose(const Choice& choice) {
   }
   if (holds) patience_ -= choice.yielded >= 0 ? kOfYield : 1;
   // All are held back: what was wanted cannot be, here.
+  // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): there is always an option.
   if (chosen == choice.options) chosen = random_() % choice.options;
   for (size_t i = 0; i < choice.options && has_new_priorities_; ++i) {
     if (i == chosen || choice.next[i].ConflictsWith(choice.next[chosen])) {
