@@ -679,20 +679,21 @@ TEST(FindFailure, ReplaysLongRuns) {
 
 // --- which runs are made ---
 
-TEST(FindFailure, FindsAllSchedulesDepthFirst) {
+// Of two threads with a point each, at most so many runs.
+Exploration LookDepthFirst(uint64_t runs) {
   ExploreOptions options;
   options.search = Search::kDepthFirst;
-  options.runs = 100000;
+  options.runs = runs;
   options.deviations = 2;
-  const Exploration found =
-      FindFailure(options, [] { InTwoThreads([] { SchedulingPoint(); }); });
+  return FindFailure(options, [] { InTwoThreads([] { SchedulingPoint(); }); });
+}
+
+TEST(FindFailure, FindsAllSchedulesDepthFirst) {
+  const Exploration found = LookDepthFirst(100000);
   EXPECT_FALSE(found.failure.has_value());
   EXPECT_TRUE(found.exhausted);
   EXPECT_GT(found.runs, 5u);
-  options.runs = found.runs - 1;
-  EXPECT_FALSE(FindFailure(options, [] {
-                 InTwoThreads([] { SchedulingPoint(); });
-               }).exhausted);
+  EXPECT_FALSE(LookDepthFirst(found.runs - 1).exhausted);
 }
 
 // A body that leaves a process dead in each of its runs.
@@ -1284,12 +1285,7 @@ TEST(Explore, TellsThatNothingWasToChoose) {
 // It makes some of them more than once, as the dull one for each number of
 // deviations.
 TEST(FindFailure, CountsDifferentSchedules) {
-  ExploreOptions options;
-  options.search = Search::kDepthFirst;
-  options.runs = 100000;
-  options.deviations = 2;
-  const Exploration found =
-      FindFailure(options, [] { InTwoThreads([] { SchedulingPoint(); }); });
+  const Exploration found = LookDepthFirst(100000);
   EXPECT_TRUE(found.exhausted);
   EXPECT_LT(found.schedules, found.runs);
   EXPECT_GT(found.schedules, 3u);

@@ -1,10 +1,10 @@
 #include "ward/testing/search/pairs.h"
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 
+#include "ward/testing/search/strategies.h"
 #include "ward/testing/simulator/coverage.h"
 #include "ward/testing/simulator/split_mix.h"
 #include "ward/testing/simulator/strategy.h"
@@ -129,11 +129,7 @@ size_t PairsStrategy::Choose(const Choice& choice) {
   if (choice.kind != ChoiceKind::kThread) {
     return odd_choices_.Choose(random_, choice);
   }
-  if (choice.after >= 0 && !after_) {
-    const auto* const found =
-        std::find(choice.threads.begin(), choice.threads.end(), choice.after);
-    return static_cast<size_t>(found - choice.threads.begin());
-  }
+  if (choice.after >= 0 && !after_) return OptionOf(choice, choice.after);
   // Whoever else there is comes first.
   if (choice.yielded >= 0) SetPriority(choice.yielded, 1);
   size_t chosen = choice.options;

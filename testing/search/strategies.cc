@@ -35,15 +35,6 @@ constexpr int kCostAfter = 3;
 
 bool IsAfter(const Choice& choice) { return choice.after >= 0; }
 
-// Which option `thread` is; 0 if it is none.
-size_t OptionOf(const Choice& choice, int thread) {
-  const auto* const found =
-      std::find(choice.threads.begin(), choice.threads.end(), thread);
-  return found == choice.threads.end()
-             ? 0
-             : static_cast<size_t>(found - choice.threads.begin());
-}
-
 // How often threads may yield before those come to run that have fallen: the
 // C++ library's atomics yield four times before they wait.
 constexpr int kFewYields = 16;
@@ -52,6 +43,14 @@ constexpr int kFewYields = 16;
 constexpr int64_t kRoomForYields = int64_t{1} << 32;
 
 }  // namespace
+
+size_t OptionOf(const Choice& choice, int thread) {
+  const auto* const found =
+      std::find(choice.threads.begin(), choice.threads.end(), thread);
+  return found == choice.threads.end()
+             ? 0
+             : static_cast<size_t>(found - choice.threads.begin());
+}
 
 size_t OddChoices::Choose(SplitMix& random, const Choice& choice) {
   if (choice.kind != ChoiceKind::kLoad) {

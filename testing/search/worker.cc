@@ -125,7 +125,8 @@ Record* record_of_this_process = nullptr;
        {record.path.begin(),
         record.path.begin() + static_cast<ptrdiff_t>(record.path_size)}},
       work.profile);
-  CoverageRecorder coverage(record.coverage, stack_end);
+  std::optional<CoverageRecorder> coverage;
+  if (work.covers) coverage.emplace(record.coverage, stack_end);
   std::array<std::optional<PairsStrategy>, kPairsLanes> pairs;
   const uint64_t runs_before = record.runs;
   const uint64_t switches_before = record.switches;
@@ -172,7 +173,7 @@ Record* record_of_this_process = nullptr;
                                            : *pairs[turn.number % kPairsLanes];
     killed_threads += Run(
         options, chosen, work.keep, body, record, [] {}, work.events,
-        work.listener, work.covers ? &coverage : nullptr);
+        work.listener, work.covers ? &*coverage : nullptr);
     if (searches && record.courses < record.course_of.size()) {
       record.course_of[record.courses++] = record.course;
     }

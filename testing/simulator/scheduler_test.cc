@@ -413,22 +413,18 @@ TEST(Scheduler, KilledGroupsNeverRunAgain) {
 // Lets time pass whenever it can.
 class PassTime final : public Strategy {
  public:
-  explicit PassTime(int preferred) : preferred_(preferred) {}
+  explicit PassTime(int preferred) : prefer_(preferred) {}
 
   size_t Choose(const Choice& choice) override {
     if (choice.kind == ChoiceKind::kDelay) return 1;
     if (choice.after >= 0) {
       EXPECT_THAT(choice.threads, Contains(choice.after));
     }
-    const auto* const found =
-        std::find(choice.threads.begin(), choice.threads.end(), preferred_);
-    return found == choice.threads.end()
-               ? 0
-               : static_cast<size_t>(found - choice.threads.begin());
+    return prefer_.Choose(choice);
   }
 
  private:
-  const int preferred_;
+  Prefer prefer_;
 };
 
 TEST(Scheduler, NobodyIsAtAPointWhomATimerKillsThere) {
