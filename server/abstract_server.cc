@@ -149,6 +149,10 @@ absl::Status CheckTold(size_t size, const ChannelLimits& limits) {
 
 }  // namespace
 
+// Not a default argument, which each derived class would make and destroy anew;
+// g++ 12, optimising, then warns of its members.
+AbstractServer::AbstractServer() : AbstractServer(ServerOptions()) {}
+
 AbstractServer::AbstractServer(ServerOptions options)
     : shared_options_(std::make_shared<ServerOptions>(std::move(options))) {
   // Without one nobody would be let in: a start says why there is none.

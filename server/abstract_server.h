@@ -123,7 +123,9 @@ namespace ward {
 // to keep: a derived class's own members are destroyed first.
 class AbstractServer {
  public:
-  explicit AbstractServer(ServerOptions options = {});
+  // The first has the options that ServerOptions says.
+  AbstractServer();
+  explicit AbstractServer(ServerOptions options);
 
   AbstractServer(const AbstractServer&) = delete;
   AbstractServer& operator=(const AbstractServer&) = delete;
