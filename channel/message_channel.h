@@ -263,6 +263,12 @@ class MessageChannel {
     reader_.set_buffer_budget(budget);
   }
 
+  // How long a read that has to wait may keep a processor busy with looking for
+  // what comes, rather than be woken. See ServerOptions::spin_time.
+  void set_spin_time(absl::Duration time) {
+    if (transport_ != nullptr) transport_->set_spin_time(time);
+  }
+
   void set_limits(const ChannelLimits& limits);
   const ChannelLimits& limits() const { return limits_; }
 

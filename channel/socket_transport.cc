@@ -144,8 +144,15 @@ absl::StatusOr<Transport::Received> SocketTransport::Receive(
   message.msg_iovlen = 1;
   message.msg_control = &control;
   message.msg_controllen = sizeof(control);
-  const ssize_t got =
-      recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | WaitFlag(deadline));
+  ssize_t got = -1;
+  const auto receive = [&](int flags) {
+    got = recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | flags);
+    return got >= 0 || errno != EAGAIN;
+  };
+  if (!spin_.has_value() ||
+      !spin_->Until(deadline, [&] { return receive(MSG_DONTWAIT); })) {
+    receive(WaitFlag(deadline));
+  }
   if (got < 0) {
     if (errno == EINTR) return Received{};
     if (errno != EAGAIN) return TransferError(errno, kAttempt);
@@ -172,6 +179,11 @@ bool SocketTransport::HungUp() const {
   // It is told of without being asked for.
   pollfd polled{socket_.get(), 0, 0};
   return poll(&polled, 1, 0) > 0;
+}
+
+void SocketTransport::set_spin_time(absl::Duration time) {
+  spin_.reset();
+  if (time > absl::ZeroDuration()) spin_.emplace(time);
 }
 
 absl::StatusOr<PeerCredentials> SocketTransport::Peer() const {

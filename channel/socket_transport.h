@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/channel/spin.h"
 #include "ward/channel/transport.h"
 
 namespace ward {
@@ -42,6 +44,7 @@ class SocketTransport final : public Transport {
   void ShutDown() override;
   void ShutDownReceiving() override;
   bool HungUp() const override;
+  void set_spin_time(absl::Duration time) override;
   absl::StatusOr<PeerCredentials> Peer() const override;
   absl::Time TimeNow() const override;
 
@@ -50,6 +53,8 @@ class SocketTransport final : public Transport {
   absl::Status Await(int events, absl::Time deadline) const;
 
   FileDescriptor socket_;
+  // For Receive, if it does.
+  std::optional<Spin> spin_;
 };
 
 }  // namespace ward

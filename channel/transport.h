@@ -94,6 +94,11 @@ class Transport : public Pollable {
   // still be there to receive. Never waits; from any thread.
   virtual bool HungUp() const = 0;
 
+  // How long a Receive that has to wait may look again before it has the kernel
+  // wake it; see Spin. Before the first Receive. Default, and where nothing
+  // needs to be woken: not at all.
+  virtual void set_spin_time(absl::Duration /*time*/) {}
+
   virtual absl::StatusOr<PeerCredentials> Peer() const = 0;
 
   // The clock of the deadlines above: monotonic, not the time of day.

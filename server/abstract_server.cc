@@ -94,11 +94,12 @@ absl::Status CheckOptions(const ServerOptions& options) {
   if (std::min({options.authentication_timeout, options.queue_timeout,
                 options.call_timeout, options.idle_timeout}) <=
           absl::ZeroDuration() ||
-      options.drain_time < absl::ZeroDuration()) {
+      std::min({options.drain_time, options.spin_time,
+                options.client_spin_time}) < absl::ZeroDuration()) {
     return absl::InvalidArgumentError(
         "authentication_timeout, queue_timeout, call_timeout and idle_timeout "
-        "must be over 0 (for ever: absl::InfiniteDuration()), and drain_time "
-        "not under it");
+        "must be over 0 (for ever: absl::InfiniteDuration()), and drain_time, "
+        "spin_time and client_spin_time not under it");
   }
   return absl::OkStatus();
 }
@@ -728,6 +729,7 @@ absl::Status AbstractServer::GreetClient(ClientPool::Client& client) const {
   WARD_RETURN_IF_ERROR(client.peer.status());
   WARD_RETURN_IF_ERROR(CheckPeer(*client.peer));
   client.channel.set_limits(options_.first_message_limits);
+  client.channel.set_spin_time(options_.spin_time);
   client.channel.ExpectPassword(options_.password);
   return absl::OkStatus();
 }

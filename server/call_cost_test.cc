@@ -1,14 +1,17 @@
 // What a call over a kept connection costs in system calls, as ptrace(2) has
 // them: of the client, and of each thread of the server.
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <iterator>
 #include <map>
 #include <string>
@@ -17,12 +20,17 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/server/abstract_server.h"
+#include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
+
+using testing::IsOk;
+using testing::IsOkAndHolds;
 
 using ::testing::_;
 using ::testing::AllOf;
@@ -36,9 +44,21 @@ constexpr int kCalls = 100;
 
 inline constexpr Method<std::string, std::string> kEcho{"echo"};
 
+// How often the thread that serves it was put to sleep.
+inline constexpr Method<Arguments<>, int64_t> kSleeps{"sleeps"};
+
+// Of the calling thread.
+int64_t Sleeps() {
+  rusage usage;
+  getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nvcsw;
+}
+
 class EchoServer : public AbstractServer {
  public:
-  EchoServer() {
+  explicit EchoServer(ServerOptions options = ServerOptions())
+      : AbstractServer(std::move(options)) {
+    Define(kSleeps, []() -> absl::StatusOr<int64_t> { return Sleeps(); });
     Define(kEcho, [](const std::string& text) -> absl::StatusOr<std::string> {
       return text;
     });
@@ -131,6 +151,28 @@ TEST(CallCostTest, ACallTakesTwoSystemCallsOnEitherSide) {
       Pair(SYS_recvmsg, AllOf(Ge(kCalls - 1), Le(kCalls + 1))));
   // It has the higher number, and nobody else does anything.
   EXPECT_THAT(counts, ElementsAre(Pair(client, twice), Pair(_, about_twice)));
+}
+
+TEST(CallCostTest, WhoSpinsIsNotPutToSleep) {
+  cpu_set_t processors;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(processors), &processors), 0);
+  if (CPU_COUNT(&processors) == 1) GTEST_SKIP() << "nobody spins on one";
+  ServerOptions options;
+  options.start_mode = StartMode::kFork;
+  options.spin_time = absl::Hours(1);
+  options.client_spin_time = absl::Hours(1);
+  EchoServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_OK_AND_ASSIGN(const int64_t before, server.Call(kSleeps));
+  const int64_t own = Sleeps();
+  for (int i = 0; i < kCalls; ++i) {
+    ASSERT_THAT(server.Call(kEcho, "some text"), IsOkAndHolds("some text"));
+  }
+  // Not once for each call; another thread may hold a lock now and then.
+  EXPECT_LT(Sleeps() - own, kCalls / 2);
+  ASSERT_OK_AND_ASSIGN(const int64_t after, server.Call(kSleeps));
+  EXPECT_LT(after - before, kCalls / 2);
+  EXPECT_THAT(server.Stop(), IsOk());
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ Client::Client(ClientOptions options) {
   all.limits = options.limits;
   all.connect_timeout = options.connect_timeout;
   all.environment = options.environment;
+  all.client_spin_time = options.spin_time;
   all.client_interceptors = std::move(options.interceptors);
   own_ = std::make_unique<AbstractServer>(std::move(all));
   server_ = own_.get();

@@ -40,6 +40,8 @@ struct ClientOptions {
   ChannelLimits limits = {};
   absl::Duration connect_timeout = absl::Seconds(10);
   Environment* environment = &Environment::Default();
+  // client_spin_time.
+  absl::Duration spin_time = absl::ZeroDuration();
   // client_interceptors.
   std::vector<std::shared_ptr<Interceptor>> interceptors = {};
 };

@@ -58,6 +58,7 @@ absl::Status WriteHandOver(MessageChannel& channel,
   out.set_max_clients_per_user(options.max_clients_per_user);
   out.set_call_timeout(absl::ToInt64Nanoseconds(options.call_timeout));
   out.set_idle_timeout(absl::ToInt64Nanoseconds(options.idle_timeout));
+  out.set_spin_time(absl::ToInt64Nanoseconds(options.spin_time));
   out.set_authentication_timeout(
       absl::ToInt64Nanoseconds(options.authentication_timeout));
   out.set_drain_time(absl::ToInt64Nanoseconds(options.drain_time));
@@ -101,6 +102,7 @@ absl::StatusOr<HandOver> ReadHandOver(MessageChannel& channel) {
   options.max_clients_per_user = in.max_clients_per_user();
   options.call_timeout = FromNumber(in.call_timeout());
   options.idle_timeout = FromNumber(in.idle_timeout());
+  options.spin_time = FromNumber(in.spin_time());
   options.authentication_timeout = FromNumber(in.authentication_timeout());
   options.drain_time = FromNumber(in.drain_time());
   options.launch.start_timeout = FromNumber(in.start_timeout());

@@ -77,6 +77,7 @@ MessageChannel Route::MakeChannel(std::unique_ptr<Transport> connection) const {
   MessageChannel channel(std::move(connection));
   channel.set_limits(options->limits);
   channel.PresentPassword(options->password);
+  channel.set_spin_time(options->client_spin_time);
   channel.ExpectEnd();
   return channel;
 }
