@@ -112,30 +112,120 @@ absl::Status CountParts(std::string_view array, size_t& count) {
   return absl::OkStatus();
 }
 
-// A tag, and a length that takes one byte.
-constexpr size_t kHead = 2;
+// Fields one after the other, of which one or another may be there; as nearly
+// all frames have them, which are written in ascending order. What is not so is
+// looked at with more care.
+class PlainFields {
+ public:
+  explicit PlainFields(std::string_view in) : in_(in) {}
 
-// Whether `in` begins so, and has all bytes of that field.
-bool BeginsPlain(std::string_view in, uint32_t field) {
-  return in.size() >= kHead &&
-         static_cast<uint8_t>(in[0]) == (field << 3 | kBytesType) &&
-         static_cast<uint8_t>(in[1]) < 0x80 &&
-         static_cast<uint8_t>(in[1]) <= in.size() - kHead;
-}
+  bool at_end() const { return in_.empty(); }
+  std::string_view rest() const { return in_; }
 
-// Whether `body` is what most frames are: an array, its parts, and nothing
-// else, with lengths that take one byte. What is not is looked at with more
-// care.
-bool IsPlainArray(std::string_view body, size_t& parts) {
-  if (!BeginsPlain(body, kArrayField) ||
-      static_cast<uint8_t>(body[1]) != body.size() - kHead) {
-    return false;
+  // Whether the next one is this.
+  bool Begins(uint32_t number, WireType type) const {
+    return !in_.empty() && static_cast<uint8_t>(in_[0]) == (number << 3 | type);
   }
-  for (body.remove_prefix(kHead); !body.empty(); ++parts) {
-    if (!BeginsPlain(body, kPartField)) return false;
-    body.remove_prefix(kHead + static_cast<uint8_t>(body[1]));
+
+  // Take it; false if it is not plain, or not whole.
+  bool Take(std::string_view& bytes) {
+    if (in_.size() < 2) return false;
+    size_t head = 2;
+    size_t size = static_cast<uint8_t>(in_[1]);
+    if (size >= 0x80) {
+      // With one byte more it may be over what a length may be.
+      constexpr size_t kMost = 4;
+      const Varint varint = ReadVarint(in_.substr(1, kMost));
+      if (varint.size == 0) return false;
+      head = 1 + varint.size;
+      size = static_cast<size_t>(varint.value);
+    }
+    if (size > in_.size() - head) return false;
+    bytes = std::string_view(in_.data() + head, size);
+    in_.remove_prefix(head + size);
+    return true;
+  }
+  bool Take(uint64_t& number) {
+    const Varint varint = ReadVarint(in_.substr(1));
+    number = varint.value;
+    in_.remove_prefix(1 + varint.size);
+    return varint.size > 0;
+  }
+  bool Take(bool& truth) {
+    uint64_t number = 0;
+    const bool taken = Take(number);
+    truth = number != 0;
+    return taken;
+  }
+
+ private:
+  std::string_view in_;
+};
+
+bool CountPlainParts(std::string_view array, size_t& count) {
+  PlainFields in(array);
+  for (std::string_view part; !in.at_end(); ++count) {
+    if (!in.Begins(kPartField, kBytesType) || !in.Take(part)) return false;
   }
   return true;
+}
+
+bool ParsePlainEnd(std::string_view body, Frame::End& end) {
+  PlainFields in(body);
+  if (in.Begins(kKeptField, kVarintType) && !in.Take(end.kept)) return false;
+  return in.at_end();
+}
+
+bool ParsePlainCall(std::string_view body, CallHeader& call) {
+  PlainFields in(body);
+  if (in.Begins(kKeepField, kVarintType) && !in.Take(call.keep)) return false;
+  if (in.Begins(kTimeLeftField, kVarintType) && !in.Take(call.time_left)) {
+    return false;
+  }
+  if (in.Begins(kTraceIdField, kBytesType) && !in.Take(call.trace_id)) {
+    return false;
+  }
+  return in.at_end() && call.trace_id.size() <= kMaxTraceIdBytes;
+}
+
+// Whether `body` is what most frames are, with no more than is well formed;
+// `frame` says something else if it is not.
+bool ParsePlain(std::string_view body, Frame& frame) {
+  PlainFields in(body);
+  if (in.Begins(kDescriptorsField, kVarintType)) {
+    uint64_t descriptors = 0;
+    if (!in.Take(descriptors)) return false;
+    if (descriptors > kMaxDescriptorsPerMessage) return false;
+    frame.descriptors = static_cast<uint32_t>(descriptors);
+  }
+  if (in.Begins(kPasswordField, kBytesType) &&
+      !in.Take(frame.password.emplace())) {
+    return false;
+  }
+  std::string_view content;
+  if (in.Begins(kArrayField, kBytesType)) {
+    frame.content = Frame::Content::kArray;
+    if (!in.Take(frame.encoded_parts)) return false;
+    if (!CountPlainParts(frame.encoded_parts, frame.encoded_part_count)) {
+      return false;
+    }
+  } else if (in.Begins(kScalarField, kBytesType)) {
+    frame.content = Frame::Content::kScalar;
+    if (!in.Take(frame.scalar)) return false;
+  } else if (in.Begins(kEndField, kBytesType)) {
+    frame.content = Frame::Content::kEnd;
+    if (!in.Take(content) || !ParsePlainEnd(content, frame.end)) return false;
+  } else {
+    return false;
+  }
+  if (in.Begins(kKnowsEndField, kVarintType) && !in.Take(frame.knows_end)) {
+    return false;
+  }
+  if (in.Begins(kCallField, kBytesType)) {
+    if (!in.Take(content)) return false;
+    if (!ParsePlainCall(content, frame.call.emplace())) return false;
+  }
+  return in.at_end();
 }
 
 absl::Status ParseError(std::string_view in, Frame::Error& error) {
@@ -225,11 +315,8 @@ Varint ReadLongVarint(std::string_view bytes) {
 
 absl::Status ParseFrame(std::string_view body, Frame& frame) {
   frame = Frame{};
-  if (IsPlainArray(body, frame.encoded_part_count)) {
-    frame.encoded_parts = body.substr(kHead);
-    return absl::OkStatus();
-  }
-  frame.encoded_part_count = 0;
+  if (ParsePlain(body, frame)) return absl::OkStatus();
+  frame = Frame{};
   size_t contents = 0;
   uint32_t seen = 0;
   while (!body.empty()) {
@@ -292,10 +379,10 @@ absl::Status ParseFrame(std::string_view body, Frame& frame) {
 
 std::string_view EncodedParts::Next() {
   --left_;
-  if (BeginsPlain(in_, kPartField)) {
-    const std::string_view part =
-        in_.substr(kHead, static_cast<uint8_t>(in_[1]));
-    in_.remove_prefix(kHead + part.size());
+  PlainFields in(in_);
+  std::string_view part;
+  if (in.Begins(kPartField, kBytesType) && in.Take(part)) {
+    in_ = in.rest();
     return part;
   }
   Field field;

@@ -19,17 +19,21 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
+#include "ward/channel/frame_reference_for_test.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/scripted_transport_for_test.h"
 #include "ward/channel/secret.h"
 #include "ward/proto/frame.pb.h"
+#include "ward/testing/environment_variable.h"
 #include "ward/testing/matchers.h"
 
 namespace ward {
 namespace {
 
+using testing::EnvironmentNumber;
 using testing::IsOk;
+using testing::RunNumber;
 
 using ::testing::ElementsAreArray;
 
@@ -39,7 +43,14 @@ class Random {
  public:
   explicit Random(uint64_t seed) : engine_(seed) {}
 
+  uint64_t Any() { return engine_(); }
   size_t Below(size_t bound) { return engine_() % bound; }
+
+  std::string ShortBytes() {
+    std::string bytes(Below(8), '\0');
+    for (char& byte : bytes) byte = static_cast<char>(Below(256));
+    return bytes;
+  }
 
   // Mostly short; lengths around those that take another byte, too.
   std::string Bytes() {
@@ -137,6 +148,99 @@ std::string Described(std::string_view body) {
     absl::StrAppend(&text, " ", absl::CHexEscape(parts.Next()));
   }
   return text;
+}
+
+// A varint, which may be longer than it needs to be, or than it may.
+std::string AnyVarint(Random& random, uint64_t value) {
+  std::string varint;
+  for (; value >= 0x80; value >>= 7) {
+    varint.push_back(static_cast<char>(value | 0x80));
+  }
+  varint.push_back(static_cast<char>(value));
+  for (size_t i = random.Below(16) == 0 ? random.Below(10) : 0; i > 0; --i) {
+    varint.back() = static_cast<char>(varint.back() | '\x80');
+    varint.push_back('\0');
+  }
+  return varint;
+}
+
+// A message of a few fields, mostly such as there may be in a frame; `contents`
+// are what those of bytes may have.
+std::string AnyFields(Random& random,
+                      const std::vector<std::string>& contents) {
+  std::string fields;
+  for (size_t i = random.Below(5); i > 0; --i) {
+    const bool is_odd = random.Below(16) == 0;
+    const uint64_t number = random.Below(is_odd ? 40 : 9) + (is_odd ? 0 : 1);
+    uint64_t type = number == 1 || number == 8 ? kVarintType : kBytesType;
+    if (is_odd || random.Below(16) == 0) type = random.Below(8);
+    fields += AnyVarint(random, number << 3 | type);
+    const std::string& content = contents[random.Below(contents.size())];
+    if (type == kVarintType) {
+      fields += AnyVarint(random, random.Any() >> random.Below(64));
+    } else if (type == kBytesType) {
+      fields += AnyVarint(random, content.size()) + content;
+    } else {
+      fields += content;
+    }
+  }
+  return fields;
+}
+
+std::string AnyBody(Random& random) {
+  const std::vector<std::string> values = {"", random.ShortBytes(),
+                                           random.ShortBytes()};
+  return AnyFields(random, {values[1], AnyFields(random, values),
+                            AnyFields(random, values)});
+}
+
+// With a byte another, or more or less of them.
+void Change(Random& random, std::string& body) {
+  const size_t at = random.Below(body.size() + 1);
+  switch (random.Below(6)) {
+    case 0:
+      body.resize(at);
+      break;
+    case 1:
+      body.erase(at, 1 + random.Below(3));
+      break;
+    case 2:
+      body.insert(at, random.ShortBytes());
+      break;
+    case 3:
+      body.insert(at, body.substr(random.Below(body.size() + 1), 8));
+      break;
+    case 4:
+      if (at < body.size()) body[at] = static_cast<char>(body[at] ^ '\x80');
+      break;
+    default:
+      if (at < body.size()) body[at] = static_cast<char>(random.Below(256));
+  }
+}
+
+// With --test_env=WARD_RUNS=100000000, so many.
+TEST(FrameTest, TakesNoFrameOtherwiseThanProtobufOrWithMoreCare) {
+  const uint64_t runs = EnvironmentNumber("WARD_RUNS", 100'000);
+  Random random(RunNumber());
+  std::vector<std::string> bodies;
+  while (bodies.size() < 500) {
+    const std::string body = MakeFrame(random).SerializeAsString();
+    // What is long takes long, and has nothing that is not there in short.
+    if (body.size() < 400) bodies.push_back(body);
+  }
+  uint64_t taken = 0;
+  for (uint64_t run = 0; run < runs; ++run) {
+    std::string body = random.Below(2) == 0
+                           ? AnyBody(random)
+                           : bodies[random.Below(bodies.size())];
+    for (size_t i = random.Below(4); i > 0; --i) Change(random, body);
+    ASSERT_EQ(FaultOfParseFrame(body), "") << absl::CHexEscape(body);
+    Frame frame;
+    if (ParseFrame(body, frame).ok()) ++taken;
+  }
+  // Otherwise it would show little.
+  EXPECT_GT(taken, runs / 10);
+  EXPECT_LT(taken, runs - runs / 10);
 }
 
 // A field that is not known has a frame looked at with care.
