@@ -10,6 +10,8 @@
 #include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -66,12 +68,24 @@ absl::StatusOr<Secret> Secret::Generate() {
 }
 
 bool Secret::Matches(std::string_view attempt) const {
+  const bool fits = size_ > 0 && attempt.size() == size_;
+  // One of another length is compared with itself, which takes as long.
+  const char* const expected = fits ? bytes_.get() : attempt.data();
+  const auto word = [](const char* bytes, size_t size) {
+    uint64_t read = 0;
+    std::memcpy(&read, bytes, size);
+    return read;
+  };
   // volatile: the compiler must not find out that it could stop early.
-  volatile unsigned char difference =
-      size_ > 0 && attempt.size() == size_ ? 0 : 1;
-  for (size_t i = 0; i < attempt.size(); ++i) {
-    const char expected = size_ == 0 ? '\0' : bytes_[i % size_];
-    difference = difference | static_cast<unsigned char>(attempt[i] ^ expected);
+  volatile uint64_t difference = fits ? 0 : 1;
+  size_t i = 0;
+  for (; attempt.size() - i >= sizeof(uint64_t); i += sizeof(uint64_t)) {
+    difference = difference | (word(attempt.data() + i, sizeof(uint64_t)) ^
+                               word(expected + i, sizeof(uint64_t)));
+  }
+  for (; i < attempt.size(); ++i) {
+    difference =
+        difference | (word(attempt.data() + i, 1) ^ word(expected + i, 1));
   }
   return difference == 0;
 }
