@@ -3,7 +3,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
-#include <optional>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -18,24 +18,25 @@ constexpr size_t kMostKept = 64;
 
 }  // namespace
 
-std::optional<MessageChannel> KeptConnections::Take(pid_t process) {
+std::unique_ptr<MessageChannel> KeptConnections::Take(pid_t process) {
   absl::MutexLock lock(&mutex_);
   const auto own = idle_.find(process);
-  if (own == idle_.end() || own->second.empty()) return std::nullopt;
-  MessageChannel last = std::move(own->second.back());
+  if (own == idle_.end() || own->second.empty()) return nullptr;
+  std::unique_ptr<MessageChannel> last = std::move(own->second.back());
   own->second.pop_back();
   return last;
 }
 
-void KeptConnections::Put(pid_t process, MessageChannel channel) {
+void KeptConnections::Put(pid_t process,
+                          std::unique_ptr<MessageChannel> channel) {
   absl::MutexLock lock(&mutex_);
   if (closed_) return;
-  std::vector<MessageChannel>& own = idle_[process];
+  std::vector<std::unique_ptr<MessageChannel>>& own = idle_[process];
   if (own.size() < kMostKept) own.push_back(std::move(channel));
 }
 
 void KeptConnections::Clear(pid_t process) {
-  std::vector<MessageChannel> closed;
+  std::vector<std::unique_ptr<MessageChannel>> closed;
   absl::MutexLock lock(&mutex_);
   const auto own = idle_.find(process);
   if (own != idle_.end()) closed.swap(own->second);

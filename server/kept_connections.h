@@ -5,7 +5,7 @@
 
 #include <sys/types.h>
 
-#include <optional>
+#include <memory>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -24,11 +24,13 @@ class KeptConnections {
   KeptConnections(const KeptConnections&) = delete;
   KeptConnections& operator=(const KeptConnections&) = delete;
 
-  // The one that has served the last call, or nothing.
-  std::optional<MessageChannel> Take(pid_t process) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The one that has served the last call; null if there is none.
+  std::unique_ptr<MessageChannel> Take(pid_t process)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Closes it if there are many already, or if Close was called.
-  void Put(pid_t process, MessageChannel channel) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Put(pid_t process, std::unique_ptr<MessageChannel> channel)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Closes all of this process.
   void Clear(pid_t process) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -39,7 +41,7 @@ class KeptConnections {
  private:
   absl::Mutex mutex_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::flat_hash_map<pid_t, std::vector<MessageChannel>> idle_
+  absl::flat_hash_map<pid_t, std::vector<std::unique_ptr<MessageChannel>>> idle_
       ABSL_GUARDED_BY(mutex_);
 };
 

@@ -33,8 +33,9 @@ absl::Status ReadReply(MessageChannel& channel, bool has_reply,
           reason::kUnexpectedFrame,
           has_reply ? "the handler wrote more than its method's one reply"
                     : "the handler wrote a reply, and its method has none");
-    } else if (HasReason(next.status(), reason::kEndOfStream) &&
-               channel.ended()) {
+    } else if (channel.end_was_said() ||
+               (HasReason(next.status(), reason::kEndOfStream) &&
+                channel.ended())) {
       if (reply.has_value() == has_reply) return absl::OkStatus();
       return MakeError(reason::kUnexpectedFrame,
                        "the handler has succeeded without the reply that its "

@@ -2,7 +2,6 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
@@ -34,30 +33,27 @@ absl::Status OutgoingCall::Begin(
                        "the call was cancelled before its request was sent: "
                        "the handler has not run");
     }
-    std::optional<MessageChannel> kept;
-    if (over == Over::kKeptOrNew) kept = route_.kept->Take(process_);
-    is_kept_ = kept.has_value();
-    if (is_kept_) {
-      channel_ = *std::move(kept);
-    } else {
+    channel_ = over == Over::kKeptOrNew ? route_.kept->Take(process_) : nullptr;
+    is_kept_ = channel_ != nullptr;
+    if (!is_kept_) {
       absl::StatusOr<std::unique_ptr<Transport>> connection = route_.Connect(
           waits ? limits_.deadline : absl::InfinitePast(), is_cancelled);
       if (!connection.ok()) {
         if (limits_.IsCancelled()) continue;
         return Explain(connection.status());
       }
-      channel_ = route_.MakeChannel(
+      channel_ = std::make_unique<MessageChannel>(route_.MakeChannel(
           waits ? *std::move(connection)
-                : std::make_unique<OutgoingBuffer>(*std::move(connection)));
+                : std::make_unique<OutgoingBuffer>(*std::move(connection))));
     }
     Offer();
     absl::Duration time_left = absl::InfiniteDuration();
     if (limits_.deadline != absl::InfiniteFuture()) {
-      channel_.set_deadline(limits_.deadline, "the call's deadline");
+      channel_->set_deadline(limits_.deadline, "the call's deadline");
       time_left = limits_.deadline - environment.TimeNow();
     }
-    channel_.BeginCall({/*keep=*/true, time_left, limits_.trace_id});
-    absl::Status status = write(channel_);
+    channel_->BeginCall({/*keep=*/true, time_left, limits_.trace_id});
+    absl::Status status = write(*channel_);
     const bool is_cut = HasReason(status, reason::kConnectionLost) ||
                         HasReason(status, reason::kCallCut) ||
                         (!waits && buffer().is_lost());
@@ -70,14 +66,14 @@ absl::Status OutgoingCall::Begin(
 
 OutgoingBuffer& OutgoingCall::buffer() {
   return const_cast<OutgoingBuffer&>(
-      static_cast<const OutgoingBuffer&>(*channel_.transport()));
+      static_cast<const OutgoingBuffer&>(*channel_->transport()));
 }
 
 absl::Status OutgoingCall::End(const absl::Status& status) {
   const bool is_cancelled = Release();
-  const bool end_was_said = channel_.end_was_said();
-  if (channel_.kept() && !is_cancelled) {
-    channel_.set_deadline(absl::InfiniteFuture());
+  const bool end_was_said = channel().end_was_said();
+  if (channel_->kept() && !is_cancelled) {
+    channel_->set_deadline(absl::InfiniteFuture());
     route_.kept->Put(process_, std::move(channel_));
   }
   Leave();
@@ -97,13 +93,15 @@ absl::Status OutgoingCall::Explain(const absl::Status& status) const {
 void OutgoingCall::Leave() {
   own_ = {};
   outer_ = {};
-  if (!channel_.is_open()) return;
-  if (route_.options->environment->ProcessId() == process_) channel_.ShutDown();
-  channel_.Close();
+  if (!has_connection()) return;
+  if (route_.options->environment->ProcessId() == process_) {
+    channel_->ShutDown();
+  }
+  channel_->Close();
 }
 
 void OutgoingCall::Offer() {
-  const auto shut_down = [this] { channel_.ShutDown(); };
+  const auto shut_down = [this] { channel_->ShutDown(); };
   if (limits_.own != nullptr) own_ = limits_.own->OnCancelled(shut_down);
   if (limits_.outer != nullptr) {
     outer_ = limits_.outer->abandoned.OnCancelled(shut_down);

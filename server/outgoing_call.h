@@ -74,10 +74,16 @@ class OutgoingCall {
                      absl::FunctionRef<absl::Status(MessageChannel&)> write,
                      Over over);
 
-  MessageChannel& channel() { return channel_; }
+  // Closed, unless has_connection().
+  MessageChannel& channel() {
+    if (channel_ == nullptr) channel_ = std::make_unique<MessageChannel>();
+    return *channel_;
+  }
 
   // Whether it has begun, and was not left and has not ended.
-  bool has_connection() const { return channel_.is_open(); }
+  bool has_connection() const {
+    return channel_ != nullptr && channel_->is_open();
+  }
 
   // Of one that does not wait.
   OutgoingBuffer& buffer();
@@ -106,7 +112,8 @@ class OutgoingCall {
   const Waits waits_;
   pid_t process_ = 0;
   bool is_kept_ = false;
-  MessageChannel channel_;
+  // From one call to the next it goes as it is.
+  std::unique_ptr<MessageChannel> channel_;
   Cancellation::Registration own_;
   Cancellation::Registration outer_;
 };
