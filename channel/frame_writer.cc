@@ -148,6 +148,14 @@ class Departure {
 // which is filled in behind what it is the length of.
 class Small {
  public:
+  // `secret`: nothing of it may be left behind.
+  explicit Small(bool secret) : secret_(secret) {}
+  Small(const Small&) = delete;
+  Small& operator=(const Small&) = delete;
+  ~Small() {
+    if (secret_) Wipe(bytes_.data(), size_);
+  }
+
   void AddVarint(uint64_t value) {
     for (; value >= 0x80; value >>= 7) Put(value | 0x80);
     Put(value);
@@ -188,6 +196,7 @@ class Small {
     if (fits_) bytes_[size_++] = static_cast<char>(byte);
   }
 
+  const bool secret_;
   // With an end behind it.
   std::array<char, kMost + 16> bytes_;
   size_t size_ = 0;
@@ -346,11 +355,10 @@ absl::Status FrameWriter::Send(Transport& transport, const Frame& frame,
                                const Frame::End* end) {
   WARD_RETURN_IF_ERROR(status_);
   const bool knows_end = knows_end_ && !knows_end_said_;
-  // Of a password nothing may be left on the stack.
-  if (to_present_ == nullptr) {
-    Small out;
+  {
+    Small out(/*secret=*/to_present_ != nullptr);
     out.AddBehindLength([&] {
-      AddBody(frame, /*content=*/0, descriptors.size(), nullptr, knows_end,
+      AddBody(frame, /*content=*/0, descriptors.size(), to_present_, knows_end,
               out);
     });
     const size_t body = out.bytes().size() - 1;

@@ -60,6 +60,12 @@ absl::Status Unexpected(std::string_view wanted, std::string_view got) {
                    absl::StrCat("expected ", wanted, ", got ", got));
 }
 
+// Whether there is a frame, after a FrameReader::Read that has returned this.
+bool HasCome(const absl::Status& status) {
+  return status.ok() || HasReason(status, reason::kDescriptorsTruncated) ||
+         HasReason(status, reason::kTooManyDescriptors);
+}
+
 absl::Status Closed() {
   return MakeError(reason::kChannelClosed,
                    "the channel is closed on this side");
@@ -221,10 +227,16 @@ absl::Status MessageChannel::SendFrame(Frame& frame,
 // --- reading ---
 
 absl::StatusOr<Message> MessageChannel::Read() {
-  Message message;
-  WARD_RETURN_IF_ERROR(ReceiveArray(message.descriptors_));
-  TakeParts(message);
-  reader_.Release();
+  // Filled where it is returned: to move its parts takes as long as to read
+  // them.
+  absl::StatusOr<Message> message(std::in_place);
+  absl::Status status = ReceiveArray(message->descriptors_);
+  if (status.ok()) {
+    TakeParts(*message);
+    reader_.Release();
+  } else {
+    message = std::move(status);
+  }
   return message;
 }
 
@@ -348,12 +360,9 @@ absl::Status MessageChannel::ReceiveFrame(
     descriptors.clear();
     status =
         reader_.Read(*transport_, max_bytes, limits_, deadline, descriptors);
-    const bool came = status.ok() ||
-                      HasReason(status, reason::kDescriptorsTruncated) ||
-                      HasReason(status, reason::kTooManyDescriptors);
-    is_left_over =
-        awaits_call_ &&
-        (reader_.at_end() || (came && !reader_.frame().call.has_value()));
+    is_left_over = awaits_call_ &&
+                   (reader_.at_end() ||
+                    (HasCome(status) && !reader_.frame().call.has_value()));
     if (is_left_over) ThrowAway();
   } while (is_left_over);
   if (!status.ok()) {
@@ -429,7 +438,9 @@ absl::StatusOr<absl::Time> MessageChannel::Begin() const {
 absl::Status MessageChannel::Explain(const absl::Status& status,
                                      absl::Time deadline) const {
   const Why& why = deadline == deadline_ ? deadline_why_ : timeout_why_;
-  if (why.text.empty() || !HasReason(status, reason::kTimedOut)) return status;
+  if (why.text == nullptr || !HasReason(status, reason::kTimedOut)) {
+    return status;
+  }
   if (why.time == absl::InfiniteDuration()) return Annotate(status, why.text);
   return Annotate(status,
                   absl::StrCat(why.text, " ", absl::FormatDuration(why.time)));

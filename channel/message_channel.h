@@ -248,13 +248,14 @@ class MessageChannel {
 
   // How long each of the operations above may take, as a whole, however the
   // peer splits what it sends. What need not be waited for is done in any case.
-  // Default: for ever (the end of the peer's process ends the wait). `why`, and
-  // `time` if it is not infinite, begin the text of a kTimedOut that comes of
-  // it: what has set this limit.
-  void set_timeout(absl::Duration timeout, std::string_view why = {},
+  // Default: for ever (the end of the peer's process ends the wait). `why`,
+  // unless it is null, and `time` if it is not infinite, begin the text of a
+  // kTimedOut that comes of it: what has set this limit. A literal, for it is
+  // borrowed.
+  void set_timeout(absl::Duration timeout, const char* why = nullptr,
                    absl::Duration time = absl::InfiniteDuration()) {
     timeout_ = timeout;
-    timeout_why_.Set(why, time);
+    timeout_why_ = {why, time};
   }
 
   // What all channels with this budget may buffer together of messages that are
@@ -289,10 +290,10 @@ class MessageChannel {
   // set_timeout() says: those under way, and at once those that begin then,
   // also if they need not wait. On the transport's clock. Default: never. `why`
   // and `time` are as of set_timeout().
-  void set_deadline(absl::Time deadline, std::string_view why = {},
+  void set_deadline(absl::Time deadline, const char* why = nullptr,
                     absl::Duration time = absl::InfiniteDuration()) {
     deadline_ = deadline;
-    deadline_why_.Set(why, time);
+    deadline_why_ = {why, time};
   }
   absl::Time deadline() const { return deadline_; }
 
@@ -345,12 +346,7 @@ class MessageChannel {
 
   // What has set a limit. Each call may have another, and few need the text.
   struct Why {
-    void Set(std::string_view new_text, absl::Duration new_time) {
-      text.assign(new_text);
-      time = new_time;
-    }
-
-    std::string text;
+    const char* text = nullptr;
     absl::Duration time = absl::InfiniteDuration();
   };
 

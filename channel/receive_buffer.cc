@@ -4,17 +4,19 @@
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <string_view>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "ward/channel/secret.h"
+#include "ward/channel/spare_memory.h"
 
 namespace ward {
 namespace {
 
-// A first piece that holds most messages whole.
+// A first piece that holds most messages whole. Each connection needs one.
 constexpr size_t kFirstPiece = 4096;
 
 // More than this is kept between two messages that need it only...
@@ -28,7 +30,6 @@ constexpr size_t kMostKeptBytes = size_t{256} << 10;
 
 void ReceiveBuffer::Swap(ReceiveBuffer& other) {
   std::swap(bytes_, other.bytes_);
-  std::swap(capacity_, other.capacity_);
   std::swap(begin_, other.begin_);
   std::swap(end_, other.end_);
   std::swap(last_frame_bytes_, other.last_frame_bytes_);
@@ -47,27 +48,37 @@ bool ReceiveBuffer::Reserve(size_t frame_bytes,
     begin_ = 0;
     end_ = unread;
   }
-  if (end_ == 0 && capacity_ > kKeptBytes && last_frame_bytes_ <= kKeptBytes) {
+  if (end_ == 0 && capacity() > kKeptBytes && last_frame_bytes_ <= kKeptBytes) {
     Resize(kFirstPiece);
     share_.Release();
-  } else if (end_ == capacity_) {
+  } else if (end_ == capacity()) {
     // Doubled as bytes come, never sized by the length that the peer claims.
-    const size_t capacity =
-        std::max(kFirstPiece, std::min(2 * capacity_, frame_bytes));
-    if (capacity > kMostKeptBytes && !share_.GrowTo(capacity, time_left())) {
+    const size_t larger =
+        std::max(kFirstPiece, std::min(2 * capacity(), frame_bytes));
+    if (larger > kMostKeptBytes && !share_.GrowTo(larger, time_left())) {
       return false;
     }
-    Resize(capacity);
+    Resize(larger);
   }
   return true;
 }
 
+ReceiveBuffer::Bytes ReceiveBuffer::Allocate(size_t capacity) {
+  void* const memory = capacity == kFirstPiece ? internal::TakeSpare(capacity)
+                                               : ::operator new(capacity);
+  return Bytes(static_cast<char*>(memory), Free(capacity));
+}
+
+void ReceiveBuffer::Free::operator()(char* bytes) const {
+  if (capacity == kFirstPiece) return internal::GiveSpare(bytes, capacity);
+  ::operator delete(bytes);
+}
+
 void ReceiveBuffer::Resize(size_t capacity) {
-  std::unique_ptr<char[]> other(new char[capacity]);
+  Bytes other = Allocate(capacity);
   if (end_ > 0) std::memcpy(other.get(), bytes_.get(), end_);
   WipeUnread();
   bytes_ = std::move(other);
-  capacity_ = capacity;
 }
 
 void ReceiveBuffer::Consume(size_t frame_bytes) {
@@ -77,9 +88,8 @@ void ReceiveBuffer::Consume(size_t frame_bytes) {
 }
 
 void ReceiveBuffer::Release() {
-  if (end_ > 0 || capacity_ <= kMostKeptBytes) return;
-  bytes_.reset();
-  capacity_ = 0;
+  if (end_ > 0 || capacity() <= kMostKeptBytes) return;
+  bytes_ = Bytes();
   share_.Release();
 }
 

@@ -39,7 +39,7 @@ class ReceiveBuffer {
                absl::FunctionRef<absl::Duration()> time_left);
 
   // Where the next bytes go.
-  absl::Span<char> room() { return {bytes_.get() + end_, capacity_ - end_}; }
+  absl::Span<char> room() { return {bytes_.get() + end_, capacity() - end_}; }
 
   // That many of room() have come.
   void Received(size_t size) { end_ += size; }
@@ -67,9 +67,19 @@ class ReceiveBuffer {
   void Swap(ReceiveBuffer& other);
   void Resize(size_t capacity);
 
+  struct Free {
+    Free() : Free(0) {}
+    explicit Free(size_t size) : capacity(size) {}
+    void operator()(char* bytes) const;
+
+    size_t capacity;
+  };
+  using Bytes = std::unique_ptr<char[], Free>;
+  static Bytes Allocate(size_t capacity);
+  size_t capacity() const { return bytes_.get_deleter().capacity; }
+
   // Unread: bytes_[begin_, end_).
-  std::unique_ptr<char[]> bytes_;
-  size_t capacity_ = 0;
+  Bytes bytes_;
   size_t begin_ = 0;
   size_t end_ = 0;
   size_t last_frame_bytes_ = 0;

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/channel/spare_memory.h"
 #include "ward/channel/spin.h"
 #include "ward/channel/transport.h"
 
@@ -22,7 +23,7 @@ namespace ward {
 // Without a deadline a call is one system call, blocking. With one it is tried
 // without blocking first, and waited for only if that came too early: what a
 // server reads has mostly come before its thread has woken.
-class SocketTransport final : public Transport {
+class SocketTransport final : public Transport, public internal::InSpareMemory {
  public:
   // `socket` may be blocking or not.
   explicit SocketTransport(FileDescriptor socket)

@@ -779,9 +779,9 @@ absl::Status AbstractServer::ServeRequest(ClientPool& pool,
                              options_.idle_timeout);
   const absl::Duration time_left = client.channel.call().time_left;
   const absl::Duration limit = std::min(time_left, options_.call_timeout);
-  const std::string_view limit_name = time_left <= options_.call_timeout
-                                          ? "the client has waited for"
-                                          : "ServerOptions::call_timeout is";
+  const char* const limit_name = time_left <= options_.call_timeout
+                                     ? "the client has waited for"
+                                     : "ServerOptions::call_timeout is";
   if (limit != absl::InfiniteDuration()) {
     client.channel.set_deadline(environment().TimeNow() + limit, limit_name,
                                 limit);

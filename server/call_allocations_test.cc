@@ -1,7 +1,9 @@
 // What a call over a kept connection allocates, once all is warm: in its
-// thread of the client's, and in its thread of the server's. Nothing but what
-// the caller and the handler have as values.
+// thread of the client's, and in its thread of the server's; and one with a
+// connection of its own. Nothing but what the caller and the handler have as
+// values.
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -16,19 +18,23 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/message.h"
+#include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
 #include "ward/testing/matchers.h"
 
 namespace {
 
-// What operator new has given to this thread.
+// What operator new has given to this thread, and to all of the process.
 thread_local int64_t allocations = 0;
+std::atomic<int64_t> all_allocations{0};
 
 }  // namespace
 
 void* operator new(size_t size) {
   ++allocations;
+  all_allocations.fetch_add(1, std::memory_order_relaxed);
   void* const memory = malloc(size);
   if (memory == nullptr) abort();
   return memory;
@@ -45,6 +51,7 @@ using testing::IsOkAndHolds;
 constexpr int64_t kCalls = 100;
 
 constexpr Method<void, int64_t> kAllocations{"allocations"};
+constexpr Method<void, int64_t> kAllAllocations{"all allocations"};
 constexpr Method<Arguments<int64_t, double>, bool> kIsLess{"is less"};
 constexpr Method<std::string, std::string> kEcho{"echo"};
 constexpr Method<std::string, int64_t> kLength{"the length of a string"};
@@ -56,6 +63,8 @@ class TestServer : public AbstractServer {
   TestServer() {
     Define(kAllocations,
            []() -> absl::StatusOr<int64_t> { return allocations; });
+    Define(kAllAllocations,
+           []() -> absl::StatusOr<int64_t> { return all_allocations.load(); });
     Define(kIsLess, [](int64_t one, double other) -> absl::StatusOr<bool> {
       return static_cast<double>(one) < other;
     });
@@ -85,6 +94,19 @@ class TestServer : public AbstractServer {
              }
              return texts.Write(std::to_string(allocations - before));
            });
+    // What it takes to answer all messages but the first, up to the last.
+    DefineMessageHandler("converse", [](MessageChannel& channel) {
+      std::optional<int64_t> before;
+      while (true) {
+        absl::StatusOr<Message> message = channel.Read();
+        if (!message.ok()) return message.status();
+        if (message->name() == "last") {
+          return channel.Write(allocations - before.value_or(0));
+        }
+        WARD_RETURN_IF_ERROR(channel.Write((*message)[1], 1234));
+        if (!before.has_value()) before = allocations;
+      }
+    });
   }
 };
 
@@ -149,6 +171,53 @@ TEST_F(CallAllocationsTest, OfLongStringsTheHandlersAndTheCallersAreAll) {
   EXPECT_EQ(viewed.client, 0);
   // The first after a call with fewer arguments has none's memory to use again.
   EXPECT_LE(viewed.server, 1);
+}
+
+TEST_F(CallAllocationsTest, MessagesOnAnOpenChannelTakeNone) {
+  EXPECT_THAT(server_.Connect([](MessageChannel& channel) -> absl::Status {
+    WARD_RETURN_IF_ERROR(channel.Write("converse"));
+    int64_t before = 0;
+    for (int64_t i = 0; i <= kCalls; ++i) {
+      if (i == 1) before = allocations;
+      WARD_RETURN_IF_ERROR(channel.Write("say", "some text"));
+      WARD_ASSIGN_OR_RETURN(const Message reply, channel.Read());
+      EXPECT_EQ(reply.size(), 2u);
+    }
+    EXPECT_EQ(allocations - before, 0);
+    WARD_RETURN_IF_ERROR(channel.Write("last"));
+    WARD_ASSIGN_OR_RETURN(const Message taken, channel.Read());
+    EXPECT_EQ(taken.name(), "0");
+    return absl::OkStatus();
+  }),
+              IsOk());
+}
+
+// In rounds, of which one is to be as all are on an idle machine: there no
+// client is so slow that it has to be watched, and no thread is new.
+TEST_F(CallAllocationsTest, AConnectionForACallTakesNone) {
+  constexpr int kCallsInARound = 20;
+  constexpr int kRounds = 100;
+  int64_t client = 0;
+  int64_t server = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    ASSERT_OK_AND_ASSIGN(const int64_t before, server_.Call(kAllAllocations));
+    const int64_t own_before = allocations;
+    for (int i = 0; i < kCallsInARound; ++i) {
+      const absl::Status called =
+          server_.Connect([](MessageChannel& channel) -> absl::Status {
+            WARD_RETURN_IF_ERROR(channel.Write(kEcho.name, "some text"));
+            return channel.Read().status();
+          });
+      if (!called.ok()) ADD_FAILURE() << called;
+    }
+    client = allocations - own_before;
+    ASSERT_OK_AND_ASSIGN(const int64_t after, server_.Call(kAllAllocations));
+    server = after - before;
+    if (client == 0 && server == 0) return;
+  }
+  ADD_FAILURE() << kCallsInARound << " calls took " << client
+                << " allocations in the client, and " << server
+                << " in the server";
 }
 
 TEST_F(CallAllocationsTest, ElementsOfStreamsTakeNone) {

@@ -79,6 +79,9 @@ ClientPool::Limits Bounded(ClientPool::Limits limits, size_t max_descriptors) {
   return limits;
 }
 
+// Of one process or user.
+constexpr int kNoLimit = std::numeric_limits<int>::max();
+
 bool AnyClient(const ClientPool::Client& /*client*/) { return true; }
 
 pid_t PidOf(const absl::StatusOr<PeerCredentials>& peer) {
@@ -236,11 +239,9 @@ void ClientPool::Accept() {
   if (accepted->on_reserve && MakeRoomInTable()) accepted->on_reserve = false;
   mutex_.Unlock();
 
-  auto client = std::make_unique<Client>();
-  client->connection_ = std::move(accepted->transport);
-  client->peer = client->connection_->Peer();
+  auto client = std::make_unique<Client>(
+      internal::Shared(std::move(accepted->transport)));
   client->on_reserve = accepted->on_reserve;
-  client->channel = MessageChannel(client->connection_);
   client->deadline_ = environment_.TimeNow() + limits_.authentication_timeout;
   absl::Status status = service_.greet(*client);
   if (status.ok()) {
@@ -403,7 +404,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
     return nullptr;
   }
   if (served_.size() < static_cast<size_t>(limits_.max_clients)) {
-    served_.push_back(client.get());
+    GivePlace(*client);
     return client;
   }
   client->deadline_ = environment_.TimeNow() + limits_.queue_timeout;
@@ -414,27 +415,15 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
 
 absl::Status ClientPool::CheckShare(const Client& client) {
   const auto check = [&](int limit, std::string_view option,
-                         std::string_view whose, auto is_same)
+                         std::string_view whose, const auto& shares, auto who,
+                         absl::FunctionRef<bool(const Client&)> is_same)
                          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) -> absl::Status {
-    if (limit == std::numeric_limits<int>::max()) return absl::OkStatus();
-    // Those that are between two calls make room, if that is enough.
-    auto taken = static_cast<int>(std::count_if(
-        queued_.begin(), queued_.end(),
-        [&](const auto& other) { return is_same(*other.second->peer); }));
-    int idle = 0;
-    for (const Client* const other : served_) {
-      if (!is_same(*other->peer)) continue;
-      if (!other->between_calls_) {
-        ++taken;
-      } else if (!other->leaves_) {
-        ++idle;
-      }
-    }
+    const auto found = shares.find(who);
+    if (found == shares.end()) return absl::OkStatus();
+    auto [taken, idle] = found->second;
     if (taken < limit) {
-      for (; taken + idle >= limit; --idle) {
-        (void)DismissIdle(
-            [&](const Client& other) { return is_same(*other.peer); });
-      }
+      // Those that are between two calls make room, if that is enough.
+      for (; taken + idle >= limit; --idle) (void)DismissIdle(is_same);
       return absl::OkStatus();
     }
     return MakeError(reason::kServerFull,
@@ -445,12 +434,12 @@ absl::Status ClientPool::CheckShare(const Client& client) {
   const PeerCredentials& peer = *client.peer;
   WARD_RETURN_IF_ERROR(check(
       limits_.max_clients_per_process, "ServerOptions::max_clients_per_process",
-      "process",
-      [&](const PeerCredentials& other) { return other.pid == peer.pid; }));
+      "process", processes_, peer.pid,
+      [&](const Client& other) { return other.peer->pid == peer.pid; }));
   return check(
       limits_.max_clients_per_user, "ServerOptions::max_clients_per_user",
-      "user",
-      [&](const PeerCredentials& other) { return other.uid == peer.uid; });
+      "user", users_, peer.uid,
+      [&](const Client& other) { return other.peer->uid == peer.uid; });
 }
 
 // --- being served ---
@@ -462,7 +451,7 @@ void ClientPool::Serve(std::unique_ptr<Client> client) {
       ServeCall(*client);
     } while (client->channel.kept() && AwaitNextCall(*client));
     // Before its connection is closed: it must not be shut down any more.
-    served_.erase(std::find(served_.begin(), served_.end(), client.get()));
+    TakePlace(*client);
     std::unique_ptr<Client> next = NextToServe();
     const bool leaves = client->leaves_;
     mutex_.Unlock();
@@ -470,6 +459,28 @@ void ClientPool::Serve(std::unique_ptr<Client> client) {
     mutex_.Lock();
     if (leaves) ++dismissed_;
   }
+}
+
+void ClientPool::GivePlace(Client& client) {
+  client.served_ = served_.insert(served_.end(), &client);
+  Count(client, 1, 0);
+}
+
+void ClientPool::TakePlace(Client& client) {
+  served_.erase(client.served_);
+  Count(client, -1, 0);
+}
+
+void ClientPool::Count(const Client& client, int taken, int idle) {
+  const auto count = [&](int limit, auto& shares, auto who) {
+    if (limit == kNoLimit) return;
+    Share& share = shares[who];
+    share.taken += taken;
+    share.idle += idle;
+    if (share.taken == 0 && share.idle == 0) shares.erase(who);
+  };
+  count(limits_.max_clients_per_process, processes_, client.peer->pid);
+  count(limits_.max_clients_per_user, users_, client.peer->uid);
 }
 
 void ClientPool::ServeCall(Client& client) {
@@ -486,8 +497,10 @@ void ClientPool::ServeCall(Client& client) {
 
 bool ClientPool::AwaitNextCall(Client& client) {
   const bool left_before = client.leaves_;
-  client.between_calls_ = true;
-  between_calls_.push_back(&client);
+  if (client.idle_.empty()) client.idle_.push_back(&client);
+  const auto self = client.idle_.begin();
+  between_calls_.splice(between_calls_.end(), client.idle_);
+  Count(client, -1, client.leaves_ ? 0 : 1);
   if (SomebodyWaits()) Dismiss(client);
   mutex_.Unlock();
   absl::Status status = service_.receive(client, absl::InfiniteDuration());
@@ -497,9 +510,8 @@ bool ClientPool::AwaitNextCall(Client& client) {
                     HasReason(status, reason::kConnectionLost);
   if (!status.ok() && !left) Tell(client, status);
   mutex_.Lock();
-  client.between_calls_ = false;
-  between_calls_.erase(
-      std::find(between_calls_.begin(), between_calls_.end(), &client));
+  client.idle_.splice(client.idle_.end(), between_calls_, self);
+  Count(client, 1, client.leaves_ ? 0 : -1);
   if (client.leaves_ && !left_before) --leaving_;
   if (!status.ok()) return false;
   LeaveAccepting();
@@ -526,6 +538,7 @@ bool ClientPool::DismissIdle(absl::FunctionRef<bool(const Client&)> fits) {
 void ClientPool::Dismiss(Client& client) {
   if (client.leaves_) return;
   client.leaves_ = true;
+  Count(client, 0, -1);
   ++leaving_;
   client.connection_->ShutDownReceiving();
 }
@@ -534,7 +547,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::NextToServe() {
   // Those that are ready have their places: the free one is for the queue.
   if (!queued_.empty() && !stopping_) {
     std::unique_ptr<Client> first = Take(queued_, queued_.begin());
-    served_.push_back(first.get());
+    GivePlace(*first);
     ready_.push_back(std::move(first));
   }
   return TakeReady();
@@ -576,6 +589,7 @@ void ClientPool::Wait(Waiting& waiting, std::unique_ptr<Client> client,
   }
   const absl::Time deadline = client->deadline_;
   deadlines_.emplace(deadline, id);
+  if (&waiting == &queued_) Count(*client, 1, 0);
   waiting.emplace(id, std::move(client));
   if (watching_ && deadline < watching_until_) watched_->Wake();
 }
@@ -583,6 +597,7 @@ void ClientPool::Wait(Waiting& waiting, std::unique_ptr<Client> client,
 std::unique_ptr<ClientPool::Client> ClientPool::Take(Waiting& waiting,
                                                      Waiting::iterator client) {
   std::unique_ptr<Client> taken = std::move(client->second);
+  if (&waiting == &queued_) Count(*taken, -1, 0);
   watched_->Remove(*taken->connection_);
   deadlines_.erase({taken->deadline_, client->first});
   waiting.erase(client);
@@ -745,7 +760,7 @@ void ClientPool::Stop(absl::Duration drain_time) {
   if (watched_ != nullptr) watched_->Wake();
   for (Idle* const idle : idle_) idle->changed.Signal();
   while (std::unique_ptr<Client> client = TakeReady()) {
-    served_.erase(std::find(served_.begin(), served_.end(), client.get()));
+    TakePlace(*client);
     Refuse(std::move(client), StoppingError());
   }
   for (Waiting* const waiting : {&silent_, &queued_}) {

@@ -34,6 +34,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -42,6 +43,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -49,6 +51,7 @@
 #include "absl/time/time.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
+#include "ward/channel/spare_memory.h"
 #include "ward/channel/transport.h"
 #include "ward/server/cancellation.h"
 #include "ward/server/environment.h"
@@ -70,7 +73,13 @@ class ClientPool {
     absl::Duration queue_timeout;
   };
 
-  struct Client {
+  struct Client : internal::InSpareMemory {
+    Client() = default;
+    explicit Client(std::shared_ptr<Transport> connection)
+        : channel(connection),
+          peer(connection->Peer()),
+          connection_(std::move(connection)) {}
+
     MessageChannel channel;
     absl::StatusOr<PeerCredentials> peer = PeerCredentials();
 
@@ -82,14 +91,18 @@ class ClientPool {
 
    private:
     friend class ClientPool;
+    using List = std::list<Client*, internal::SpareAllocator<Client*>>;
 
     // To be shut down, whatever a handler has done to its channel.
     std::shared_ptr<Transport> connection_;
     // When its wait ends: for its first message, or for a place.
     absl::Time deadline_;
-    // Whether it is between two calls, and was told to leave there.
-    bool between_calls_ = false;
+    // It was told to leave, between two calls.
     bool leaves_ = false;
+    // Its place in served_; and its own part of between_calls_, while it is not
+    // there.
+    List::iterator served_;
+    List idle_;
     // In observed_; 0 if it is not.
     uint64_t observed_ = 0;
   };
@@ -147,6 +160,16 @@ class ClientPool {
     std::shared_ptr<CallCancellation> cancellation;
   };
 
+  // What the clients of a process, or of a user, have.
+  struct Share {
+    // Places, and turns in the queue.
+    int taken = 0;
+    // Places between two calls, but for those that are about to leave.
+    int idle = 0;
+  };
+  template <typename Who>
+  using Shares = absl::flat_hash_map<Who, Share>;
+
   // A thread that has nothing to do.
   struct Idle {
     absl::CondVar changed;
@@ -200,6 +223,11 @@ class ClientPool {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Serves it, and whoever waits for its place then.
   void Serve(std::unique_ptr<Client> client)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void GivePlace(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakePlace(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What `client` has more than before, of both kinds.
+  void Count(const Client& client, int taken, int idle)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Serves one call of it; and whether it has made another one.
   void ServeCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -270,13 +298,16 @@ class ClientPool {
   absl::Time watching_until_ ABSL_GUARDED_BY(mutex_);
 
   // Those that have a place, and of them those that have no thread yet.
-  std::vector<const Client*> served_ ABSL_GUARDED_BY(mutex_);
+  Client::List served_ ABSL_GUARDED_BY(mutex_);
   // Of them, those that are between two calls, in the order in which they came
   // there; how many of these are about to leave, and how many have had to.
-  std::vector<Client*> between_calls_ ABSL_GUARDED_BY(mutex_);
+  Client::List between_calls_ ABSL_GUARDED_BY(mutex_);
   int leaving_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t dismissed_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<std::unique_ptr<Client>> ready_ ABSL_GUARDED_BY(mutex_);
+  // Of those that have any; empty where there is no limit to them.
+  Shares<pid_t> processes_ ABSL_GUARDED_BY(mutex_);
+  Shares<uid_t> users_ ABSL_GUARDED_BY(mutex_);
   // Those whose first message has not come, or not all of it; and those that
   // wait for a place. By when they came, which is their id in watched_.
   Waiting silent_ ABSL_GUARDED_BY(mutex_);

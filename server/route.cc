@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "ward/channel/error.h"
 #include "ward/channel/message_channel.h"
+#include "ward/channel/spare_memory.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
@@ -68,13 +69,13 @@ absl::StatusOr<std::unique_ptr<Transport>> Route::Connect(
            environment.TimeNow() < deadline &&
            !(is_cancelled != nullptr && is_cancelled()));
   WARD_RETURN_IF_ERROR(connection.status());
-  WARD_RETURN_IF_ERROR(Annotate(CheckServer(**connection),
-                                absl::StrCat("connect to \"", path(), "\"")));
-  return connection;
+  const absl::Status trusted = CheckServer(**connection);
+  if (trusted.ok()) return connection;
+  return Annotate(trusted, absl::StrCat("connect to \"", path(), "\""));
 }
 
 MessageChannel Route::MakeChannel(std::unique_ptr<Transport> connection) const {
-  MessageChannel channel(std::move(connection));
+  MessageChannel channel(internal::Shared(std::move(connection)));
   channel.set_limits(options->limits);
   channel.PresentPassword(options->password);
   channel.set_spin_time(options->client_spin_time);

@@ -106,26 +106,27 @@ absl::StatusOr<SocketAddress> SocketAddress::Of(const std::string& path) {
   }
   SocketAddress address;
   address.address_.sun_family = AF_UNIX;
-  std::string name = path;
+  if (Fits(path)) {
+    path.copy(address.address_.sun_path, kMaxSunPath);
+    return address;
+  }
+  const std::string file_name = path.substr(path.rfind('/') + 1);
+  address.directory_ = FileDescriptor::Opened(
+      open(DirectoryOf(path).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!address.directory_.is_open()) {
+    return SystemError(
+        errno, absl::StrCat("open the directory of socket \"", path, "\""));
+  }
+  const std::string name =
+      absl::StrCat("/proc/self/fd/", address.directory_.get(), "/", file_name);
   if (!Fits(name)) {
-    const std::string file_name = path.substr(path.rfind('/') + 1);
-    address.directory_ = FileDescriptor::Opened(
-        open(DirectoryOf(path).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!address.directory_.is_open()) {
-      return SystemError(
-          errno, absl::StrCat("open the directory of socket \"", path, "\""));
-    }
-    name = absl::StrCat("/proc/self/fd/", address.directory_.get(), "/",
-                        file_name);
-    if (!Fits(name)) {
-      return MakeError(
-          reason::kPathTooLong,
-          absl::StrCat("the file name of socket \"", path, "\" has ",
-                       file_name.size(), " bytes, over the ",
-                       kMaxSunPath - (name.size() - file_name.size()),
-                       " that fit a Unix socket's address; shorten it (its "
-                       "directory may be of any length)"));
-    }
+    return MakeError(
+        reason::kPathTooLong,
+        absl::StrCat("the file name of socket \"", path, "\" has ",
+                     file_name.size(), " bytes, over the ",
+                     kMaxSunPath - (name.size() - file_name.size()),
+                     " that fit a Unix socket's address; shorten it (its "
+                     "directory may be of any length)"));
   }
   name.copy(address.address_.sun_path, kMaxSunPath);
   return address;
