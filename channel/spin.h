@@ -11,11 +11,11 @@
 namespace ward {
 
 // How one thread at a time waits for one thing, such as the next message of one
-// connection. It learns from each wait: each that was in vain doubles the number
-// of the next ones that are left to the kernel, up to 1,023; one that was not
-// ends that. And no more threads of a process spin at a time than leave one of
-// its processors (sched_getaffinity(2)) to those that they wait for: with one
-// processor, none.
+// connection. It learns from each wait: each that was in vain doubles the
+// number of the next ones that are left to the kernel, up to 1,023; one that
+// was not ends that. And no more threads of a process spin at a time than leave
+// one of its processors (sched_getaffinity(2)) to those that they wait for:
+// with one processor, none.
 class Spin {
  public:
   // Over 0.
