@@ -54,6 +54,10 @@ constexpr size_t kCrowd = 16;
 // is longer: a thousand wake-ups fit into it.
 constexpr absl::Duration kParkAfter = absl::Seconds(1);
 
+// How long one too many of a process, or of a user, waits for another one to be
+// gone: it may have left, or been told the end of its call, and still be here.
+constexpr absl::Duration kLeavingTime = absl::Seconds(1);
+
 // How long a client may take to read why it was refused. One that was never
 // served has all the socket's room for that: it is told at once.
 constexpr absl::Duration kErrorTimeout = absl::Seconds(1);
@@ -415,24 +419,30 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
     Refuse(std::move(client), received);
     return nullptr;
   }
-  if (served_.size() < static_cast<size_t>(limits_.max_clients)) {
+  const bool is_one_too_many = !client->refusal_.ok();
+  if (!is_one_too_many &&
+      served_.size() < static_cast<size_t>(limits_.max_clients)) {
     GivePlace(*client);
     return client;
   }
-  client->deadline_ = environment_.TimeNow() + limits_.queue_timeout;
+  client->deadline_ =
+      environment_.TimeNow() +
+      (is_one_too_many ? std::min(kLeavingTime, limits_.queue_timeout)
+                       : limits_.queue_timeout);
   Wait(queued_, std::move(client), PollSet::Event::kHangUp);
-  if (SomebodyWaits()) (void)DismissIdle(AnyClient);
+  if (!is_one_too_many && SomebodyWaits()) (void)DismissIdle(AnyClient);
   return nullptr;
 }
 
-absl::Status ClientPool::CheckShare(const Client& client) {
+absl::Status ClientPool::CheckShare(Client& client) {
   const auto check = [&](int limit, std::string_view option,
                          std::string_view whose, const auto& shares, auto who,
                          absl::FunctionRef<bool(const Client&)> is_same)
                          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) -> absl::Status {
     const auto found = shares.find(who);
     if (found == shares.end()) return absl::OkStatus();
-    auto [taken, idle] = found->second;
+    int idle = found->second.idle;
+    const int taken = found->second.served + found->second.queued;
     if (taken < limit) {
       // Those that are between two calls make room, if that is enough.
       for (; taken + idle >= limit; --idle) {
@@ -440,10 +450,14 @@ absl::Status ClientPool::CheckShare(const Client& client) {
       }
       return absl::OkStatus();
     }
-    return MakeError(reason::kServerFull,
-                     absl::StrCat("the server takes at most ", limit,
-                                  " clients at a time of one ", whose, " (",
-                                  option, "); close one, or try again later"));
+    absl::Status refusal =
+        MakeError(reason::kServerFull,
+                  absl::StrCat("the server takes at most ", limit,
+                               " clients at a time of one ", whose, " (",
+                               option, "); close one, or try again later"));
+    if (taken - limit >= limit) return refusal;
+    client.refusal_ = std::move(refusal);
+    return absl::OkStatus();
   };
   const PeerCredentials& peer = *client.peer;
   WARD_RETURN_IF_ERROR(check(
@@ -454,6 +468,16 @@ absl::Status ClientPool::CheckShare(const Client& client) {
       limits_.max_clients_per_user, "ServerOptions::max_clients_per_user",
       "user", users_, peer.uid,
       [&](const Client& other) { return other.peer->uid == peer.uid; });
+}
+
+bool ClientPool::HasShare(const Client& client) const {
+  const auto has = [](int limit, const auto& shares, auto who) {
+    const auto found = shares.find(who);
+    return found == shares.end() || found->second.served < limit;
+  };
+  const PeerCredentials& peer = *client.peer;
+  return has(limits_.max_clients_per_process, processes_, peer.pid) &&
+         has(limits_.max_clients_per_user, users_, peer.uid);
 }
 
 // --- being served ---
@@ -487,21 +511,22 @@ void ClientPool::Serve(std::unique_ptr<Client> client) {
 
 void ClientPool::GivePlace(Client& client) {
   client.served_ = served_.insert(served_.end(), &client);
-  Count(client, 1, 0);
+  Count(client, {1, 0, 0});
 }
 
 void ClientPool::TakePlace(Client& client) {
   served_.erase(client.served_);
-  Count(client, -1, 0);
+  Count(client, {-1, 0, 0});
 }
 
-void ClientPool::Count(const Client& client, int taken, int idle) {
+void ClientPool::Count(const Client& client, Share more) {
   const auto count = [&](int limit, auto& shares, auto who) {
     if (limit == kNoLimit) return;
     Share& share = shares[who];
-    share.taken += taken;
-    share.idle += idle;
-    if (share.taken == 0 && share.idle == 0) shares.erase(who);
+    share.served += more.served;
+    share.queued += more.queued;
+    share.idle += more.idle;
+    if (share.served + share.queued + share.idle == 0) shares.erase(who);
   };
   count(limits_.max_clients_per_process, processes_, client.peer->pid);
   count(limits_.max_clients_per_user, users_, client.peer->uid);
@@ -533,7 +558,7 @@ ClientPool::After ClientPool::ReceiveNextCall(Client& client, bool makes_room) {
   if (client.idle_.empty()) client.idle_.push_back(&client);
   const auto self = client.idle_.begin();
   between_calls_.splice(between_calls_.end(), client.idle_);
-  Count(client, -1, client.leaves_ ? 0 : 1);
+  Count(client, {-1, 0, client.leaves_ ? 0 : 1});
   if (makes_room) Dismiss(client);
   absl::Status status;
   bool is_silent;
@@ -550,7 +575,7 @@ ClientPool::After ClientPool::ReceiveNextCall(Client& client, bool makes_room) {
     // If it is made to leave just now, there is something to receive.
   } while (is_silent && (client.leaves_ || stopping_));
   client.idle_.splice(client.idle_.end(), between_calls_, self);
-  Count(client, 1, client.leaves_ ? 0 : -1);
+  Count(client, {1, 0, client.leaves_ ? 0 : -1});
   if (client.leaves_ && !left_before) --leaving_;
   if (is_silent) return After::kIsSilent;
   if (!status.ok()) return After::kLeaves;
@@ -623,7 +648,7 @@ bool ClientPool::DismissParked(absl::FunctionRef<bool(const Client&)> fits) {
     if (client->leaves_ || !fits(*client)) continue;
     // Then it is heard of.
     client->leaves_ = true;
-    Count(*client, 0, -1);
+    Count(*client, {0, 0, -1});
     client->connection_->ShutDownReceiving();
     return true;
   }
@@ -633,15 +658,21 @@ bool ClientPool::DismissParked(absl::FunctionRef<bool(const Client&)> fits) {
 void ClientPool::Dismiss(Client& client) {
   if (client.leaves_) return;
   client.leaves_ = true;
-  Count(client, 0, -1);
+  Count(client, {0, 0, -1});
   ++leaving_;
   client.connection_->ShutDownReceiving();
 }
 
 std::unique_ptr<ClientPool::Client> ClientPool::NextToServe() {
   // Those that are ready have their places: the free one is for the queue.
-  if (!queued_.empty() && !stopping_) {
-    std::unique_ptr<Client> first = Take(queued_, queued_.begin());
+  const auto next = std::find_if(queued_.begin(), queued_.end(),
+                                 [this](const auto& waiting)
+                                     ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+                                       return HasShare(*waiting.second);
+                                     });
+  if (next != queued_.end() && !stopping_) {
+    std::unique_ptr<Client> first = Take(queued_, next);
+    first->refusal_ = absl::OkStatus();
     GivePlace(*first);
     ready_.push_back(std::move(first));
   }
@@ -691,8 +722,8 @@ void ClientPool::Wait(Waiting& waiting, std::unique_ptr<Client> client,
   }
   const absl::Time deadline = client->deadline_;
   deadlines_.emplace(deadline, id);
-  if (&waiting == &queued_) Count(*client, 1, 0);
-  if (&waiting == &parked_ && !client->leaves_) Count(*client, 0, 1);
+  if (&waiting == &queued_) Count(*client, {0, 1, 0});
+  if (&waiting == &parked_ && !client->leaves_) Count(*client, {0, 0, 1});
   waiting.emplace(id, std::move(client));
   if (watching_ && deadline < watching_until_) watched_->Wake();
 }
@@ -700,8 +731,8 @@ void ClientPool::Wait(Waiting& waiting, std::unique_ptr<Client> client,
 std::unique_ptr<ClientPool::Client> ClientPool::Take(Waiting& waiting,
                                                      Waiting::iterator client) {
   std::unique_ptr<Client> taken = std::move(client->second);
-  if (&waiting == &queued_) Count(*taken, -1, 0);
-  if (&waiting == &parked_ && !taken->leaves_) Count(*taken, 0, -1);
+  if (&waiting == &queued_) Count(*taken, {0, -1, 0});
+  if (&waiting == &parked_ && !taken->leaves_) Count(*taken, {0, 0, -1});
   watched_->Remove(*taken->connection_);
   deadlines_.erase({taken->deadline_, client->first});
   waiting.erase(client);
@@ -838,6 +869,11 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
   const auto queued = queued_.find(id);
   if (queued == queued_.end()) return nullptr;
   // It has left, or its time is up.
+  if (!queued->second->refusal_.ok()) {
+    const absl::Status refusal = queued->second->refusal_;
+    Refuse(Take(queued_, queued), refusal);
+    return nullptr;
+  }
   Refuse(Take(queued_, queued),
          MakeError(reason::kServerFull,
                    absl::StrCat("all ", limits_.max_clients,

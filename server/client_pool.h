@@ -103,6 +103,9 @@ class ClientPool {
     std::shared_ptr<Transport> connection_;
     // When its wait ends: for its first message, or for a place.
     absl::Time deadline_;
+    // If it waits for a place until one of the same is gone: what it is told
+    // when none is.
+    absl::Status refusal_;
     // It was told to leave, between two calls.
     bool leaves_ = false;
     // Its place in served_; and its own part of between_calls_, while it is not
@@ -170,9 +173,9 @@ class ClientPool {
 
   // What the clients of a process, or of a user, have.
   struct Share {
-    // Places, and turns in the queue.
-    int taken = 0;
-    // Places between two calls, but for those that are about to leave.
+    int served = 0;
+    int queued = 0;
+    // Between two calls, parked or not, but for those that are about to leave.
     int idle = 0;
   };
   template <typename Who>
@@ -225,17 +228,19 @@ class ClientPool {
   std::unique_ptr<Client> Settle(std::unique_ptr<Client> client,
                                  absl::Status received, bool is_late)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Whether it may have a place, now or later. One of the same who is between
+  // Whether it may have a place, now or later: if its process, or user, has all
+  // that it may have, client.refusal_ says so. One of the same who is between
   // two calls leaves for it.
-  absl::Status CheckShare(const Client& client)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckShare(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether one that waits for a place may have it now.
+  bool HasShare(const Client& client) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Serves it, and whoever waits for its place then.
   void Serve(std::unique_ptr<Client> client)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void GivePlace(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakePlace(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What `client` has more than before, of both kinds.
-  void Count(const Client& client, int taken, int idle)
+  // What `client` has more than before.
+  void Count(const Client& client, Share more)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ServeCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What a client does after a call: makes another one, which was received; is

@@ -432,6 +432,23 @@ TEST_F(ModesTest, OneProcessTakesNoMorePlacesThanItMay) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+// The server may not have noticed yet, and its handler may still be on its way.
+TEST_F(ModesTest, WhoComesWhenOneOfItsProcessHasLeftIsServed) {
+  ServerOptions options = Shared();
+  options.max_clients_per_process = 1;
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  for (int i = 0; i < 100; ++i) {
+    MessageChannel channel = Open(server);
+    ASSERT_THAT(channel.Write("hold"), IsOk());
+    ASSERT_THAT(channel.Read(), RepliesWith("held"));
+  }
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 TEST_F(ModesTest, OneUserTakesNoMorePlacesThanItMay) {
   ServerOptions options;
   options.max_clients = 1;

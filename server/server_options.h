@@ -102,8 +102,9 @@ struct ServerOptions {
   absl::Duration queue_timeout = absl::InfiniteDuration();
 
   // Clients of one process, and of one user, that are served or wait for a
-  // place. One more is refused with kServerFull. Processes of other pid
-  // namespaces, which are not seen from the server's, count as one together
+  // place. As many more wait for one of them to leave, a second at most, and
+  // are refused with kServerFull then; all others at once. Processes of other
+  // pid namespaces, which are not seen from the server's, count as one together
   // (pid 0). Default: no limit.
   int max_clients_per_process = std::numeric_limits<int>::max();
   int max_clients_per_user = std::numeric_limits<int>::max();
