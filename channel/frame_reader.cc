@@ -93,6 +93,7 @@ absl::StatusOr<FrameReader::Extent> FrameReader::AwaitFrame(
       WARD_RETURN_IF_ERROR(BoundArrivals(limits));
     }
     if (whole) return extent;
+    if (!arrivals_.empty()) held_.Hold(unclaimed_descriptors());
     if (!begun && available > 0) {
       begun = true;
       deadline = std::min(deadline, transport.TimeNow() + time_for_rest_);
@@ -249,6 +250,7 @@ absl::Status FrameReader::ClaimDescriptors(
   const size_t declared = frame_.descriptors;
   descriptors.clear();
   if (declared == 0 && arrivals_.empty()) return absl::OkStatus();
+  held_.Release();
   Arrival arrival;
   if (declared > 0 && !arrivals_.empty()) {
     arrival = std::move(arrivals_.front());
@@ -314,6 +316,12 @@ void FrameReader::DiscardUnread(Transport& transport) {
 
 absl::Status FrameReader::PeerEnded(const absl::Status& how) {
   ended_ = true;
+  if (held_.is_cut()) {
+    return Failed(MakeError(
+        reason::kServerFull,
+        "the descriptors that came with a message were needed before it was "
+        "whole; try again, and send it whole at once"));
+  }
   if (expects_end_ && peer_knows_end_.value_or(true) &&
       frame_.content != Frame::Content::kError) {
     return Failed(MakeError(
@@ -331,6 +339,7 @@ absl::Status FrameReader::PeerEnded(const absl::Status& how) {
 absl::Status FrameReader::Failed(const absl::Status& status) {
   status_ = status;
   arrivals_.clear();
+  held_.Release();
   buffer_ = ReceiveBuffer();
   return status;
 }

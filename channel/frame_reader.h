@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -12,6 +13,7 @@
 #include "absl/time/time.h"
 #include "ward/channel/buffer_budget.h"
 #include "ward/channel/channel_limits.h"
+#include "ward/channel/descriptor_budget.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/frame.h"
 #include "ward/channel/receive_buffer.h"
@@ -78,6 +80,11 @@ class FrameReader {
 
   // Borrowed; see ReceiveBuffer.
   void set_buffer_budget(BufferBudget& budget) { buffer_.set_budget(budget); }
+
+  // Of a frame that is not whole. One that was cut off is kServerFull.
+  void set_descriptor_share(DescriptorBudget::Share share) {
+    held_ = std::move(share);
+  }
 
   // What is returned for ever; OK while there is nothing of the kind.
   const absl::Status& status() const { return status_; }
@@ -155,6 +162,8 @@ class FrameReader {
   };
   // Not yet claimed by a frame, the oldest first.
   std::vector<Arrival> arrivals_;
+  // Of them, while the frame is not whole.
+  DescriptorBudget::Share held_;
 
   absl::Duration time_for_rest_ = absl::InfiniteDuration();
 

@@ -44,6 +44,7 @@
 #include "ward/channel/argument.h"
 #include "ward/channel/buffer_budget.h"
 #include "ward/channel/channel_limits.h"
+#include "ward/channel/descriptor_budget.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/frame.h"
 #include "ward/channel/frame_reader.h"
@@ -268,6 +269,14 @@ class MessageChannel {
   // what comes, rather than be woken. See ServerOptions::spin_time.
   void set_spin_time(absl::Duration time) {
     if (transport_ != nullptr) transport_->set_spin_time(time);
+  }
+
+  // How many descriptors all channels with this budget may have of messages
+  // that are not whole yet. One that is cut off for others returns kServerFull.
+  // Borrowed; the peer is in `process`.
+  void set_descriptor_budget(DescriptorBudget& budget, pid_t process) {
+    reader_.set_descriptor_share(
+        DescriptorBudget::Share(budget, transport_, process));
   }
 
   void set_limits(const ChannelLimits& limits);

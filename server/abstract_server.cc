@@ -31,6 +31,7 @@
 #include "absl/time/time.h"
 #include "ward/channel/buffer_budget.h"
 #include "ward/channel/channel_limits.h"
+#include "ward/channel/descriptor_budget.h"
 #include "ward/channel/error.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
@@ -667,6 +668,8 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
                                             OwnerLink& owner,
                                             Signals& signals) {
   BufferBudget buffers(options_.max_buffered_bytes);
+  // As those of first messages (ServerOptions::max_waiting_clients).
+  DescriptorBudget descriptors(environment().MaxDescriptors() / 8);
   using Client = ClientPool::Client;
   ClientPool pool(
       environment(), listener,
@@ -677,8 +680,10 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
        [this](Client& client, absl::Duration time) {
          return ReceiveRequest(client, time);
        },
-       [this, &pool, &buffers](Client& client) {
+       [&descriptors](absl::Duration time) { return descriptors.CutOne(time); },
+       [this, &pool, &buffers, &descriptors](Client& client) {
          client.channel.set_buffer_budget(buffers);
+         client.channel.set_descriptor_budget(descriptors, client.peer->pid);
          return ServeRequest(pool, client);
        }});
   absl::Status status = pool.Start();

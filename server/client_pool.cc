@@ -297,6 +297,10 @@ int ClientPool::CountWaiting() const {
 
 bool ClientPool::MakeRoomInTable() {
   const absl::Time end = environment_.TimeNow() + kBackOff;
+  mutex_.Unlock();
+  const bool has_room = service_.make_room(kBackOff);
+  mutex_.Lock();
+  if (has_room) return true;
   const uint64_t dismissed = dismissed_;
   if (!DismissParked(AnyClient)) (void)DismissIdle(AnyClient);
   while (dismissed_ == dismissed && !RefuseHolder(0)) {

@@ -130,6 +130,10 @@ class ClientPool {
     // take.
     std::function<absl::Status(Client&, absl::Duration time)> receive;
 
+    // When the table of descriptors is full: makes room among those of clients
+    // that are served, within `time`. Whether there is some.
+    std::function<bool(absl::Duration time)> make_room;
+
     // Serves the request. If the channel is kept() then, the client may call
     // again.
     std::function<absl::Status(Client&)> serve;

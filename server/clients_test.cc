@@ -341,6 +341,50 @@ TEST_F(ModesTest, DescriptorsOfMessagesThatAreNotWholeTakeAnEighthOfTheTable) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+// In a conversation, or a stream, as well.
+TEST_F(ModesTest, DescriptorsOfLaterMessagesAreNoMoreThanThat) {
+  constexpr rlim_t kLimit = 1024;
+  constexpr size_t kEach = 100;
+  constexpr size_t kKept = kLimit / 8 / kEach + 1;
+  TestServer server(Shared());
+  {
+    const DescriptorLimit limit(kLimit);
+    ASSERT_THAT(server.Start(), IsOk());
+  }
+  MessageChannel honest = Open(server);
+  ASSERT_THAT(honest.Write("hold"), IsOk());
+  ASSERT_THAT(honest.Read(), RepliesWith("held"));
+  const FileDescriptor file(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const std::vector<int> attached(kEach, file.get());
+  std::vector<MessageChannel> greedy;
+  for (size_t i = 0; i < 8; ++i) {
+    greedy.push_back(Open(server));
+    ASSERT_THAT(greedy[i].Write("hold"), IsOk());
+    ASSERT_THAT(greedy[i].Read(), RepliesWith("held"));
+    auto* const connection = const_cast<Transport*>(greedy[i].transport());
+    ASSERT_THAT(connection->Send("\x20", attached, absl::InfiniteFuture()),
+                IsOk());
+  }
+  while (greedy.size() > kKept) {
+    std::vector<const Pollable*> polled;
+    for (const MessageChannel& peer : greedy) {
+      polled.push_back(peer.transport());
+    }
+    ASSERT_OK_AND_ASSIGN(const size_t refused,
+                         environment().Poll(polled, absl::InfiniteFuture()));
+    ASSERT_THAT(greedy[refused].Read(),
+                FailsWith(reason::kServerFull, "before it was whole"));
+    greedy.erase(greedy.begin() + static_cast<ptrdiff_t>(refused));
+  }
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  for (const MessageChannel& peer : greedy) {
+    EXPECT_FALSE(Readable(peer, absl::ZeroDuration()));
+  }
+  ASSERT_THAT(honest.Write("x"), IsOk());
+  EXPECT_THAT(honest.Read(), RepliesWith("released"));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 TEST_F(ModesTest, AClientThatHasLeftIsNotServedAndKeepsNobodyFromAnAnswer) {
   struct Server : Registered<Server> {
     explicit Server(ServerOptions options) : Registered(std::move(options)) {
@@ -781,6 +825,7 @@ TEST_F(ModesTest, AStormOfPeersThatTrickleKeepsNobodyBeyondItsTime) {
     absl::SleepFor(kLook);
     return MakeError(reason::kTimedOut, "it is not whole yet");
   };
+  service.make_room = [](absl::Duration) { return false; };
   service.serve = [](ClientPool::Client&) { return absl::OkStatus(); };
   ClientPool pool(environment(), *listener, limits, std::move(service));
   ASSERT_THAT(pool.Start(), IsOk());
