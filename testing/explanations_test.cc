@@ -154,6 +154,16 @@ void UpgradesALock() {
   Reprice(prices);
 }
 
+void TwoUpgradeALock() {
+  std::shared_mutex prices;
+  std::thread other([&] {
+    Reprice(prices);
+    sold = 2;
+  });
+  Reprice(prices);
+  other.join();
+}
+
 SHOP_FUNCTION void Count(std::mutex& mutex) {
   const std::lock_guard<std::mutex> lock(mutex);
   sold = 1;
@@ -344,6 +354,29 @@ void RetriesForEver() {
   other.join();
 }
 
+SHOP_FUNCTION void TakeInAnHour(std::timed_mutex& mutex) {
+  if (mutex.try_lock_for(std::chrono::hours(1))) mutex.unlock();
+  sold = 1;
+}
+
+// Who waits for both could go on, if there were not the one who counts.
+void WaitsForAnHourWhileOneCounts() {
+  std::timed_mutex shelf;
+  std::timed_mutex cellar;
+  const std::lock_guard<std::timed_mutex> first(shelf);
+  std::thread other([&] {
+    const std::lock_guard<std::timed_mutex> second(cellar);
+    const std::lock_guard<std::timed_mutex> third(shelf);
+  });
+  absl::SleepFor(absl::Seconds(1));
+  std::thread counting([] {
+    while (true) ward::testing::SchedulingPoint();
+  });
+  TakeInAnHour(cellar);
+  counting.join();
+  other.join();
+}
+
 SHOP_FUNCTION bool WaitOnce(std::mutex& mutex, std::condition_variable& come,
                             const bool& has_come) {
   std::unique_lock<std::mutex> lock(mutex);
@@ -502,6 +535,21 @@ TEST(Deadlock, OfAnUpgradeIsOneWithItself) {
                               "      Reprice "));
 }
 
+// Each of them waits for itself, too, which does not take the other one.
+TEST(Deadlock, OfTwoUpgradesIsOneWithItselfAndSaysWhoElseReads) {
+  const std::string told = Deadlock(shop::TwoUpgradeALock);
+  EXPECT_THAT(told,
+              StartsWith("deadlock: thread 0 (main) waits for itself\n"
+                         "  thread 0 (main) is waiting to write under "
+                         "reader-writer lock 1, which it and thread 1 have to "
+                         "read, in\n      Reprice "));
+  EXPECT_THAT(told, HasSubstr("    It has reader-writer lock 1, taken in\n"
+                              "      Reprice "));
+  EXPECT_THAT(told, HasSubstr("The others:\n  thread 1 is waiting to write "
+                              "under reader-writer lock 1, which thread 0 "
+                              "(main) and it have to read, in Reprice "));
+}
+
 TEST(Deadlock, OfALockThatIsTakenTwiceIsOneWithItself) {
   const std::string told = Deadlock(shop::LocksTwice);
   EXPECT_THAT(told, StartsWith("deadlock: thread 0 (main) waits for itself\n"));
@@ -583,6 +631,19 @@ TEST(Deadlock, IsNoneIfLocksAreTriedAgainForEver) {
   const std::string told = Told(shop::RetriesForEver, options);
   EXPECT_THAT(told, StartsWith("no end after 200 steps"));
   EXPECT_THAT(told, Not(HasSubstr("deadlock:")));
+}
+
+TEST(Deadlock, IsNoneOfOneThatWaitsForATime) {
+  ExploreOptions options;
+  options.max_steps = 1000;
+  const std::string told =
+      Unqualified(Told(shop::WaitsForAnHourWhileOneCounts, options));
+  EXPECT_THAT(told, StartsWith("no end after 1000 steps"));
+  EXPECT_THAT(told, Not(HasSubstr("wait for one another")));
+  EXPECT_THAT(told,
+              ContainsRegex("\n  thread 0 \\(main\\) is waiting for mutex "
+                            "[12], which thread 1 has, in "
+                            "TakeInAnHour "));
 }
 
 TEST(Deadlock, OfAReaderBehindAWriterHasTheWriter) {

@@ -42,6 +42,7 @@ namespace ward::testing {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -818,6 +819,20 @@ TEST(Reports, HaveBothStacksAndLocks) {
               AllOf(HasSubstr("LockedInc"), HasSubstr("BareInc"),
                     HasSubstr("It held lock 1"), HasSubstr("It held no lock"),
                     HasSubstr("thread 1 of process 1")));
+}
+
+TEST(Reports, StandAmongTheStepsOfTheRun) {
+  const auto body = [] {
+    int counter = 0;
+    InTwoThreads([&] { BareInc(counter); }, [&] { BareInc(counter); });
+  };
+  const std::string told = ExplainFailure(Runs(), Failure(body), body);
+  EXPECT_THAT(told.substr(told.find("Step by step:")),
+              ContainsRegex(absl::StrCat(
+                  "  thread [01][^\n]*: FAILS: a data race: a [a-z]+ at [^\n]*"
+                  "races_test.cc:",
+                  kBareLine)))
+      << told;
 }
 
 // By two calls, so that no two ways to its innermost ones are the same.

@@ -234,6 +234,8 @@ struct Step {
   int object = -1;
   int stack = -1;
   bool waits = false;
+  // It waits until some time at the latest.
+  bool is_timed = false;
   bool after = false;
   // What it waits for was another one's when it began to.
   bool is_taken = false;
@@ -289,7 +291,10 @@ struct Wait {
 class Explainer {
  public:
   Explainer(const RunEvents& events, std::optional<StepMark> mark)
-      : events_(events), places_(events.Places()), mark_(std::move(mark)) {}
+      : events_(events),
+        places_(events.Places()),
+        reports_(events.Reports()),
+        mark_(std::move(mark)) {}
 
   Explanation Explain() {
     Event event;
@@ -309,6 +314,7 @@ class Explainer {
   // So many decisions were made.
   void Mark(int64_t decisions);
   void AddLine(int thread, std::string text, bool is_deviation = false);
+  void AddFailure(int thread, std::string_view what);
 
   Thread& Of(int number) { return threads_[number]; }
 
@@ -353,6 +359,7 @@ class Explainer {
 
   const RunEvents& events_;
   const std::vector<std::vector<std::string>>& places_;
+  const std::vector<std::string>& reports_;
   std::map<int, Thread> threads_;
   std::map<int, std::string> processes_;
   std::map<int, std::string> words_;
@@ -389,6 +396,10 @@ void Explainer::AddLine(int thread, std::string text, bool is_deviation) {
   lines_.push_back({thread, 0, {}, std::move(text), is_deviation});
 }
 
+void Explainer::AddFailure(int thread, std::string_view what) {
+  AddLine(thread, absl::StrCat("FAILS: ", what.substr(0, what.find('\n'))));
+}
+
 void Explainer::TakeStep(const Event& event) {
   Thread& thread = Of(static_cast<int>(event[1].number));
   Step step;
@@ -396,7 +407,9 @@ void Explainer::TakeStep(const Event& event) {
   step.doing = static_cast<int>(event[2].number);
   step.object = static_cast<int>(event[3].number);
   step.stack = static_cast<int>(event[4].number);
-  step.after = event.size() > 5;
+  const bool has_more = event.size() > 5;
+  step.is_timed = step.waits && has_more;
+  step.after = !step.waits && has_more;
   if (!step.waits || !thread.will_join) thread.joins = -1;
   thread.will_join = false;
   const std::string& doing = words_[step.doing];
@@ -572,8 +585,10 @@ void Explainer::Take(const Event& event) {
     lines_.back().is_message = from != to;
   } else if (kind == "x") {
     if (event.size() > 3) why_ = event[2].text;
-    const std::string& text = event[2].text;
-    AddLine(number, "FAILS: " + text.substr(0, text.find('\n')));
+    AddFailure(number, event[2].text);
+  } else if (kind == "f") {
+    const auto report = static_cast<size_t>(event[2].number);
+    if (report < reports_.size()) AddFailure(number, reports_[report]);
   }
 }
 
@@ -725,7 +740,8 @@ Wait Explainer::WaitOf(int number) {
 std::vector<int> Explainer::FindCircle() {
   std::map<int, std::vector<int>> next;
   for (const auto& [id, thread] : threads_) {
-    if (!IsAlive(id)) continue;
+    // Who waits for a time alone goes on, whatever others do.
+    if (!IsAlive(id) || thread.step.is_timed) continue;
     for (const int holder : WaitOf(id).holders) {
       if (IsAlive(holder)) next[id].push_back(holder);
     }

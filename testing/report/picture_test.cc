@@ -7,6 +7,7 @@
 #include <array>
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <mutex>
@@ -25,9 +26,11 @@
 #include "ward/server/abstract_server.h"
 #include "ward/testing/call_server.h"
 #include "ward/testing/explore.h"
+#include "ward/testing/report/places.h"
 #include "ward/testing/report/run_events.h"
 #include "ward/testing/search/doom.h"
 #include "ward/testing/search/make_runs.h"
+#include "ward/testing/simulator/scheduler.h"
 
 // --- runs that fail ---
 
@@ -106,6 +109,14 @@ void LocksInTwoOrders() {
   delete second;
 }
 
+// As what checks accesses to memory says it, which this test is without.
+void RacesForTheBalance() {
+  ward::testing::Scheduler::Current()->Fault(absl::StrCat(
+      "a data race: a write at <",
+      ward::testing::PlaceOf(reinterpret_cast<uintptr_t>(&SetBalance)),
+      ">\n  Now, a write\n"));
+}
+
 }  // namespace
 }  // namespace bank
 
@@ -114,13 +125,16 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::ContainsRegex;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::MatchesRegex;
 using ::testing::Not;
 
 using ::bank::CallsAServerThatDies;
 using ::bank::LocksInTwoOrders;
 using ::bank::LosesAnUpdate;
+using ::bank::RacesForTheBalance;
 using ::bank::SetBalance;
 
 ExploreOptions FewDeviations() {
@@ -342,6 +356,21 @@ TEST_F(PictureTest, ShowsADeadlock) {
   EXPECT_THAT(shown, Not(HasSubstr("This page failed")));
 }
 
+TEST_F(PictureTest, MarksWhereThereWasARace) {
+  const std::string page =
+      PictureOfFailure("Account.IsLocked", RacesForTheBalance);
+  const std::string shown = Show(WithHand(page, R"(
+    toFailure();
+    const one = steps[rows[selected][0]];
+    said(`${one.kind}: ${one.text}`);
+  )"),
+                                 "race");
+  EXPECT_THAT(shown,
+              ContainsRegex(">failure: a data race: a write at "
+                            "[^\n]*(SetBalance|picture_test.cc:[0-9]+)"));
+  EXPECT_THAT(shown, Not(HasSubstr("This page failed")));
+}
+
 // --- what it is made of ---
 
 TEST(RunEvents, HasWhatHappened) {
@@ -367,6 +396,26 @@ TEST(RunEvents, HasTheLocksOfAbseil) {
                            "\\[\"u\",0,[0-9]+\\](.|\n)*"));
 }
 
+TEST(RunEvents, HasWhatTheProgramDidWrong) {
+  EXPECT_THAT(EventsOfFailure(RacesForTheBalance),
+              AllOf(ContainsRegex(R"("reports":\["a data race: a write at )"
+                                  R"([^"]*(SetBalance|picture_test\.cc:[0-9]+))"
+                                  R"([^"]*Now, a write)"),
+                    HasSubstr(R"(["f",0,0])"), Not(HasSubstr("+0x"))));
+}
+
+TEST(RunEvents, HasAsManyReportsAsThereIsRoomFor) {
+  RunEvents events;
+  const std::string much(size_t{1} << 16, 'x');
+  EXPECT_EQ(events.Report("one"), 0);
+  for (int i = 1; i < 4; ++i) EXPECT_EQ(events.Report(much), i);
+  EXPECT_EQ(events.Report(much), -1);
+  EXPECT_EQ(events.Report(""), 4);
+  EXPECT_THAT(events.Reports(), ElementsAre("one", much, much, much, ""));
+  events.Clear();
+  EXPECT_THAT(events.Reports(), IsEmpty());
+}
+
 TEST(RunEvents, HasWhatHappenedBeforeACrash) {
   EXPECT_THAT(EventsOfFailure([] {
                 SetBalance(1);
@@ -385,8 +434,9 @@ TEST(RunEvents, HasTheFirstOfWhatIsTooMuch) {
   EXPECT_GT(json.size(), size_t{60} << 20);
   events.Clear();
   events.Add("[]");
-  EXPECT_EQ(events.ToJson(),
-            R"({"complete":true,"places":[],"inner":[],"events":[[]]})");
+  EXPECT_EQ(
+      events.ToJson(),
+      R"({"complete":true,"places":[],"inner":[],"reports":[],"events":[[]]})");
 }
 
 TEST(JsonString, CannotEndAScript) {
@@ -396,9 +446,9 @@ TEST(JsonString, CannotEndAScript) {
 }
 
 TEST(DrawPicture, IsOneFileWhateverItShows) {
-  const std::string page =
-      DrawPicture({"A.B", "</script><script>alert(1)</script>", "WARD_DATA"},
-                  R"({"complete":true,"places":[],"inner":[],"events":[]})");
+  const std::string page = DrawPicture(
+      {"A.B", "</script><script>alert(1)</script>", "WARD_DATA"},
+      R"({"complete":true,"places":[],"inner":[],"reports":[],"events":[]})");
   const auto count = [&page](std::string_view what) {
     size_t found = 0;
     for (size_t at = 0; (at = page.find(what, at)) != std::string::npos; ++at) {

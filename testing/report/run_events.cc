@@ -29,6 +29,7 @@ namespace {
 
 constexpr size_t kMostBytes = size_t{1} << 26;
 constexpr size_t kMostPlaces = 8192;
+constexpr size_t kMostOfReports = size_t{1} << 18;
 constexpr int kMostFrames = 32;
 
 // What the linker calls the ends of the program's code and data.
@@ -46,6 +47,10 @@ struct RunEvents::Memory {
   std::atomic<bool> is_full;
   std::atomic<size_t> places;
   std::array<uintptr_t, kMostPlaces> place;
+  // Each with a 0 at its end.
+  std::atomic<size_t> reports;
+  std::atomic<size_t> size_of_reports;
+  std::array<char, kMostOfReports> report;
   std::array<char, kMostBytes> text;
 };
 
@@ -63,7 +68,10 @@ void RunEvents::Clear() {
   memory_->size = 0;
   memory_->is_full = false;
   memory_->places = 0;
+  memory_->reports = 0;
+  memory_->size_of_reports = 0;
   places_.clear();
+  reports_.clear();
 }
 
 void RunEvents::Add(std::string_view event) {
@@ -90,6 +98,16 @@ int RunEvents::Place(uintptr_t address) {
   return static_cast<int>(places);
 }
 
+int RunEvents::Report(std::string_view text) {
+  const size_t size = memory_->size_of_reports;
+  if (kMostOfReports - size <= text.size()) return -1;
+  char* const end =
+      std::copy(text.begin(), text.end(), memory_->report.data() + size);
+  *end = '\0';
+  memory_->size_of_reports = size + text.size() + 1;
+  return static_cast<int>(memory_->reports++);
+}
+
 std::string_view RunEvents::text() const {
   return {memory_->text.data(), memory_->size};
 }
@@ -111,7 +129,21 @@ const std::vector<std::vector<std::string>>& RunEvents::Places() const {
   return places_;
 }
 
+const std::vector<std::string>& RunEvents::Reports() const {
+  if (reports_.size() == memory_->reports) return reports_;
+  constexpr char kEnd = '\0';
+  reports_ = absl::StrSplit(
+      WithPlaces({memory_->report.data(), memory_->size_of_reports}), kEnd);
+  // What comes after the last one's end.
+  reports_.resize(memory_->reports);
+  return reports_;
+}
+
 std::string RunEvents::ToJson() const {
+  std::vector<std::string> reports;
+  for (const std::string& report : Reports()) {
+    reports.push_back(JsonString(report));
+  }
   std::vector<std::string> places;
   std::set<std::string> inner;
   for (const std::vector<std::string>& lines : Places()) {
@@ -125,6 +157,7 @@ std::string RunEvents::ToJson() const {
   return absl::StrCat(R"({"complete":)", is_complete() ? "true" : "false",
                       R"(,"places":[)", absl::StrJoin(places, ",\n"),
                       R"(],"inner":[)", absl::StrJoin(inner, ",\n"),
+                      R"(],"reports":[)", absl::StrJoin(reports, ",\n"),
                       R"(],"events":[)", text(), "]}");
 }
 
@@ -158,9 +191,9 @@ void RunRecorder::Arrives(int thread, std::string_view doing,
   AddStep("a", thread, doing, object, after);
 }
 
-void RunRecorder::Waits(int thread, std::string_view doing,
-                        const void* object) {
-  AddStep("w", thread, doing, object, /*after=*/false);
+void RunRecorder::Waits(int thread, std::string_view doing, const void* object,
+                        bool is_timed) {
+  AddStep("w", thread, doing, object, is_timed);
 }
 
 void RunRecorder::Joins(int thread, int other) {
@@ -208,6 +241,13 @@ void RunRecorder::TimePasses(absl::Duration since_begin) {
       absl::StrCat(R"(["n",)", absl::ToInt64Nanoseconds(since_begin), "]"));
 }
 
+void RunRecorder::IsAtFault(std::string_view what) {
+  AddDecisions();
+  const int report = events_.Report(what);
+  if (report < 0) return;
+  events_.Add(absl::StrCat(R"(["f",)", running_, ",", report, "]"));
+}
+
 void RunRecorder::IsStuck(std::string_view why) {
   AddDecisions();
   events_.Add(absl::StrCat(R"(["x",)", running_, ",", JsonString(why), ",1]"));
@@ -237,13 +277,13 @@ void RunRecorder::OnTestPartResult(const ::testing::TestPartResult& result) {
 
 void RunRecorder::AddStep(std::string_view kind, int thread,
                           std::string_view doing, const void* object,
-                          bool after) {
+                          bool more) {
   AddDecisions();
   const int words = Words(doing);
   const int stack = Stack();
   const int number = object == nullptr ? -1 : Object(object);
   events_.Add(absl::StrCat("[\"", kind, "\",", thread, ",", words, ",", number,
-                           ",", stack, after ? ",1]" : "]"));
+                           ",", stack, more ? ",1]" : "]"));
 }
 
 void RunRecorder::AddDecisions() {

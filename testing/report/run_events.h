@@ -42,6 +42,9 @@ class RunEvents {
   // -1 when there are too many.
   int Place(uintptr_t address);
 
+  // The number of `text`, with places in it; -1 when there is too much.
+  int Report(std::string_view text);
+
   // The events alone, and whether there are all of them.
   std::string_view text() const;
   bool is_complete() const;
@@ -49,17 +52,20 @@ class RunEvents {
   // What is under way in each place, the innermost inlined function first. Has
   // the names looked up, once, by another program.
   const std::vector<std::vector<std::string>>& Places() const;
+  // The same of reports: these, with their places.
+  const std::vector<std::string>& Reports() const;
 
   // {"complete": true, "places": [["Function() file.cc:12"], ...], "inner":
-  // ["Function() file.cc:12", ...], "events": [...]}: see RunRecorder for
-  // these. The lines of places that are inner, see IsInner, are in that list,
-  // too.
+  // ["Function() file.cc:12", ...], "reports": ["...", ...], "events": [...]}:
+  // see RunRecorder for these. The lines of places that are inner, see IsInner,
+  // are in that list, too.
   std::string ToJson() const;
 
  private:
   struct Memory;
   Memory* const memory_;
   mutable std::vector<std::vector<std::string>> places_;
+  mutable std::vector<std::string> reports_;
 };
 
 // Writes down what it is told of a run, and the assertions that fail, as
@@ -68,9 +74,10 @@ class RunEvents {
 //   ["p", process, name]            a process
 //   ["t", thread, process, name]    a thread was started
 //   ["e", thread], ["k", thread]    and has ended, or was killed
-//   ["a", thread, doing, object, stack]   it comes to a scheduling point,
-//   ["w", thread, doing, object, stack]   or begins to wait;
+//   ["a", thread, doing, object, stack]   it comes to a scheduling point;
 //                                   a further 1: it has done that already
+//   ["w", thread, doing, object, stack]   or begins to wait; a further 1: until
+//                                   some time at the latest
 //   ["j", thread, other]            what it waits for next is the other's end
 //   ["g", thread]                   it goes on instead of another one
 //   ["l", thread, object, stack]    has a lock; a further 1: shared
@@ -87,6 +94,7 @@ class RunEvents {
 //                                   connection, or -1; or what it does
 //   ["n", ns]                       the time since the start
 //   ["x", thread, words]            what failed; a further 1: it is stuck
+//   ["f", thread, number]           the same, by the number of a report
 //   ["s", number, words]            the words for `doing`
 //   ["b", number, [place, ...]]     a stack, the innermost first
 //
@@ -104,7 +112,8 @@ class RunRecorder final : public RunListener,
   void IsKilled(int thread) override;
   void Arrives(int thread, std::string_view doing, const void* object,
                bool after) override;
-  void Waits(int thread, std::string_view doing, const void* object) override;
+  void Waits(int thread, std::string_view doing, const void* object,
+             bool is_timed) override;
   void Joins(int thread, int other) override;
   void GoesOn(int thread) override;
   void IsLocked(const void* object, bool is_shared) override;
@@ -112,6 +121,7 @@ class RunRecorder final : public RunListener,
   void Chooses(uint32_t number, const Choice& choice, size_t option,
                std::string_view words) override;
   void TimePasses(absl::Duration since_begin) override;
+  void IsAtFault(std::string_view what) override;
   void IsStuck(std::string_view why) override;
 
   void IsNamed(pid_t process, std::string_view name) override;
@@ -121,7 +131,7 @@ class RunRecorder final : public RunListener,
 
  private:
   void AddStep(std::string_view kind, int thread, std::string_view doing,
-               const void* object, bool after);
+               const void* object, bool more);
   // How many there were, if there were more.
   void AddDecisions();
   int Object(const void* object);

@@ -123,8 +123,8 @@ class Witness final : public RunListener {
                bool /*after*/) override {
     Note(thread);
   }
-  void Waits(int thread, std::string_view /*doing*/,
-             const void* /*object*/) override {
+  void Waits(int thread, std::string_view /*doing*/, const void* /*object*/,
+             bool /*is_timed*/) override {
     Note(thread);
   }
   void Joins(int /*thread*/, int /*other*/) override {}
@@ -134,6 +134,7 @@ class Witness final : public RunListener {
   void Chooses(uint32_t number, const Choice& choice, size_t option,
                std::string_view words) override;
   void TimePasses(absl::Duration /*since_begin*/) override {}
+  void IsAtFault(std::string_view /*what*/) override {}
   void IsStuck(std::string_view /*why*/) override {}
 
  private:

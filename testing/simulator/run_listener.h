@@ -28,11 +28,11 @@ class RunListener {
   virtual void IsKilled(int thread) = 0;
 
   // It has come to a scheduling point, before or `after` that; or begins to
-  // wait.
+  // wait, which ends in time whatever others do if that `is_timed`.
   virtual void Arrives(int thread, std::string_view doing, const void* object,
                        bool after) = 0;
-  virtual void Waits(int thread, std::string_view doing,
-                     const void* object) = 0;
+  virtual void Waits(int thread, std::string_view doing, const void* object,
+                     bool is_timed) = 0;
   // What it waits for next is another one's end.
   virtual void Joins(int thread, int other) = 0;
   // It goes on, and another one, or none, did before.
@@ -48,6 +48,10 @@ class RunListener {
 
   // It is so long after the run has begun.
   virtual void TimePasses(absl::Duration since_begin) = 0;
+
+  // The program did something wrong, such as a data race, and goes on; with
+  // places, see report/places.h.
+  virtual void IsAtFault(std::string_view what) = 0;
 
   // The run cannot go on: it ends here.
   virtual void IsStuck(std::string_view why) = 0;

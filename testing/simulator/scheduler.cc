@@ -495,7 +495,8 @@ bool Scheduler::BlockUntil(std::string_view doing,
   Thread& self = *running_;
   yields_ = 0;
   if (options_.listener != nullptr) {
-    options_.listener->Waits(self.id, doing, self.waits_at);
+    options_.listener->Waits(self.id, doing, self.waits_at,
+                             deadline != absl::InfiniteFuture());
   }
   // A signal's handler does not end it.
   do {
@@ -913,7 +914,8 @@ void Scheduler::WaitUntilIdle(bool or_yield) {
     self.outlasts_yields = or_yield;
     self.doing = "waiting until the others wait";
     if (options_.listener != nullptr) {
-      options_.listener->Waits(self.id, self.doing, nullptr);
+      options_.listener->Waits(self.id, self.doing, nullptr,
+                               /*is_timed=*/false);
     }
     self.state = Thread::State::kBlocked;
     Reschedule();
@@ -1058,6 +1060,7 @@ std::string Scheduler::Describe(int thread) const {
 
 void Scheduler::Fault(const std::string& what) {
   const NoSchedulingPoints quiet;
+  if (options_.listener != nullptr) options_.listener->IsAtFault(what);
   if (options_.on_fault) {
     options_.on_fault(what);
     return;
