@@ -152,7 +152,8 @@ std::string Verdict(const Exploration::Failure& failure, int ordinal) {
       absl::StrCat("To see it again:\n  ", CommandFor(failure, ordinal), "\n");
   if (failure.hung) {
     return absl::StrCat(
-        "It hung, which takes as long each time, and so was not made simpler. ",
+        "It hung, which takes as long each time: so it was not made simpler, "
+        "nor looked for where it was doomed. ",
         again);
   }
   if (failure.replayed) {

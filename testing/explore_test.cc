@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -1138,12 +1139,85 @@ TEST(FindDoom, SaysThatItFailsInEachRun) {
   EXPECT_THAT(doom.ToText(), HasSubstr("Each of 60 runs at random fails"));
 }
 
+// What it compares are other numbers in other schedules.
+TEST(FindDoom, TakesFailuresOfOneAssertionForTheSame) {
+  for (const bool near : {false, true}) {
+    const Doom doom = DoomOf(FewEnds(), [near] {
+      const int lost = LostUpdates();
+      if (near) {
+        EXPECT_NEAR(lost, -9, 1);
+      } else {
+        EXPECT_LT(lost, 0);
+      }
+    });
+    EXPECT_THAT(doom.ToText(), HasSubstr("Each of 60 runs at random fails"));
+  }
+}
+
+// As many as were looked at would make what is steep by chance look steeper.
+TEST(FindDoom, ReportsOtherEndsThanItHasChosenBy) {
+  const Doom doom = DoomOf(FewEnds(), shop::SellsAll);
+  ExpectThatADecisionDooms(doom);
+  uint64_t reported = 0;
+  for (const Doom::Point& point : doom.curve) reported += point.ends;
+  EXPECT_EQ(doom.curve[doom.before].ends, 60u) << doom.ToText();
+  // At each of the two there were some.
+  EXPECT_GE(doom.runs, reported + 2 * 4) << doom.ToText();
+}
+
+// The run that fails ends at once, and its ends do not.
+TEST(FindDoom, MakesFewOfEndsThatAreLong) {
+#if defined(ABSL_HAVE_ADDRESS_SANITIZER) || defined(ABSL_HAVE_THREAD_SANITIZER)
+  GTEST_SKIP() << "They are ten million steps.";
+#endif
+  const Doom doom = DoomOf(FewEnds(), [] {
+    ASSERT_EQ(LostUpdates(), 0);
+    constexpr int kMany = 60'000;
+    for (int i = 0; i < kMany; ++i) SchedulingPoint();
+  });
+  ExpectThatADecisionDooms(doom);
+  // Else they were some two hundred.
+  EXPECT_LE(doom.runs, 140u);
+}
+
+TEST(FindDoom, SaysHowManyEndsHadNone) {
+  ExploreOptions options = FewEnds();
+  options.max_steps = 2000;
+  bool loops = false;
+  const auto body = [&] {
+    const bool is_lost = LostUpdates() > 0;
+    const bool is_lost_again = LostUpdates() > 0;
+    if (is_lost && !is_lost_again) FAIL();
+    while (loops && is_lost_again) SchedulingPoint();
+  };
+  const Exploration found = FindFailure(options, body);
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_THAT(FindDoom(options, *found.failure, body).ToText(),
+              Not(HasSubstr("had no end")));
+  loops = true;
+  const Doom doom = FindDoom(options, *found.failure, body);
+  EXPECT_GT(doom.looped, 0u);
+  EXPECT_THAT(doom.ToText(),
+              ContainsRegex("\nOf the [0-9]+ runs that were made for this, "
+                            "[0-9]+ had no end, which is another failure: "));
+}
+
+TEST(FindDoom, SaysThatTooManyHung) {
+  Doom doom;
+  EXPECT_EQ(doom.ToText(), "");
+  doom.runs = 40;
+  doom.hung = 2;
+  EXPECT_THAT(doom.ToText(), HasSubstr("not known: of 40 runs that were made "
+                                       "for that, 2 hung"));
+}
+
 TEST(FindDoom, SaysThatThereIsNothingToDecide) {
   const Doom doom = DoomOf(FewEnds(), [] { FAIL() << "no luck"; });
   EXPECT_FALSE(doom.is_found());
   EXPECT_THAT(doom.ToText(), HasSubstr("nothing to decide"));
 }
 
+// Be there as many processors as there are, or one.
 TEST(FindDoom, MakesSoManyRunsAndSaysTheSameEachTime) {
   const Shared<std::atomic<uint64_t>> runs;
   const auto body = [&runs] {
@@ -1153,7 +1227,13 @@ TEST(FindDoom, MakesSoManyRunsAndSaysTheSameEachTime) {
   const Exploration found = FindFailure({}, body);
   ASSERT_TRUE(found.failure.has_value());
   std::set<std::string> said;
-  for (int i = 0; i < 2; ++i) {
+  cpu_set_t processors;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(processors), &processors), 0);
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(sched_getcpu(), &one);
+  for (const cpu_set_t& allowed : {processors, one}) {
+    ASSERT_EQ(sched_setaffinity(0, sizeof(allowed), &allowed), 0);
     *runs = 0;
     const Doom doom = FindDoom(FewEnds(), *found.failure, body);
     // What is found is shown by two more, which are no ends at random.
@@ -1161,6 +1241,7 @@ TEST(FindDoom, MakesSoManyRunsAndSaysTheSameEachTime) {
     EXPECT_EQ(*runs, doom.runs);
     said.insert(doom.ToText() + doom.ToJson() + doom.transcript);
   }
+  ASSERT_EQ(sched_setaffinity(0, sizeof(processors), &processors), 0);
   EXPECT_THAT(said, SizeIs(1));
   ExploreOptions none;
   none.doom_runs = 0;

@@ -44,6 +44,7 @@ namespace {
 constexpr uint64_t kFewestRuns = 100;
 constexpr uint64_t kMostSteps = 10'000'000;
 
+// If each takes so many steps.
 uint64_t MostRuns(const ExploreOptions& options, uint64_t steps) {
   const uint64_t by_steps = kMostSteps / std::max<uint64_t>(steps, 1);
   return std::min(options.doom_runs,
@@ -73,9 +74,7 @@ class EndStrategy final : public Strategy {
  public:
   EndStrategy(const Deviations& deviations, uint32_t decisions, uint64_t end)
       : before_(deviations),
-        // As Search::kRandom does.
-        after_((uint64_t{decisions} << 32) + end, /*weighted=*/end % 2 == 1,
-               /*after=*/end / 2 % 2 == 1),
+        after_(RandomStrategy::OfRun(uint64_t{decisions} << 32, end)),
         left_(decisions) {}
 
   size_t Choose(const Choice& choice) override {
@@ -247,8 +246,20 @@ class Finder {
 
   bool FailsAlike(const Record& record);
 
+  // Shares out the runs, of which each takes so many steps, about.
+  void Plan(uint64_t steps);
+
   // Has so many ends at `decisions`, if there are runs left for that.
   void Sample(uint32_t decisions, uint64_t ends);
+  void MakeEnds(Doom::Point& point, uint64_t count);
+
+  // The same of new ones: those that there were do not count any more, unless
+  // the new ones are too few. Whether they are enough.
+  bool SampleAnew(uint32_t decisions, uint64_t ends);
+
+  // Samples two neighbours anew, and has them among those to be reported;
+  // false if they are already, or there are no runs left for that.
+  bool Report(Points::const_iterator from);
 
   // Between which two neighbours, of which it returns the first, it rises most.
   Points::const_iterator Steepest() const;
@@ -259,7 +270,10 @@ class Finder {
   // Samples where it rises most, until that is one decision.
   void Narrow();
 
-  bool IsSpent() const { return left_ == 0 || hung_ >= kMostHung; }
+  bool IsSpent() const {
+    return left_ == 0 || hung_ >= kMostHung ||
+           (steps_ >= most_steps_ && ends_ >= kFewestRuns);
+  }
 
   const ExploreOptions& options_;
   const Exploration::Failure& failure_;
@@ -271,14 +285,24 @@ class Finder {
   const Shared<Told> told_;
   // By their first lines.
   std::map<std::string, bool> alike_;
-  // By their decisions.
+  // By their decisions; and how many ends were made there.
   Points points_;
+  absl::btree_map<uint32_t, uint64_t> made_;
+  // The two that come before and after what may doom it, of which one is to be
+  // reported.
+  std::vector<std::pair<Doom::Point, Doom::Point>> rises_;
   uint32_t all_ = 0;
   uint64_t left_ = 0;
-  // How many ends the points have that are reported.
+  // How many ends the points have that are reported; and how many steps all may
+  // take, until these are made.
   uint64_t for_report_ = 0;
+  uint64_t most_steps_ = kMostSteps - 2 * kMostSteps / 5;
+  // In all, and what the ends among them took.
   uint64_t runs_ = 0;
+  uint64_t ends_ = 0;
+  uint64_t steps_ = 0;
   int hung_ = 0;
+  uint64_t looped_ = 0;
 };
 
 bool Finder::Replay(Keep keep, uint32_t decision, std::string mark) {
@@ -302,6 +326,13 @@ bool Finder::FailsAlike(const Record& record) {
   return known->second;
 }
 
+void Finder::Plan(uint64_t steps) {
+  // Of those that are not the first of a process, each takes another one.
+  const uint64_t runs = MostRuns(options_, steps) / (failure_.warm ? 2 : 1);
+  left_ = runs - std::min(runs, ends_);
+  for_report_ = std::min(kMostEnds, runs / 5);
+}
+
 void Finder::Sample(uint32_t decisions, uint64_t ends) {
   Doom::Point& point = points_[decisions];
   point.decisions = decisions;
@@ -310,21 +341,35 @@ void Finder::Sample(uint32_t decisions, uint64_t ends) {
     point.ends = point.failed = 1;
     return;
   }
+  while (point.ends < ends && !IsSpent()) {
+    // Whether there are steps left is asked when all of these are made, however
+    // many workers do that.
+    const uint64_t steps = ends_ == 0 ? 0 : steps_ / ends_;
+    const uint64_t by_steps = (most_steps_ - std::min(most_steps_, steps_)) /
+                              std::max<uint64_t>(steps, 1);
+    MakeEnds(point, std::min({ends - point.ends, left_,
+                              std::max(by_steps, kFewestEnds)}));
+  }
+  if (point.ends == 0) points_.erase(decisions);
+}
+
+void Finder::MakeEnds(Doom::Point& point, uint64_t count) {
   const StrategyOf strategy = [&](uint64_t end) {
-    return std::make_unique<EndStrategy>(failure_.deviations, decisions, end);
+    return std::make_unique<EndStrategy>(failure_.deviations, point.decisions,
+                                         end);
   };
   Work work;
   work.options = options_;
   work.strategy = &strategy;
   work.warm = failure_.warm;
   work.keep = Keep::kNever;
-  uint64_t next = point.ends;
-  const uint64_t end = std::min(ends, next + left_);
+  uint64_t& next = made_[point.decisions];
+  const uint64_t end = next + count;
   while (true) {
     std::vector<pollfd> running;
     for (Member& member : workers_) {
       Worker& worker = *member.worker;
-      if (!worker.running() && next < end && !IsSpent()) {
+      if (!worker.running() && next < end && hung_ < kMostHung) {
         worker.record().run = next++;
         --left_;
         work.processor = member.processor;
@@ -344,17 +389,49 @@ void Finder::Sample(uint32_t decisions, uint64_t ends) {
         continue;
       }
       worker.Reap();
+      const Record& record = worker.record();
       ++runs_;
+      ++ends_;
       ++point.ends;
-      if (FailsAlike(worker.record())) ++point.failed;
-      if (worker.record().hung) ++hung_;
+      steps_ += record.steps;
+      const bool fails_alike = FailsAlike(record);
+      if (fails_alike) ++point.failed;
+      if (record.hung) ++hung_;
+      if (record.looped && !fails_alike) ++looped_;
     }
     if (!announced_ && absl::Now() - start_ > kLong) {
       announced_ = true;
       announce_();
     }
   }
-  if (point.ends == 0) points_.erase(decisions);
+}
+
+bool Finder::SampleAnew(uint32_t decisions, uint64_t ends) {
+  const Doom::Point before = points_[decisions];
+  points_[decisions] = {};
+  Sample(decisions, ends);
+  const auto sampled = points_.find(decisions);
+  if (sampled != points_.end() &&
+      (decisions == all_ || sampled->second.ends >= kFewestEnds)) {
+    return true;
+  }
+  points_[decisions] = before;
+  return false;
+}
+
+bool Finder::Report(Points::const_iterator from) {
+  const uint32_t before = from->first;
+  const uint32_t after = std::next(from)->first;
+  const bool is_known = std::any_of(
+      rises_.begin(), rises_.end(),
+      [&](const auto& rise) { return rise.first.decisions == before; });
+  most_steps_ = kMostSteps;
+  const uint64_t ends = std::min(for_report_, left_ / 2);
+  if (is_known || !SampleAnew(before, ends) || !SampleAnew(after, ends)) {
+    return false;
+  }
+  rises_.emplace_back(points_[before], points_[after]);
+  return true;
 }
 
 Finder::Points::const_iterator Finder::Steepest() const {
@@ -394,21 +471,15 @@ void Finder::Narrow() {
     Sample(static_cast<uint32_t>(uint64_t{all_} * i / grid), ends);
   }
   Sample(0, ends);
+  // Those that were steep by chance are, with other ends, less so.
   while (!IsSpent()) {
     const auto from = Steepest();
-    const auto to = std::next(from);
-    const uint32_t apart = to->first - from->first;
-    if (apart > 1) {
+    const uint32_t apart = std::next(from)->first - from->first;
+    if (apart > 1 && left_ >= 2 * for_report_ + ends) {
       Sample(from->first + apart / 2, ends);
-      continue;
+    } else if (!Report(from)) {
+      break;
     }
-    const bool is_sure = from->second.ends >= for_report_ &&
-                         (to->first == all_ || to->second.ends >= for_report_);
-    if (is_sure) break;
-    const uint32_t before = from->first;
-    const uint32_t after = to->first;
-    Sample(before, for_report_);
-    Sample(after, for_report_);
   }
 }
 
@@ -416,28 +487,42 @@ Doom Finder::Find() {
   Doom doom;
   if (!Replay(Keep::kNever, Witness::kNone, "")) return doom;
   all_ = told_->decisions;
-  // Of those that are not the first of a process, each takes another one.
-  left_ = MostRuns(options_, workers_[0].worker->record().steps) /
-          (failure_.warm ? 2 : 1);
+  const uint64_t steps = workers_[0].worker->record().steps;
+  Plan(steps);
   if (left_ < kFewestEnds) return doom;
-  for_report_ = std::min(kMostEnds, left_ / 5);
   const auto always_fails = [this] {
     return points_[0].failed == points_[0].ends;
   };
   Sample(0, kFewestEnds);
+  // It may end sooner than others do.
+  Plan(std::max(steps, steps_ / std::max<uint64_t>(ends_, 1)));
   if (always_fails()) Sample(0, for_report_);
   const bool is_certain = always_fails();
   if (!is_certain) Narrow();
+  doom.runs = runs_;
+  doom.hung = static_cast<uint64_t>(hung_);
+  doom.looped = looped_;
   if (hung_ >= kMostHung) return doom;
   doom.decisions = all_;
-  for (const auto& [decisions, point] : points_) doom.curve.push_back(point);
-  if (!is_certain) {
-    const auto from = Steepest();
-    if (IsRise(from->second, std::next(from)->second)) {
-      doom.before = static_cast<size_t>(
-          std::distance(Points::const_iterator(points_.begin()), from));
+  const auto height = [](const auto& rise) {
+    return rise.second.chance() - rise.first.chance();
+  };
+  const auto steepest = std::max_element(
+      rises_.begin(), rises_.end(),
+      [&](const auto& a, const auto& b) { return height(a) < height(b); });
+  const bool is_found =
+      steepest != rises_.end() && IsRise(steepest->first, steepest->second);
+  if (is_found) {
+    for (const Doom::Point& point : {steepest->first, steepest->second}) {
+      points_[point.decisions] = point;
+    }
+  }
+  for (const auto& [decisions, point] : points_) {
+    if (is_found && decisions == steepest->first.decisions) {
+      doom.before = doom.curve.size();
       doom.after = doom.before + 1;
     }
+    doom.curve.push_back(point);
   }
   if (doom.is_found() && Replay(Keep::kAlways, doom.decision(), doom.Mark())) {
     doom.decided = WithFewPlaces({told_->text.data(), told_->size});
@@ -548,13 +633,27 @@ std::string Doom::Verdict() const {
 }
 
 std::string Doom::ToText() const {
-  if (curve.empty()) return "";
+  if (curve.empty()) {
+    return hung == 0
+               ? ""
+               : absl::StrCat(
+                     "Where it was doomed is not known: of ", runs,
+                     " runs that were made for that, ", hung,
+                     " hung, each for as long as the watchdog's patience.\n");
+  }
   std::string text = absl::StrCat(Verdict(), "\n");
   for (const std::string_view line :
        absl::StrSplit(decided, '\n', absl::SkipEmpty())) {
     absl::StrAppend(&text, "  ", line, "\n");
   }
-  return curve.size() == 1 ? text : absl::StrCat(text, DrawCurve(*this));
+  if (curve.size() > 1) absl::StrAppend(&text, DrawCurve(*this));
+  if (hung + looped > 0) {
+    absl::StrAppend(&text, "Of the ", runs, " runs that were made for this, ",
+                    hung + looped,
+                    " had no end, which is another failure: they hung, or took "
+                    "more than ExploreOptions::max_steps.\n");
+  }
+  return text;
 }
 
 std::string Doom::ToJson() const {

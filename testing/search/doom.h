@@ -5,7 +5,8 @@
 // What comes before a decision is made again, with ends at random, and how many
 // of these fail in the same way is counted: a point of a curve that begins at
 // how likely any run is to fail, and ends at 1. Where it rises most is what to
-// look at: what was decided later did not matter, nor much what was before.
+// look at: what was decided later did not matter, nor much what was before. The
+// ends that are reported of it are others than those that it was chosen by.
 
 #ifndef WARD_TESTING_SEARCH_DOOM_H_
 #define WARD_TESTING_SEARCH_DOOM_H_
@@ -46,8 +47,12 @@ struct Doom {
   // as the chance is nowhere much greater than before.
   size_t before = 0;
   size_t after = 0;
-  // How many were made in all.
+  // How many were made in all; and of the ends, those that hung, or looped, and
+  // the run does not. Of those that hang there are but a few: then it is looked
+  // no further, and there is no curve.
   uint64_t runs = 0;
+  uint64_t hung = 0;
+  uint64_t looped = 0;
   // What was decided there, in words, with the places in the program at which
   // the threads were that it is about; the one that then goes on.
   std::string decided;
@@ -66,7 +71,8 @@ struct Doom {
   std::string_view Words() const;
   std::string Mark() const;
   std::string Verdict() const;
-  // Verdict(), what was decided, and the curve: lines; empty without a curve.
+  // Verdict(), what was decided, the curve, and how many ends had none: lines;
+  // empty if nothing was found out.
   std::string ToText() const;
   // For the picture: {"decision": 7, "thread": 1, "mark": "...", "says": "...",
   // "curve": [[decisions, ends, failed], ...]}, where what is not known is -1;

@@ -77,8 +77,7 @@ struct ExploreOptions {
 
   // Explore() makes so many more of a run that has failed, at most, to find the
   // decision that doomed it; 0: it does not look for that. Not more than
-  // `runs`, nor than take 10,000,000 steps if each takes as many as the one
-  // that failed, but for a hundred.
+  // `runs`, nor than take 10,000,000 steps, but for a hundred.
   uint64_t doom_runs = 2000;
 };
 

@@ -37,11 +37,33 @@
 
 namespace ward::testing {
 
-bool Record::AreAlike(std::string_view what, std::string_view other) {
-  const auto first_line = [](std::string_view text) {
-    return text.substr(0, text.find('\n'));
+namespace {
+
+// The first line of why a run has failed, without the values that GoogleTest
+// has in it: "Expected: (a) < (b), actual: 3 vs 2", and "The difference between
+// a and b is 3, which exceeds c, where".
+std::pair<std::string_view, std::string_view> KindOf(std::string_view what) {
+  const std::string_view line = what.substr(0, what.find('\n'));
+  const auto without = [line](size_t from, size_t to) {
+    return std::pair(line.substr(0, from), line.substr(to));
   };
-  return first_line(what) == first_line(other);
+  const size_t compared = line.find(": Expected: (");
+  const size_t actual =
+      line.find(", actual: ", std::min(compared, line.size()));
+  if (actual != std::string_view::npos) return without(actual, line.size());
+  const size_t near = line.find(": The difference between ");
+  const size_t exceeds = line.rfind(", which exceeds ");
+  if (near != std::string_view::npos && exceeds != std::string_view::npos) {
+    const size_t is = line.rfind(" is ", exceeds);
+    if (is != std::string_view::npos && is > near) return without(is, exceeds);
+  }
+  return without(line.size(), line.size());
+}
+
+}  // namespace
+
+bool Record::AreAlike(std::string_view what, std::string_view other) {
+  return KindOf(what) == KindOf(other);
 }
 
 std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
@@ -61,9 +83,7 @@ std::unique_ptr<Strategy> MakeStrategy(const ExploreOptions& options,
       return std::make_unique<SurwStrategy>(seed + run, profile,
                                             /*after=*/run % 4 == 3);
     default:
-      return std::make_unique<RandomStrategy>(seed + run,
-                                              /*weighted=*/run % 2 == 1,
-                                              /*after=*/run / 2 % 2 == 1);
+      return std::make_unique<RandomStrategy>(RandomStrategy::OfRun(seed, run));
   }
 }
 
@@ -124,6 +144,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
            RunListener* listener, CoverageRecorder* coverage) {
   ++record.runs;
   record.deviations = 0;
+  record.steps = 0;
   record.transcript_size = 0;
   record.course = 0xcbf29ce484222325;
   SimulationOptions simulated;
@@ -158,7 +179,9 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   simulated.on_fault = [&](const std::string& what) { record.Fail(what); };
   simulated.on_stuck = [&](const std::string& why) {
     record.Fail(why);
+    record.steps = running->scheduler().steps();
     record.hung = running->scheduler().has_waited_in_vain();
+    record.looped = running->scheduler().has_looped();
     if (keep != Keep::kNever) record.Keep(running->transcript());
     record.outcome = Record::Outcome::kFailed;
     FlushOutput();
@@ -202,8 +225,9 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   const bool is_kept =
       keep == Keep::kIfItFails ? record.HasFailed() : keep != Keep::kNever;
   if (is_kept) record.Keep(simulation.transcript());
+  record.steps = simulation.scheduler().steps();
   record.switches += simulation.scheduler().switches();
-  record.points += simulation.scheduler().steps();
+  record.points += record.steps;
   return killed_threads;
 }
 

@@ -66,6 +66,8 @@ struct Record {
   bool crashed;
   // See Exploration::Failure.
   bool hung;
+  // It took more than ExploreOptions::max_steps.
+  bool looped;
   size_t deviations;
   std::array<std::pair<uint32_t, uint32_t>, kMostChoices> deviation;
   // The same by their places.
@@ -102,7 +104,7 @@ struct Record {
     return HasFailed() && AreAlike(What(), other);
   }
   // The first line is the same, an assertion's place and what it is about, or
-  // what the scheduler has found.
+  // what the scheduler has found; whatever values an assertion was made of.
   static bool AreAlike(std::string_view what, std::string_view other);
 
   void Fail(std::string_view why) {

@@ -96,6 +96,12 @@ class RandomStrategy final : public Strategy {
   explicit RandomStrategy(uint64_t seed, bool weighted = false,
                           bool after = true)
       : random_(seed), weighted_(weighted), after_(after) {}
+  // That of run `run` of a search whose first one has `seed`: of four in a row
+  // each way to choose has one.
+  static RandomStrategy OfRun(uint64_t seed, uint64_t run) {
+    return RandomStrategy(seed + run, /*weighted=*/run % 2 == 1,
+                          /*after=*/run / 2 % 2 == 1);
+  }
   size_t Choose(const Choice& choice) override;
 
  private:

@@ -237,6 +237,7 @@ void Worker::Start(const Work& work, uint64_t end,
   record().end = end;
   record().crashed = false;
   record().hung = false;
+  record().looped = false;
   record().was_stuck = false;
   record().failed_in = -1;
   record().what_size = 0;

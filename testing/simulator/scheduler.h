@@ -212,8 +212,10 @@ class Scheduler {
   uint64_t switches() const { return switches_; }
   size_t steps() const { return steps_; }
 
-  // It is stuck because what was to come from outside did not, for 5 s.
+  // It is stuck because what was to come from outside did not, for 5 s; or as
+  // there is no end of its steps.
   bool has_waited_in_vain() const { return has_waited_in_vain_; }
+  bool has_looped() const { return steps_ - first_step_ > options_.max_steps; }
 
   // A line for each thread that can still run, and what it waits for, or did
   // last.
