@@ -129,7 +129,7 @@ size_t PairsStrategy::Choose(const Choice& choice) {
   if (choice.kind != ChoiceKind::kThread) {
     return odd_choices_.Choose(random_, choice);
   }
-  if (choice.after >= 0 && !after_) return OptionOf(choice, choice.after);
+  if (choice.after >= 0 && !after_) return choice.OptionOf(choice.after);
   // Whoever else there is comes first.
   if (choice.yielded >= 0) SetPriority(choice.yielded, 1);
   size_t chosen = choice.options;

@@ -44,14 +44,6 @@ constexpr int64_t kRoomForYields = int64_t{1} << 32;
 
 }  // namespace
 
-size_t OptionOf(const Choice& choice, int thread) {
-  const auto* const found =
-      std::find(choice.threads.begin(), choice.threads.end(), thread);
-  return found == choice.threads.end()
-             ? 0
-             : static_cast<size_t>(found - choice.threads.begin());
-}
-
 size_t OddChoices::Choose(SplitMix& random, const Choice& choice) {
   if (choice.kind != ChoiceKind::kLoad) {
     if (Below(random, kRarity) != 0) return 0;
@@ -77,7 +69,7 @@ size_t RandomStrategy::Choose(const Choice& choice) {
     uint64_t& weight = Weight(choice.yielded);
     weight = std::max<uint64_t>(weight / 2, 1);
   }
-  if (IsAfter(choice) && !after_) return OptionOf(choice, choice.after);
+  if (IsAfter(choice) && !after_) return choice.OptionOf(choice.after);
   if (!weighted_) return Below(random_, choice.options);
   uint64_t sum = 0;
   for (const int thread : choice.threads) sum += Weight(thread);
@@ -293,7 +285,7 @@ size_t PosStrategy::Choose(const Choice& choice) {
   if (choice.kind == ChoiceKind::kWaiter) {
     return Below(random_, choice.options);
   }
-  if (IsAfter(choice) && !after_) return OptionOf(choice, choice.after);
+  if (IsAfter(choice) && !after_) return choice.OptionOf(choice.after);
   // Whoever else there is comes first.
   if (choice.yielded >= 0) SetPriority(choice.yielded, 1);
   size_t chosen = 0;
@@ -403,7 +395,7 @@ size_t SurwStrategy::Choose(const Choice& choice) {
     return Below(random_, choice.options);
   }
   for (const int thread : choice.threads) See(thread);
-  if (IsAfter(choice) && !after_) return OptionOf(choice, choice.after);
+  if (IsAfter(choice) && !after_) return choice.OptionOf(choice.after);
   if (choice.yielded >= 0) {
     // Whoever else there is comes first. It may wait for what others are held
     // back from, and nobody comes to that while it asks again and again.
@@ -461,7 +453,7 @@ size_t PlacedStrategy::Choose(const Choice& choice) {
       chosen_.find({here.kind, here.thread, here.point, here.nth});
   if (found == chosen_.end()) return 0;
   if (IsAmongThreads(choice)) {
-    return OptionOf(choice, static_cast<int>(found->second));
+    return choice.OptionOf(static_cast<int>(found->second));
   }
   return found->second < choice.options ? found->second : 0;
 }

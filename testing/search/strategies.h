@@ -68,9 +68,6 @@ class ProfilingStrategy final : public Strategy {
 // others, and most of what they find those that come next find, too: so no
 // strategy spends more than half of its runs on them.
 
-// Which option `thread` is; 0 if it is none.
-size_t OptionOf(const Choice& choice, int thread);
-
 // The choices of a run at random that are not among threads: what goes wrong
 // does so once in a while; and of the loads that may, each returns an older
 // value than the last with a probability that is drawn for the run, low, even

@@ -2,7 +2,7 @@
 
 #include <unistd.h>
 
-#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -232,11 +232,7 @@ class Prefer final : public Strategy {
   explicit Prefer(int preferred) : preferred_(preferred) {}
 
   size_t Choose(const Choice& choice) override {
-    const auto* const found =
-        std::find(choice.threads.begin(), choice.threads.end(), preferred_);
-    return found == choice.threads.end()
-               ? 0
-               : static_cast<size_t>(found - choice.threads.begin());
+    return choice.OptionOf(preferred_);
   }
 
  private:

@@ -1,5 +1,6 @@
 #include "ward/testing/simulator/strategy.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -12,6 +13,12 @@
 #include "absl/strings/str_split.h"
 
 namespace ward::testing {
+
+size_t Choice::OptionOf(int thread) const {
+  const auto* const found = std::find(threads.begin(), threads.end(), thread);
+  return found == threads.end() ? 0
+                                : static_cast<size_t>(found - threads.begin());
+}
 
 std::string FormatDeviations(const Deviations& deviations) {
   return absl::StrJoin(deviations, ",", absl::PairFormatter("="));

@@ -76,6 +76,9 @@ struct Choice {
   absl::Span<const Operation> next = {};
   // Of kFault: what each option but 0 sets errno to.
   absl::Span<const int> errors = {};
+
+  // Which option `thread` is; 0 if it is none.
+  size_t OptionOf(int thread) const;
 };
 
 // The choices, by their number in the run, that were not 0.
