@@ -35,6 +35,10 @@ constexpr size_t kMostOfPlace = 4;
 // a process's runs had half as many, they are begun anew.
 constexpr size_t kMostCalls = size_t{1} << 20;
 
+// What is locked otherwise than so many times before in a run is left out of
+// reports, too.
+constexpr size_t kMostLockSets = size_t{1} << 18;
+
 // What a run is worth telling: the first is what there is to mend.
 constexpr size_t kMostReports = 4;
 
@@ -119,6 +123,7 @@ void AccessChecker::RunBegins(Scheduler& scheduler) {
   shadow_.BeginRun();
   objects_.clear();
   lock_sets_.resize(1);
+  number_of_locks_.clear();
   if (calls_.size() > kMostCalls / 2) {
     calls_.resize(1);
     calls_[0] = {};
@@ -217,7 +222,7 @@ void AccessChecker::Locked(const void* object, Order::Lock lock) {
   const auto& frames = self_->frames;
   self_->held.push_back(
       {object, lock, self_->calls, frames.empty() ? 0 : frames.back().place});
-  SetLocks(*self_);
+  self_->locks = WithLock(self_->locks, self_->held.back());
 }
 
 Order::Lock AccessChecker::Unlocked(const void* object) {
@@ -241,11 +246,33 @@ Order::Lock AccessChecker::Unlocked(const void* object) {
   return lock;
 }
 
+size_t AccessChecker::LockSet::Hash::operator()(const LockSet& set) const {
+  size_t hash = set.parent;
+  for (const size_t part :
+       {AddressOf(set.held.object), static_cast<size_t>(set.held.lock),
+        static_cast<size_t>(set.held.calls), set.held.place}) {
+    hash = (hash ^ part) * 0x9e3779b97f4a7c15;
+    hash ^= hash >> 32;
+  }
+  return hash;
+}
+
+uint32_t AccessChecker::WithLock(uint32_t locks,
+                                 const CheckedThread::Held& held) {
+  const LockSet more = {locks, held};
+  const auto found = number_of_locks_.find(more);
+  if (found != number_of_locks_.end()) return found->second;
+  if (lock_sets_.size() == kMostLockSets) return locks;
+  const auto made = static_cast<uint32_t>(lock_sets_.size());
+  lock_sets_.push_back(more);
+  number_of_locks_.emplace(more, made);
+  return made;
+}
+
 void AccessChecker::SetLocks(CheckedThread& self) {
   self.locks = 0;
   for (const CheckedThread::Held& held : self.held) {
-    lock_sets_.push_back({self.locks, held});
-    self.locks = static_cast<uint32_t>(lock_sets_.size() - 1);
+    self.locks = WithLock(self.locks, held);
   }
 }
 

@@ -65,6 +65,11 @@ struct CheckedThread {
     // Where it was locked: what was under way, and a place in the innermost.
     uint32_t calls;
     uintptr_t place;
+
+    bool operator==(const Held& other) const {
+      return object == other.object && lock == other.lock &&
+             calls == other.calls && place == other.place;
+    }
   };
   std::vector<Held> held;
   uint32_t locks = 0;
@@ -237,6 +242,13 @@ class AccessChecker final : public Order::Listener {
   struct LockSet {
     uint32_t parent;
     CheckedThread::Held held;
+
+    bool operator==(const LockSet& other) const {
+      return parent == other.parent && held == other.held;
+    }
+    struct Hash {
+      size_t operator()(const LockSet& set) const;
+    };
   };
 
   struct Freed {
@@ -258,6 +270,7 @@ class AccessChecker final : public Order::Listener {
   void Forget(uintptr_t address, size_t size);
   uint32_t Call(uint32_t parent, uintptr_t at);
   void SetLocks(CheckedThread& self);
+  uint32_t WithLock(uint32_t locks, const CheckedThread::Held& held);
   Object& FindObject(const void* address);
   // Those that begin in its cell.
   void ForgetObjects(uintptr_t address);
@@ -301,7 +314,9 @@ class AccessChecker final : public Order::Listener {
   Shadow shadow_;
   std::unordered_map<uintptr_t, Object> objects_;
   std::vector<Node> calls_;
+  // Each once, however often it is locked so.
   std::vector<LockSet> lock_sets_;
+  std::unordered_map<LockSet, uint32_t, LockSet::Hash> number_of_locks_;
   Ranges benign_;
   // These outlive runs, and any thread has them, under a lock for which nobody
   // waits long, and that takes no memory: who hands out memory takes it.

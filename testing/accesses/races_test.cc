@@ -8,8 +8,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -858,6 +860,29 @@ TEST(Reports, TakeNoMoreMemoryForMoreCalls) {
         EXPECT_LT(resident() - before, 64 << 10);
       },
       1);
+}
+
+// The same ones again and again, and then others.
+TEST(Reports, TakeNoMoreMemoryForMoreLocks) {
+  const auto resident = [] {
+    rusage used{};
+    EXPECT_EQ(getrusage(RUSAGE_SELF, &used), 0);
+    return used.ru_maxrss;  // In KB.
+  };
+  ExploreOptions options = Runs(1);
+  options.max_steps = size_t{1} << 22;
+  const Exploration exploration = FindFailure(options, [&] {
+    constexpr size_t kLocks = 8;
+    constexpr int kRounds = 30000;
+    std::array<std::mutex, kLocks> mutexes;
+    const auto before = resident();
+    for (int i = 0; i < kRounds; ++i) {
+      for (std::mutex& mutex : mutexes) mutex.lock();
+      for (std::mutex& mutex : mutexes) mutex.unlock();
+    }
+    EXPECT_LT(resident() - before, 16 << 10);
+  });
+  EXPECT_FALSE(exploration.failure.has_value()) << exploration.failure->what;
 }
 
 // --- annotations ---
