@@ -244,7 +244,9 @@ class DepthFirstStrategy final : public Strategy {
       : max_deviations_(switches),
         max_faults_(faults),
         profile_(profile),
-        position_(std::move(start)) {}
+        position_(std::move(start)) {
+    position_.path.reserve(kUsualChoices);
+  }
   size_t Choose(const Choice& choice) override;
   bool LooksAhead() const override { return profile_ != nullptr; }
 
@@ -254,6 +256,9 @@ class DepthFirstStrategy final : public Strategy {
   const Position& position() const { return position_; }
 
  private:
+  // A choice may be in a signal's handler, where nothing may be allocated.
+  static constexpr size_t kUsualChoices = 4096;
+
   Branch BranchOf(const Choice& choice) const;
   static int CostOf(const Branch& branch, size_t option);
   // Whether `option` of a branch may be taken after what was before it.

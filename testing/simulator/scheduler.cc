@@ -713,27 +713,28 @@ bool Scheduler::WaitAt(const void* address, std::string_view doing,
 
 size_t Scheduler::WakeAt(const void* address, size_t count, uint32_t bits) {
   const NoSchedulingPoints quiet;
-  std::vector<Thread*> waiting;
+  waiting_.clear();
   for (Thread* thread : live_) {
     if (thread->waits_at == address && (thread->wait_bits & bits) != 0) {
-      waiting.push_back(thread);
+      waiting_.push_back(thread);
     }
   }
-  if (waiting.empty()) return 0;
-  std::sort(waiting.begin(), waiting.end(),
+  if (waiting_.empty()) return 0;
+  std::sort(waiting_.begin(), waiting_.end(),
             [](const Thread* a, const Thread* b) { return a->wait < b->wait; });
   size_t woken = 0;
-  for (; woken < count && !waiting.empty(); ++woken) {
+  for (; woken < count && !waiting_.empty(); ++woken) {
     size_t chosen = 0;
-    if (count - woken < waiting.size()) {
-      std::vector<int> threads;
-      for (const Thread* thread : waiting) threads.push_back(thread->id);
-      const Choice choice{ChoiceKind::kWaiter, threads.size(),  threads, -1, -1,
-                          running_->id,        running_->points};
+    if (count - woken < waiting_.size()) {
+      waiting_ids_.clear();
+      for (const Thread* thread : waiting_) waiting_ids_.push_back(thread->id);
+      const Choice choice{
+          ChoiceKind::kWaiter, waiting_ids_.size(), waiting_ids_, -1, -1,
+          running_->id,        running_->points};
       chosen = Choose(choice);
     }
-    waiting[chosen]->waits_at = nullptr;
-    waiting.erase(waiting.begin() + static_cast<ptrdiff_t>(chosen));
+    waiting_[chosen]->waits_at = nullptr;
+    waiting_.erase(waiting_.begin() + static_cast<ptrdiff_t>(chosen));
   }
   return woken;
 }

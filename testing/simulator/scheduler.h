@@ -353,6 +353,9 @@ class Scheduler {
   std::vector<int> candidate_ids_;
   std::vector<Operation> candidate_operations_;
   Thread* longest_ready_ = nullptr;
+  // Of WakeAt, which handlers of signals call, where nothing may be allocated.
+  std::vector<Thread*> waiting_;
+  std::vector<int> waiting_ids_;
   // By their addresses; if the strategy asks.
   const bool looks_ahead_;
   absl::flat_hash_map<const void*, int> objects_;

@@ -7,7 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
+#include <iterator>
+#include <memory>
 #include <set>
 #include <string>
 #include <string_view>
@@ -24,9 +27,27 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/testing/search/pairs.h"
 #include "ward/testing/search/strategies.h"
+#include "ward/testing/simulator/coverage.h"
 #include "ward/testing/simulator/schedules_for_test.h"
 #include "ward/testing/simulator/strategy.h"
+
+namespace {
+
+// What operator new has given, to whatever thread.
+std::atomic<int64_t> allocations{0};
+
+}  // namespace
+
+void* operator new(size_t size) {
+  ++allocations;
+  void* const memory = malloc(size);
+  if (memory == nullptr) abort();
+  return memory;
+}
+void operator delete(void* memory) noexcept { free(memory); }
+void operator delete(void* memory, size_t) noexcept { free(memory); }
 
 namespace ward::testing {
 namespace {
@@ -238,6 +259,62 @@ class Prefer final : public Strategy {
  private:
   const int preferred_;
 };
+
+// A signal's handler may be at one, where nothing may be allocated.
+TEST(Scheduler, AllocatesNothingAtAChoiceOnceThreadsAndObjectsAreKnown) {
+  const auto coverage = std::make_unique<Coverage>();
+  const auto orders = std::make_unique<KnownOrders>();
+  const Profile profile = {};
+  const auto pairs = [&] {
+    auto strategy = std::make_unique<PairsStrategy>(*orders, 0, *coverage,
+                                                    /*dull=*/nullptr);
+    strategy->BeginRun(1);
+    return strategy;
+  };
+  const std::unique_ptr<Strategy> strategies[] = {
+      std::make_unique<ReplayStrategy>(Deviations()),
+      std::make_unique<RandomStrategy>(1),
+      std::make_unique<RandomStrategy>(1, /*weighted=*/true),
+      std::make_unique<PctStrategy>(1, /*depth=*/5, /*length=*/1000),
+      std::make_unique<PosStrategy>(1),
+      std::make_unique<SurwStrategy>(1, profile),
+      pairs(),
+      std::make_unique<DepthFirstStrategy>(3, 1,
+                                           DepthFirstStrategy::Position()),
+      std::make_unique<PlacedStrategy>(std::vector<PlacedDeviation>()),
+  };
+  for (const auto& strategy : strategies) {
+    CoverageRecorder recorder(*coverage, CoverageRecorder::StackEnd());
+    SchedulerOptions options;
+    options.delays = true;
+    options.coverage = &recorder;
+    Scheduler scheduler(*strategy, options);
+    const std::array<char, 4> objects = {};
+    constexpr int kRounds = 300;
+    bool done = false;
+    const auto wait = [&] {
+      while (!done) scheduler.WaitAt(&done, "waiting");
+    };
+    std::vector<int> threads;
+    for (int i = 0; i < 3; ++i) {
+      threads.push_back(scheduler.Start("waiter", kMain, wait));
+    }
+    int64_t before = 0;
+    for (int i = 0; i < 2 * kRounds; ++i) {
+      if (i == kRounds) before = allocations;
+      scheduler.Point("using", &objects[static_cast<size_t>(i) % 4]);
+      scheduler.WakeAt(&done, 1);
+      scheduler.WakesForNoReason();
+      scheduler.Choose(ChoiceKind::kLoad, 3);
+    }
+    const int64_t after = allocations;
+    done = true;
+    scheduler.WakeAt(&done);
+    for (const int thread : threads) scheduler.Join(thread);
+    EXPECT_EQ(after, before)
+        << "strategy " << &strategy - std::begin(strategies);
+  }
+}
 
 // A loop holds another thread back, the less long the more often; of each part
 // of the time, as if it were the first.

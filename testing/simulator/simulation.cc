@@ -81,7 +81,7 @@ void Simulation::TellOfHang(absl::FunctionRef<void(Simulation& hanging)> tell) {
 SchedulerOptions Simulation::ForScheduler() {
   // A signal's handler may be at a choice, and nothing may be allocated there,
   // which ThreadSanitizer looks after: this is enough for most runs.
-  constexpr size_t kUsualDeviations = 256;
+  constexpr size_t kUsualDeviations = 4096;
   deviations_.reserve(kUsualDeviations);
   SchedulerOptions options;
   options.delays = options_.delays;
