@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/testing/environment_variable.h"
@@ -37,6 +38,7 @@ namespace ward::testing {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::SizeIs;
 using ::testing::StartsWith;
 using Order = std::memory_order;
 
@@ -389,6 +391,61 @@ TEST(WeakMemory, IsToldInWords) {
   std::cout << told << std::endl;
   EXPECT_THAT(told, HasSubstr(" read not the last value, but number 1 of those "
                               "before it, accessing "));
+}
+
+// --- what a failure is made simpler to ---
+
+bool LosesAnUpdate() {
+  std::atomic<int> count{0};
+  const auto add = [&] { count.store(count.load() + 1); };
+  InThreads({add, add});
+  return count.load() == 1;
+}
+
+// More has to happen than a search finds that has but a few deviations. Of what
+// is passed it must then be an old value that is read, any of them; before that
+// the reader may wait for the flag, and load old values of it many times.
+Program LateMessagePassing(bool waits) {
+  return [waits] {
+    constexpr int kStores = 4;
+    const bool is_late = LosesAnUpdate() && LosesAnUpdate();
+    std::atomic<int> passed{0};
+    std::atomic<int> flag{0};
+    bool is_old = false;
+    InThreads({[&] {
+                 for (int i = 1; i <= kStores; ++i) passed.store(i, kRelaxed);
+                 flag.store(1, kRelaxed);
+               },
+               [&] {
+                 do {
+                   if (flag.load(kRelaxed) == 1) {
+                     is_old = passed.load(kRelaxed) != kStores;
+                     return;
+                   }
+                   std::this_thread::yield();
+                 } while (waits);
+               }});
+    return is_late && is_old;
+  };
+}
+
+TEST(WeakMemory, IsSimplifiedToOneValueThatIsAsNewAsMayBe) {
+  for (const bool waits : {false, true}) {
+    ExploreOptions options = Weak(kMostRuns);
+    options.search = Search::kRandom;
+    const Program program = LateMessagePassing(waits);
+    const auto body = [&] { EXPECT_FALSE(program()); };
+    const Exploration found = FindFailure(options, body);
+    ASSERT_TRUE(found.failure.has_value());
+    const std::string told = ExplainFailure(options, *found.failure, body);
+    const std::string decided = told.substr(0, told.find("Step by step:"));
+    const std::vector<std::string> old_values =
+        absl::StrSplit(decided, "read not the last value, but ");
+    ASSERT_THAT(old_values, SizeIs(2)) << decided;
+    EXPECT_THAT(old_values[1], StartsWith("number 1 of those before it"));
+    // An update takes one or two to be lost.
+    EXPECT_LE(found.failure->deviations.size(), 5U) << decided;
+  }
 }
 
 // --- coherence: what nothing but atomic objects gives ---

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -51,6 +52,38 @@ using Placed = std::vector<PlacedDeviation>;
 // The deviations of a run, by its number.
 using PlacedRuns = absl::FunctionRef<Placed(uint64_t run)>;
 
+bool IsOldValue(const PlacedDeviation& deviation) {
+  return deviation.kind == ChoiceKind::kLoad;
+}
+
+// How old the values are that are loaded: a sum.
+uint64_t AgeOf(const Placed& deviations) {
+  uint64_t age = 0;
+  for (const PlacedDeviation& deviation : deviations) {
+    if (IsOldValue(deviation)) age += deviation.chosen;
+  }
+  return age;
+}
+
+// Has one load alone return an old value, the oldest, of those that may.
+class OneOldValue final : public Strategy {
+ public:
+  // `loads`: how many there are, in the end; must outlive it.
+  OneOldValue(const Placed& others, uint64_t which, uint64_t& loads)
+      : others_(others), which_(which), loads_(loads) {
+    loads_ = 0;
+  }
+  size_t Choose(const Choice& choice) override {
+    if (choice.kind != ChoiceKind::kLoad) return others_.Choose(choice);
+    return loads_++ == which_ ? choice.options - 1 : 0;
+  }
+
+ private:
+  PlacedStrategy others_;
+  const uint64_t which_;
+  uint64_t& loads_;
+};
+
 class Simplifier {
  public:
   Simplifier(const ExploreOptions& options, absl::FunctionRef<void()> body,
@@ -72,6 +105,12 @@ class Simplifier {
     if (placed_.size() > 1) TakeASimpleOne();
     LeaveOutPieces();
     if (placed_.size() > kFew) TakeFew();
+    const auto old_values =
+        std::count_if(placed_.begin(), placed_.end(), IsOldValue);
+    if (old_values > 1 || (old_values > 0 && placed_.size() > kFew)) {
+      TakeOneOldValue();
+    }
+    TakeNewerValues();
   }
 
  private:
@@ -90,12 +129,24 @@ class Simplifier {
   // Only one of them, or two, or three.
   void TakeFew();
 
+  // Has one load return an old value, whichever it is, and leaves out one of
+  // the other deviations at a time. A loop that waits for the last value goes
+  // on sooner without old ones, or without a switch: what comes after it is
+  // then at another place, where none of the other ways finds it.
+  void TakeOneOldValue();
+  bool TakeOneOldValue(const Placed& others);
+
+  // Has loads return values that are newer, if not the last.
+  void TakeNewerValues();
+
   // Makes `count` of these, one after the other, until one fails as it should,
   // is simpler, and fails again: takes that. Returns which, or `count`.
+  uint64_t TryEach(const StrategyOf& attempts, uint64_t count);
   uint64_t Try(PlacedRuns attempts, uint64_t count);
 
   // The run that the worker has made, and that has failed as it should.
   bool Take();
+  bool IsSimpler();
 
   bool IsSpent() const { return runs_ > most_runs_ || hung_ > kMostHung; }
 
@@ -145,13 +196,19 @@ void Simplifier::AnnounceInTime() {
   announce_();
 }
 
-bool Simplifier::Take() {
+bool Simplifier::IsSimpler() {
   const size_t before = failure_.deviations.size();
-  if (worker_.record().deviations >= before) return false;
+  const Record& record = worker_.record();
+  return record.deviations < before ||
+         (record.deviations == before &&
+          AgeOf(record.Placed()) < AgeOf(placed_));
+}
+
+bool Simplifier::Take() {
+  if (!IsSimpler()) return false;
   // Again, now with a transcript.
   worker_.Replay(options_, worker_.record().Taken(), failure_.warm, body_);
-  if (!worker_.record().HasFailedAs(failure_.what) ||
-      worker_.record().deviations >= before) {
+  if (!worker_.record().HasFailedAs(failure_.what) || !IsSimpler()) {
     return false;
   }
   placed_ = worker_.record().Placed();
@@ -193,15 +250,20 @@ void Simplifier::TakeASimpleOne() {
 }
 
 uint64_t Simplifier::Try(PlacedRuns attempts, uint64_t count) {
+  return TryEach(
+      [attempts](uint64_t run) {
+        return std::make_unique<PlacedStrategy>(attempts(run));
+      },
+      count);
+}
+
+uint64_t Simplifier::TryEach(const StrategyOf& attempts, uint64_t count) {
   Record& record = worker_.record();
-  const StrategyOf strategy = [attempts](uint64_t run) {
-    return std::make_unique<PlacedStrategy>(attempts(run));
-  };
   for (uint64_t next = 0; next < count && !IsSpent();) {
     record.run = next;
     Work work;
     work.options = options_;
-    work.strategy = &strategy;
+    work.strategy = &attempts;
     Do(work, count);
     const uint64_t made = record.run;
     runs_ += made - next + 1;
@@ -251,6 +313,46 @@ void Simplifier::TakeFew() {
   }
   runs_ = 0;
   Try([&](uint64_t run) { return few[run]; }, few.size());
+}
+
+void Simplifier::TakeOneOldValue() {
+  runs_ = 0;
+  for (bool is_simpler = true; is_simpler && !IsSpent();) {
+    is_simpler = false;
+    Placed others;
+    std::remove_copy_if(placed_.begin(), placed_.end(),
+                        std::back_inserter(others), IsOldValue);
+    for (size_t i = 0; i <= others.size() && !is_simpler; ++i) {
+      Placed fewer = others;
+      if (i > 0) fewer.erase(fewer.begin() + static_cast<ptrdiff_t>(i) - 1);
+      is_simpler = TakeOneOldValue(fewer);
+    }
+  }
+  LeaveOutPieces();
+}
+
+bool Simplifier::TakeOneOldValue(const Placed& others) {
+  const Shared<uint64_t> loads;
+  const StrategyOf strategy = [&](uint64_t run) {
+    return std::make_unique<OneOldValue>(others, run, *loads);
+  };
+  // How many there are the first one tells.
+  if (TryEach(strategy, 1) == 0) return true;
+  const uint64_t count = *loads;
+  return TryEach(strategy, count) < count;
+}
+
+void Simplifier::TakeNewerValues() {
+  runs_ = 0;
+  for (size_t i = 0; i < placed_.size() && !IsSpent(); ++i) {
+    if (!IsOldValue(placed_[i])) continue;
+    const auto newer = [&](uint64_t run) {
+      Placed deviations = placed_;
+      deviations[i].chosen = static_cast<uint32_t>(run + 1);
+      return deviations;
+    };
+    Try(newer, placed_[i].chosen - 1);
+  }
 }
 
 }  // namespace
