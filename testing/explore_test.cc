@@ -1188,7 +1188,8 @@ TEST(FindDoom, SaysHowManyEndsHadNone) {
     const bool is_lost = LostUpdates() > 0;
     const bool is_lost_again = LostUpdates() > 0;
     if (is_lost && !is_lost_again) FAIL();
-    while (loops && is_lost_again) SchedulingPoint();
+    if (!loops || !is_lost_again) return;
+    while (true) SchedulingPoint();
   };
   const Exploration found = FindFailure(options, body);
   ASSERT_TRUE(found.failure.has_value());
