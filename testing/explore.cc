@@ -189,7 +189,10 @@ std::string Summary(const Exploration& exploration) {
     absl::StrAppend(&text, "; ", exploration.pairs_in_both_orders, " of ",
                     exploration.pairs,
                     " pairs of operations on one object were seen in both "
-                    "orders");
+                    "orders",
+                    exploration.has_more_pairs
+                        ? ", and there were more than are counted"
+                        : "");
   }
   std::vector<std::string> unseen = exploration.unseen;
   if (!exploration.sees_accesses) {

@@ -27,7 +27,8 @@
 //   WARD_REPLAY=...   only this run, in the test's own process, for a debugger
 //                     (in which there is no watchdog)
 //   WARD_COVERAGE=1   where nothing fails, list the pairs of operations that
-//                     were seen in one order alone
+//                     were seen in one order alone; and keep what was seen for
+//                     tools/ward_pairs.py, which adds up shards and runs
 // The number of the run, of --runs_per_test, and the shard choose the seeds.
 //
 // Misuse:

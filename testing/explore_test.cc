@@ -479,6 +479,69 @@ TEST(FindFailure, TellsThePairsThatItHasSeenInOneOrderAlone) {
   EXPECT_THAT(exploration.pairs_in_one_order, Not(HasSubstr("<+0x")));
 }
 
+// What a command prints.
+std::string OutputOf(const std::string& command) {
+  FILE* const output = popen(command.c_str(), "r");
+  std::string text;
+  std::array<char, 1000> part;
+  for (size_t size; (size = fread(part.data(), 1, part.size(), output)) > 0;) {
+    text.append(part.data(), size);
+  }
+  EXPECT_EQ(pclose(output), 0) << text;
+  return text;
+}
+
+// Two threads' locks, which no run of one process has in both orders.
+TEST(FindFailure, KeepsThePairsOfShardsAndRunsToBeAddedUp) {
+  const std::string logs =
+      absl::StrCat(::testing::TempDir(), "/testlogs.", getpid());
+  OutputOf(absl::StrCat("rm -rf ", logs));
+  const auto explore = [&logs](std::string_view part, bool swaps) {
+    const std::string folder =
+        absl::StrCat(logs, "/account_test/", part, "/test.outputs");
+    OutputOf(absl::StrCat("mkdir -p ", folder));
+    const Variable tells("WARD_COVERAGE", "1");
+    const Variable outputs("TEST_UNDECLARED_OUTPUTS_DIR", folder);
+    const Variable target("TEST_TARGET", "//my:account_test");
+    const Exploration exploration = FindFailure(Runs(20), [swaps] {
+      std::mutex mutex;
+      const auto deposits = [&] { const std::lock_guard lock(mutex); };
+      const auto closes = [&] { const std::lock_guard lock(mutex); };
+      if (swaps) std::thread(closes).join();
+      std::thread(deposits).join();
+      if (!swaps) std::thread(closes).join();
+    });
+    EXPECT_EQ(exploration.pairs, 1u);
+    EXPECT_EQ(exploration.pairs_in_both_orders, 0u);
+    return exploration.pairs_in_one_order;
+  };
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody sets it.
+  const char* const tool = std::getenv("WARD_PAIRS");
+  ASSERT_NE(tool, nullptr);
+  const std::string add_up = absl::StrCat(tool, " ", logs);
+
+  const std::string one_order = explore("shard_1_of_2_run_1_of_2", false);
+  EXPECT_EQ(OutputOf(add_up),
+            absl::StrCat("//my:account_test: 0 of 1 pairs of operations on one "
+                         "object were seen in both orders, in 1 shards and "
+                         "runs\nIn one order alone:\n",
+                         one_order));
+
+  // Bazel packs them, or does not. One that was made with another build stays.
+  explore("shard_2_of_2_run_1_of_2", true);
+  OutputOf(absl::StrCat(
+      "cd ", logs,
+      "/account_test/shard_2_of_2_run_1_of_2/test.outputs && "
+      "python3 -m zipfile -c outputs.zip ward_pairs.txt && "
+      "rm ward_pairs.txt && mkdir ../../shard_9_of_9 && cd ../../shard_9_of_9 "
+      "&& echo 'program 123 //my:account_test' >ward_pairs.txt && "
+      "touch -d '1 day ago' ward_pairs.txt"));
+  EXPECT_EQ(OutputOf(add_up),
+            "//my:account_test: 1 of 1 pairs of operations on one object were "
+            "seen in both orders, in 2 shards and runs\n"
+            "Left out: 1 of other builds of it, which are older.\n");
+}
+
 // What it has seen is its own: other searches' runs do not change it, nor does
 // who makes them.
 TEST(FindFailure, IsGuidedByCoverageToTheSameRunEachTime) {

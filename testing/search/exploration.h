@@ -109,6 +109,9 @@ struct Exploration {
   // there; the order of those that are at one place is not known. See Coverage.
   uint64_t pairs = 0;
   uint64_t pairs_in_both_orders = 0;
+  // One process has seen more than are counted, which may be others on another
+  // machine. It takes 65,536 orders of two operations.
+  bool has_more_pairs = false;
   // Those that were seen in one order alone, a line each; if the environment
   // has WARD_COVERAGE=1.
   std::string pairs_in_one_order;

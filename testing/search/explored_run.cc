@@ -143,6 +143,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
            absl::FunctionRef<void()> when_stuck, RunEvents* events,
            RunListener* listener, CoverageRecorder* coverage) {
   ++record.runs;
+  if (coverage != nullptr) coverage->BeginRun(__builtin_frame_address(0));
   record.deviations = 0;
   record.steps = 0;
   record.transcript_size = 0;

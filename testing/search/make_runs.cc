@@ -7,6 +7,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <fstream>
+#include <functional>
+#include <ios>
 #include <iostream>
 #include <memory>
 #include <set>
@@ -127,50 +130,121 @@ uint64_t CountCourses(const std::vector<std::unique_ptr<Worker>>& workers) {
                                courses.begin());
 }
 
-// What all of them have seen, as the exploration has it.
-void AddCoverage(const std::vector<std::unique_ptr<Worker>>& workers,
-                 Exploration& exploration) {
-  // By the hashes of the two places; the lower one first, or not, or both.
-  struct Seen {
-    std::array<bool, 2> orders{};
-    std::array<Coverage::Calls, 2> calls{};
+// Two places, of which the first is the lower one, and whether they were seen
+// in this order, and the other way round.
+using SeenPairs =
+    absl::btree_map<std::pair<uint32_t, uint32_t>, std::array<bool, 2>>;
+
+// By their places: file and line, or function.
+using Names = absl::btree_map<uint32_t, std::string>;
+
+// Of those places that `all` have named.
+Names NamesOf(const SeenPairs& pairs, const std::vector<Coverage*>& all) {
+  Names names;
+  for (const auto& [places, seen] : pairs) {
+    names[places.first];
+    names[places.second];
+  }
+  for (const Coverage* const coverage : all) {
+    coverage->ForEachName([&](uint32_t place, const Coverage::Calls& calls) {
+      const auto named = names.find(place);
+      if (named == names.end() || !named->second.empty()) return;
+      for (const uintptr_t returns_to : calls) {
+        if (returns_to == 0) break;
+        absl::StrAppend(&named->second, PlaceOf(returns_to - 1));
+      }
+    });
+  }
+  // All at once. So that each is in a line, something stands before it.
+  std::string text;
+  for (const auto& [place, calls] : names) {
+    absl::StrAppend(&text, "@", calls.empty() ? "?" : "<", calls,
+                    calls.empty() ? "\n" : ">\n");
+  }
+  text = WithPlaces(text);
+  auto next = names.begin();
+  for (const std::string_view line :
+       absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    (next++)->second = line.substr(1);
+  }
+  return names;
+}
+
+// Of the program's file. Another build may have other places.
+uint64_t HashOfProgram() {
+  std::ifstream file("/proc/self/exe", std::ios::binary);
+  std::vector<char> part(size_t{1} << 16);
+  uint64_t hash = 0;
+  do {
+    file.read(part.data(), static_cast<std::streamsize>(part.size()));
+    const std::string_view read(part.data(),
+                                static_cast<size_t>(file.gcount()));
+    hash = 31 * hash + std::hash<std::string_view>{}(read);
+  } while (file);
+  return hash;
+}
+
+// Adds them to a file beside the test's outputs, for tools/ward_pairs.py.
+void KeepPairs(const SeenPairs& pairs, const Names& names, bool has_more) {
+  const std::string_view folder =
+      EnvironmentVariable("TEST_UNDECLARED_OUTPUTS_DIR");
+  if (folder.empty()) return;
+  static const uint64_t program = HashOfProgram();
+  const std::string_view target = EnvironmentVariable("TEST_TARGET");
+  std::string text = absl::StrCat("program ", absl::Hex(program), " ",
+                                  target.empty() ? "a program" : target, "\n");
+  if (has_more) text += "more\n";
+  for (const auto& [place, name] : names) {
+    absl::StrAppend(&text, "place ", absl::Hex(place), " ", name, "\n");
+  }
+  const auto order = [&text](uint32_t first, uint32_t second) {
+    absl::StrAppend(&text, "order ", absl::Hex(first), " ", absl::Hex(second),
+                    "\n");
   };
-  absl::btree_map<std::pair<uint64_t, uint64_t>, Seen> pairs;
+  for (const auto& [places, seen] : pairs) {
+    if (seen[0]) order(places.first, places.second);
+    if (seen[1]) order(places.second, places.first);
+  }
+  const std::string path = absl::StrCat(folder, "/ward_pairs.txt");
+  std::ofstream file(path, std::ios::app);
+  file << text;
+  file.close();
+  if (!file) std::cout << "No pairs could be written to " << path << std::endl;
+}
+
+// What all runs have seen, as the exploration has it.
+void AddCoverage(Worker& dull,
+                 const std::vector<std::unique_ptr<Worker>>& workers,
+                 Exploration& exploration) {
+  std::vector<Coverage*> all = {&dull.record().coverage};
   for (const auto& worker : workers) {
-    const Coverage& coverage = worker->record().coverage;
-    coverage.ForEach([&](uint32_t first, uint32_t second) {
-      const uint64_t a = coverage.HashOf(first);
-      const uint64_t b = coverage.HashOf(second);
-      if (a == b) return;
-      Seen& seen = pairs[std::minmax(a, b)];
-      seen.orders[a < b ? 0 : 1] = true;
-      seen.calls = {coverage.CallsOf(first), coverage.CallsOf(second)};
+    all.push_back(&worker->record().coverage);
+  }
+  SeenPairs pairs;
+  for (const Coverage* const coverage : all) {
+    exploration.has_more_pairs |= coverage->is_full();
+    coverage->ForEach([&pairs](uint32_t first, uint32_t second) {
+      if (first == second) return;
+      pairs[std::minmax(first, second)][first < second ? 0 : 1] = true;
     });
   }
   exploration.pairs = pairs.size();
-  const bool tells = EnvironmentNumber("WARD_COVERAGE", 0) != 0;
-  const auto place = [](const Coverage::Calls& calls) {
-    std::string text;
-    for (const uintptr_t returns_to : calls) {
-      if (returns_to != 0) absl::StrAppend(&text, PlaceOf(returns_to - 1));
-    }
-    return text.empty() ? "?" : absl::StrCat("<", text, ">");
-  };
-  std::string text;
-  for (const auto& [hashes, seen] : pairs) {
-    if (seen.orders[0] && seen.orders[1]) {
+  const bool tells = TellsPairs();
+  const Names names = tells ? NamesOf(pairs, all) : Names();
+  // Other calls may have led to the same lines.
+  std::set<std::string> lines;
+  for (const auto& [places, seen] : pairs) {
+    if (seen[0] && seen[1]) {
       ++exploration.pairs_in_both_orders;
     } else if (tells) {
-      absl::StrAppend(&text, place(seen.calls[0]), " before ",
-                      place(seen.calls[1]), "\n");
+      const std::string& lower = names.at(places.first);
+      const std::string& higher = names.at(places.second);
+      lines.insert(absl::StrCat(seen[0] ? lower : higher, " before ",
+                                seen[0] ? higher : lower, "\n"));
     }
   }
-  // Other calls may have led to the same lines.
-  std::set<std::string> lines =
-      absl::StrSplit(WithPlaces(text), '\n', absl::SkipEmpty());
-  for (const std::string& line : lines) {
-    absl::StrAppend(&exploration.pairs_in_one_order, line, "\n");
-  }
+  exploration.pairs_in_one_order = absl::StrJoin(lines, "");
+  if (tells) KeepPairs(pairs, names, exploration.has_more_pairs);
 }
 
 // One for each process that makes runs.
@@ -247,7 +321,6 @@ Exploration MakeRuns(const ExploreOptions& asked, uint64_t seed,
   };
   for (size_t i = 0; i < processors.size(); ++i) {
     workers.push_back(std::make_unique<Worker>());
-    workers[i]->record().coverage = dull.record().coverage;
     uint64_t& run = workers[i]->record().run;
     while (OwnerOf(options.search, run, processors.size()) != i) ++run;
     begin(i);
@@ -306,7 +379,7 @@ Exploration MakeRuns(const ExploreOptions& asked, uint64_t seed,
   }
   count();
   exploration.schedules = CountCourses(workers);
-  AddCoverage(workers, exploration);
+  AddCoverage(dull, workers, exploration);
   for (const auto& worker : workers) {
     AddRemarks(worker->record(), exploration.remarks, exploration.unseen);
   }

@@ -24,7 +24,9 @@ constexpr size_t kPairsLanes = 4;
 
 // What the runs of one of them have seen. In shared memory, as Coverage is.
 struct KnownOrders {
-  static constexpr size_t kMost = size_t{1} << 12;
+  // What is seen in the runs, or in the dull one, can all be known, each order
+  // and its reverse.
+  static constexpr size_t kMost = 4 * Coverage::kMostOrders;
 
   // Of two operations, by their places; one that was seen the other way round
   // alone is known, too.
@@ -53,11 +55,9 @@ struct KnownOrders {
 // several at once are ours.)
 class PairsStrategy final : public Strategy {
  public:
-  // Has one life for all runs of lane `lane` that one process makes. `coverage`
-  // tells what places are; `dull`, with the same numbers for them, what the
-  // dull run has seen, and may be null.
-  PairsStrategy(KnownOrders& known, size_t lane, const Coverage& coverage,
-                const Coverage* dull);
+  // Has one life for all runs of lane `lane` that one process makes. `dull`
+  // tells what the dull run has seen, and may be null.
+  PairsStrategy(KnownOrders& known, size_t lane, const Coverage* dull);
   void BeginRun(uint64_t seed);
 
   size_t Choose(const Choice& choice) override;
@@ -71,9 +71,9 @@ class PairsStrategy final : public Strategy {
     uint32_t second;
     // It is not the first time that is meant, but the one after so many.
     uint64_t skipped;
-    // Who has done the first, and on what.
+    // Who has done the first, which was this.
     int thread = -1;
-    int object = -1;
+    Operation has_done = {};
     bool done = false;
   };
 
@@ -85,7 +85,8 @@ class PairsStrategy final : public Strategy {
 
   KnownOrders& known_;
   const size_t lane_;
-  const Coverage& coverage_;
+  // What is seen was by the dull run.
+  bool is_dull_ = false;
   absl::flat_hash_map<std::pair<uint32_t, uint32_t>, size_t> index_;
 
   // Of this run.
@@ -98,8 +99,7 @@ class PairsStrategy final : public Strategy {
   int patience_ = 0;
   // By thread; 0: to be drawn.
   std::vector<uint64_t> priorities_;
-  // By object.
-  std::vector<LastOperations> last_;
+  OperationsOfRun operations_;
 };
 
 }  // namespace ward::testing

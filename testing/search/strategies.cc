@@ -146,7 +146,9 @@ DepthFirstStrategy::Branch DepthFirstStrategy::BranchOf(
     // back before what it does next as well.
     const auto matters = [&](const Operation& held) {
       return held.use == Use::kAnything ||
-             (held.use != Use::kNothing && profile_->MayBeShared(held.object));
+             (held.use != Use::kNothing &&
+              (profile_->MayBeShared(held.object) ||
+               (held.whole >= 0 && profile_->MayBeShared(held.whole))));
     };
     if (!choice.next.empty() && choice.threads[0] == choice.running &&
         !matters(choice.next[0])) {

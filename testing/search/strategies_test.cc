@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/attributes.h"
+#include "absl/base/optimization.h"
 #include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -21,6 +23,7 @@ namespace ward::testing {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::UnorderedElementsAre;
 
 // A run as a list of what was chosen.
 using Course = std::vector<size_t>;
@@ -492,13 +495,17 @@ class PairsSearch {
 
  private:
   std::unique_ptr<KnownOrders> known_ = std::make_unique<KnownOrders>();
-  std::unique_ptr<Coverage> coverage_ = std::make_unique<Coverage>();
-  PairsStrategy strategy_{*known_, 0, *coverage_, nullptr};
+  PairsStrategy strategy_{*known_, 0, nullptr};
   uint64_t seed_ = 0;
 };
 
+// Places of which lane 0 tries all orders.
+uint32_t Place(uint32_t number) {
+  return static_cast<uint32_t>(kPairsLanes) * number;
+}
+
 Operation At(Use use, int object, uint32_t place) {
-  return {use, object, place};
+  return {use, object, Place(place)};
 }
 
 // A check and a use, with what makes it wrong in between: the first run in
@@ -564,9 +571,8 @@ TEST(PairsStrategy, KnowsTheOrdersThatItHasSeenAndThoseThatItHasNot) {
 TEST(PairsStrategy, HoldsNobodyBackForEver) {
   auto known = std::make_unique<KnownOrders>();
   known->size = 1;
-  known->orders[0] = {1, 2, false, false};
-  const auto coverage = std::make_unique<Coverage>();
-  PairsStrategy strategy(*known, 0, *coverage, nullptr);
+  known->orders[0] = {Place(1), Place(2), false, false};
+  PairsStrategy strategy(*known, 0, nullptr);
   strategy.BeginRun(0);
   const std::vector<int> threads = {0, 1};
   const std::vector<Operation> next = {{}, At(Use::kWrite, 0, 2)};
@@ -594,6 +600,137 @@ TEST(LastOperations, AreThoseThatTheNextOneConflictsWith) {
   EXPECT_THAT(add(3, Use::kRead, 30), ElementsAre(10)) << "two that read";
   EXPECT_THAT(add(2, Use::kWrite, 21), ElementsAre(10, 30));
   EXPECT_THAT(add(3, Use::kWrite, 31), ElementsAre(21)) << "nobody has read";
+}
+
+// Objects 1 and 2 are parts of object 0.
+TEST(OperationsOfRun, OfAWholeAreOfEachOfItsParts) {
+  OperationsOfRun operations;
+  const auto add = [&](int thread, int object, uint32_t place) {
+    std::vector<uint32_t> before;
+    operations.Add(thread, {Use::kWrite, object, place, object == 0 ? -1 : 0},
+                   [&](uint32_t other) { before.push_back(other); });
+    return before;
+  };
+  EXPECT_THAT(add(1, 1, 10), ElementsAre());
+  EXPECT_THAT(add(2, 2, 20), ElementsAre()) << "another part";
+  EXPECT_THAT(add(3, 0, 30), UnorderedElementsAre(10, 20));
+  EXPECT_THAT(add(1, 1, 11), ElementsAre(30));
+  EXPECT_THAT(add(2, 1, 21), ElementsAre(11)) << "not the whole again";
+  EXPECT_THAT(add(4, 0, 40), UnorderedElementsAre(21, 30)) << "as of part 2";
+  EXPECT_THAT(add(2, 2, 22), ElementsAre(40));
+  operations.Clear();
+  EXPECT_THAT(add(1, 0, 12), ElementsAre());
+}
+
+TEST(Operation, ConflictsWithThoseOnTheWholeAndNotOnOtherParts) {
+  const Operation whole = {Use::kWrite, 0};
+  const Operation part = {Use::kWrite, 1, 0, 0};
+  const Operation other = {Use::kWrite, 2, 0, 0};
+  EXPECT_TRUE(part.ConflictsWith(whole));
+  EXPECT_TRUE(whole.ConflictsWith(part));
+  EXPECT_TRUE(part.ConflictsWith(part));
+  EXPECT_FALSE(part.ConflictsWith(other));
+}
+
+// --- coverage ---
+
+using Orders = std::vector<std::pair<uint32_t, uint32_t>>;
+
+Orders OrdersOf(const Coverage& coverage) {
+  Orders orders;
+  coverage.ForEach([&orders](uint32_t first, uint32_t second) {
+    orders.emplace_back(first, second);
+  });
+  return orders;
+}
+
+TEST(Coverage, KeepsEachOrderOnceAsTheyComeUntilItIsFullAndThenSaysSo) {
+  const auto coverage = std::make_unique<Coverage>();
+  Orders all;
+  for (uint32_t i = 0; i < Coverage::kMostOrders; ++i) {
+    all.emplace_back(i + 1, i % 7);
+    coverage->Add(i + 1, i % 7);
+    coverage->Add(1, 0);
+  }
+  EXPECT_EQ(OrdersOf(*coverage), all);
+  EXPECT_FALSE(coverage->is_full());
+  coverage->Add(1, 1);
+  EXPECT_TRUE(coverage->is_full());
+  EXPECT_EQ(OrdersOf(*coverage), all);
+}
+
+TEST(CoverageRecorder, KnowsHoweverManyObjectsThereAreInARun) {
+  constexpr int kObjects = 20000;
+  const auto coverage = std::make_unique<Coverage>();
+  CoverageRecorder recorder(*coverage, /*names=*/false);
+  Orders all;
+  for (int run = 0; run < 2; ++run) {
+    recorder.BeginRun(nullptr);
+    for (int i = 0; i < kObjects; ++i) recorder.Add(1, {Use::kWrite, i, 1});
+    for (int i = 0; i < kObjects; ++i) {
+      const auto place = static_cast<uint32_t>(i + 2);
+      if (run == 0) all.emplace_back(1, place);
+      recorder.Add(2, {Use::kWrite, i, place});
+    }
+    EXPECT_EQ(OrdersOf(*coverage), all) << "those of run 0 alone";
+  }
+}
+
+// The place of a point in a function, with the calls from `end` on.
+ABSL_ATTRIBUTE_NOINLINE uint32_t Here(const void* end) {
+  static const auto coverage = std::make_unique<Coverage>();
+  static auto& recorder = *new CoverageRecorder(*coverage, /*names=*/true);
+  const uint32_t place = recorder.PlaceOf(__builtin_frame_address(0),
+                                          reinterpret_cast<uintptr_t>(end));
+  ABSL_BLOCK_TAIL_CALL_OPTIMIZATION();
+  return place;
+}
+
+template <int kDepth>
+ABSL_ATTRIBUTE_NOINLINE uint32_t Deep(const void* end) {
+  uint32_t place = 0;
+  if constexpr (kDepth > 0) {
+    place = Deep<kDepth - 1>(end);
+  } else {
+    place = Here(end);
+  }
+  ABSL_BLOCK_TAIL_CALL_OPTIMIZATION();
+  return place;
+}
+
+TEST(CoverageRecorder, TellsPlacesApartByCallsHoweverFarOut) {
+  const void* const end = __builtin_frame_address(0);
+  const uint32_t one = Deep<30>(end);
+  const uint32_t other = Deep<30>(end);
+  EXPECT_NE(one, 0u);
+  EXPECT_NE(other, 0u);
+  EXPECT_NE(one, other);
+}
+
+ABSL_ATTRIBUTE_NOINLINE uint32_t Again(int times, const void* end);
+
+ABSL_ATTRIBUTE_NOINLINE uint32_t ByAnother(int times, const void* end) {
+  const uint32_t place = Again(times - 1, end);
+  ABSL_BLOCK_TAIL_CALL_OPTIMIZATION();
+  return place;
+}
+
+uint32_t Again(int times, const void* end) {
+  const uint32_t place = times == 0 ? Here(end) : ByAnother(times, end);
+  ABSL_BLOCK_TAIL_CALL_OPTIMIZATION();
+  return place;
+}
+
+ABSL_ATTRIBUTE_NOINLINE uint32_t PlaceAfter(int times) {
+  const uint32_t place = Again(times, __builtin_frame_address(0));
+  ABSL_BLOCK_TAIL_CALL_OPTIMIZATION();
+  return place;
+}
+
+TEST(CoverageRecorder, DoesNotCountHowOftenAFunctionHasCalledItself) {
+  EXPECT_NE(PlaceAfter(0), PlaceAfter(1));
+  EXPECT_EQ(PlaceAfter(1), PlaceAfter(2));
+  EXPECT_EQ(PlaceAfter(1), PlaceAfter(9));
 }
 
 // --- depth first ---

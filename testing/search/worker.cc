@@ -104,7 +104,7 @@ void ForgetOutput() {
 Record* record_of_this_process = nullptr;
 
 // In the child.
-[[noreturn]] void DoWork(const Work& work, Record& record, uintptr_t stack_end,
+[[noreturn]] void DoWork(const Work& work, Record& record,
                          absl::FunctionRef<void()> body) {
   auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
   delete listeners.Release(listeners.default_result_printer());
@@ -126,7 +126,7 @@ Record* record_of_this_process = nullptr;
         record.path.begin() + static_cast<ptrdiff_t>(record.path_size)}},
       work.profile);
   std::optional<CoverageRecorder> coverage;
-  if (work.covers) coverage.emplace(record.coverage, stack_end);
+  if (work.covers) coverage.emplace(record.coverage, TellsPairs());
   std::array<std::optional<PairsStrategy>, kPairsLanes> pairs;
   const uint64_t runs_before = record.runs;
   const uint64_t switches_before = record.switches;
@@ -157,8 +157,7 @@ Record* record_of_this_process = nullptr;
     } else if (turn.search == Search::kPairs) {
       const size_t lane = turn.number % kPairsLanes;
       if (!pairs[lane].has_value()) {
-        pairs[lane].emplace(record.orders[lane], lane, record.coverage,
-                            work.dull);
+        pairs[lane].emplace(record.orders[lane], lane, work.dull);
       }
       pairs[lane]->BeginRun(work.seed + turn.number);
     } else if (!depth_first) {
@@ -257,7 +256,7 @@ void Worker::Start(const Work& work, uint64_t end,
     CPU_ZERO(&one);
     CPU_SET(work.processor, &one);
     sched_setaffinity(0, sizeof(one), &one);
-    DoWork(work, record(), stack_end_, body);
+    DoWork(work, record(), body);
   }
   pidfd_.Reset(Must(syscall(SYS_pidfd_open, pid_, 0),
                     "wait for a process of runs (pidfd_open)"));

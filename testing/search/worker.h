@@ -15,6 +15,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/testing/environment_variable.h"
 #include "ward/testing/report/run_events.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
@@ -39,8 +40,7 @@ struct Work {
   uint64_t seed = 0;
   // What is known of the body. Null: nothing, as kRandom needs.
   const Profile* profile = nullptr;
-  // What the dull run has seen, which the record's coverage begins with. Null:
-  // nothing.
+  // What the dull run has seen. Null: nothing.
   const Coverage* dull = nullptr;
   // Instead of what the search would do; must outlive the child.
   const StrategyOf* strategy = nullptr;
@@ -56,6 +56,9 @@ struct Work {
   RunListener* listener = nullptr;
   int processor = 0;
 };
+
+// Whether pairs of operations are to be told, and not only counted.
+inline bool TellsPairs() { return EnvironmentNumber("WARD_COVERAGE", 0) != 0; }
 
 class Worker {
  public:
@@ -100,8 +103,6 @@ class Worker {
   off_t StacksAt() const;
 
   SharedRecord record_;
-  // See CoverageRecorder.
-  const uintptr_t stack_end_ = CoverageRecorder::StackEnd();
   FileDescriptor output_;
   FileDescriptor pidfd_;
   pid_t pid_ = 0;

@@ -151,6 +151,7 @@ struct Scheduler::Thread {
   std::string_view doing = "starting";
   // What it does it with, and how. To begin is no matter of others.
   const void* object = nullptr;
+  const void* whole = nullptr;
   Use use = Use::kNothing;
   // See CoverageRecorder; 0: not known.
   uint32_t place = 0;
@@ -206,6 +207,8 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
       options_(std::move(options)),
       now_(kStart),
       looks_ahead_(strategy.LooksAhead()) {
+  // Not within a handler of a signal.
+  if (looks_ahead_ || options_.coverage != nullptr) objects_.reserve(64);
   CountSteps();
   if (options_.weak_memory && Order::listener() == nullptr) {
     std::cerr << "Weak memory is simulated where accesses are checked: the "
@@ -228,7 +231,6 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
   pthread_sigmask(SIG_BLOCK, nullptr, &main->mask);
   kernel_mask_ = main->mask;
   if (options_.coverage != nullptr) {
-    options_.coverage->BeginRun();
     main->stack_end = options_.coverage->stack_end();
   }
   running_ = main.get();
@@ -438,11 +440,13 @@ void Scheduler::CheckCaller() const {
       "simulated Environment");
 }
 
-void Scheduler::Point(std::string_view doing, const void* object, Use use) {
+void Scheduler::Point(std::string_view doing, const void* object, Use use,
+                      const void* whole) {
   const NoSchedulingPoints quiet;
   CheckCaller();
   running_->doing = doing;
   running_->object = object;
+  running_->whole = whole;
   running_->use = use;
   running_->place = 0;
   const bool covers =
@@ -453,15 +457,11 @@ void Scheduler::Point(std::string_view doing, const void* object, Use use) {
   }
   TellArrival(*running_);
   Operation next;
-  if (looks_ahead_) {
-    next = NextOf(*running_);
-    strategy_.Arrives(running_->id, next);
-  }
+  if (looks_ahead_ || covers) next = NextOf(*running_);
+  if (looks_ahead_) strategy_.Arrives(running_->id, next);
   yields_ = 0;
   Reschedule();
-  if (running_->place != 0) {
-    options_.coverage->Add(running_->id, object, use, running_->place);
-  }
+  if (next.place != 0) options_.coverage->Add(running_->id, next);
   if (looks_ahead_) strategy_.GoesOn(running_->id, next);
   RaiseSignals();
 }
@@ -476,6 +476,7 @@ void Scheduler::Yield(std::string_view doing) {
   CheckCaller();
   running_->doing = doing;
   running_->object = nullptr;
+  running_->whole = nullptr;
   running_->use = Use::kAnything;
   running_->place = 0;
   TellArrival(*running_);
@@ -695,6 +696,7 @@ bool Scheduler::WaitAt(const void* address, std::string_view doing,
   // If it is what it was at the point before, it is what is waited for.
   if (self.object != address) self.place = 0;
   self.object = address;
+  self.whole = nullptr;
   self.use = Use::kWrite;
   self.waits_at = address;
   self.wait_bits = bits;
@@ -773,12 +775,16 @@ Scheduler::Thread* Scheduler::ChooseCandidate(int yielded, int after) {
   return candidates_[chosen];
 }
 
-Operation Scheduler::NextOf(Thread& thread) {
+Operation Scheduler::NextOf(const Thread& thread) {
   if (thread.use == Use::kNothing) return {Use::kNothing, -1};
   if (thread.object == nullptr) return {};
+  return {thread.use, NumberOf(thread.object), thread.place,
+          thread.whole == nullptr ? -1 : NumberOf(thread.whole)};
+}
+
+int Scheduler::NumberOf(const void* object) {
   const auto number = static_cast<int>(objects_.size());
-  return {thread.use, objects_.try_emplace(thread.object, number).first->second,
-          thread.place};
+  return objects_.try_emplace(object, number).first->second;
 }
 
 bool Scheduler::WakesForNoReason() {

@@ -133,9 +133,10 @@ class Scheduler {
 
   // A scheduling point. `doing` is for reports; it must live for ever. What
   // the caller does next it does with `object`; null if that is not known, or
-  // not one.
+  // not one. `whole` is the object that it is a part of, see Operation, or
+  // null.
   void Point(std::string_view doing, const void* object = nullptr,
-             Use use = Use::kWrite);
+             Use use = Use::kWrite, const void* whole = nullptr);
 
   // The same, when something was done that others may see, such as unlocking:
   // for what the caller does next without a point before it, if there is any.
@@ -319,7 +320,8 @@ class Scheduler {
   // Counts the steps from here on, against max_steps and for Overdue.
   void CountSteps();
   Thread* ChooseCandidate(int yielded, int after);
-  Operation NextOf(Thread& thread);
+  Operation NextOf(const Thread& thread);
+  int NumberOf(const void* object);
   void RemoveTheDead();
   void AdvanceTo(absl::Time time);
   absl::Time NextDeadline() const;
@@ -356,7 +358,7 @@ class Scheduler {
   // Of WakeAt, which handlers of signals call, where nothing may be allocated.
   std::vector<Thread*> waiting_;
   std::vector<int> waiting_ids_;
-  // By their addresses; if the strategy asks.
+  // By their addresses; if the strategy asks, or what is done is covered.
   const bool looks_ahead_;
   absl::flat_hash_map<const void*, int> objects_;
   SplitMix random_;

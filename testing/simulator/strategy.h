@@ -45,15 +45,25 @@ enum class Use : unsigned char {
 struct Operation {
   Use use = Use::kAnything;
   int object = -1;
-  // The same for the same place in the code, in all runs of an exploration; 0:
-  // not known. See Coverage.
+  // The same for the same place in the code, in all runs of a program; 0: not
+  // known. See CoverageRecorder.
   uint32_t place = 0;
+  // The object that this one is a part of, or -1: what is done with that is
+  // done with each of its parts.
+  int whole = -1;
+
+  // Whether they are about the same, as far as that is known.
+  bool SharesObjectWith(const Operation& other) const {
+    return object >= 0 && other.object >= 0 &&
+           (object == other.object || object == other.whole ||
+            whole == other.object);
+  }
 
   // Whether their order matters.
   bool ConflictsWith(const Operation& other) const {
     if (use == Use::kNothing || other.use == Use::kNothing) return false;
     if (use == Use::kAnything || other.use == Use::kAnything) return true;
-    return object == other.object &&
+    return SharesObjectWith(other) &&
            (use == Use::kWrite || other.use == Use::kWrite);
   }
 };
