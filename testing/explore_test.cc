@@ -4,9 +4,11 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -42,10 +44,12 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest-spi.h"
 #include "gtest/gtest.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/channel/transport.h"
 #include "ward/server/environment.h"
 #include "ward/server/process.h"
 #include "ward/testing/search/doom.h"
@@ -462,6 +466,92 @@ TEST(FindFailure, CountsThePairsOfOperationsThatItHasSeenInBothOrders) {
     EXPECT_EQ(exploration.pairs_in_both_orders, 1u) << NameOf(search);
     EXPECT_EQ(exploration.pairs_in_one_order, "");
   }
+}
+
+// Of two connections, of each of which main and a thread take turns. What is
+// done with the one is no pair with what is with the other.
+void TakeTurns(absl::FunctionRef<void(size_t of)> send,
+               absl::FunctionRef<void(size_t of)> receive) {
+  send(0);
+  receive(0);
+  send(1);
+  receive(1);
+  std::thread sender([&] { send(0); });
+  std::thread other_sender([&] { send(1); });
+  sender.join();
+  other_sender.join();
+  receive(0);
+  receive(1);
+}
+
+TEST(FindFailure, CountsThePairsOfEachConnection) {
+  const auto expect_pairs = [](std::string_view what,
+                               absl::FunctionRef<void()> body) {
+    const Exploration exploration = FindFailure(Runs(200), body);
+    EXPECT_FALSE(exploration.failure.has_value()) << what;
+    EXPECT_EQ(exploration.pairs, 4u) << what;
+    EXPECT_EQ(exploration.pairs_in_both_orders, 0u) << what;
+  };
+  using Ends = std::array<int, 2>;
+  const struct {
+    std::string_view what;
+    int (*open)(Ends& ends);
+  } kinds[] = {
+      {"pipes", [](Ends& ends) { return pipe(ends.data()); }},
+      {"sockets",
+       [](Ends& ends) {
+         return socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data());
+       }},
+      {"events",
+       [](Ends& ends) {
+         ends[0] = ends[1] = eventfd(0, 0);
+         return ends[0];
+       }},
+  };
+  for (const auto& kind : kinds) {
+    expect_pairs(kind.what, [&] {
+      std::array<Ends, 2> ends;
+      ASSERT_GE(kind.open(ends[0]), 0);
+      ASSERT_GE(kind.open(ends[1]), 0);
+      TakeTurns(
+          [&](size_t of) {
+            const uint64_t value = 1;
+            EXPECT_EQ(write(ends[of][1], &value, sizeof(value)), 8);
+          },
+          [&](size_t of) {
+            uint64_t value = 0;
+            EXPECT_EQ(read(ends[of][0], &value, sizeof(value)), 8);
+          });
+      for (const int end :
+           std::set<int>{ends[0][0], ends[0][1], ends[1][0], ends[1][1]}) {
+        close(end);
+      }
+    });
+  }
+  expect_pairs("ward's own", [] {
+    using Transports =
+        std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>>;
+    std::array<Transports, 2> ends;
+    for (Transports& pair : ends) {
+      auto made = Environment::Default().CreateTransportPair();
+      ASSERT_TRUE(made.ok());
+      pair = *std::move(made);
+    }
+    TakeTurns(
+        [&](size_t of) {
+          EXPECT_TRUE(
+              ends[of].first->Send("a", {}, absl::InfiniteFuture()).ok());
+        },
+        [&](size_t of) {
+          std::array<char, 1> buffer;
+          std::vector<FileDescriptor> descriptors;
+          EXPECT_TRUE(ends[of]
+                          .second
+                          ->Receive(absl::MakeSpan(buffer), 0, descriptors,
+                                    absl::InfiniteFuture())
+                          .ok());
+        });
+  });
 }
 
 TEST(FindFailure, TellsThePairsThatItHasSeenInOneOrderAlone) {

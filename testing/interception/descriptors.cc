@@ -31,6 +31,10 @@
 #include <climits>
 #include <cstdarg>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string_view>
 
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
@@ -41,6 +45,7 @@
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
+#include "ward/testing/simulator/strategy.h"
 
 // Since version 2.35 of the C library.
 // NOLINTNEXTLINE(readability-redundant-declaration)
@@ -58,6 +63,7 @@ WARD_REAL(send);
 WARD_REAL(sendto);
 WARD_REAL(sendmsg);
 WARD_REAL(connect);
+WARD_REAL(socketpair);
 WARD_REAL(accept);
 WARD_REAL(accept4);
 WARD_REAL(poll);
@@ -115,13 +121,87 @@ absl::Duration LimitOfSocket(int descriptor, int option) {
   return none ? absl::InfiniteDuration() : absl::DurationFromTimeval(limit);
 }
 
+// By the number of one of its sockets, who is connected to whom by
+// socketpair(2), which nothing says later.
+class SocketPairs {
+ public:
+  void Add(ino_t one, ino_t other) { first_[one] = first_[other] = one; }
+  // 0: it is not of a pair.
+  ino_t FirstOf(ino_t socket) const {
+    const auto found = first_.find(socket);
+    return found == first_.end() ? 0 : found->second;
+  }
+
+ private:
+  std::map<ino_t, ino_t> first_;
+};
+
+size_t HashOf(const sockaddr_storage& name, socklen_t size) {
+  return std::hash<std::string_view>{}(
+      {reinterpret_cast<const char*>(&name), size});
+}
+
+// What the ends of a connection have in common: both names, whichever is its
+// own. 0: it has none.
+size_t NamesOf(int socket) {
+  sockaddr_storage own{};
+  sockaddr_storage peer{};
+  socklen_t own_size = sizeof(own);
+  socklen_t peer_size = sizeof(peer);
+  const auto address = [](sockaddr_storage& name) {
+    return reinterpret_cast<sockaddr*>(&name);
+  };
+  if (getsockname(socket, address(own), &own_size) != 0 ||
+      getpeername(socket, address(peer), &peer_size) != 0 ||
+      std::max(own_size, peer_size) <= sizeof(sa_family_t)) {
+    return 0;
+  }
+  return HashOf(own, own_size) + HashOf(peer, peer_size);
+}
+
+// The pipe, connection or event that a descriptor refers to, which its
+// duplicates and its other end do, too, as an object of the schedule: an
+// address at which nothing is. Null: it is not known. Clients of one Unix
+// socket, who have no names, are one; so are, of other descriptors that wait,
+// those that have had one number.
+const void* ConnectionOf(Scheduler& scheduler, int descriptor) {
+  const NoSchedulingPoints quiet;
+  struct stat about {};
+  if (fstat(descriptor, &about) != 0) return nullptr;
+  uint64_t number = 0;
+  if (S_ISFIFO(about.st_mode)) {
+    number = about.st_ino;
+  } else if (S_ISSOCK(about.st_mode)) {
+    number = scheduler.Kept<SocketPairs>().FirstOf(about.st_ino);
+    if (number == 0) number = NamesOf(descriptor);
+  } else if ((about.st_mode & S_IFMT) == 0) {
+    // All have the same inode.
+    number = static_cast<uint64_t>(descriptor) + 1;
+  }
+  if (number == 0) return nullptr;
+  constexpr uint64_t kNowhere = uint64_t{1} << 63;
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): nobody looks there.
+  return reinterpret_cast<const void*>(kNowhere | number << 4 |
+                                       (about.st_mode & S_IFMT) >> 12);
+}
+
+// A scheduling point before something is done with one of them.
+void PointAt(Scheduler& scheduler, int descriptor, const char* doing) {
+  const void* const connection = ConnectionOf(scheduler, descriptor);
+  if (connection == nullptr) {
+    scheduler.Point(doing, &kDescriptors);
+  } else {
+    scheduler.Point(doing, connection, Use::kWrite, &kDescriptors);
+  }
+}
+
 // A scheduling point, and a wait unless the call itself would not wait. False
 // if the descriptor's own limit has come, or a signal.
 bool Await(int descriptor, short events, int flags, int limit,
            const char* doing) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return true;
-  scheduler->Point(doing, &kDescriptors);
+  PointAt(*scheduler, descriptor, doing);
   if ((flags & MSG_DONTWAIT) != 0) return true;
   const int status = fcntl(descriptor, F_GETFL);
   if (status < 0 || (status & O_NONBLOCK) != 0) return true;
@@ -449,6 +529,19 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
       ward::testing::LimitOfSocket(fd, SO_SNDTIMEO), nullptr,
       &Interruptions::without_restart);
   return result > 0 ? Done(0, kConnecting) : -1;
+}
+
+int socketpair(int domain, int type, int protocol, int ends[2]) noexcept {
+  const int result = real_socketpair(domain, type, protocol, ends);
+  Scheduler* const scheduler = Intercepting();
+  if (result != 0 || scheduler == nullptr) return result;
+  const ward::testing::NoSchedulingPoints quiet;
+  struct stat one {};
+  struct stat other {};
+  if (fstat(ends[0], &one) == 0 && fstat(ends[1], &other) == 0) {
+    scheduler->Kept<ward::testing::SocketPairs>().Add(one.st_ino, other.st_ino);
+  }
+  return result;
 }
 
 int poll(pollfd* polled, nfds_t count, int limit) {

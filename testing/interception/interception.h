@@ -25,8 +25,9 @@ absl::Time DeadlineOf(const timespec& time);
 // A length of time, as a system call takes it, or null for no limit.
 bool IsValidLength(const timespec* time);
 
-// What all descriptors are one object for in the schedule: who has which end of
-// what, only the kernel knows. For Order, too, and with locks of files, and
+// All descriptors, as one object of the schedule, of which each connection is a
+// part: what is read or written is of one of these, and what opens, closes or
+// waits for several of them all. For Order it is one, with locks of files, and
 // signals: who takes any of it comes after all that others had given until
 // then.
 extern const char kDescriptors;

@@ -90,10 +90,15 @@ SimulatedEnvironment::~SimulatedEnvironment() {
   for (const auto& [number, socket] : sockets_) socket->Close();
 }
 
-void SimulatedEnvironment::Step(std::string_view doing) {
-  // All sockets and processes are one object here: names, descriptors and
-  // queues hang together.
-  scheduler_.Point(doing, this);
+void SimulatedEnvironment::Step(std::string_view doing,
+                                const void* connection) {
+  // All sockets and processes are one object here, as names, descriptors and
+  // queues hang together; but for what is sent and received.
+  if (connection == nullptr) {
+    scheduler_.Point(doing, this);
+  } else {
+    scheduler_.Point(doing, connection, Use::kWrite, /*whole=*/this);
+  }
   SweepTokens();
   if (faults_.deaths && ProcessId() != kTestProcess &&
       scheduler_.Choose(ChoiceKind::kDeath, 2) == 1) {

@@ -211,7 +211,9 @@ class SimulatedEnvironment final : public Environment {
   ProcessState& Self() { return processes_.at(ProcessId()); }
 
   // Before each call: another thread may go on first, and this process may die.
-  void Step(std::string_view doing);
+  // If it is about nothing but a connection, that is SimulatedSocket's; or
+  // null.
+  void Step(std::string_view doing, const void* connection = nullptr);
   // After what others may have seen (Scheduler::PointAfter); not by one that is
   // in no simulation any more.
   void StepAfter(std::string_view done);

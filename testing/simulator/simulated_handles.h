@@ -99,7 +99,7 @@ class SimulatedTransport final : public Transport, public Readiness {
                               absl::Time deadline) override {
     const NoSchedulingPoints quiet;
     constexpr std::string_view kAttempt = "send to the peer";
-    environment_.Step("sending");
+    environment_.Step("sending", socket_->connection());
     if (descriptors.size() > kMaxDescriptorsPerMessage) {
       return TooManyDescriptorsError(kAttempt);
     }
@@ -142,7 +142,7 @@ class SimulatedTransport final : public Transport, public Readiness {
                                    absl::Time deadline) override {
     const NoSchedulingPoints quiet;
     constexpr std::string_view kAttempt = "receive from the peer";
-    environment_.Step("receiving");
+    environment_.Step("receiving", socket_->connection());
     max_descriptors = std::min(max_descriptors, kMaxDescriptorsPerMessage);
     switch (const int fault =
                 environment_.Fault({EINTR, EMSGSIZE, ECONNRESET, EMFILE})) {

@@ -70,6 +70,8 @@ class SimulatedSocket {
   bool closed() const { return closed_; }
   const PeerCredentials& peer() const { return peer_credentials_; }
   const std::shared_ptr<SimulatedSocket>& other() const { return other_; }
+  // The same of both ends, for as long as there is one, and no other's.
+  const void* connection() const { return connection_.get(); }
 
   // How often each process has this end open; maintained by its users.
   absl::btree_map<pid_t, int> holders;
@@ -88,6 +90,7 @@ class SimulatedSocket {
   };
 
   std::shared_ptr<SimulatedSocket> other_;  // Until one of the two is closed.
+  std::shared_ptr<const char> connection_;
   PeerCredentials peer_credentials_;
   std::deque<Segment> received_;
   // For what was sent, until it is read.
