@@ -62,7 +62,7 @@ bool ReceiveBuffer::Reserve(size_t frame_bytes,
 ReceiveBuffer::Bytes ReceiveBuffer::Allocate(size_t capacity) {
   void* const memory = capacity == kFirstPiece ? internal::TakeSpare(capacity)
                                                : ::operator new(capacity);
-  return Bytes(static_cast<char*>(memory), Free(capacity));
+  return {static_cast<char*>(memory), Free(capacity)};
 }
 
 void ReceiveBuffer::Free::operator()(char* bytes) const {

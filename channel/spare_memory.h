@@ -24,6 +24,7 @@ void GiveSpare(void* memory, size_t size) noexcept;
 // A base class whose objects, with what is derived from them, lie in it.
 class InSpareMemory {
  public:
+  // NOLINTNEXTLINE(misc-new-delete-overloads): its operator delete has a size.
   static void* operator new(size_t size) { return TakeSpare(size); }
   static void operator delete(void* memory, size_t size) {
     GiveSpare(memory, size);
