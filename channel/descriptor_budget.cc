@@ -17,9 +17,7 @@ namespace ward {
 DescriptorBudget::Share::Share(DescriptorBudget& budget,
                                std::weak_ptr<Transport> connection,
                                pid_t process)
-    : budget_(&budget),
-      connection_(std::move(connection)),
-      process_(process) {}
+    : budget_(&budget), connection_(std::move(connection)), process_(process) {}
 
 void DescriptorBudget::Share::Swap(Share& other) {
   std::swap(budget_, other.budget_);
@@ -72,9 +70,8 @@ DescriptorBudget::All::iterator DescriptorBudget::Greediest(uint64_t id) {
     greediest = held.process;
   }
   auto oldest = all_.begin();
-  while (oldest != all_.end() &&
-         (oldest->second.cut || oldest->first == id ||
-          oldest->second.process != greediest)) {
+  while (oldest != all_.end() && (oldest->second.cut || oldest->first == id ||
+                                  oldest->second.process != greediest)) {
     ++oldest;
   }
   return oldest;
@@ -93,10 +90,9 @@ bool DescriptorBudget::CutOne(absl::Duration timeout) {
   const auto greediest = Greediest(0);
   if (greediest == all_.end()) return false;
   Cut(greediest->second);
-  const auto is_gone = [this, id = greediest->first]()
-                           ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-                             return !all_.contains(id);
-                           };
+  const auto is_gone =
+      [this, id = greediest->first]()
+          ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !all_.contains(id); };
   return mutex_.AwaitWithTimeout(absl::Condition(&is_gone), timeout);
 }
 

@@ -36,8 +36,8 @@ struct Holder {
   bool IsShutDown() const {
     char byte;
     std::vector<FileDescriptor> none;
-    const auto received = here->Receive(absl::MakeSpan(&byte, 1), 0, none,
-                                        absl::InfinitePast());
+    const auto received =
+        here->Receive(absl::MakeSpan(&byte, 1), 0, none, absl::InfinitePast());
     return received.ok() && received->end_of_stream;
   }
 

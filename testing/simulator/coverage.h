@@ -2,12 +2,12 @@
 // was interleaved, and what was not.
 //
 // An operation is what a thread does after a scheduling point that says what it
-// is about (Scheduler::Point): a lock, an atomic object, a connection. Its place
-// is the calls that lead to it, from the body or the thread's beginning on. When
-// another thread's, on the same object, comes next of those whose order matters,
-// the two were seen in this order. They come in the order in which threads go on
-// from their points: who has to wait for a lock then has come to it all the
-// same.
+// is about (Scheduler::Point): a lock, an atomic object, a connection. Its
+// place is the calls that lead to it, from the body or the thread's beginning
+// on. When another thread's, on the same object, comes next of those whose
+// order matters, the two were seen in this order. They come in the order in
+// which threads go on from their points: who has to wait for a lock then has
+// come to it all the same.
 
 #ifndef WARD_TESTING_SIMULATOR_COVERAGE_H_
 #define WARD_TESTING_SIMULATOR_COVERAGE_H_
