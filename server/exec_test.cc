@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -19,6 +20,7 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -70,6 +72,9 @@ using testing::IsOk;
 using testing::LeakCheck;
 using ::testing::Not;
 using testing::RepliesWith;
+
+// In the environment of a program that is to end before it serves.
+constexpr char kEndAtOnce[] = "WARD_TEST_END_AT_ONCE";
 
 std::string Contents(const std::string& file) {
   std::ifstream in(file, std::ios::binary);
@@ -196,6 +201,65 @@ TEST_F(ExecTest, WhatGoesWrongInTheServerComesOutOfStart) {
   Server exits(ByExec({"exit"}));
   EXPECT_THAT(exits.Start(), FailsWith(reason::kServerDied, "code 42"));
   EXPECT_FALSE(exits.started());
+}
+
+// Ignored, the kernel reaps whatever child ends (sigaction(2)).
+class ScopedHandler {
+ public:
+  ScopedHandler(int signal, void (*handler)(int)) : signal_(signal) {
+    struct sigaction action {};
+    action.sa_handler = handler;
+    action.sa_flags = SA_RESTART;
+    EXPECT_EQ(sigaction(signal, &action, &found_), 0);
+  }
+  ~ScopedHandler() { sigaction(signal_, &found_, nullptr); }
+
+ private:
+  const int signal_;
+  struct sigaction found_ {};
+};
+
+TEST_F(ExecTest, WhatGoesWrongComesOutOfStartThoughTheKernelReaps) {
+  const ScopedHandler ignored(SIGCHLD, SIG_IGN);
+  for (const StartMode mode : {StartMode::kFork, StartMode::kExec}) {
+    for (int i = 0; i < 5; ++i) {
+      ServerOptions options = ByExec({"fail"});
+      options.start_mode = mode;
+      Server fails(std::move(options));
+      EXPECT_THAT(fails.Start(),
+                  FailsWith(reason::kPathTaken, "taken already"));
+    }
+    ServerOptions options = ByExec({"exit"});
+    options.start_mode = mode;
+    Server exits(std::move(options));
+    EXPECT_THAT(exits.Start(), FailsWith(reason::kServerDied));
+  }
+}
+
+void ReapAll(int /*signal*/) {
+  const int saved_errno = errno;
+  while (waitpid(-1, nullptr, 0) > 0) {
+  }
+  errno = saved_errno;
+}
+
+// The handler's signal comes again and again, so that one is there when the
+// program has just been started.
+TEST_F(ExecTest, AProgramThatEndsAtOnceIsReportedWhoeverHasReapedIt) {
+  // NOLINTBEGIN(concurrency-mt-unsafe)
+  setenv(kEndAtOnce, "1", 1);
+  const ScopedHandler reaps(SIGALRM, ReapAll);
+  const itimerval often = {{0, 500}, {0, 500}};
+  ASSERT_EQ(setitimer(ITIMER_REAL, &often, nullptr), 0);
+  for (int i = 0; i < 5; ++i) {
+    Server server(ByExec());
+    EXPECT_THAT(server.Start(), FailsWith(reason::kServerDied));
+    EXPECT_FALSE(server.started());
+  }
+  const itimerval never = {};
+  setitimer(ITIMER_REAL, &never, nullptr);
+  unsetenv(kEndAtOnce);
+  // NOLINTEND(concurrency-mt-unsafe)
 }
 
 class Unregistered : public Server {
@@ -499,6 +563,7 @@ int RunMoved(const std::string& program, std::string_view what) {
 }  // namespace ward
 
 int main(int argc, char** argv) {
+  if (!ward::EnvironmentVariable(ward::kEndAtOnce).empty()) _exit(3);
   ward::ServeIfExeced(argc, argv);
   const std::string_view what = argc == 2 ? argv[1] : "";
   if (what == "--remove" || what == "--replace") {

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/auxv.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -150,22 +151,34 @@ class Descriptors {
   static absl::StatusOr<Descriptors> Prepare(const ForkOptions& options) {
     Descriptors descriptors(options);
     WARD_ASSIGN_OR_RETURN(descriptors.nothing_, OpenNothing());
-    WARD_ASSIGN_OR_RETURN(descriptors.room_, FileDescriptor::DuplicateOf(
-                                                 descriptors.nothing_.get()));
+    descriptors.watched_ = FileDescriptor::Opened(eventfd(0, EFD_CLOEXEC));
+    if (!descriptors.watched_.is_open()) {
+      return SystemError(errno, "fork the server's process (eventfd)");
+    }
     return descriptors;
   }
+
+  // In the parent: for the descriptor that it watches the child by.
+  void MakeRoomInParent() { nothing_.Reset(); }
+
+  // In the parent.
+  void LetChildGoOn() { (void)eventfd_write(watched_.get(), 1); }
 
   void SortOutInChild() {
     for (const int fd : kStandardDescriptors) {
       if (!IsOpen(fd)) dup2(nothing_.get(), fd);
     }
-    if (options_.keep_all_open) {
-      for (const int fd : options_.close) close(fd);
-    } else {
-      LeaveAllButKept();
+    // First: among them are those whose end it must see while it waits.
+    for (const int fd : options_.close) {
+      if (options_.keep_all_open) {
+        close(fd);
+      } else {
+        Leave(fd);
+      }
     }
+    WaitUntilWatched();
+    if (!options_.keep_all_open) LeaveAllButKept();
     nothing_.Reset();
-    room_.Reset();
   }
 
  private:
@@ -178,10 +191,21 @@ class Descriptors {
     getrlimit(RLIMIT_NOFILE, &limit_);
   }
 
+  // A child that ends before its parent has a descriptor of it may be reaped by
+  // whoever waits for all children, or by the kernel, where SIGCHLD is ignored:
+  // its number is anybody's then. One whose owner is gone is ended by its tie;
+  // should that have failed, it goes on and finds out.
+  void WaitUntilWatched() {
+    std::array<pollfd, 2> polled = {
+        {{watched_.get(), POLLIN, 0}, {options_.tie, POLLIN, 0}}};
+    while (poll(polled.data(), polled.size(), -1) < 0 && errno == EINTR) {
+    }
+    watched_.Reset();
+  }
+
   // In the order of their numbers: low ones are those that the kernel gives out
-  // first.
+  // first. However full the table is, there is the room of `watched_`.
   void LeaveAllButKept() {
-    room_.Reset();  // However full the table is.
     // Only a machine without memory, or with all its files open, has no list.
     if (!ForEachOpenDescriptor([this](int fd) { Leave(fd); })) {
       LeaveAllOneByOne();
@@ -211,7 +235,7 @@ class Descriptors {
   const ForkOptions& options_;
   std::vector<int> keep_;
   FileDescriptor nothing_;
-  FileDescriptor room_;
+  FileDescriptor watched_;  // An event: the child may go on.
   rlimit limit_{};
   rlim_t parked_ = 0;
 };
@@ -412,12 +436,19 @@ pid_t Start(const Program& program, volatile int& error) {
   return pid;
 }
 
-// Of a child that was just made. It cannot be another one's pid: nobody has
-// waited for the child yet.
+// A child that somebody else has reaped.
+absl::Status GoneError(pid_t pid) {
+  return MakeError(
+      reason::kServerDied,
+      absl::StrCat("the server (pid ", pid, ") ", ProcessExit().ToString()));
+}
+
+// Of a child that was just made.
 absl::StatusOr<std::unique_ptr<Process>> WatchChild(pid_t pid) {
   FileDescriptor pidfd =
       FileDescriptor::Opened(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd.is_open()) {
+    if (errno == ESRCH) return GoneError(pid);
     const absl::Status status = SystemError(
         errno, absl::StrCat("watch process ", pid, " (pidfd_open)"));
     kill(pid, SIGKILL);
@@ -435,16 +466,29 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
   if (others > 0 && !options.allow_threads) {
     return ForkWithThreadsError(others);
   }
-  WARD_ASSIGN_OR_RETURN(std::optional<Descriptors> descriptors,
-                        Descriptors::Prepare(options));
+  WARD_ASSIGN_OR_RETURN(Descriptors descriptors, Descriptors::Prepare(options));
   FlushStreams();
 
-  const pid_t pid = ForkAndRun(options, *descriptors, child);
-  const int fork_error = errno;
-  descriptors.reset();  // It has made room for one more.
-  if (pid < 0) return SystemError(fork_error, "fork the server's process");
+  const pid_t pid = ForkAndRun(options, descriptors, child);
+  if (pid < 0) return SystemError(errno, "fork the server's process");
+  descriptors.MakeRoomInParent();
+  absl::StatusOr<std::unique_ptr<Process>> process = WatchChild(pid);
+  descriptors.LetChildGoOn();
+  return process;
+}
 
-  return WatchChild(pid);
+// As WatchChild, of a child that nothing holds back: its program may have ended
+// before its main(), somebody who waits for all children may have reaped it,
+// and what has its number now must not be taken for it.
+absl::StatusOr<std::unique_ptr<Process>> WatchProgram(pid_t pid) {
+  WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process, WatchChild(pid));
+  siginfo_t info;
+  if (waitid(P_PIDFD, static_cast<id_t>(process->descriptor()), &info,
+             WEXITED | WNOHANG | WNOWAIT) != 0 &&
+      errno == ECHILD) {
+    return GoneError(pid);
+  }
+  return process;
 }
 
 void AllowExec() { exec_allowed = true; }
@@ -485,7 +529,7 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
   volatile int error = 0;
   const pid_t pid = Start(program, error);
   if (pid < 0) error = errno;
-  if (error == 0) return WatchChild(pid);
+  if (error == 0) return WatchProgram(pid);
   if (pid > 0) ReapChild(pid);
   return SystemError(error, "start the server's program (/proc/self/exe)");
 }

@@ -2,8 +2,11 @@
 
 #include <fcntl.h>
 #include <linux/io_uring.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -376,6 +379,69 @@ TEST(PosixFork, WaitsForAChildOfAnotherProcessWithoutReaping) {
   EXPECT_TRUE(process->Kill(SIGKILL).ok());
   EXPECT_TRUE(ExitOf(*other).clean());
   EXPECT_EQ(ExitOf(*process).kind, ProcessExit::Kind::kSignaled);
+}
+
+// What this process does after each fork, as a handler of a signal, or another
+// thread, may do at that moment.
+void (*after_fork)() = nullptr;
+
+void SetAfterFork(void (*function)()) {
+  static const int kAtFork = pthread_atfork(
+      nullptr,
+      [] {
+        if (after_fork != nullptr) after_fork();
+      },
+      nullptr);
+  ASSERT_EQ(kAtFork, 0);
+  after_fork = function;
+}
+
+TEST(PosixFork, DoesNotLetTheChildEndBeforeItIsWatched) {
+  // Reaps whatever child ends within a while.
+  SetAfterFork([] {
+    for (int i = 0; i < 50; ++i) {
+      if (waitpid(-1, nullptr, WNOHANG) > 0) return;
+      poll(nullptr, 0, 1);
+    }
+  });
+  const auto process = PosixFork({}, [] { return 7; });
+  SetAfterFork(nullptr);
+  ASSERT_TRUE(process.ok()) << process.status();
+  EXPECT_EQ(ExitOf(**process).ToString(), "exited with code 7");
+}
+
+TEST(PosixFork, EndsAChildWhoseParentDiesBeforeItIsWatched) {
+  SetAfterFork(nullptr);
+  Pipe alive;
+  ForkOptions options;
+  options.keep_open = {alive.write_end.get()};
+  const auto parent = Fork(
+      [&alive] {
+        std::array<int, 2> ends;
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) !=
+            0) {
+          return 1;
+        }
+        ForkOptions tied;
+        tied.keep_open = {alive.write_end.get(), ends[1]};
+        tied.close = {ends[0]};
+        tied.tie = ends[1];
+        after_fork = [] { kill(getpid(), SIGKILL); };
+        (void)PosixFork(tied, Forever);
+        return 2;
+      },
+      options);
+  EXPECT_EQ(ExitOf(*parent).value, SIGKILL);
+  EXPECT_EQ(alive.ReadAll(), "") << "nobody has it open any more";
+}
+
+TEST(PosixFork, LeavesNoChildThatItCannotWatch) {
+  const auto parent = Fork([] {
+    DenyCalls({SYS_pidfd_open}, EPERM);
+    const auto child = PosixFork({}, Forever);
+    return !child.ok() && waitpid(-1, nullptr, 0) == -1 ? 0 : 1;
+  });
+  EXPECT_EQ(ExitOf(*parent).ToString(), "exited with code 0");
 }
 
 // By wait(2), say, for whatever child has ended.
