@@ -67,14 +67,27 @@ std::string StandardDescriptors() {
   return all;
 }
 
-// What is open is the server's as it is the owner's; the rest is /dev/null.
+// What is open is the server's as it is the owner's, but for what is the
+// owner's own; the rest is /dev/null.
 std::string ExpectedInServer() {
-  std::string all = StandardDescriptors();
-  constexpr std::string_view kClosed = "closed";
-  for (size_t at; (at = all.find(kClosed)) != std::string::npos;) {
-    all.replace(at, kClosed.size(), "/dev/null");
+  std::vector<std::string> all = absl::StrSplit(StandardDescriptors(), ',');
+  for (int fd = 0; fd < 3; ++fd) {
+    // Closed, all bits of it.
+    if ((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0) {
+      all[static_cast<size_t>(fd)] = "/dev/null";
+    }
   }
-  return all;
+  return absl::StrJoin(all, ",");
+}
+
+// Opens a file of this program's own at each of 0, 1 and 2 that is closed.
+void OpenOwnFiles() {
+  while (true) {
+    const int fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
+    if (fd <= STDERR_FILENO) continue;
+    close(fd);
+    return;
+  }
 }
 
 class Server : public TestServer {
@@ -181,6 +194,14 @@ int RunProgram(std::string_view how) {
   if (how == "fork") status = Own(StartMode::kFork);
   if (how == "exec") status = Own(StartMode::kExec);
   if (how == "process") status = OwnProcess();
+  if (how == "fork with files") {
+    OpenOwnFiles();
+    status = Own(StartMode::kFork);
+  }
+  if (how == "exec with files") {
+    OpenOwnFiles();
+    status = Own(StartMode::kExec);
+  }
   if (how == "systemd") status = ServeAtThree();
   if (!status.ok()) dprintf(kReport, "%s", status.ToString().c_str());
   return status.ok() ? 0 : 1;
@@ -237,6 +258,14 @@ TEST_F(StandardDescriptorsTest, ClosedOnesDoNotMatterToAForkedServer) {
 
 TEST_F(StandardDescriptorsTest, ClosedOnesDoNotMatterToAnExecedServer) {
   ExpectToWork("exec");
+}
+
+TEST_F(StandardDescriptorsTest, FilesOfTheOwnersAreNotThoseOfAForkedServer) {
+  ExpectToWork("fork with files");
+}
+
+TEST_F(StandardDescriptorsTest, FilesOfTheOwnersAreNotThoseOfAnExecedServer) {
+  ExpectToWork("exec with files");
 }
 
 TEST_F(StandardDescriptorsTest, ClosedOnesDoNotMatterToAServersProcess) {

@@ -128,6 +128,13 @@ constexpr std::array<int, 3> kStandardDescriptors = {
 
 bool IsOpen(int fd) { return fcntl(fd, F_GETFD) >= 0; }
 
+// Whether it is there for new programs, too. What is close-on-exec somebody has
+// opened for this one alone, and got the number because it was free.
+bool IsInherited(int fd) {
+  const int flags = fcntl(fd, F_GETFD);
+  return flags >= 0 && (flags & FD_CLOEXEC) == 0;
+}
+
 // Reads as empty, and makes nothing of what is written.
 absl::StatusOr<FileDescriptor> OpenNothing() {
   FileDescriptor nothing =
@@ -166,7 +173,9 @@ class Descriptors {
 
   void SortOutInChild() {
     for (const int fd : kStandardDescriptors) {
-      if (!IsOpen(fd)) dup2(nothing_.get(), fd);
+      if (!IsInherited(fd) && !(IsKept(fd) && IsOpen(fd))) {
+        dup2(nothing_.get(), fd);
+      }
     }
     // First: among them are those whose end it must see while it waits.
     for (const int fd : options_.close) {
@@ -219,11 +228,13 @@ class Descriptors {
     }
   }
 
+  bool IsKept(int fd) const {
+    return options_.keep_all_open ||
+           std::binary_search(keep_.begin(), keep_.end(), fd);
+  }
+
   void Leave(int fd) {
-    if (fd <= STDERR_FILENO || fd == nothing_.get() ||
-        std::binary_search(keep_.begin(), keep_.end(), fd)) {
-      return;
-    }
+    if (fd <= STDERR_FILENO || fd == nothing_.get() || IsKept(fd)) return;
     if (parked_ < limit_.rlim_cur / 2 &&
         dup3(nothing_.get(), fd, O_CLOEXEC) >= 0) {
       ++parked_;
@@ -409,7 +420,7 @@ int Become(const Program& program) {
   }
   // Before the others: `nothing` may have a number that one of them is to have.
   for (const int fd : kStandardDescriptors) {
-    if (!IsOpen(fd) && dup2(program.nothing, fd) < 0) return errno;
+    if (!IsInherited(fd) && dup2(program.nothing, fd) < 0) return errno;
   }
   if (dup2(program.hand_over, kExecHandOver) < 0 ||
       dup2(program.owner, kExecOwner) < 0) {
