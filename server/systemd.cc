@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -35,6 +36,9 @@ namespace {
 
 // SD_LISTEN_FDS_START of sd_listen_fds(3).
 constexpr int kFirstSocket = 3;
+
+// How long the service manager may leave its queue full.
+constexpr timeval kNotifyWithin = {2, 0};
 
 // getenv(3) and unsetenv(3) are unsafe beside other threads, of which main()
 // has none yet. NOLINTBEGIN(concurrency-mt-unsafe)
@@ -119,11 +123,15 @@ absl::Status NotifySystemd(std::string_view state) {
   const FileDescriptor socket =
       FileDescriptor::Opened(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!socket.is_open() ||
+      setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &kNotifyWithin,
+                 sizeof(kNotifyWithin)) != 0 ||
       sendto(socket.get(), state.data(), state.size(), MSG_NOSIGNAL,
              reinterpret_cast<const sockaddr*>(&address),
              static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) +
                                     path.size())) < 0) {
-    return SystemError(errno, attempt);
+    const std::string_view why =
+        errno == EAGAIN ? ", which has not read what was sent before" : "";
+    return SystemError(errno, absl::StrCat(attempt, why));
   }
   return absl::OkStatus();
 }

@@ -48,8 +48,9 @@ absl::Status ServeForSystemd(AbstractServer& server,
 absl::StatusOr<std::unique_ptr<Listener>> SystemdListener(
     Environment& environment);
 
-// Sends `state` ("READY=1", "STATUS=...") to the service manager. OK, and
-// nothing, if this process has none that wants to know.
+// Sends `state` ("READY=1", "STATUS=...") to the service manager; an error if
+// its queue stays full for 2 s. OK, and nothing, if this process has none that
+// wants to know.
 absl::Status NotifySystemd(std::string_view state);
 
 // The content of a file of LoadCredential=, less a newline at its end; at most

@@ -127,6 +127,36 @@ TEST_F(SystemdServerTest, ServesAtASocketThatSystemdHasMade) {
   }
 }
 
+// As after a manager's restart that hangs.
+TEST_F(SystemdServerTest, EndsThoughTheManagerReadsNothing) {
+  const std::string path = directory() + "/hello.socket";
+  const std::string notify = directory() + "/notify";
+  const std::string password = directory() + "/password";
+  std::ofstream(password) << "open sesame\n";
+  {
+    const FileDescriptor listener = Bind(path, SOCK_STREAM);
+    ASSERT_EQ(listen(listener.get(), 5), 0);
+    const FileDescriptor notifications = Bind(notify, SOCK_DGRAM);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    notify.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    const FileDescriptor other(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    while (sendto(other.get(), "x", 1, MSG_DONTWAIT,
+                  reinterpret_cast<const sockaddr*>(&address),
+                  sizeof(address)) == 1) {
+    }
+
+    const pid_t server = Start(listener.get(), notify);
+    ward::Client client({path, ward::Secret("open sesame")});
+    EXPECT_TRUE(client.Call(kHello, "Joe", "Dalton").ok());
+    EXPECT_EQ(kill(server, SIGTERM), 0);
+    EXPECT_EQ(ExitCode(server), 0);
+  }
+  for (const std::string& file : {path, notify, password}) {
+    std::filesystem::remove(file);
+  }
+}
+
 TEST_F(SystemdServerTest, SaysWhatIsMissing) {
   EXPECT_EQ(ExitCode(Start(-1, "")), 1);  // No credential.
   const std::string password = directory() + "/password";
