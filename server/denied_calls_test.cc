@@ -124,6 +124,28 @@ TEST_F(DeniedCallsTest, AServerWorksWithoutThemOrSaysWhichIsMissing) {
   }
 }
 
+// Nor can /proc list them. closefrom(3) would end the process then.
+TEST_F(DeniedCallsTest,
+       AServerHasNoDescriptorsOfItsOwnersHoweverTheyAreClosed) {
+  for (const StartMode mode : {StartMode::kFork, StartMode::kExec}) {
+    const std::string text = RunWithout(
+        {SYS_close_range, SYS_getdents64}, EPERM, [mode]() -> absl::Status {
+          Pipe pipe = MakePipe();
+          // Not close-on-exec, as careless code leaves it.
+          FileDescriptor careless(dup(pipe.write.get()));
+          Server server(Options(mode));
+          WARD_RETURN_IF_ERROR(server.Start());
+          pipe.write.Reset();
+          careless.Reset();
+          if (!BecomesReadable(pipe.read.get(), absl::Seconds(10))) {
+            return absl::InternalError("the server has one of its owner's");
+          }
+          return server.Stop();
+        });
+    EXPECT_EQ(text, "OK");
+  }
+}
+
 TEST_F(DeniedCallsTest, NoServerOutlivesItsOwner) {
   for (const DeniedCall& call : kCalls) {
     if (!call.can_do_without) continue;

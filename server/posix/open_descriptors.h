@@ -5,20 +5,19 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
+#include <algorithm>
 #include <array>
 
 #include "ward/channel/file_descriptor.h"
 
 namespace ward {
 
-// Calls `use` with the number of each, in their order, but for the one that it
-// lists them by; `use` may close it, or put another in its place. False when
-// there is no room for that one, or no /proc. In the child of a fork, too:
-// system calls alone.
+// Part of ForEachOpenDescriptor. False when there is no list, or not all of it.
 template <typename Use>
-bool ForEachOpenDescriptor(Use use) {
+bool ForEachListedDescriptor(Use& use) {
   const FileDescriptor list = FileDescriptor::Opened(
       open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!list.is_open()) return false;
@@ -38,7 +37,23 @@ bool ForEachOpenDescriptor(Use use) {
       if (digit != entry->d_name && *digit == '\0' && fd != list.get()) use(fd);
     }
   }
-  return true;
+  return size == 0;
+}
+
+// Calls `use` with the number of each, in their order, but for the one that it
+// lists them by; `use` may close it, or put another in its place. Where there
+// is no room for that one, or no /proc, it tries all numbers up to `most`, and
+// may call `use` with one again. In the child of a fork, too: system calls
+// alone.
+template <typename Use>
+void ForEachOpenDescriptor(rlim_t most, Use use) {
+  if (ForEachListedDescriptor(use)) return;
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const rlim_t end = std::min(limit.rlim_cur, most);
+  for (int fd = 0; static_cast<rlim_t>(fd) < end; ++fd) {
+    if (fcntl(fd, F_GETFD) >= 0) use(fd);
+  }
 }
 
 }  // namespace ward

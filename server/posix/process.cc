@@ -215,17 +215,7 @@ class Descriptors {
   // In the order of their numbers: low ones are those that the kernel gives out
   // first. However full the table is, there is the room of `watched_`.
   void LeaveAllButKept() {
-    // Only a machine without memory, or with all its files open, has no list.
-    if (!ForEachOpenDescriptor([this](int fd) { Leave(fd); })) {
-      LeaveAllOneByOne();
-    }
-  }
-
-  void LeaveAllOneByOne() {
-    const rlim_t end = std::min<rlim_t>(limit_.rlim_cur, INT_MAX);
-    for (int fd = 0; static_cast<rlim_t>(fd) < end; ++fd) {
-      if (IsOpen(fd)) Leave(fd);
-    }
+    ForEachOpenDescriptor(INT_MAX, [this](int fd) { Leave(fd); });
   }
 
   bool IsKept(int fd) const {
@@ -402,6 +392,14 @@ struct Program {
   ProcessGroup group;
 };
 
+// Unlike closefrom(3), which ends the process where it finds no way to.
+void CloseFrom(int first) {
+  if (close_range(static_cast<unsigned>(first), ~0U, 0) == 0) return;
+  ForEachOpenDescriptor(INT_MAX, [first](int fd) {
+    if (fd >= first) close(fd);
+  });
+}
+
 // In a child that has no program of its own yet: system calls alone. Returns
 // what errno is.
 int Become(const Program& program) {
@@ -427,7 +425,7 @@ int Become(const Program& program) {
     return errno;
   }
   // What is not close-on-exec is not for the server either.
-  closefrom(kExecOwner + 1);
+  CloseFrom(kExecOwner + 1);
   execve(program.path, program.arguments, environ);
   return errno;
 }

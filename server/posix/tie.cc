@@ -10,7 +10,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -121,12 +120,7 @@ void DropServersSockets() {
   const auto look = [&drop](int fd) {
     if (HasServersAddress(fd)) drop(fd);
   };
-  if (ForEachOpenDescriptor(look)) return;
-  // In a jail without /proc, or with a full table.
-  rlimit limit{};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  const rlim_t end = std::min<rlim_t>(limit.rlim_cur, kMostLookedAt);
-  for (int fd = 0; static_cast<rlim_t>(fd) < end; ++fd) look(fd);
+  ForEachOpenDescriptor(kMostLookedAt, look);
 }
 
 // --- in the server ---
