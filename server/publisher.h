@@ -34,6 +34,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -47,7 +48,9 @@ namespace ward {
 
 // What becomes of an event for a subscriber whose queue is full.
 enum class OnFull {
-  kWait,  // Publish waits until there is room, or that one has left.
+  kWait,  // Publish waits until there is room, or that one has left. In a
+          // handler, it waits only until the handler's call is cancelled
+          // (CallContext::cancelled()): then this is kCut.
   kDrop,  // The oldest in the queue is dropped for it.
   kCut,   // Its stream ends with kSubscriberTooSlow, once it reads that far.
           // ServerOptions::idle_timeout is for one that reads no more at all.
@@ -84,22 +87,40 @@ class Publisher {
   }
 
   // To all who have subscribed; in the same order, if this is called on many
-  // threads. One copy is made of `event`, whoever gets it.
-  void Publish(Event event) ABSL_LOCKS_EXCLUDED(publishing_, mutex_) {
+  // threads. One copy is made of `event`, whoever gets it: nobody, if another
+  // Publish waits (kWait), and the call of the handler that calls this is
+  // cancelled before that one is done.
+  void Publish(Event event) ABSL_LOCKS_EXCLUDED(mutex_) {
     const auto shared = std::make_shared<const Event>(std::move(event));
-    absl::MutexLock in_order(&publishing_);
-    for (const auto& subscriber : Subscribers()) Add(*subscriber, shared);
+    std::vector<std::shared_ptr<Subscriber>> subscribers;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!Await(mutex_,
+                 absl::Condition(
+                     +[](bool* busy) { return !*busy; }, &is_publishing_))) {
+        return;
+      }
+      is_publishing_ = true;
+      subscribers = subscribers_;
+    }
+    const absl::Cleanup next = [this] {
+      absl::MutexLock lock(&mutex_);
+      is_publishing_ = false;
+    };
+    for (const auto& subscriber : subscribers) Add(*subscriber, shared);
   }
 
   // Ends all streams, once all has been written that was published; later ones
-  // at once.
-  void End() ABSL_LOCKS_EXCLUDED(publishing_, mutex_) {
-    absl::MutexLock in_order(&publishing_);
+  // at once. Waits for nobody: what a Publish waits with (kWait) meanwhile does
+  // not come to those that have no room for it.
+  void End() ABSL_LOCKS_EXCLUDED(mutex_) {
+    std::vector<std::shared_ptr<Subscriber>> subscribers;
     {
       absl::MutexLock lock(&mutex_);
       has_ended_ = true;
+      subscribers = subscribers_;
     }
-    for (const auto& subscriber : Subscribers()) {
+    for (const auto& subscriber : subscribers) {
       absl::MutexLock lock(&subscriber->mutex);
       subscriber->has_ended = true;
     }
@@ -142,9 +163,13 @@ class Publisher {
         std::find(subscribers_.begin(), subscribers_.end(), subscriber));
   }
 
-  std::vector<std::shared_ptr<Subscriber>> Subscribers() const {
-    absl::MutexLock lock(&mutex_);
-    return subscribers_;
+  // As absl::Mutex::Await; in a handler, false if its call is cancelled before.
+  static bool Await(absl::Mutex& mutex, const absl::Condition& condition)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    const CallContext* const context = CallContext::Current();
+    if (context != nullptr) return context->Await(mutex, condition);
+    mutex.Await(condition);
+    return true;
   }
 
   void Add(Subscriber& subscriber, const std::shared_ptr<const Event>& event) {
@@ -154,11 +179,11 @@ class Publisher {
              subscriber.has_left || subscriber.has_ended ||
              subscriber.is_too_slow;
     };
-    if (!has_room() && options_.on_full == OnFull::kWait) {
-      subscriber.mutex.Await(absl::Condition(&has_room));
-    } else if (!has_room() && options_.on_full == OnFull::kDrop) {
+    if (!has_room() && options_.on_full == OnFull::kDrop) {
       subscriber.events.pop_front();
-    } else if (!has_room()) {
+    } else if (!has_room() &&
+               (options_.on_full == OnFull::kCut ||
+                !Await(subscriber.mutex, absl::Condition(&has_room)))) {
       subscriber.is_too_slow = true;
     }
     if (!subscriber.has_left && !subscriber.has_ended &&
@@ -200,8 +225,10 @@ class Publisher {
   }
 
   PublisherOptions options_;
-  absl::Mutex publishing_ ABSL_ACQUIRED_BEFORE(mutex_);
   mutable absl::Mutex mutex_;
+  // A Publish has its turn. None waits for that in a lock: it could not give
+  // up.
+  bool is_publishing_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::shared_ptr<Subscriber>> subscribers_ ABSL_GUARDED_BY(mutex_);
   bool has_ended_ ABSL_GUARDED_BY(mutex_) = false;
 };

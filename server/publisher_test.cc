@@ -106,6 +106,13 @@ class PublisherTest : public ModesTest {
     return all;
   }
 
+  // Of a call that must not hang.
+  static CallOptions Bounded() {
+    CallOptions bounded;
+    bounded.deadline = absl::Now() + kSurely / 4;
+    return bounded;
+  }
+
   static std::vector<int> UpTo(int count) {
     std::vector<int> all;
     for (int i = 0; i < count; ++i) all.push_back(i);
@@ -200,6 +207,76 @@ TEST_F(PublisherTest, WhoIsTooSlowIsWaitedForUntilItLeaves) {
       });
   EXPECT_TRUE(is_published);
   Await(server, 0);
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(PublisherTest, WhoIsTooSlowIsWaitedForAsLongAsTheCallLasts) {
+  PushServer server(Shared({"wait"}));
+  ASSERT_THAT(server.Start(), IsOk());
+  Watch slow = Subscribe(server);
+  Await(server, 1);
+  CallOptions limited;
+  limited.deadline = absl::Now() + absl::Milliseconds(50);
+  EXPECT_THAT(server.Call(kPublish, limited, kEvents, kSize).status(),
+              FailsWith(reason::kTimedOut));
+  // Nobody waits for it any more, though it has not read yet.
+  ASSERT_THAT(server.Call(kPublish, Bounded(), kEvents, kSize).status(),
+              IsOk());
+  const std::vector<int> all = All(slow);
+  EXPECT_THAT(slow.status(), FailsWith(reason::kSubscriberTooSlow));
+  EXPECT_EQ(all, UpTo(static_cast<int>(all.size()))) << "nothing is left out";
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(PublisherTest, WhoWaitsForItsTurnDoesSoAsLongAsItsCallLasts) {
+  ServerOptions options = Shared({"wait"});
+  options.max_clients = 3;
+  PushServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  std::optional<Watch> slow = Subscribe(server);
+  Await(server, 1);
+  RunAtOnce(
+      [&] {
+        EXPECT_THAT(server.Call(kPublish, kEvents, kSize).status(), IsOk());
+      },
+      [&] {
+        // Each has the one place that is left, and gives it back. The first may
+        // well come before the other has had to wait, or in its stead.
+        for (int i = 0; i < 5; ++i) {
+          CallOptions limited;
+          limited.deadline = absl::Now() + absl::Milliseconds(50);
+          (void)server.Call(kPublish, limited, kEvents, kSize);
+        }
+        const absl::Status ended = server.Call(kEnd, Bounded());
+        EXPECT_THAT(ended, IsOk()) << "no place, or End waits";
+        if (!ended.ok()) slow.reset();  // Or it is waited for, for ever.
+      });
+  ASSERT_TRUE(slow.has_value());
+  EXPECT_GT(All(*slow).size(), 0);
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(PublisherTest, AnEndWaitsForNobody) {
+  PushServer server(Shared({"wait"}));
+  ASSERT_THAT(server.Start(), IsOk());
+  std::optional<Watch> slow = Subscribe(server);
+  Watch fast = Subscribe(server);
+  Await(server, 2);
+  RunAtOnce(
+      [&] {
+        EXPECT_THAT(server.Call(kPublish, kEvents, kSize).status(), IsOk());
+      },
+      [&] {
+        EXPECT_TRUE(fast.Next().has_value());
+        const absl::Status ended = server.Call(kEnd, Bounded());
+        EXPECT_THAT(ended, IsOk());
+        if (!ended.ok()) slow.reset();  // Or it is waited for, for ever.
+      });
+  EXPECT_LT(All(fast).size(), kEvents);
+  EXPECT_THAT(fast.status(), IsOk());
+  ASSERT_TRUE(slow.has_value());
+  EXPECT_LT(All(*slow).size(), kEvents);
+  EXPECT_THAT(slow->status(), IsOk());
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
