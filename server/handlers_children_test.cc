@@ -126,6 +126,14 @@ struct Forking : Registered<Forking> {
       return channel.Write(
           OutputOf(popen("grep '^SigBlk:' /proc/self/status", "re")));
     });
+    DefineMessageHandler("shell", [](MessageChannel& channel) {
+      // The fifth digit from the right begins with SIGCHLD.
+      const std::string is_unblocked = OutputOf(
+          popen("grep -c '^SigBlk:.*[02468ace]....$' /proc/self/status", "re"));
+      return channel.Write(is_unblocked == "1\n"
+                               ? OutputOf(popen("sleep 0.01 & wait", "re"))
+                               : "it would wait for ever");
+    });
     DefineMessageHandler("program", [](MessageChannel& channel) {
       Pipe output = MakePipe();
       const pid_t child = fork();
@@ -282,6 +290,15 @@ TEST_P(HandlersChildrenTest, StartProgramsThatBlockAndIgnoreNothing) {
   EXPECT_EQ(Call(server, "program").value_or("none"), kNoSignals);
   EXPECT_THAT(Call(server, "popen"),
               IsOkAndHolds("SigBlk:\t0000000000000000\n"));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// dash waits for the signal with which its children end (SIGCHLD), even if it
+// was started with that blocked: for ever, then.
+TEST_P(HandlersChildrenTest, ThatAreShellsSeeTheirOwnChildrenEnd) {
+  Forking server(Options());
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(Call(server, "shell"), IsOkAndHolds(""));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

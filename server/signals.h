@@ -44,7 +44,9 @@ class Signals : public Pollable {
 
 // For a handler of messages that starts a program by posix_spawn(3), popen(3)
 // or system(3), which give it the mask of their thread: while this exists, its
-// thread blocks no signal. A fork(2) by such a thread needs none.
+// thread blocks no signal. Without it the program cannot be ended by SIGTERM,
+// and has SIGCHLD blocked if the server receives that. A fork(2) by such a
+// thread needs none.
 class UnblockedSignals {
  public:
   UnblockedSignals();

@@ -58,6 +58,23 @@ sigset_t BlockedByThreads() {
   return blocked;
 }
 
+// A signal that is at its default is told to nobody, and can stay unblocked: a
+// shell that a handler starts with system(3) or popen(3) has its thread's mask,
+// and dash waits for SIGCHLD with that. Where this thread blocks it, somebody
+// may wait for it, too (signalfd(2)), and would lose it to one that does not.
+sigset_t BlockedByNewThread() {
+  sigset_t blocked = BlockedByThreads();
+  sigset_t mask;
+  struct sigaction action;
+  pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+  if (sigismember(&mask, SIGCHLD) == 0 &&
+      sigaction(SIGCHLD, nullptr, &action) == 0 &&
+      (action.sa_flags & SA_SIGINFO) == 0 && action.sa_handler == SIG_DFL) {
+    sigdelset(&blocked, SIGCHLD);
+  }
+  return blocked;
+}
+
 // In the child of a fork: what a thread of ward's has forked is a program of
 // its own, and blocks what a program does. It may have had another mask set.
 void UnblockInChild() {
@@ -67,6 +84,7 @@ void UnblockInChild() {
   for (int signal = 1; signal <= SIGRTMAX; ++signal) {
     // Which cannot be blocked, and are not in the mask that is found.
     if (signal == SIGKILL || signal == SIGSTOP) continue;
+    if (signal == SIGCHLD) continue;  // As it was found: BlockedByNewThread.
     if (sigismember(&mask, signal) != sigismember(&blocked, signal)) return;
   }
   sigemptyset(&mask);
@@ -81,7 +99,7 @@ class PosixThread final : public Thread {
     [[maybe_unused]] static const int kAtFork =
         pthread_atfork(nullptr, nullptr, &UnblockInChild);
     // A new thread has its creator's mask from its first instruction on.
-    const ScopedSignalMask mask(BlockedByThreads());
+    const ScopedSignalMask mask(BlockedByNewThread());
     const int error = pthread_create(&thread_, nullptr, &Run, this);
     started_ = error == 0;
     return started_ ? absl::OkStatus() : SystemError(error, "start a thread");
