@@ -63,6 +63,10 @@ inline constexpr Reason kUnexpectedFrame{"UnexpectedFrame",
 // More descriptors than one message can carry (253), or than are allowed.
 inline constexpr Reason kTooManyDescriptors{
     "TooManyDescriptors", absl::StatusCode::kResourceExhausted};
+// More descriptors of this user are in messages that nobody has read yet than
+// may be (unix(7), ETOOMANYREFS): nothing was sent; later it may be.
+inline constexpr Reason kDescriptorsInFlight{
+    "DescriptorsInFlight", absl::StatusCode::kResourceExhausted};
 // This process's descriptor table was full when descriptors arrived; they are
 // lost, the channel is in step.
 inline constexpr Reason kDescriptorsTruncated{

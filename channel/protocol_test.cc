@@ -377,7 +377,8 @@ TEST(ProtocolTest, ThePageListsReasonsWithTheirCodes) {
         reason::kUserCodeThrew, reason::kServerStopping, reason::kServerFull,
         reason::kMalformedFrame, reason::kFrameTooLarge,
         reason::kUnexpectedFrame, reason::kTooManyDescriptors,
-        reason::kDescriptorsTruncated, reason::kDescriptorTableFull,
+        reason::kDescriptorsTruncated, reason::kDescriptorsInFlight,
+        reason::kDescriptorTableFull,
         reason::kTimedOut, reason::kSubscriberTooSlow,
         reason::kOwnersUnknown}) {
     const std::string name = absl::StrCat("`", reason.name, "`");

@@ -7,6 +7,8 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -16,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -170,6 +173,34 @@ TEST_F(SocketTransportTest, RefusesMoreDescriptorsThanOneMessageCarries) {
   // Asked for more than can be, it takes what can be.
   ASSERT_THAT(Receive(1, 100'000), IsOk());
   EXPECT_THAT(descriptors_, SizeIs(253));
+}
+
+// unix(7), ETOOMANYREFS: who is privileged may have any number.
+TEST_F(SocketTransportTest, DescriptorsThatNobodyReadsAreAnErrorThatPasses) {
+  const pid_t child = fork();
+  if (child == 0) {
+    constexpr uid_t kNobody = 65534;
+    const rlimit few{40, 40};
+    if ((geteuid() == 0 && setresuid(kNobody, kNobody, kNobody) != 0) ||
+        setrlimit(RLIMIT_NOFILE, &few) != 0) {
+      _exit(2);
+    }
+    const std::vector<int> fds(30, 0);
+    const auto send = [&] {
+      return here_->Send("x", fds, absl::InfinitePast()).status();
+    };
+    absl::Status status;
+    int sent = 0;
+    for (; status.ok() && sent < 1000; ++sent) status = send();
+    if (!HasReason(status, reason::kDescriptorsInFlight)) _exit(3);
+    while (--sent > 0) {
+      if (!Receive(1).ok()) _exit(4);
+    }
+    _exit(send().ok() ? 0 : 5);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
 }
 
 TEST_F(SocketTransportTest, DescriptorsTravelWithTheFirstOfAPartialSend) {

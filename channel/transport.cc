@@ -19,11 +19,12 @@ absl::Status TransferError(int error_number, std::string_view attempt) {
           absl::StrCat(attempt, ": the peer has closed the connection"));
     case ETOOMANYREFS:
       return MakeError(
-          reason::kTooManyDescriptors,
+          reason::kDescriptorsInFlight,
           absl::StrCat(attempt,
                        ": too many descriptors of this user are in flight "
                        "between processes (unix(7), ETOOMANYREFS); let the "
-                       "receivers read, or raise the descriptor limit"));
+                       "receivers read, and try again, or raise the limit "
+                       "(ulimit -n)"));
     default:
       return SystemError(error_number, attempt);
   }

@@ -62,8 +62,8 @@ class Transport : public Pollable {
   // first byte: when the result is not 0 they are gone, when it is 0 nothing
   // happened. Never raises SIGPIPE.
   //
-  // Errors: kConnectionLost, kTimedOut, kTooManyDescriptors (too many of this
-  // user's in flight), and those of SystemError.
+  // Errors: kConnectionLost, kTimedOut, kDescriptorsInFlight, and those of
+  // SystemError.
   virtual absl::StatusOr<size_t> Send(std::string_view bytes,
                                       absl::Span<const int> descriptors,
                                       absl::Time deadline) = 0;
