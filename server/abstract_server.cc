@@ -752,7 +752,7 @@ absl::Status AbstractServer::ReceiveRequest(ClientPool::Client& client,
       wrong_passwords_.Log(environment(), "wrong password from process ",
                            client.peer->pid, " of user ", client.peer->uid);
     }
-    return Annotate(status, "the client's first message");
+    return Annotate(status, "the call's first message");
   }
   return absl::OkStatus();
 }
