@@ -90,7 +90,8 @@ inline constexpr Reason kServerAlreadyStarted{
     "ServerAlreadyStarted", absl::StatusCode::kFailedPrecondition};
 inline constexpr Reason kServerNotStarted{
     "ServerNotStarted", absl::StatusCode::kFailedPrecondition};
-// Who owns the server is not to be found out: it has no process of its own.
+// Who owns the server is not to be found out: it has no process of its own, or
+// may look into none of its owners'.
 inline constexpr Reason kOwnersUnknown{"OwnersUnknown",
                                        absl::StatusCode::kFailedPrecondition};
 // The server has no handler of that name.

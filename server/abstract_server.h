@@ -232,8 +232,8 @@ class AbstractServer {
 
   // The processes that keep the server alive, with their commands: those that
   // hold an owner's end, as far as the server's user may see them (see
-  // Environment::Holders). Asks the server, with the message "ward.owners", or,
-  // in a handler, finds out itself.
+  // Environment::Holders); kOwnersUnknown if it sees none. Asks the server,
+  // with the message "ward.owners", or, in a handler, finds out itself.
   absl::StatusOr<std::vector<ProcessInfo>> Owners();
 
   // The methods of the server, and the messages that it handles, by name,

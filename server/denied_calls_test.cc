@@ -172,6 +172,19 @@ TEST_F(DeniedCallsTest, NoServerOutlivesItsOwner) {
   }
 }
 
+TEST_F(DeniedCallsTest, OwnersThatAreNotSeenAreNotNobody) {
+  const std::string text =
+      RunWithout({SYS_readlink, SYS_readlinkat}, EACCES, []() -> absl::Status {
+        Server server(Options(StartMode::kFork));
+        WARD_RETURN_IF_ERROR(server.Start());
+        const auto owners = server.Owners();
+        EXPECT_THAT(owners, FailsWith(reason::kOwnersUnknown));
+        WARD_RETURN_IF_ERROR(server.Stop());
+        return owners.status();
+      });
+  EXPECT_THAT(text, HasSubstr("/proc/PID/fd"));
+}
+
 // SIGXFSZ would end the owner (setrlimit(2)).
 TEST_F(DeniedCallsTest, AnOwnerThatMayWriteNoFilesStartsServers) {
   if (kUnderThreadSanitizer) GTEST_SKIP() << "its own start writes to a file";

@@ -71,7 +71,19 @@ absl::StatusOr<std::vector<ProcessInfo>> OwnerLink::Owners() const {
                      "who owns the server is known only to one that its owner "
                      "has started in a process of its own");
   }
-  return environment_->Holders(owners_end_);
+  WARD_ASSIGN_OR_RETURN(std::vector<ProcessInfo> owners,
+                        environment_->Holders(owners_end_));
+  if (owners.empty() && !channel_.transport()->HungUp()) {
+    return MakeError(
+        reason::kOwnersUnknown,
+        "the server has an owner, but sees in /proc/PID/fd none that holds its "
+        "end: the server's user may not look into it (it is another user's, or "
+        "has changed its user since its program started: prctl(2), "
+        "PR_SET_DUMPABLE), it is in another pid namespace, or the end is on "
+        "its way in a message. Have the owner set PR_SET_DUMPABLE to 1, or ask "
+        "as root: `ss -xp` shows both ends");
+  }
+  return owners;
 }
 
 void OwnerLink::Tie(const Listener* listener) {

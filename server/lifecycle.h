@@ -81,7 +81,8 @@ class OwnerLink {
   void ReportFailure(const absl::Status& status);
 
   // The processes that own the server; see Environment::Holders.
-  // kOwnersUnknown for a server in a process that is not its own.
+  // kOwnersUnknown for a server in a process that is not its own, and where
+  // there are some, but none is seen.
   absl::StatusOr<std::vector<ProcessInfo>> Owners() const;
   void set_owners_end(uint64_t owners_end) { owners_end_ = owners_end; }
 

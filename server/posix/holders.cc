@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -39,16 +40,41 @@ bool IsPassedOver(const std::error_code& error) {
          error == std::errc::operation_not_permitted;
 }
 
-absl::StatusOr<bool> Holds(const fs::path& process, const std::string& target) {
+// The descriptors in `folder`: whether `target` is one, nothing if there are
+// none.
+absl::StatusOr<std::optional<bool>> Lists(const fs::path& folder,
+                                          const std::string& target) {
+  std::optional<bool> found;
   std::error_code error;
-  for (fs::directory_iterator entry(process / "fd", error), end;
-       !error && entry != end; entry.increment(error)) {
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
     std::error_code gone;
-    if (fs::read_symlink(entry->path(), gone) == target && !gone) return true;
+    found = fs::read_symlink(entry->path(), gone) == target && !gone;
+    if (*found) return found;
   }
-  if (!error || IsPassedOver(error)) return false;
-  return SystemError(error.value(), absl::StrCat("list the descriptors in ",
-                                                 process.string(), "/fd"));
+  if (!error || IsPassedOver(error)) return found;
+  return SystemError(error.value(),
+                     absl::StrCat("list the descriptors in ", folder.string()));
+}
+
+absl::StatusOr<bool> Holds(const fs::path& process, const std::string& target) {
+  WARD_ASSIGN_OR_RETURN(std::optional<bool> found,
+                        Lists(process / "fd", target));
+  // A process whose main thread has ended (pthread_exit(3)) seems to have none.
+  // One that has no other thread has none: its folder has a link for each, and
+  // two of its own (proc(5)).
+  const fs::path threads = process / "task";
+  std::error_code error;
+  if (!found.has_value() && fs::hard_link_count(threads, error) > 3 && !error) {
+    for (fs::directory_iterator thread(threads, error), end;
+         !error && thread != end && !found.has_value();
+         thread.increment(error)) {
+      WARD_ASSIGN_OR_RETURN(found, Lists(thread->path() / "fd", target));
+    }
+  }
+  if (!error || IsPassedOver(error)) return found.value_or(false);
+  return SystemError(error.value(), absl::StrCat("list the threads in ",
+                                                 process.string(), "/task"));
 }
 
 absl::StatusOr<std::string> ReadSome(const fs::path& file) {
