@@ -206,6 +206,8 @@ WARD_WRAP_UNLOCK(ReleasableMutexLock, Release, "19ReleasableMutexLock7Release")
   result WardWrap##name parameters {                                          \
     if (InAbseil::IsSo()) return WardReal##name arguments;                    \
     Scheduler* const scheduler = Intercepting();                              \
+    /* As in condition.cc. */                                                 \
+    if (scheduler != nullptr) scheduler->Point("waiting for a condition");    \
     const Waiting waiting(mutex);                                             \
     const bool wakes = scheduler != nullptr && scheduler->WakesForNoReason(); \
     const InAbseil here;                                                      \

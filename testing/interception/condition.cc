@@ -23,7 +23,9 @@ namespace {
 
 int WaitInSchedule(Scheduler& scheduler, pthread_cond_t* condition,
                    pthread_mutex_t* mutex, absl::Time deadline) {
-  // Nobody comes between: who signals now is heard.
+  // Who signals without the mutex may do so here, between the look at what is
+  // waited for and the wait. After it nobody comes between, and is heard.
+  scheduler.Point("waiting for a condition");
   if (const int error = UnlockInSchedule(scheduler, mutex)) return error;
   const bool woken =
       scheduler.WakesForNoReason() ||

@@ -104,14 +104,26 @@ void MissedWakeUp(bool bug) {
              },
              [&] {
                std::unique_lock<std::mutex> lock(mutex);
-               if (!bug) {
-                 changed.wait(lock, [&] { return ready.load(); });
-               } else if (!ready) {
-                 // Another thread may come here.
-                 lock.unlock();
-                 lock.lock();
-                 changed.wait(lock);
+               changed.wait(lock, [&] { return ready.load(); });
+             }});
+}
+
+void AbseilsMissedWakeUp(bool bug) {
+  absl::Mutex mutex;
+  absl::CondVar changed;
+  std::atomic<bool> ready{false};
+  InThreads({[&] {
+               if (bug) {
+                 ready = true;
+               } else {
+                 absl::MutexLock lock(&mutex);
+                 ready = true;
                }
+               changed.Signal();
+             },
+             [&] {
+               absl::MutexLock lock(&mutex);
+               while (!ready) changed.Wait(&mutex);
              }});
 }
 
@@ -569,6 +581,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"LostUpdate", kFailed, LostUpdate},
         Case{"LockOrder", kDeadlock, LockOrder},
         Case{"MissedWakeUp", kDeadlock, MissedWakeUp},
+        Case{"AbseilsMissedWakeUp", kDeadlock, AbseilsMissedWakeUp},
         Case{"WrongOneIsWoken", kDeadlock, WrongOneIsWoken},
         Case{"TimeLimitTakenForSuccess", kFailed, TimeLimitTakenForSuccess},
         Case{"SharedMutexUpgrade", kFailed, SharedMutexUpgrade},
