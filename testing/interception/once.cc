@@ -2,7 +2,9 @@
 // initialisation of a static variable in a function.
 //
 // No scheduling points where nobody has to wait: a static variable outlives a
-// run, and what only the first one does would change its schedule.
+// run, and what only the first one does would change its schedule. But within
+// another initialisation, which may have points anyway: two that need each
+// other, of two threads, wait for ever.
 //
 // The latter are wrapped by the linker, as exit() is (exits.cc): Clang's
 // ThreadSanitizer has functions of these names in the program, too, which must
@@ -38,11 +40,16 @@ namespace {
 // variable of a function, which would need what stands here.
 ABSL_CONST_INIT std::set<const void*>* underway = nullptr;
 
+// How many this thread is in.
+ABSL_CONST_INIT thread_local int depth = 0;
+
 // Waits for the others, and has them wait for this thread.
 void Begin(Scheduler& scheduler, const void* object, const char* doing) {
+  if (depth > 0) scheduler.Point(doing);
   const NoSchedulingPoints quiet;
   if (underway == nullptr) underway = new std::set<const void*>;
   while (!underway->insert(object).second) scheduler.WaitAt(object, doing);
+  ++depth;
   Order::Acquire(object);
   Order::Begun(object);
 }
@@ -50,6 +57,7 @@ void Begin(Scheduler& scheduler, const void* object, const char* doing) {
 // `initialised`: or has tried to.
 void End(Scheduler& scheduler, const void* object, bool initialised) {
   const NoSchedulingPoints quiet;
+  --depth;
   Order::Ended(object);
   if (initialised) Order::Release(object);
   underway->erase(object);

@@ -212,25 +212,11 @@ void ReaderWaitsForWriterThatWaitsForIt(bool bug) {
 void CallOnceDeadlock(bool bug) {
   std::once_flag one;
   std::once_flag other;
-  std::mutex point;
-  const auto both = [&](std::once_flag& first, std::once_flag& second) {
-    std::call_once(first,
-                   [&] { const std::lock_guard<std::mutex> lock(point); });
-    std::call_once(first, [] {});
-    std::call_once(second,
-                   [&] { const std::lock_guard<std::mutex> lock(point); });
+  const auto nested = [](std::once_flag& first, std::once_flag& second) {
+    std::call_once(first, [&] { std::call_once(second, [] {}); });
   };
-  const auto nested = [&](std::once_flag& first, std::once_flag& second) {
-    std::call_once(first, [&] {
-      { const std::lock_guard<std::mutex> lock(point); }
-      std::call_once(second, [] {});
-    });
-  };
-  if (bug) {
-    InThreads({[&] { nested(one, other); }, [&] { nested(other, one); }});
-  } else {
-    InThreads({[&] { both(one, other); }, [&] { both(other, one); }});
-  }
+  InThreads({[&] { nested(one, other); },
+             [&] { bug ? nested(other, one) : nested(one, other); }});
 }
 
 struct Registry {
@@ -560,6 +546,37 @@ TEST(StandardLibrary, EverySearchFindsWhatComesAfterTheWaitForAnAtomic) {
                  }});
     });
     EXPECT_TRUE(found.failure.has_value()) << static_cast<int>(search);
+  }
+}
+
+struct Catalog {
+  explicit Catalog(bool asks);
+};
+struct Prices {
+  explicit Prices(bool asks);
+};
+void FindCatalog(bool asks) { static const Catalog kCatalog(asks); }
+void FindPrices(bool asks) { static const Prices kPrices(asks); }
+Catalog::Catalog(bool asks) {
+  if (asks) FindPrices(/*asks=*/false);
+}
+Prices::Prices(bool asks) {
+  if (asks) FindCatalog(/*asks=*/false);
+}
+
+TEST(StandardLibrary, StaticVariablesThatNeedEachOtherAreADeadlock) {
+  ExploreOptions options;
+  options.runs = 300;
+  options.fresh_process = true;
+  for (const bool bug : {true, false}) {
+    const Exploration found = FindFailure(options, [bug] {
+      InThreads({[] { FindCatalog(/*asks=*/true); },
+                 [bug] { FindPrices(/*asks=*/bug); }});
+    });
+    ASSERT_EQ(found.failure.has_value(), bug);
+    if (!bug) continue;
+    EXPECT_THAT(found.failure->what, HasSubstr(kDeadlock));
+    EXPECT_TRUE(found.failure->replayed);
   }
 }
 
