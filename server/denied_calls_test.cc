@@ -124,7 +124,7 @@ TEST_F(DeniedCallsTest, AServerWorksWithoutThemOrSaysWhichIsMissing) {
   }
 }
 
-// Nor can /proc list them. closefrom(3) would end the process then.
+// Where neither close_range(2) nor /proc helps, closefrom(3) ends the process.
 TEST_F(DeniedCallsTest,
        AServerHasNoDescriptorsOfItsOwnersHoweverTheyAreClosed) {
   for (const StartMode mode : {StartMode::kFork, StartMode::kExec}) {

@@ -103,21 +103,24 @@ class Environment {
   // the code that it returns (without atexit handlers; stdio is flushed on both
   // sides, and so are the standard streams). The child starts with all signals
   // blocked but those that a fault raises, only the named descriptors open,
-  // /dev/null at what is closed of 0, 1 and 2, and rand, random and drand48
-  // freshly seeded.
+  // /dev/null at what is closed, or close-on-exec and not named, of 0, 1 and 2,
+  // and rand, random and drand48 freshly seeded. It starts when it is watched:
+  // its end is seen, and Kill hits no other, though somebody else reaps it.
   //
   // kForkWithThreads if this process has other threads.
   virtual absl::StatusOr<std::unique_ptr<Process>> Fork(
       const ForkOptions& options, absl::AnyInvocable<int()> child) = 0;
 
   // Runs this process's own program anew, in a new process that has no
-  // descriptors but 0, 1, 2 (/dev/null where this one has none) and those of
-  // `links`, and calls the function that is registered there as `entry`
-  // (exec_entry.h). It is tied to `links.owner` before its first instruction.
-  // From any thread, however many there are: nothing of this process is copied.
+  // descriptors but 0, 1, 2 (/dev/null where this one has none, or one that is
+  // close-on-exec) and those of `links`, and calls the function that is
+  // registered there as `entry` (exec_entry.h). It is tied to `links.owner`
+  // before its first instruction. From any thread, however many there are:
+  // nothing of this process is copied.
   //
   // FailedPrecondition if the program's main() is not made for it
-  // (exec_main.h).
+  // (exec_main.h); kServerDied if the program has ended, and somebody else has
+  // reaped it, before it could be watched.
   virtual absl::StatusOr<std::unique_ptr<Process>> Exec(
       const std::string& entry, ExecLinks links, ProcessGroup group) = 0;
 
