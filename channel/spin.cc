@@ -27,12 +27,12 @@ std::atomic<int> spinning = 0;
 
 // False if they are as many as may be.
 bool BeginSpinning() {
-  static const int most = [] {
+  static const int kMost = [] {
     // Its parent's are not in a fork.
     pthread_atfork(nullptr, nullptr, [] { spinning = 0; });
     return CountProcessors() - 1;
   }();
-  if (spinning.fetch_add(1, std::memory_order_relaxed) < most) return true;
+  if (spinning.fetch_add(1, std::memory_order_relaxed) < kMost) return true;
   spinning.fetch_sub(1, std::memory_order_relaxed);
   return false;
 }
