@@ -30,7 +30,7 @@ absl::StatusOr<int> PollUntil(absl::Span<pollfd> polled, absl::Time deadline) {
     }
     const int ready = ppoll(polled.data(), polled.size(), limit, nullptr);
     if (ready >= 0) return ready;
-    if (errno != EINTR) return SystemError(errno, "wait for a descriptor");
+    if (errno != EINTR) return SystemError(errno, "wait for a descriptor (ppoll)");
   }
 }
 

@@ -102,12 +102,12 @@ absl::StatusOr<
 SocketTransport::CreatePair() {
   std::array<int, 2> ends;
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
-    return SystemError(errno, "create a pair of connected sockets");
+    return SystemError(errno, "create two connected sockets (socketpair)");
   }
   FileDescriptor first = FileDescriptor::Opened(ends[0]);
   FileDescriptor second = FileDescriptor::Opened(ends[1]);
   if (!first.is_open() || !second.is_open()) {
-    return SystemError(errno, "create a pair of connected sockets");
+    return SystemError(errno, "create two connected sockets (socketpair)");
   }
   return std::make_pair(std::make_unique<SocketTransport>(std::move(first)),
                         std::make_unique<SocketTransport>(std::move(second)));

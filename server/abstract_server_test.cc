@@ -137,7 +137,8 @@ TEST_F(AbstractServerTest, ACrashHandlerRunsInAClientsThread) {
   }
 }
 
-TEST_F(AbstractServerTest, AClientsThreadBlocksAllSignalsButThoseOfFaultsAndChildren) {
+TEST_F(AbstractServerTest,
+       AClientsThreadBlocksAllButFaultsAndItsChildrensEnds) {
   TestServer server;
   server.DefineMessageHandler("unblocked", [](MessageChannel& channel) {
     sigset_t mask;
@@ -295,6 +296,28 @@ TEST_F(AbstractServerTest, WorkersBlockAllSignalsButWhatIsToldToNobody) {
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(Call(server, "blocked"), IsOkAndHolds("5"));
   EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(AbstractServerTest, StopSaysThatASignalHadStoppedTheServer) {
+  ServerOptions options;
+  options.stop.kill_after = absl::Milliseconds(20);
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_EQ(kill(server.server_pid(), SIGSTOP), 0);
+  siginfo_t stopped;
+  ASSERT_EQ(waitid(P_PID, server.server_pid(), &stopped, WSTOPPED | WNOWAIT),
+            0);
+  EXPECT_THAT(server.Stop(), FailsWith(reason::kServerKilled, "SIGCONT"));
+}
+
+TEST_F(AbstractServerTest, StopSaysWhoMayHaveBeenToldHowTheServerEnded) {
+  TestServer server;
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_EQ(kill(server.server_pid(), SIGKILL), 0);
+  ASSERT_EQ(waitpid(server.server_pid(), nullptr, 0), server.server_pid());
+  EXPECT_THAT(server.CheckAlive(),
+              FailsWith(reason::kServerDied, "waitpid(-1)"));
+  (void)server.Stop();
 }
 
 // --- StartSynchronously ---

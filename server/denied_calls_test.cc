@@ -16,6 +16,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -46,11 +47,14 @@ struct DeniedCall {
 
 constexpr DeniedCall kCalls[] = {
     {"close_range", SYS_close_range, true},
+    {"epoll_create1", SYS_epoll_create1, false},
     {"eventfd", SYS_eventfd2, false},
     {"getrandom", SYS_getrandom, true},
     {"memfd_create", SYS_memfd_create, true},
     {"pidfd_open", SYS_pidfd_open, false},
     {"pidfd_send_signal", SYS_pidfd_send_signal, true},
+    {"rt_sigaction", SYS_rt_sigaction, false},
+    {"socketpair", SYS_socketpair, false},
     {"timer_create", SYS_timer_create, true},
 };
 
@@ -183,6 +187,36 @@ TEST_F(DeniedCallsTest, OwnersThatAreNotSeenAreNotNobody) {
         return owners.status();
       });
   EXPECT_THAT(text, HasSubstr("/proc/PID/fd"));
+}
+
+// As under RLIMIT_NPROC, which root has not.
+TEST_F(DeniedCallsTest, WhereNoProcessCanBeStartedTheLimitsAreNamed) {
+  std::vector<long> calls = {SYS_clone, SYS_clone3};
+#ifdef SYS_fork
+  calls.insert(calls.end(), {SYS_fork, SYS_vfork});
+#endif
+  for (const StartMode mode : {StartMode::kFork, StartMode::kExec}) {
+    EXPECT_THAT(RunWithout(calls, EAGAIN, [mode] { return Own(mode); }),
+                HasSubstr("ulimit -u"));
+  }
+}
+
+TEST_F(DeniedCallsTest, WhereThereIsNoProcItIsSaid) {
+  for (const StartMode mode : {StartMode::kFork, StartMode::kExec}) {
+    const std::string text = RunWithout({}, 0, [&]() -> absl::Status {
+      if (chroot(directory().c_str()) != 0 || chdir("/") != 0) {
+        return absl::UnknownError("no chroot");
+      }
+      ServerOptions options = Options(mode);
+      options.socket_filename = "/socket";
+      Server server(std::move(options));
+      return server.Start();
+    });
+    if (absl::StrContains(text, "no chroot")) {
+      GTEST_SKIP() << "this user has no other root directory";
+    }
+    EXPECT_THAT(text, HasSubstr("mount -t proc"));
+  }
 }
 
 // SIGXFSZ would end the owner (setrlimit(2)).

@@ -60,7 +60,10 @@ int Serve(std::string_view name) {
   if (!entry.ok() || links.hand_over == nullptr || links.owner == nullptr) {
     environment.Log(absl::StrCat(
         kExecArgument, name,
-        " is how ward starts a server's process. It does not work by hand."));
+        " is how ward starts a server's process. It does not work by hand, nor "
+        "for a starter of another user or group, nor where getsockopt, "
+        "getsockname or getpeername is denied.",
+        entry.ok() ? "" : " ", entry.status().message()));
     return 2;
   }
   ReseedRandom();

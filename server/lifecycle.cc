@@ -250,7 +250,8 @@ absl::Status ServerProcess::WaitUntilReady() {
     return Annotate(how, !killed_ && exit.ok() && WasKilled(*exit)
                              ? "the server was not ready yet (another owner "
                                "that stops it then kills it)"
-                             : "the server was not ready yet");
+                             : "the server was not ready yet (its standard "
+                               "error may say why)");
   }
   if (late) {
     return Annotate(
@@ -272,7 +273,9 @@ absl::Status ServerProcess::Stop(const StopOptions& options) {
       asked_to_quit_.exchange(true) ? absl::OkStatus() : owner_.Write(kQuit);
   absl::StatusOr<ProcessExit> exit =
       process_->Wait(environment_.TimeNow() + options.kill_after);
+  std::string why;
   if (!exit.ok()) {
+    why = absl::StrCat(" (", exit.status().message(), ")");
     killed_ = true;
     // One that this process may not kill, as its user was changed, does so
     // itself: see OwnerLink::QuitWithin.
@@ -289,10 +292,11 @@ absl::Status ServerProcess::Stop(const StopOptions& options) {
     return MakeError(
         reason::kServerKilled,
         absl::StrCat("the server (pid ", pid(), ") did not quit within ",
-                     absl::FormatDuration(options.kill_after),
-                     " and was killed; look for a handler, or a "
-                     "FinalizeServer, that does not return when its channel "
-                     "is cut"));
+                     absl::FormatDuration(options.kill_after), why,
+                     " and was killed; if nothing had stopped it, look for a "
+                     "handler, or a FinalizeServer, that does not return when "
+                     "its channel is cut, or for a sandbox that denies "
+                     "shutdown or tgkill"));
   }
   // It was tied to its end still; see OwnerLink.
   const bool starting = !waited_ && by_sigkill;

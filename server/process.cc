@@ -33,8 +33,10 @@ std::string ProcessExit::ToString() const {
     case Kind::kUnknown:
       break;
   }
-  return "ended; how is not known, because this process is not its parent or "
-         "ignores SIGCHLD";
+  return "ended; how is not known: this process is not its parent, ignores "
+         "SIGCHLD (SIG_IGN, SA_NOCLDWAIT), or another thread or a signal "
+         "handler of it waits for any child (waitpid(-1)) and was told; have "
+         "those wait for children of their own alone";
 }
 
 }  // namespace ward

@@ -127,8 +127,14 @@ absl::Status Route::CheckServer(const Transport& transport) const {
       absl::StrCat("the server there is process ", server.pid, " of user ",
                    UserName(environment, server.uid),
                    ", which this client, of user ", environment.UserId(),
-                   ", does not trust: it was not told the password; if it is "
-                   "the right one, say so in ServerOptions::trust_server"));
+                   ", does not trust: it was not told the password; ",
+                   environment.KnowsUser(server.uid)
+                       ? "if it is the right one, say so in "
+                         "ServerOptions::trust_server"
+                       : "that number is anybody's here, and not to be "
+                         "trusted: map the server's user in this namespace "
+                         "(/proc/PID/uid_map, newuidmap(1)), or have both run "
+                         "in one"));
 }
 
 }  // namespace ward

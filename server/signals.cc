@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <cerrno>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "ward/channel/error.h"
@@ -29,8 +31,12 @@ absl::Status SignalsTakenError() {
 absl::Status CheckSignalPlan(const SignalPlan& plan) {
   for (const int signal : plan.receive) {
     struct sigaction found;
-    if (signal == SIGKILL || signal == SIGSTOP ||
-        sigaction(signal, nullptr, &found) != 0) {
+    const bool is_known = sigaction(signal, nullptr, &found) == 0;
+    if (!is_known && errno != EINVAL) {
+      return SystemError(errno, absl::StrCat("ask what signal ", signal,
+                                             " does (rt_sigaction)"));
+    }
+    if (signal == SIGKILL || signal == SIGSTOP || !is_known) {
       return MakeError(reason::kInvalidSignal,
                        absl::StrCat("signal ", signal,
                                     " cannot have a handler (sigaction(2))"));

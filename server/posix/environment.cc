@@ -102,7 +102,8 @@ class PosixThread final : public Thread {
     const ScopedSignalMask mask(BlockedByNewThread());
     const int error = pthread_create(&thread_, nullptr, &Run, this);
     started_ = error == 0;
-    return started_ ? absl::OkStatus() : SystemError(error, "start a thread");
+    return started_ ? absl::OkStatus()
+                    : StartError(error, "start a thread (clone)");
   }
 
   ~PosixThread() override {
@@ -283,7 +284,7 @@ class PosixEnvironment final : public Environment {
   absl::StatusOr<uint64_t> SocketId(const Transport& transport) override {
     struct stat found;
     if (fstat(transport.descriptor(), &found) != 0) {
-      return SystemError(errno, "look at a socket");
+      return SystemError(errno, "look at a socket (fstat)");
     }
     return found.st_ino;
   }
@@ -310,7 +311,7 @@ class PosixEnvironment final : public Environment {
       setting.it_value = absl::ToTimespec(std::max(left, absl::Nanoseconds(1)));
     }
     if (timer_settime(deadline_, 0, &setting, nullptr) != 0) {
-      return SystemError(errno, "set the process's deadline");
+      return SystemError(errno, "set the process's deadline (timer_settime)");
     }
     return absl::OkStatus();
   }

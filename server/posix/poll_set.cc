@@ -89,7 +89,8 @@ class PosixPollSet final : public PollSet {
     if (!timer_.is_open()) {
       FileDescriptor timer = FileDescriptor::Opened(
           timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-      if (!timer.is_open()) return SystemError(errno, "create a timer");
+      if (!timer.is_open())
+        return SystemError(errno, "create a timer (timerfd_create)");
       WARD_RETURN_IF_ERROR(Watch(0, timer.get(), EPOLLIN));
       timer_ = std::move(timer);
     }
@@ -102,7 +103,7 @@ class PosixPollSet final : public PollSet {
     if (timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr) == 0) {
       return absl::OkStatus();
     }
-    return SystemError(errno, "set a timer");
+    return SystemError(errno, "set a timer (timerfd_settime)");
   }
 
  private:
@@ -123,7 +124,8 @@ class PosixPollSet final : public PollSet {
 
 absl::StatusOr<std::unique_ptr<PollSet>> CreatePosixPollSet() {
   FileDescriptor epoll = FileDescriptor::Opened(epoll_create1(EPOLL_CLOEXEC));
-  if (!epoll.is_open()) return SystemError(errno, "create an epoll");
+  if (!epoll.is_open())
+    return SystemError(errno, "wait for many (epoll_create1)");
   FileDescriptor wake =
       FileDescriptor::Opened(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.is_open()) return SystemError(errno, "create an event (eventfd)");

@@ -23,12 +23,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -72,21 +74,53 @@ constexpr int kMaxRuntimeThreads = 0;
 constexpr unsigned kExiting = 0x4;        // PF_EXITING
 constexpr unsigned kKernelsOwn = 0x4010;  // PF_IO_WORKER, PF_USER_WORKER
 
-// Whether the process or thread of this file has one of `flags`: its field 9
-// (proc(5)). Field 2, the name, may hold anything but ends with the last
-// parenthesis.
-bool HasFlag(const std::string& stat_file, unsigned wanted) {
+// What `stat_file` says of a process or thread: fields 3 and 9 (proc(5)). Field
+// 2, the name, may hold anything but ends with the last parenthesis.
+struct Stat {
+  char state = '?';
+  unsigned flags = 0;
+};
+Stat ReadStat(const std::string& stat_file) {
   const FileDescriptor file =
       FileDescriptor::Opened(open(stat_file.c_str(), O_RDONLY | O_CLOEXEC));
-  std::array<char, 1024> stat;
-  const ssize_t got = read(file.get(), stat.data(), stat.size() - 1);
-  if (got <= 0) return false;
-  stat[static_cast<size_t>(got)] = '\0';
-  const char* const name_end = strrchr(stat.data(), ')');
-  unsigned flags = 0;
-  return name_end != nullptr &&
-         sscanf(name_end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
-         (flags & wanted) != 0;
+  std::array<char, 1024> text;
+  const ssize_t got = read(file.get(), text.data(), text.size() - 1);
+  Stat stat;
+  if (got <= 0) return stat;
+  text[static_cast<size_t>(got)] = '\0';
+  const char* const name_end = strrchr(text.data(), ')');
+  if (name_end == nullptr || sscanf(name_end + 1, " %c %*d %*d %*d %*d %*d %u",
+                                    &stat.state, &stat.flags) != 2) {
+    return {};
+  }
+  return stat;
+}
+
+bool HasFlag(const std::string& stat_file, unsigned wanted) {
+  return (ReadStat(stat_file).flags & wanted) != 0;
+}
+
+// Why a process does nothing that is asked of it, if the kernel knows.
+std::string WhyItHangs(pid_t pid) {
+  const std::string folder = absl::StrCat("/proc/", pid, "/task");
+  std::error_code error;
+  for (std::filesystem::directory_iterator thread(folder, error), end;
+       !error && thread != end; thread.increment(error)) {
+    const std::string file = thread->path() / "stat";
+    const char state = ReadStat(file).state;
+    if (state == 'T' || state == 't') {
+      return absl::StrCat(": a signal, or a debugger, has stopped it (", file,
+                          " says ", std::string(1, state),
+                          "); SIGCONT lets it go on");
+    }
+    if (state == 'D') {
+      return absl::StrCat(
+          ": it waits in the kernel, for a disk or a file "
+          "system, where no signal reaches it (",
+          file, " says D)");
+    }
+  }
+  return "";
 }
 
 // How many threads this process has beside the calling one, without those of
@@ -98,7 +132,7 @@ absl::StatusOr<int> OtherThreads() {
   // one has a directory for each thread (proc(5)): one call instead of a scan.
   struct stat found;
   if (stat(kTasks.data(), &found) != 0) {
-    return SystemError(errno, "count the threads in /proc/self/task");
+    return ProcError(errno, "count the threads in /proc/self/task");
   }
   int threads = static_cast<int>(found.st_nlink) - 2;
   if (threads <= kExpected) return 0;
@@ -106,7 +140,7 @@ absl::StatusOr<int> OtherThreads() {
   // at their end, or gone meanwhile, do not count, and neither do the kernel's.
   DIR* const tasks = opendir(kTasks.data());
   if (tasks == nullptr) {
-    return SystemError(errno, "list the threads in /proc/self/task");
+    return ProcError(errno, "list the threads in /proc/self/task");
   }
   threads = 0;
   // Safe in glibc, as each DIR has one user (readdir(3)).
@@ -269,7 +303,8 @@ class PosixProcess final : public Process {
                           PollUntil(absl::MakeSpan(&polled, 1), deadline));
     if (ready == 0) {
       return MakeError(reason::kTimedOut,
-                       absl::StrCat("process ", pid_, " is still running"));
+                       absl::StrCat("process ", pid_, " has not ended",
+                                    pid_ > 0 ? WhyItHangs(pid_) : ""));
     }
     absl::MutexLock lock(&mutex_);
     if (!exit_.has_value()) exit_ = Reap();
@@ -479,7 +514,7 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
   FlushStreams();
 
   const pid_t pid = ForkAndRun(options, descriptors, child);
-  if (pid < 0) return SystemError(errno, "fork the server's process");
+  if (pid < 0) return StartError(errno, "fork the server's process (clone)");
   descriptors.MakeRoomInParent();
   absl::StatusOr<std::unique_ptr<Process>> process = WatchChild(pid);
   descriptors.LetChildGoOn();
@@ -498,6 +533,27 @@ absl::StatusOr<std::unique_ptr<Process>> WatchProgram(pid_t pid) {
     return GoneError(pid);
   }
   return process;
+}
+
+absl::Status StartError(int error, std::string_view attempt) {
+  const absl::Status status = SystemError(error, attempt);
+  if (error != EAGAIN && error != ENOMEM) return status;
+  return absl::Status(
+      status.code(),
+      absl::StrCat(status.message(),
+                   "; end processes or threads of this user, or raise their "
+                   "limit (ulimit -u; pids.max of its cgroup), or see whether "
+                   "memory is short; a SCHED_DEADLINE thread starts none "
+                   "without SCHED_FLAG_RESET_ON_FORK (sched(7))"));
+}
+
+absl::Status ProcError(int error, std::string_view attempt) {
+  const bool is_mounted = access("/proc/self", F_OK) == 0;
+  return SystemError(
+      error, is_mounted ? std::string(attempt)
+                        : absl::StrCat(attempt,
+                                       " (there is no /proc here: mount it "
+                                       "with `mount -t proc proc /proc`)"));
 }
 
 void AllowExec() { exec_allowed = true; }
@@ -540,7 +596,10 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
   if (pid < 0) error = errno;
   if (error == 0) return WatchProgram(pid);
   if (pid > 0) ReapChild(pid);
-  return SystemError(error, "start the server's program (/proc/self/exe)");
+  constexpr std::string_view kAttempt =
+      "start the server's program (/proc/self/exe)";
+  return error == ENOENT ? ProcError(error, kAttempt)
+                         : StartError(error, kAttempt);
 }
 
 absl::StatusOr<std::unique_ptr<Process>> PosixAdoptProcess(FileDescriptor pidfd,

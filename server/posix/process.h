@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/server/process.h"
@@ -24,6 +25,12 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
                                                    ProcessGroup group);
 absl::StatusOr<std::unique_ptr<Process>> PosixAdoptProcess(FileDescriptor pidfd,
                                                            uid_t user);
+
+// Why a process or thread cannot be started.
+absl::Status StartError(int error, std::string_view attempt);
+
+// Why a file in /proc cannot be had: it may not be mounted.
+absl::Status ProcError(int error, std::string_view attempt);
 
 // Lets PosixExec start this program: its main() knows of kExecArgument.
 void AllowExec();
