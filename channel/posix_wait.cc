@@ -30,7 +30,9 @@ absl::StatusOr<int> PollUntil(absl::Span<pollfd> polled, absl::Time deadline) {
     }
     const int ready = ppoll(polled.data(), polled.size(), limit, nullptr);
     if (ready >= 0) return ready;
-    if (errno != EINTR) return SystemError(errno, "wait for a descriptor (ppoll)");
+    if (errno != EINTR) {
+      return SystemError(errno, "wait for a descriptor (ppoll)");
+    }
   }
 }
 

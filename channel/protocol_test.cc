@@ -378,9 +378,8 @@ TEST(ProtocolTest, ThePageListsReasonsWithTheirCodes) {
         reason::kMalformedFrame, reason::kFrameTooLarge,
         reason::kUnexpectedFrame, reason::kTooManyDescriptors,
         reason::kDescriptorsTruncated, reason::kDescriptorsInFlight,
-        reason::kDescriptorTableFull,
-        reason::kTimedOut, reason::kSubscriberTooSlow,
-        reason::kOwnersUnknown}) {
+        reason::kDescriptorTableFull, reason::kTimedOut,
+        reason::kSubscriberTooSlow, reason::kOwnersUnknown}) {
     const std::string name = absl::StrCat("`", reason.name, "`");
     const size_t row = page.find("| " + name);
     ASSERT_NE(row, std::string::npos) << name;

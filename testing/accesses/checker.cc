@@ -91,6 +91,7 @@ bool StandsFor(const Access& one, const Access& other) {
 
 std::string_view NameOf(uint8_t flags) {
   if ((flags & kFreed) != 0) return "a deletion";
+  if ((flags & kCalled) != 0) return "a synchronisation";
   if ((flags & kAtomic) != 0) {
     return (flags & kWrite) != 0 ? "an atomic write" : "an atomic read";
   }
@@ -218,6 +219,7 @@ void AccessChecker::Locked(const void* object, Order::Lock lock) {
   if (self_ == nullptr) return;
   Acquire(object);
   if (lock == Order::Lock::kExclusive) Acquire(OfReaders(object));
+  Uses(object);
   const Working working(*self_);
   const auto& frames = self_->frames;
   self_->held.push_back(
@@ -227,6 +229,7 @@ void AccessChecker::Locked(const void* object, Order::Lock lock) {
 
 Order::Lock AccessChecker::Unlocked(const void* object) {
   if (self_ == nullptr) return Order::Lock::kExclusive;
+  Uses(object);
   auto& held = self_->held;
   const auto found = std::find_if(
       held.rbegin(), held.rend(),
@@ -267,6 +270,17 @@ uint32_t AccessChecker::WithLock(uint32_t locks,
   lock_sets_.push_back(more);
   number_of_locks_.emplace(more, made);
   return made;
+}
+
+// As an atomic read of its first byte: whoever deletes it, or makes another one
+// there, must come before or after. What threads do that run no instrumented
+// code may be ordered by what is not seen.
+void AccessChecker::Uses(const void* object) {
+  CheckedThread* const self = Looking();
+  if (self == nullptr || self->frames.empty()) return;
+  const Working working(*self);
+  Check(*self, AddressOf(object), 1, kRead | kAtomic | kCalled,
+        self->frames.back().place);
 }
 
 void AccessChecker::SetLocks(CheckedThread& self) {

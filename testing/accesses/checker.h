@@ -123,6 +123,7 @@ class AccessChecker final : public Order::Listener {
   void Release(const void* object) override;
   void Locked(const void* object, Order::Lock lock) override;
   Order::Lock Unlocked(const void* object) override;
+  void Uses(const void* object) override;
   void Pause() override;
   void Resume() override;
 

@@ -763,6 +763,153 @@ TEST(Lifetimes, FindsUseOfWhatAVectorHasLeft) {
   });
 }
 
+// --- what orders threads lies in memory, too ---
+
+struct Request {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool is_done = false;
+};
+
+void NotifyAfterUnlock(bool unlocks) {
+  auto* const request = new Request;
+  InTwoThreads(
+      [request, unlocks] {
+        std::unique_lock<std::mutex> lock(request->mutex);
+        request->is_done = true;
+        if (unlocks) lock.unlock();
+        request->changed.notify_one();
+      },
+      [request] {
+        {
+          std::unique_lock<std::mutex> lock(request->mutex);
+          request->changed.wait(lock, [&] { return request->is_done; });
+        }
+        delete request;
+      });
+}
+
+TEST(Lifetimes, FindsNotificationOfWhatTheWaiterDeletes) {
+  ExpectFailure("a use after free: ", [] { NotifyAfterUnlock(true); });
+}
+
+TEST(Lifetimes, FindsNoneInNotificationUnderLock) {
+  ExpectNone([] { NotifyAfterUnlock(false); });
+}
+
+struct AbseilsRequest {
+  absl::Mutex mutex;
+  absl::CondVar changed;
+  bool is_done = false;
+};
+
+void SignalAfterUnlock(bool unlocks) {
+  auto* const request = new AbseilsRequest;
+  InTwoThreads(
+      [request, unlocks] {
+        request->mutex.Lock();
+        request->is_done = true;
+        if (unlocks) request->mutex.Unlock();
+        request->changed.Signal();
+        if (!unlocks) request->mutex.Unlock();
+      },
+      [request] {
+        {
+          absl::MutexLock lock(&request->mutex);
+          while (!request->is_done) request->changed.Wait(&request->mutex);
+        }
+        delete request;
+      });
+}
+
+TEST(Lifetimes, FindsSignalOfWhatTheWaiterDeletes) {
+  ExpectFailure("a use after free: ", [] { SignalAfterUnlock(true); });
+}
+
+TEST(Lifetimes, FindsNoneInSignalUnderLock) {
+  ExpectNone([] { SignalAfterUnlock(false); });
+}
+
+// Runs `use` of an object while, or before, that is deleted.
+template <typename T>
+void DeleteWhileUsed(void (*use)(T&), bool waits) {
+  auto* const object = new T();  // A semaphore of 0.
+  std::thread thread([object, use] { use(*object); });
+  if (waits) thread.join();
+  delete object;
+  if (!waits) thread.join();
+}
+
+template <typename T>
+void ExpectUseAfterFree(void (*use)(T&)) {
+  ExpectFailure("a use after free: ",
+                [use] { DeleteWhileUsed(use, /*waits=*/false); });
+  ExpectNone([use] { DeleteWhileUsed(use, /*waits=*/true); }, 300);
+}
+
+TEST(Lifetimes, FindsDeletionsOfWhatIsLocked) {
+  ExpectUseAfterFree<std::mutex>(
+      [](std::mutex& mutex) { const std::lock_guard lock(mutex); });
+  ExpectUseAfterFree<std::shared_mutex>(
+      [](std::shared_mutex& mutex) { const std::shared_lock lock(mutex); });
+  ExpectUseAfterFree<absl::Mutex>(
+      [](absl::Mutex& mutex) { absl::MutexLock lock(&mutex); });
+}
+
+TEST(Lifetimes, FindsDeletionsOfWhatIsWaitedFor) {
+  ExpectUseAfterFree<std::condition_variable>(
+      [](std::condition_variable& changed) { changed.notify_all(); });
+  ExpectUseAfterFree<absl::CondVar>(
+      [](absl::CondVar& changed) { changed.SignalAll(); });
+  ExpectUseAfterFree<absl::Notification>(
+      [](absl::Notification& notification) { notification.Notify(); });
+  ExpectUseAfterFree<std::once_flag>(
+      [](std::once_flag& once) { std::call_once(once, [] {}); });
+  ExpectUseAfterFree<sem_t>([](sem_t& semaphore) { sem_post(&semaphore); });
+}
+
+// What is waited for may be deleted, by who has waited.
+TEST(Lifetimes, FindsNoneInDeletionsAfterTheWait) {
+  ExpectNone([] {
+    auto* const notification = new absl::Notification;
+    InTwoThreads([notification] { notification->Notify(); },
+                 [notification] {
+                   notification->WaitForNotification();
+                   delete notification;
+                 });
+  });
+  ExpectNone([] {
+    auto* const counter = new absl::BlockingCounter(2);
+    std::thread thread([counter] { counter->DecrementCount(); });
+    InTwoThreads([counter] { counter->DecrementCount(); },
+                 [counter] {
+                   counter->Wait();
+                   delete counter;
+                 });
+    thread.join();
+  });
+  ExpectNone([] {
+    auto* const done = new sem_t;
+    sem_init(done, 0, 0);
+    InTwoThreads([done] { sem_post(done); },
+                 [done] {
+                   sem_wait(done);
+                   delete done;
+                 });
+  });
+  ExpectNone([] {
+    auto* const mutex = new std::mutex;
+    bool is_last = false;
+    const auto leave = [&, mutex] {
+      mutex->lock();
+      const bool deletes = std::exchange(is_last, true);
+      mutex->unlock();
+      if (deletes) delete mutex;
+    };
+    InTwoThreads(leave, leave);
+  });
+}
+
 TEST(Lifetimes, KnowsMemoryThatIsHandedOutAgain) {
   ExpectNone([] {
     for (int i = 0; i < 3; ++i) {

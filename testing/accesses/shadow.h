@@ -17,6 +17,8 @@ enum AccessFlags : uint8_t {
   kAtomic = 2,
   // The memory was given back.
   kFreed = 4,
+  // It is known of a function that was called, as to lock what is there.
+  kCalled = 8,
 };
 
 // Of a cell.

@@ -1,5 +1,5 @@
-// Locking an absl::Mutex, free or not, and unlocking it; and waits at a CondVar
-// that end for no reason.
+// Locking an absl::Mutex, free or not, and unlocking it; waits at a CondVar,
+// which may end for no reason; and signals to it.
 //
 // Abseil has no hook there. The linker takes each call of, say, absl::Mutex's
 // Lock for one of __wrap_..., and of __real_... for that of Lock: -Wl,--wrap=,
@@ -167,6 +167,7 @@ void PointBeforeLock(const absl::Mutex* mutex, Use use) {
       absl::synchronization_internal::GetOrCreateCurrentThreadIdentity());
   if (NoSchedulingPoints::Exist()) return;
   scheduler->Point("locking a mutex", mutex, use);
+  Order::Uses(mutex);
 }
 
 WARD_EACH_USE(WARD_WRAP_LOCK, Lock, "4Lock", "10ReaderLock", void, )
@@ -208,6 +209,7 @@ WARD_WRAP_UNLOCK(ReleasableMutexLock, Release, "19ReleasableMutexLock7Release")
     Scheduler* const scheduler = Intercepting();                              \
     /* As in condition.cc. */                                                 \
     if (scheduler != nullptr) scheduler->Point("waiting for a condition");    \
+    Order::Uses(condition);                                                   \
     const Waiting waiting(mutex);                                             \
     const bool wakes = scheduler != nullptr && scheduler->WakesForNoReason(); \
     const InAbseil here;                                                      \
@@ -241,6 +243,17 @@ WARD_WRAP_WAIT(bool, WaitCommon,
                 KernelTimeout limit),
                (condition, mutex, limit),
                WardRealWaitCommon(condition, mutex, KernelTimeout(past)))
+
+#define WARD_WRAP_SIGNAL(name, symbol)             \
+  WARD_DECLARE(void, name, "7CondVar" symbol "Ev", \
+               (absl::CondVar * condition))        \
+  void WardWrap##name(absl::CondVar* condition) {  \
+    Order::Uses(condition);                        \
+    WardReal##name(condition);                     \
+  }
+
+WARD_WRAP_SIGNAL(Signal, "6Signal")
+WARD_WRAP_SIGNAL(SignalAll, "9SignalAll")
 
 WARD_EACH_USE(WARD_WRAP_WHEN, LockWhen, "8LockWhen", "14ReaderLockWhen", void)
 WARD_EACH_USE(WARD_WRAP_WITHIN, LockWhenWithTimeout, "19LockWhenWithTimeout",

@@ -85,6 +85,7 @@ WARD_WRAP(bool, WaitForNotificationWithDeadline, "_ZNK",
 
 WARD_WRAP(bool, DecrementCount, "_ZN", "15BlockingCounter14DecrementCountEv",
           (absl::BlockingCounter * counter)) {
+  Order::Uses(counter);
   Order::Release(counter);
   return WardRealDecrementCount(counter);
 }

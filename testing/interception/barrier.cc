@@ -77,6 +77,7 @@ int pthread_barrier_wait(pthread_barrier_t* barrier) noexcept {
       scheduler == nullptr ? nullptr : ward::testing::Find(barrier);
   if (known == nullptr) return real_pthread_barrier_wait(barrier);
   scheduler->Point("arriving at a barrier", barrier);
+  Order::Uses(barrier);
   Order::Release(barrier);
   if (++known->arrived < known->count) {
     scheduler->WaitAt(barrier, "waiting at a barrier");

@@ -10,6 +10,7 @@
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/mutex.h"
 #include "ward/testing/interception/real.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
 WARD_REAL(pthread_cond_wait);
@@ -26,6 +27,7 @@ int WaitInSchedule(Scheduler& scheduler, pthread_cond_t* condition,
   // Who signals without the mutex may do so here, between the look at what is
   // waited for and the wait. After it nobody comes between, and is heard.
   scheduler.Point("waiting for a condition");
+  Order::Uses(condition);
   if (const int error = UnlockInSchedule(scheduler, mutex)) return error;
   const bool woken =
       scheduler.WakesForNoReason() ||
@@ -44,6 +46,7 @@ int WaitInSchedule(Scheduler& scheduler, pthread_cond_t* condition,
 }  // namespace ward::testing
 
 using ::ward::testing::Intercepting;
+using ::ward::testing::Order;
 using ::ward::testing::Scheduler;
 using ::ward::testing::Use;
 
@@ -79,6 +82,7 @@ int pthread_cond_clockwait(pthread_cond_t* condition, pthread_mutex_t* mutex,
 int pthread_cond_signal(pthread_cond_t* condition) noexcept {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_pthread_cond_signal(condition);
+  Order::Uses(condition);
   const bool woken = scheduler->WakeAt(condition, 1) > 0;
   const int error = woken ? 0 : real_pthread_cond_signal(condition);
   scheduler->Point("signalling a condition", condition, Use::kNothing);
@@ -86,6 +90,7 @@ int pthread_cond_signal(pthread_cond_t* condition) noexcept {
 }
 
 int pthread_cond_broadcast(pthread_cond_t* condition) noexcept {
+  Order::Uses(condition);
   const int error = real_pthread_cond_broadcast(condition);
   if (Scheduler* const scheduler = Intercepting()) {
     scheduler->WakeAt(condition);

@@ -51,6 +51,7 @@ int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
                    absl::Time deadline, int Interruptions::*interruption) {
   scheduler.Point(names.taking, object, names.use);
   while (true) {
+    Order::Uses(object);
     int error = try_to_take();
     if (error != busy) return error;
     error =

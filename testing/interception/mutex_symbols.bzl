@@ -38,6 +38,8 @@ _FUNCTIONS = [
     "7CondVar15WaitWithTimeoutEP%s5MutexE%s8DurationE",
     "7CondVar16WaitWithDeadlineEP%s5MutexE%s4TimeE",
     "7CondVar10WaitCommonEP%s5MutexE%s24synchronization_internal13KernelTimeoutE",
+    "7CondVar6SignalEv",
+    "7CondVar9SignalAllEv",
     "5Mutex8LockWhenERK%s9ConditionE",
     "5Mutex14ReaderLockWhenERK%s9ConditionE",
     "5Mutex19LockWhenWithTimeoutERK%s9ConditionE%s8DurationE",

@@ -68,6 +68,7 @@ void End(Scheduler& scheduler, const void* object, bool initialised) {
 }  // namespace ward::testing
 
 using ::ward::testing::Intercepting;
+using ::ward::testing::Order;
 using ::ward::testing::Scheduler;
 
 extern "C" {
@@ -76,6 +77,7 @@ extern "C" {
 int pthread_once(pthread_once_t* control, void (*initialise)()) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_pthread_once(control, initialise);
+  Order::Uses(control);
   ward::testing::Begin(*scheduler, control, "waiting for std::call_once");
   constexpr pthread_once_t kDone = 2;  // glibc's nptl/pthread_once.c.
   const bool initialises = *control != kDone;

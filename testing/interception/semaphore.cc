@@ -83,6 +83,7 @@ int sem_trywait(sem_t* semaphore) noexcept {
 }
 
 int sem_post(sem_t* semaphore) noexcept {
+  Order::Uses(semaphore);
   const int result = real_sem_post(semaphore);
   Scheduler* const scheduler = result == 0 ? Intercepting() : nullptr;
   if (scheduler != nullptr) {

@@ -32,6 +32,8 @@ class Order {
     virtual void Locked(const void* object, Lock lock) = 0;
     virtual Lock Unlocked(const void* object) = 0;
 
+    virtual void Uses(const void* object) = 0;
+
     // Accesses are not looked at until Resume.
     virtual void Pause() = 0;
     virtual void Resume() = 0;
@@ -69,7 +71,15 @@ class Order {
     if (listener_ != nullptr) listener_->Release(object);
   }
 
-  // The same of a lock. Those who share it do not come after one another.
+  // The thread does something with an object that lies in the program's memory,
+  // such as to lock it or to signal it: that must be there. Told before
+  // Release, and of a lock by Locked and Unlocked, too.
+  static void Uses(const void* object) {
+    if (listener_ != nullptr) listener_->Uses(object);
+  }
+
+  // As Acquire and Release, of a lock. Those who share it do not come after one
+  // another.
   static void Locked(const void* object, Lock lock = Lock::kExclusive) {
     if (listener_ != nullptr) listener_->Locked(object, lock);
     if (shows_ != nullptr) shows_->IsLocked(object, lock == Lock::kShared);
