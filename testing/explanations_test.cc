@@ -9,6 +9,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
+#include <exception>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -298,6 +299,15 @@ SHOP_FUNCTION void Await(const absl::Notification& opened) {
 void AwaitsNobody() {
   const absl::Notification opened;
   Await(opened);
+}
+
+void BreaksDown() {
+  std::mutex till;
+  std::thread clerk([&] {
+    Serve(till);
+    std::terminate();
+  });
+  clerk.join();
 }
 
 void FailsAndThenWaits() {
@@ -681,6 +691,14 @@ TEST(Explanation, OfALostUpdateTellsWhoWasHeldBackWhere) {
   EXPECT_THAT(told, ContainsRegex("\n +[0-9]+  thread 1: locking mutex "
                                   "`balance_mutex`, in Balance "));
   EXPECT_THAT(told, ContainsRegex("\n  >>  [0-9]+=1, at step [0-9]+: "));
+}
+
+// What its handler reads to show stacks is no part of it.
+TEST(Explanation, OfACrashEndsWithIt) {
+  const std::string told = Told(shop::BreaksDown);
+  EXPECT_THAT(told, StartsWith("a crash: "));
+  EXPECT_THAT(told, ContainsRegex("\n +[0-9]+  thread 1: "));
+  EXPECT_THAT(told, Not(HasSubstr("reading a descriptor")));
 }
 
 TEST(Explanation, OfACallThatFailedSaysHow) {

@@ -170,6 +170,15 @@ void Handle(int signal, void (*handler)(int)) {
   sigaction(signal, &action, nullptr);
 }
 
+// Abseil's.
+void (*show_crash)(int signal, siginfo_t* about, void* context) = nullptr;
+
+// What it reads to name functions is no part of the run that has crashed.
+void ShowCrash(int signal, siginfo_t* about, void* context) {
+  const NoSchedulingPoints quiet;
+  show_crash(signal, about, context);
+}
+
 // In a test of real threads: in the last of its time.
 void Expire(int) {
   const NoSchedulingPoints quiet;
@@ -264,6 +273,13 @@ void Watchdog::ShowStackOfCrash() {
     !defined(ABSL_HAVE_THREAD_SANITIZER)
   PrepareStacks();
   absl::InstallFailureSignalHandler({});
+  for (const int signal :
+       {SIGSEGV, SIGILL, SIGFPE, SIGABRT, SIGTERM, SIGBUS, SIGTRAP}) {
+    struct sigaction action {};
+    sigaction(signal, nullptr, &action);
+    show_crash = std::exchange(action.sa_sigaction, &ShowCrash);
+    sigaction(signal, &action, nullptr);
+  }
 #endif
 }
 
