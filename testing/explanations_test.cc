@@ -301,6 +301,13 @@ void AwaitsNobody() {
   Await(opened);
 }
 
+void SellsBeforeItOpens() {
+  sold = 0;
+  std::thread clerk([] { EXPECT_EQ(sold, 1); });
+  sold = 1;
+  clerk.join();
+}
+
 void BreaksDown() {
   std::mutex till;
   std::thread clerk([&] {
@@ -681,7 +688,7 @@ TEST(Explanation, OfALostUpdateTellsWhoWasHeldBackWhere) {
                     "  [0-9]+=1, at step [0-9]+: thread 0 \\(main\\) was held "
                     "back before locking mutex `balance_mutex`, in "
                     "SetBalance .*explanations_test.cc:[0-9]+; "
-                    "thread 1 went on, before "
+                    "thread 1 (began|went on, before )"
                     ".*\n"
                     "      SetBalance .*\n"
                     "      Deposit .*\n"
@@ -691,6 +698,13 @@ TEST(Explanation, OfALostUpdateTellsWhoWasHeldBackWhere) {
   EXPECT_THAT(told, ContainsRegex("\n +[0-9]+  thread 1: locking mutex "
                                   "`balance_mutex`, in Balance "));
   EXPECT_THAT(told, ContainsRegex("\n  >>  [0-9]+=1, at step [0-9]+: "));
+}
+
+TEST(Explanation, OfAThreadThatComesFirstSaysThatItBegan) {
+  EXPECT_THAT(Unqualified(Told(shop::SellsBeforeItOpens)),
+              ContainsRegex("=1, at step [0-9]+: thread 0 \\(main\\) was held "
+                            "back after starting a thread, in "
+                            "SellsBeforeItOpens .*; thread 1 began\n"));
 }
 
 // What its handler reads to show stacks is no part of it.

@@ -475,8 +475,10 @@ void Explainer::TakeDeviation(const Event& event) {
                       others.empty()      ? ""
                       : others.size() < 2 ? "was "
                                           : "were ",
-                      AndList(others), "; ", Who(chosen), " went on, ",
-                      Where(chosen));
+                      AndList(others), "; ", Who(chosen),
+                      Of(chosen).step.doing < 0
+                          ? " began"
+                          : absl::StrCat(" went on, ", Where(chosen)));
       break;
     }
     case ChoiceKind::kWaiter:

@@ -13,6 +13,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -174,6 +175,7 @@ RunRecorder::~RunRecorder() {
 }
 
 void RunRecorder::Starts(int thread, int group, std::string_view name) {
+  has_started_ = true;
   events_.Add(
       absl::StrCat(R"(["t",)", thread, ",", group, ",", JsonString(name), "]"));
 }
@@ -188,7 +190,9 @@ void RunRecorder::IsKilled(int thread) {
 
 void RunRecorder::Arrives(int thread, std::string_view doing,
                           const void* object, bool after) {
-  AddStep("a", thread, doing, object, after);
+  // Who has started a thread comes to a point after that.
+  const bool started = std::exchange(has_started_, false);
+  AddStep("a", thread, doing, object, after || started);
 }
 
 void RunRecorder::Waits(int thread, std::string_view doing, const void* object,

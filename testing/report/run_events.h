@@ -140,6 +140,8 @@ class RunRecorder final : public RunListener,
 
   RunEvents& events_;
   int running_ = 0;
+  // It has started a thread, since the last point.
+  bool has_started_ = false;
   uint32_t decisions_ = 0;
   uint32_t told_decisions_ = 0;
   absl::flat_hash_map<const void*, int> objects_;
