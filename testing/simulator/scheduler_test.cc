@@ -266,8 +266,8 @@ TEST(Scheduler, AllocatesNothingAtAChoiceOnceThreadsAndObjectsAreKnown) {
   const auto orders = std::make_unique<KnownOrders>();
   const Profile profile = {};
   const auto pairs = [&] {
-    auto strategy = std::make_unique<PairsStrategy>(*orders, 0, *coverage,
-                                                    /*dull=*/nullptr);
+    auto strategy =
+        std::make_unique<PairsStrategy>(*orders, 0, /*dull=*/nullptr);
     strategy->BeginRun(1);
     return strategy;
   };
@@ -284,7 +284,7 @@ TEST(Scheduler, AllocatesNothingAtAChoiceOnceThreadsAndObjectsAreKnown) {
       std::make_unique<PlacedStrategy>(std::vector<PlacedDeviation>()),
   };
   for (const auto& strategy : strategies) {
-    CoverageRecorder recorder(*coverage, CoverageRecorder::StackEnd());
+    CoverageRecorder recorder(*coverage, /*names=*/true);
     SchedulerOptions options;
     options.delays = true;
     options.coverage = &recorder;
