@@ -208,7 +208,9 @@ WARD_WRAP_UNLOCK(ReleasableMutexLock, Release, "19ReleasableMutexLock7Release")
     if (InAbseil::IsSo()) return WardReal##name arguments;                    \
     Scheduler* const scheduler = Intercepting();                              \
     /* As in condition.cc. */                                                 \
-    if (scheduler != nullptr) scheduler->Point("waiting for a condition");    \
+    if (scheduler != nullptr) {                                               \
+      scheduler->Point("waiting for a condition", condition, Use::kNothing);  \
+    }                                                                         \
     Order::Uses(condition);                                                   \
     const Waiting waiting(mutex);                                             \
     const bool wakes = scheduler != nullptr && scheduler->WakesForNoReason(); \

@@ -26,7 +26,7 @@ int WaitInSchedule(Scheduler& scheduler, pthread_cond_t* condition,
                    pthread_mutex_t* mutex, absl::Time deadline) {
   // Who signals without the mutex may do so here, between the look at what is
   // waited for and the wait. After it nobody comes between, and is heard.
-  scheduler.Point("waiting for a condition");
+  scheduler.Point("waiting for a condition", condition, Use::kNothing);
   Order::Uses(condition);
   if (const int error = UnlockInSchedule(scheduler, mutex)) return error;
   const bool woken =
