@@ -95,11 +95,10 @@ class Publisher {
     std::vector<std::shared_ptr<Subscriber>> subscribers;
     {
       absl::MutexLock lock(&mutex_);
-      if (!Await(mutex_,
-                 absl::Condition(
-                     +[](bool* busy) { return !*busy; }, &is_publishing_))) {
-        return;
-      }
+      const auto is_its_turn = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+        return !is_publishing_;
+      };
+      if (!Await(mutex_, absl::Condition(&is_its_turn))) return;
       is_publishing_ = true;
       subscribers = subscribers_;
     }
