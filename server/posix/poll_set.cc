@@ -89,8 +89,9 @@ class PosixPollSet final : public PollSet {
     if (!timer_.is_open()) {
       FileDescriptor timer = FileDescriptor::Opened(
           timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-      if (!timer.is_open())
+      if (!timer.is_open()) {
         return SystemError(errno, "create a timer (timerfd_create)");
+      }
       WARD_RETURN_IF_ERROR(Watch(0, timer.get(), EPOLLIN));
       timer_ = std::move(timer);
     }
@@ -124,8 +125,9 @@ class PosixPollSet final : public PollSet {
 
 absl::StatusOr<std::unique_ptr<PollSet>> CreatePosixPollSet() {
   FileDescriptor epoll = FileDescriptor::Opened(epoll_create1(EPOLL_CLOEXEC));
-  if (!epoll.is_open())
+  if (!epoll.is_open()) {
     return SystemError(errno, "wait for many (epoll_create1)");
+  }
   FileDescriptor wake =
       FileDescriptor::Opened(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.is_open()) return SystemError(errno, "create an event (eventfd)");

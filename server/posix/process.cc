@@ -536,15 +536,15 @@ absl::StatusOr<std::unique_ptr<Process>> WatchProgram(pid_t pid) {
 }
 
 absl::Status StartError(int error, std::string_view attempt) {
-  const absl::Status status = SystemError(error, attempt);
+  absl::Status status = SystemError(error, attempt);
   if (error != EAGAIN && error != ENOMEM) return status;
-  return absl::Status(
+  return {
       status.code(),
       absl::StrCat(status.message(),
                    "; end processes or threads of this user, or raise their "
                    "limit (ulimit -u; pids.max of its cgroup), or see whether "
                    "memory is short; a SCHED_DEADLINE thread starts none "
-                   "without SCHED_FLAG_RESET_ON_FORK (sched(7))"));
+                   "without SCHED_FLAG_RESET_ON_FORK (sched(7))")};
 }
 
 absl::Status ProcError(int error, std::string_view attempt) {
