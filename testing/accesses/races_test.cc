@@ -807,11 +807,12 @@ void SignalAfterUnlock(bool unlocks) {
   auto* const request = new AbseilsRequest;
   InTwoThreads(
       [request, unlocks] {
-        request->mutex.Lock();
-        request->is_done = true;
-        if (unlocks) request->mutex.Unlock();
-        request->changed.Signal();
-        if (!unlocks) request->mutex.Unlock();
+        {
+          absl::MutexLock lock(&request->mutex);
+          request->is_done = true;
+          if (!unlocks) request->changed.Signal();
+        }
+        if (unlocks) request->changed.Signal();
       },
       [request] {
         {

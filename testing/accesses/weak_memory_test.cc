@@ -408,6 +408,7 @@ bool LosesAnUpdate() {
 Program LateMessagePassing(bool waits) {
   return [waits] {
     constexpr int kStores = 4;
+    // NOLINTNEXTLINE(misc-redundant-expression): each does it anew.
     const bool is_late = LosesAnUpdate() && LosesAnUpdate();
     std::atomic<int> passed{0};
     std::atomic<int> flag{0};

@@ -189,9 +189,9 @@ void KeepPairs(const SeenPairs& pairs, const Names& names, bool has_more) {
   const std::string_view folder =
       EnvironmentVariable("TEST_UNDECLARED_OUTPUTS_DIR");
   if (folder.empty()) return;
-  static const uint64_t program = HashOfProgram();
+  static const uint64_t kProgram = HashOfProgram();
   const std::string_view target = EnvironmentVariable("TEST_TARGET");
-  std::string text = absl::StrCat("program ", absl::Hex(program), " ",
+  std::string text = absl::StrCat("program ", absl::Hex(kProgram), " ",
                                   target.empty() ? "a program" : target, "\n");
   if (has_more) text += "more\n";
   for (const auto& [place, name] : names) {

@@ -678,8 +678,8 @@ TEST(CoverageRecorder, KnowsHoweverManyObjectsThereAreInARun) {
 
 // The place of a point in a function, with the calls from `end` on.
 ABSL_ATTRIBUTE_NOINLINE uint32_t Here(const void* end) {
-  static const auto coverage = std::make_unique<Coverage>();
-  static auto& recorder = *new CoverageRecorder(*coverage, /*names=*/true);
+  static const auto kCoverage = std::make_unique<Coverage>();
+  static auto& recorder = *new CoverageRecorder(*kCoverage, /*names=*/true);
   const uint32_t place = recorder.PlaceOf(__builtin_frame_address(0),
                                           reinterpret_cast<uintptr_t>(end));
   ABSL_BLOCK_TAIL_CALL_OPTIMIZATION();

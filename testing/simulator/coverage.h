@@ -110,6 +110,7 @@ class Numbers {
   static_assert((kMost & (kMost - 1)) == 0, "slots are found by a mask");
 
  public:
+  // NOLINTNEXTLINE(bugprone-dynamic-static-initializers): it is a constant.
   static constexpr size_t kNone = kMost;
 
   size_t size() const { return size_; }
