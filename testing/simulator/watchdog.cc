@@ -173,8 +173,9 @@ void Handle(int signal, void (*handler)(int)) {
 // Abseil's.
 void (*show_crash)(int signal, siginfo_t* about, void* context) = nullptr;
 
-// What it reads to name functions is no part of the run that has crashed.
-void ShowCrash(int signal, siginfo_t* about, void* context) {
+// What it reads to name functions is no part of the run that has crashed. Not
+// where a sanitizer shows it.
+[[maybe_unused]] void ShowCrash(int signal, siginfo_t* about, void* context) {
   const NoSchedulingPoints quiet;
   show_crash(signal, about, context);
 }
