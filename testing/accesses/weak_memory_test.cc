@@ -83,7 +83,9 @@ void ExpectFound(const Program& program) {
             << " deviations" << std::endl;
   EXPECT_THAT(failure.what, HasSubstr("it came to that"));
   EXPECT_TRUE(failure.replayed);
-  EXPECT_LE(failure.deviations.size(), 6U);
+  // 20 and more before old values were left out one by one. Which run is found,
+  // and so what is left of it, goes by where the linker has put the code.
+  EXPECT_LE(failure.deviations.size(), 12U);
 }
 
 void ExpectNever(const Program& program) {
