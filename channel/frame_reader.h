@@ -68,12 +68,6 @@ class FrameReader {
   // frame() is not needed any more: the memory of a large one is given back.
   void Release() { buffer_.Release(); }
 
-  // Nor anything else for a while.
-  void ReleaseAll() {
-    buffer_.ReleaseAll();
-    arrivals_.shrink_to_fit();
-  }
-
   // How long the rest of a frame may take that has begun to come, whatever the
   // deadline.
   void set_time_for_rest(absl::Duration time) { time_for_rest_ = time; }

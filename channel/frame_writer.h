@@ -32,9 +32,6 @@ class FrameWriter {
                     const ChannelLimits& limits, absl::Time deadline,
                     const Frame::End* end = nullptr);
 
-  // Nothing is sent for a while.
-  void ReleaseAll() { bytes_ = std::string(); }
-
   // Refuses to send from now on.
   void Fail(const absl::Status& status) { status_ = status; }
 

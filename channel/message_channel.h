@@ -321,13 +321,6 @@ class MessageChannel {
     return reader_.unclaimed_descriptors();
   }
 
-  // Gives back what memory is kept for the next messages: nothing will be
-  // written for a while, nor read. What was received of the next one stays.
-  void ReleaseMemory() {
-    reader_.ReleaseAll();
-    writer_.ReleaseAll();
-  }
-
   // --- ending ---
 
   // Receives no more, and throws away what has come: the peer can send nothing,

@@ -19,8 +19,12 @@ namespace {
 // A first piece that holds most messages whole. Each connection needs one.
 constexpr size_t kFirstPiece = 4096;
 
-// More than this is kept between two messages that need it only.
+// More than this is kept between two messages that need it only...
 constexpr size_t kKeptBytes = size_t{64} << 10;
+
+// ...and more than this is not. It takes more than one receive anyway: a socket
+// holds less.
+constexpr size_t kMostKeptBytes = size_t{256} << 10;
 
 }  // namespace
 
@@ -83,8 +87,8 @@ void ReceiveBuffer::Consume(size_t frame_bytes) {
   last_frame_bytes_ = frame_bytes;
 }
 
-void ReceiveBuffer::ReleaseOver(size_t kept) {
-  if (end_ > 0 || capacity() <= kept) return;
+void ReceiveBuffer::Release() {
+  if (end_ > 0 || capacity() <= kMostKeptBytes) return;
   bytes_ = Bytes();
   share_.Release();
 }

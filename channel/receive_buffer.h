@@ -49,10 +49,7 @@ class ReceiveBuffer {
   void Consume(size_t frame_bytes);
 
   // Gives back the memory of a large frame, unless there is more to read.
-  void Release() { ReleaseOver(kMostKeptBytes); }
-
-  // Gives back all memory, unless there is more to read.
-  void ReleaseAll() { ReleaseOver(0); }
+  void Release();
 
   // Overwrites `part` of unread().
   void Wipe(std::string_view part);
@@ -66,11 +63,6 @@ class ReceiveBuffer {
   void set_secret(bool secret) { secret_ = secret; }
 
  private:
-  // More than this is not kept between two messages. It takes more than one
-  // receive anyway: a socket holds less.
-  static constexpr size_t kMostKeptBytes = size_t{256} << 10;
-
-  void ReleaseOver(size_t kept);
   void WipeUnread();
   void Swap(ReceiveBuffer& other);
   void Resize(size_t capacity);

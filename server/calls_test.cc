@@ -288,22 +288,6 @@ class CallsTest : public ModesTest {
   }
 };
 
-// Of clients that have been silent for so long that they have no thread.
-class ParkedTest : public CallsTest {
- protected:
-  // A second and more. If a real machine is so slow that some are not parked
-  // then, nothing that is expected of them changes.
-  static void AwaitParked() { absl::SleepFor(absl::Milliseconds(1500)); }
-
-  static void CallAgain(MessageChannel& channel) {
-    channel.BeginCall({/*keep=*/true});
-    ASSERT_THAT(channel.Write("echo text", "x"), IsOk());
-    EXPECT_THAT(channel.Read(), RepliesWith("x"));
-    EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
-    EXPECT_TRUE(channel.kept());
-  }
-};
-
 TEST_F(CallsTest, AMethodHasWhatAMessageHas) {
   MethodServer server(Shared());
   ASSERT_THAT(server.Start(), IsOk());
@@ -1019,8 +1003,8 @@ TEST_F(CallsTest, AHalfSaidCallHasItsTime) {
   MethodServer server(std::move(options));
   ASSERT_THAT(server.Start(), IsOk());
   MessageChannel channel = OpenAndCallOnce(server);
-  // Between two calls it has all the time: more than a thread waits for it.
-  absl::SleepFor(absl::Seconds(2));
+  // Between two calls it has all the time.
+  absl::SleepFor(2 * time);
   channel.BeginCall({/*keep=*/true});
   ASSERT_THAT(channel.Write("nothing"), IsOk());
   EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
@@ -1028,74 +1012,6 @@ TEST_F(CallsTest, AHalfSaidCallHasItsTime) {
   auto* const connection = const_cast<Transport*>(channel.transport());
   EXPECT_THAT(connection->Send("\x05", {}, absl::InfiniteFuture()), IsOk());
   EXPECT_THAT(channel.Read(), FailsWith(reason::kTimedOut));
-  // The same, if a thread waited when it began.
-  channel = OpenAndCallOnce(server);
-  channel.BeginCall({/*keep=*/true});
-  auto* const other = const_cast<Transport*>(channel.transport());
-  EXPECT_THAT(other->Send("\x05", {}, absl::InfiniteFuture()), IsOk());
-  EXPECT_THAT(channel.Read(), FailsWith(reason::kTimedOut));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-// --- parked ---
-
-TEST_F(ParkedTest, WhoIsParkedCallsAgainOverItsConnection) {
-  constexpr size_t kPlaces = 5;
-  ServerOptions options = Shared();
-  // Elsewhere some may not be parked in time.
-  if (MovesClock()) options.max_clients = kPlaces;
-  MethodServer server(std::move(options));
-  ASSERT_THAT(server.Start(), IsOk());
-  std::vector<MessageChannel> channels;
-  // Those that are parked hold no place.
-  for (int i = 0; i < 3; ++i) {
-    for (size_t j = 0; j < kPlaces; ++j) {
-      channels.push_back(OpenAndCallOnce(server));
-    }
-    AwaitParked();
-  }
-  for (MessageChannel& channel : channels) CallAgain(channel);
-  const auto connections = static_cast<int>(channels.size()) + 1;
-  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(connections));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(ParkedTest, TheLongestParkedLeavesForAnotherOfItsProcess) {
-  if (!MovesClock()) GTEST_SKIP() << "which one that is, is not known";
-  ServerOptions options = Shared();
-  options.max_clients_per_process = 2;
-  MethodServer server(std::move(options));
-  ASSERT_THAT(server.Start(), IsOk());
-  MessageChannel first = OpenAndCallOnce(server);
-  absl::SleepFor(absl::Milliseconds(1));
-  MessageChannel second = OpenAndCallOnce(server);
-  AwaitParked();
-  MessageChannel third = OpenAndCallOnce(server);
-  first.BeginCall({/*keep=*/true});
-  EXPECT_THAT(first.Write("nothing"), FailsWith(reason::kCallCut));
-  CallAgain(second);
-  CallAgain(third);
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(ParkedTest, WhoIsParkedIsLeftWhenTheServerStops) {
-  MethodServer server(Shared());
-  ASSERT_THAT(server.Start(), IsOk());
-  MessageChannel channel = OpenAndCallOnce(server);
-  AwaitParked();
-  EXPECT_THAT(server.Stop(), IsOk());
-  channel.BeginCall({/*keep=*/true});
-  EXPECT_THAT(channel.Write("nothing"), FailsWith(reason::kCallCut));
-}
-
-TEST_F(ParkedTest, WhoIsParkedMayLeave) {
-  MethodServer server(Shared());
-  ASSERT_THAT(server.Start(), IsOk());
-  std::vector<MessageChannel> channels;
-  for (int i = 0; i < 3; ++i) channels.push_back(OpenAndCallOnce(server));
-  AwaitParked();
-  channels.clear();
-  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(4));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

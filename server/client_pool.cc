@@ -50,10 +50,6 @@ constexpr absl::Duration kMaxIdleTime = absl::Seconds(10);
 // their messages had.
 constexpr size_t kCrowd = 16;
 
-// How long one that may call again keeps its thread, which then waits for what
-// is longer: a thousand wake-ups fit into it.
-constexpr absl::Duration kParkAfter = absl::Seconds(1);
-
 // How long one too many of a process, or of a user, waits for another one to be
 // gone: it may have left, or been told the end of its call, and still be here.
 constexpr absl::Duration kLeavingTime = absl::Seconds(1);
@@ -92,13 +88,6 @@ constexpr int kNoLimit = std::numeric_limits<int>::max();
 
 bool AnyClient(const ClientPool::Client& /*client*/) { return true; }
 
-// Of its own accord, or because it was made to: no more is received from it,
-// and it waits for nothing.
-bool HasLeft(const absl::Status& status) {
-  return HasReason(status, reason::kEndOfStream) ||
-         HasReason(status, reason::kConnectionLost);
-}
-
 pid_t PidOf(const absl::StatusOr<PeerCredentials>& peer) {
   return peer.ok() ? peer->pid : 0;
 }
@@ -111,7 +100,6 @@ ClientPool::ClientPool(Environment& environment, Listener& listener,
       listener_(listener),
       limits_(Bounded(limits, environment.MaxDescriptors())),
       max_held_(environment.MaxDescriptors() / 8),
-      max_parked_(std::max(environment.MaxDescriptors() / 4, size_t{1})),
       service_(std::move(service)) {}
 
 ClientPool::~ClientPool() {
@@ -302,7 +290,7 @@ bool ClientPool::MakeRoomInTable() {
   mutex_.Lock();
   if (has_room) return true;
   const uint64_t dismissed = dismissed_;
-  if (!DismissParked(AnyClient)) (void)DismissIdle(AnyClient);
+  (void)DismissIdle(AnyClient);
   while (dismissed_ == dismissed && !RefuseHolder(0)) {
     // What fills it may be a client's that a thread receives from just now.
     const auto changed = [this, last_id = last_id_,
@@ -449,9 +437,7 @@ absl::Status ClientPool::CheckShare(Client& client) {
     const int taken = found->second.served + found->second.queued;
     if (taken < limit) {
       // Those that are between two calls make room, if that is enough.
-      for (; taken + idle >= limit; --idle) {
-        if (!DismissParked(is_same)) (void)DismissIdle(is_same);
-      }
+      for (; taken + idle >= limit; --idle) (void)DismissIdle(is_same);
       return absl::OkStatus();
     }
     absl::Status refusal =
@@ -489,22 +475,12 @@ bool ClientPool::HasShare(const Client& client) const {
 void ClientPool::Serve(std::unique_ptr<Client> client) {
   LeaveAccepting();
   while (client != nullptr) {
-    After after = client->has_begun_
-                      ? ReceiveNextCall(*client, /*makes_room=*/false)
-                      : After::kCalls;
-    while (after == After::kCalls) {
+    do {
       ServeCall(*client);
-      after = client->channel.kept() ? AwaitNextCall(*client) : After::kLeaves;
-    }
+    } while (client->channel.kept() && AwaitNextCall(*client));
     // Before its connection is closed: it must not be shut down any more.
     TakePlace(*client);
     std::unique_ptr<Client> next = NextToServe();
-    if (after == After::kIsSilent) {
-      Park(std::move(client));
-      client = std::move(next);
-      if (client != nullptr && !watching_) (void)Call();
-      continue;
-    }
     const bool leaves = client->leaves_;
     mutex_.Unlock();
     client = std::move(next);
@@ -540,96 +516,37 @@ void ClientPool::ServeCall(Client& client) {
   mutex_.Unlock();
   absl::Status status = service_.serve(client);
   // A handler that waited for its client has read the end of the stream.
-  if (HasLeft(status) && stopping()) status = StoppingError();
+  const bool cut = HasReason(status, reason::kEndOfStream) ||
+                   HasReason(status, reason::kConnectionLost);
+  if (cut && stopping()) status = StoppingError();
   if (!status.ok()) Tell(client, status);
   mutex_.Lock();
   if (client.observed_ != 0) Forget(std::exchange(client.observed_, 0));
 }
 
-ClientPool::After ClientPool::AwaitNextCall(Client& client) {
-  const bool makes_room = SomebodyWaits();
-  // Of what has come of the next call already nobody would hear.
-  if (makes_room && !stopping_ && !client.leaves_ &&
-      !client.channel.partly_read()) {
-    return After::kIsSilent;
-  }
-  return ReceiveNextCall(client, makes_room);
-}
-
-ClientPool::After ClientPool::ReceiveNextCall(Client& client, bool makes_room) {
-  client.has_begun_ = false;
+bool ClientPool::AwaitNextCall(Client& client) {
   const bool left_before = client.leaves_;
   if (client.idle_.empty()) client.idle_.push_back(&client);
   const auto self = client.idle_.begin();
   between_calls_.splice(between_calls_.end(), client.idle_);
   Count(client, {-1, 0, client.leaves_ ? 0 : 1});
-  if (makes_room) Dismiss(client);
-  absl::Status status;
-  bool is_silent;
-  do {
-    mutex_.Unlock();
-    client.connection_->set_idle_time(kParkAfter);
-    status = service_.receive(client, absl::InfiniteDuration());
-    client.connection_->set_idle_time(absl::InfiniteDuration());
-    is_silent =
-        HasReason(status, reason::kTimedOut) && !client.channel.partly_read();
-    if (status.ok() && stopping()) status = StoppingError();
-    if (!status.ok() && !is_silent && !HasLeft(status)) Tell(client, status);
-    mutex_.Lock();
-    // If it is made to leave just now, there is something to receive.
-  } while (is_silent && (client.leaves_ || stopping_));
+  if (SomebodyWaits()) Dismiss(client);
+  mutex_.Unlock();
+  absl::Status status = service_.receive(client, absl::InfiniteDuration());
+  if (status.ok() && stopping()) status = StoppingError();
+  // It may leave, or be made to; all else is told.
+  const bool left = HasReason(status, reason::kEndOfStream) ||
+                    HasReason(status, reason::kConnectionLost);
+  if (!status.ok() && !left) Tell(client, status);
+  mutex_.Lock();
   client.idle_.splice(client.idle_.end(), between_calls_, self);
   Count(client, {1, 0, client.leaves_ ? 0 : -1});
   if (client.leaves_ && !left_before) --leaving_;
-  if (is_silent) return After::kIsSilent;
-  if (!status.ok()) return After::kLeaves;
+  if (!status.ok()) return false;
   LeaveAccepting();
   // Who has been waiting for this one's place, or thread, waits for another's.
   if (SomebodyWaits()) (void)DismissIdle(AnyClient);
-  return After::kCalls;
-}
-
-void ClientPool::Park(std::unique_ptr<Client> client) {
-  client->channel.ReleaseMemory();
-  client->request = Message();
-  client->deadline_ = absl::InfiniteFuture();
-  if (parked_.size() >= max_parked_) (void)DismissParked(AnyClient);
-  Wait(parked_, std::move(client), PollSet::Event::kReadable);
-}
-
-std::unique_ptr<ClientPool::Client> ClientPool::Unpark(
-    Waiting::iterator parked) {
-  std::unique_ptr<Client> client = Take(parked_, parked);
-  ++receiving_;
-  mutex_.Unlock();
-  absl::Status status = service_.receive(*client, absl::ZeroDuration());
-  mutex_.Lock();
-  if (HasReason(status, reason::kTimedOut)) {
-    // A large one takes its time, and perhaps its share of what may be
-    // buffered: that is for the thread that it gets.
-    client->has_begun_ = client->channel.partly_read();
-    const bool stays = !client->leaves_ && !stopping_;
-    if (client->has_begun_ && stays) {
-      status = absl::OkStatus();
-    } else if (stays) {
-      --receiving_;
-      Park(std::move(client));
-      return nullptr;
-    }
-  }
-  if (status.ok()) {
-    return Settle(std::move(client), std::move(status), /*is_late=*/false);
-  }
-  --receiving_;
-  const bool leaves = client->leaves_;
-  mutex_.Unlock();
-  if (!HasLeft(status) && !HasReason(status, reason::kTimedOut)) {
-    Tell(*client, status);
-  }
-  client.reset();
-  mutex_.Lock();
-  if (leaves) ++dismissed_;
-  return nullptr;
+  return true;
 }
 
 bool ClientPool::SomebodyWaits() const {
@@ -645,18 +562,6 @@ bool ClientPool::DismissIdle(absl::FunctionRef<bool(const Client&)> fits) {
   if (found == between_calls_.end()) return false;
   Dismiss(**found);
   return true;
-}
-
-bool ClientPool::DismissParked(absl::FunctionRef<bool(const Client&)> fits) {
-  for (const auto& [id, client] : parked_) {
-    if (client->leaves_ || !fits(*client)) continue;
-    // Then it is heard of.
-    client->leaves_ = true;
-    Count(*client, {0, 0, -1});
-    client->connection_->ShutDownReceiving();
-    return true;
-  }
-  return false;
 }
 
 void ClientPool::Dismiss(Client& client) {
@@ -714,20 +619,12 @@ void ClientPool::Wait(Waiting& waiting, std::unique_ptr<Client> client,
   const uint64_t id = ++last_id_;
   const absl::Status status = watched_->Add(id, *client->connection_, event);
   if (!status.ok()) {
-    if (&waiting == &parked_) {
-      // It has asked for nothing: there is nothing to refuse.
-      mutex_.Unlock();
-      client.reset();
-      mutex_.Lock();
-    } else {
-      Refuse(std::move(client), Annotate(status, "wait for the client"));
-    }
+    Refuse(std::move(client), Annotate(status, "wait for the client"));
     return;
   }
   const absl::Time deadline = client->deadline_;
   deadlines_.emplace(deadline, id);
   if (&waiting == &queued_) Count(*client, {0, 1, 0});
-  if (&waiting == &parked_ && !client->leaves_) Count(*client, {0, 0, 1});
   waiting.emplace(id, std::move(client));
   if (watching_ && deadline < watching_until_) watched_->Wake();
 }
@@ -736,7 +633,6 @@ std::unique_ptr<ClientPool::Client> ClientPool::Take(Waiting& waiting,
                                                      Waiting::iterator client) {
   std::unique_ptr<Client> taken = std::move(client->second);
   if (&waiting == &queued_) Count(*taken, {0, -1, 0});
-  if (&waiting == &parked_ && !taken->leaves_) Count(*taken, {0, 0, -1});
   watched_->Remove(*taken->connection_);
   deadlines_.erase({taken->deadline_, client->first});
   waiting.erase(client);
@@ -868,8 +764,6 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
     mutex_.Lock();
     return Settle(std::move(client), std::move(status), is_late);
   }
-  const auto parked = parked_.find(id);
-  if (parked != parked_.end()) return Unpark(parked);
   const auto queued = queued_.find(id);
   if (queued == queued_.end()) return nullptr;
   // It has left, or its time is up.
@@ -913,10 +807,6 @@ void ClientPool::Stop(absl::Duration drain_time) {
     while (!waiting->empty()) {
       Refuse(Take(*waiting, waiting->begin()), StoppingError());
     }
-  }
-  while (!parked_.empty()) {
-    parked_.begin()->second->connection_->ShutDownReceiving();
-    (void)Unpark(parked_.begin());
   }
   // Not both directions: they can still be told.
   for (const Client* client : served_) {

@@ -11,18 +11,12 @@
 // and theirs is the room that is made in a full descriptor table.
 //
 // A client that keeps its connection between two calls keeps its place and its
-// thread for a while, which waits in recvmsg for the next call: no wake-up but
-// the call's own. When none has come for long, or somebody else waits for a
-// place, it is parked: it gives up both, and is watched as those are that have
-// sent nothing yet. Its next call gets it a place, and a thread, as a new
-// client would; nothing but its connection is left of it until then.
-//
-// When somebody waits for the place of one that is not parked yet, or the
-// system gives no more threads, the one that has been idle for longest leaves;
-// when the table is full, or they are too many, the one that has been parked
-// for longest. Its socket is shut down for receiving first (unix(7)): a call
-// that is in it already is still served, and a client that writes one later is
-// told that it was not, by EPIPE.
+// thread, which waits in recvmsg for the next call: no wake-up but the call's
+// own. When somebody else waits for a place, when the table is full, or when
+// the system gives no more threads, the one that has been idle for longest
+// leaves. Its socket is shut down for receiving first (unix(7)): a call that is
+// in it already is still served, and a client that writes one later is told
+// that it was not, by EPIPE.
 //
 // Who serves a client may have it observed: then the thread that watches hears,
 // too, when that one leaves.
@@ -112,8 +106,6 @@ class ClientPool {
     // there.
     List::iterator served_;
     List idle_;
-    // It was parked, and its next call has come in part.
-    bool has_begun_ = false;
     // In observed_; 0 if it is not.
     uint64_t observed_ = 0;
   };
@@ -179,7 +171,7 @@ class ClientPool {
   struct Share {
     int served = 0;
     int queued = 0;
-    // Between two calls, parked or not, but for those that are about to leave.
+    // Between two calls, but for those that are about to leave.
     int idle = 0;
   };
   template <typename Who>
@@ -246,27 +238,14 @@ class ClientPool {
   // What `client` has more than before.
   void Count(const Client& client, Share more)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Serves one call of it; and whether it has made another one.
   void ServeCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What a client does after a call: makes another one, which was received; is
-  // silent; or leaves.
-  enum class After { kCalls, kIsSilent, kLeaves };
-  After AwaitNextCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // With its thread. If it `makes_room`, only what has come already.
-  After ReceiveNextCall(Client& client, bool makes_room)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Park(std::unique_ptr<Client> client)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // One of parked_ has been heard of, if only by being dismissed.
-  std::unique_ptr<Client> Unpark(Waiting::iterator parked)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool AwaitNextCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // For a place, or a thread: of those that leave each gives one.
   bool SomebodyWaits() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Has the one leave that has been between two calls for longest, of those for
   // which `fits`. False if there is none.
   bool DismissIdle(absl::FunctionRef<bool(const Client&)> fits)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The same of those that are parked.
-  bool DismissParked(absl::FunctionRef<bool(const Client&)> fits)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Dismiss(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::unique_ptr<Client> NextToServe() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -302,7 +281,6 @@ class ClientPool {
   const Limits limits_;
   // Descriptors of first messages that are not whole.
   const size_t max_held_;
-  const size_t max_parked_;
   const Service service_;
   std::unique_ptr<PollSet> watched_;
   SparseLog no_threads_;
@@ -343,11 +321,9 @@ class ClientPool {
   // wait for a place. By when they came, which is their id in watched_.
   Waiting silent_ ABSL_GUARDED_BY(mutex_);
   Waiting queued_ ABSL_GUARDED_BY(mutex_);
-  // Those that have called, and may call again; for ever.
-  Waiting parked_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::btree_map<uint64_t, Observed> observed_ ABSL_GUARDED_BY(mutex_);
-  // Of all four.
+  // Of all three.
   absl::btree_set<std::pair<absl::Time, uint64_t>> deadlines_
       ABSL_GUARDED_BY(mutex_);
 };
