@@ -54,6 +54,7 @@ absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
   WARD_RETURN_IF_ERROR(ClaimDescriptors(limits, descriptors));
   if (frame_.content != Frame::Content::kEnd) return absl::OkStatus();
   ended_ = at_end_ = true;
+  descriptors.clear();
   // What has been allocated serves the next call, too.
   return status_ = EndError();
 }
