@@ -411,18 +411,18 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
     Refuse(std::move(client), received);
     return nullptr;
   }
-  const bool is_one_too_many = !client->refusal_.ok();
-  if (!is_one_too_many &&
+  const bool is_surplus = !client->refusal_.ok();
+  if (!is_surplus &&
       served_.size() < static_cast<size_t>(limits_.max_clients)) {
     GivePlace(*client);
     return client;
   }
   client->deadline_ =
       environment_.TimeNow() +
-      (is_one_too_many ? std::min(kLeavingTime, limits_.queue_timeout)
-                       : limits_.queue_timeout);
+      (is_surplus ? std::min(kLeavingTime, limits_.queue_timeout)
+                  : limits_.queue_timeout);
   Wait(queued_, std::move(client), PollSet::Event::kHangUp);
-  if (!is_one_too_many && SomebodyWaits()) (void)DismissIdle(AnyClient);
+  if (!is_surplus && SomebodyWaits()) (void)DismissIdle(AnyClient);
   return nullptr;
 }
 
@@ -436,7 +436,7 @@ absl::Status ClientPool::CheckShare(Client& client) {
     int idle = found->second.idle;
     const int taken = found->second.served + found->second.queued;
     if (taken < limit) {
-      // Those that are between two calls make room, if that is enough.
+      // Those that are between two calls make room.
       for (; taken + idle >= limit; --idle) (void)DismissIdle(is_same);
       return absl::OkStatus();
     }
@@ -445,7 +445,7 @@ absl::Status ClientPool::CheckShare(Client& client) {
                   absl::StrCat("the server takes at most ", limit,
                                " clients at a time of one ", whose, " (",
                                option, "); close one, or try again later"));
-    if (taken - limit >= limit) return refusal;
+    if (found->second.surplus >= limit) return refusal;
     client.refusal_ = std::move(refusal);
     return absl::OkStatus();
   };
@@ -463,11 +463,42 @@ absl::Status ClientPool::CheckShare(Client& client) {
 bool ClientPool::HasShare(const Client& client) const {
   const auto has = [](int limit, const auto& shares, auto who) {
     const auto found = shares.find(who);
-    return found == shares.end() || found->second.served < limit;
+    return found == shares.end() ||
+           found->second.served + found->second.queued < limit;
   };
   const PeerCredentials& peer = *client.peer;
   return has(limits_.max_clients_per_process, processes_, peer.pid) &&
          has(limits_.max_clients_per_user, users_, peer.uid);
+}
+
+bool ClientPool::IsWaitedFor(const Client& client) const {
+  if (surplus_ == 0) return false;
+  const auto is_full = [](int limit, const auto& shares, auto who) {
+    const auto found = shares.find(who);
+    return found != shares.end() && found->second.surplus > 0 &&
+           found->second.served + found->second.queued >= limit;
+  };
+  const PeerCredentials& peer = *client.peer;
+  return is_full(limits_.max_clients_per_process, processes_, peer.pid) ||
+         is_full(limits_.max_clients_per_user, users_, peer.uid);
+}
+
+bool ClientPool::AdmitSurplus() {
+  if (surplus_ == 0) return false;
+  const auto found = std::find_if(
+      queued_.begin(), queued_.end(),
+      [this](const auto& waiting) ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+        return !waiting.second->refusal_.ok() && HasShare(*waiting.second);
+      });
+  if (found == queued_.end()) return false;
+  const auto& [id, client] = *found;
+  CountQueued(*client, -1);
+  client->refusal_ = absl::OkStatus();
+  CountQueued(*client, 1);
+  deadlines_.erase({client->deadline_, id});
+  client->deadline_ = environment_.TimeNow() + limits_.queue_timeout;
+  deadlines_.emplace(client->deadline_, id);
+  return true;
 }
 
 // --- being served ---
@@ -480,7 +511,7 @@ void ClientPool::Serve(std::unique_ptr<Client> client) {
     } while (client->channel.kept() && AwaitNextCall(*client));
     // Before its connection is closed: it must not be shut down any more.
     TakePlace(*client);
-    std::unique_ptr<Client> next = NextToServe();
+    std::unique_ptr<Client> next = NextToServe(client->peer->pid);
     const bool leaves = client->leaves_;
     mutex_.Unlock();
     client = std::move(next);
@@ -491,12 +522,12 @@ void ClientPool::Serve(std::unique_ptr<Client> client) {
 
 void ClientPool::GivePlace(Client& client) {
   client.served_ = served_.insert(served_.end(), &client);
-  Count(client, {1, 0, 0});
+  Count(client, {1, 0, 0, 0});
 }
 
 void ClientPool::TakePlace(Client& client) {
   served_.erase(client.served_);
-  Count(client, {-1, 0, 0});
+  Count(client, {-1, 0, 0, 0});
 }
 
 void ClientPool::Count(const Client& client, Share more) {
@@ -505,11 +536,23 @@ void ClientPool::Count(const Client& client, Share more) {
     Share& share = shares[who];
     share.served += more.served;
     share.queued += more.queued;
+    share.surplus += more.surplus;
     share.idle += more.idle;
-    if (share.served + share.queued + share.idle == 0) shares.erase(who);
+    if (share.served + share.queued + share.surplus + share.idle == 0) {
+      shares.erase(who);
+    }
   };
   count(limits_.max_clients_per_process, processes_, client.peer->pid);
   count(limits_.max_clients_per_user, users_, client.peer->uid);
+}
+
+void ClientPool::CountQueued(const Client& client, int more) {
+  if (client.refusal_.ok()) {
+    Count(client, {0, more, 0, 0});
+  } else {
+    Count(client, {0, 0, more, 0});
+    surplus_ += more;
+  }
 }
 
 void ClientPool::ServeCall(Client& client) {
@@ -529,8 +572,9 @@ bool ClientPool::AwaitNextCall(Client& client) {
   if (client.idle_.empty()) client.idle_.push_back(&client);
   const auto self = client.idle_.begin();
   between_calls_.splice(between_calls_.end(), client.idle_);
-  Count(client, {-1, 0, client.leaves_ ? 0 : 1});
-  if (SomebodyWaits()) Dismiss(client);
+  const bool is_waited_for = IsWaitedFor(client);
+  Count(client, {-1, 0, 0, client.leaves_ ? 0 : 1});
+  if (is_waited_for || SomebodyWaits()) Dismiss(client);
   mutex_.Unlock();
   absl::Status status = service_.receive(client, absl::InfiniteDuration());
   if (status.ok() && stopping()) status = StoppingError();
@@ -540,7 +584,7 @@ bool ClientPool::AwaitNextCall(Client& client) {
   if (!status.ok() && !left) Tell(client, status);
   mutex_.Lock();
   client.idle_.splice(client.idle_.end(), between_calls_, self);
-  Count(client, {1, 0, client.leaves_ ? 0 : -1});
+  Count(client, {1, 0, 0, client.leaves_ ? 0 : -1});
   if (client.leaves_ && !left_before) --leaving_;
   if (!status.ok()) return false;
   LeaveAccepting();
@@ -549,8 +593,12 @@ bool ClientPool::AwaitNextCall(Client& client) {
   return true;
 }
 
+bool ClientPool::SomebodyWaitsForAPlace() const {
+  return queued_.size() > static_cast<size_t>(surplus_ + leaving_);
+}
+
 bool ClientPool::SomebodyWaits() const {
-  return stopping_ || queued_.size() > static_cast<size_t>(leaving_) ||
+  return stopping_ || SomebodyWaitsForAPlace() ||
          ready_.size() > static_cast<size_t>(called_) ||
          (NobodyAccepts() && !watching_);
 }
@@ -567,24 +615,29 @@ bool ClientPool::DismissIdle(absl::FunctionRef<bool(const Client&)> fits) {
 void ClientPool::Dismiss(Client& client) {
   if (client.leaves_) return;
   client.leaves_ = true;
-  Count(client, {0, 0, -1});
+  Count(client, {0, 0, 0, -1});
   ++leaving_;
   client.connection_->ShutDownReceiving();
 }
 
-std::unique_ptr<ClientPool::Client> ClientPool::NextToServe() {
+std::unique_ptr<ClientPool::Client> ClientPool::NextToServe(pid_t process) {
+  const bool has_admitted = AdmitSurplus();
   // Those that are ready have their places: the free one is for the queue.
-  const auto next = std::find_if(queued_.begin(), queued_.end(),
-                                 [this](const auto& waiting)
-                                     ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-                                       return HasShare(*waiting.second);
-                                     });
-  if (next != queued_.end() && !stopping_) {
-    std::unique_ptr<Client> first = Take(queued_, next);
-    first->refusal_ = absl::OkStatus();
-    GivePlace(*first);
-    ready_.push_back(std::move(first));
+  auto next = queued_.end();
+  for (auto it = queued_.begin(); it != queued_.end(); ++it) {
+    const Client& client = *it->second;
+    if (!client.refusal_.ok()) continue;
+    if (next == queued_.end()) next = it;
+    if (client.peer->pid == process) continue;
+    next = it;
+    break;
   }
+  if (next != queued_.end() && !stopping_) {
+    std::unique_ptr<Client> client = Take(queued_, next);
+    GivePlace(*client);
+    ready_.push_back(std::move(client));
+  }
+  if (has_admitted && SomebodyWaitsForAPlace()) (void)DismissIdle(AnyClient);
   return TakeReady();
 }
 
@@ -624,7 +677,7 @@ void ClientPool::Wait(Waiting& waiting, std::unique_ptr<Client> client,
   }
   const absl::Time deadline = client->deadline_;
   deadlines_.emplace(deadline, id);
-  if (&waiting == &queued_) Count(*client, {0, 1, 0});
+  if (&waiting == &queued_) CountQueued(*client, 1);
   waiting.emplace(id, std::move(client));
   if (watching_ && deadline < watching_until_) watched_->Wake();
 }
@@ -632,7 +685,7 @@ void ClientPool::Wait(Waiting& waiting, std::unique_ptr<Client> client,
 std::unique_ptr<ClientPool::Client> ClientPool::Take(Waiting& waiting,
                                                      Waiting::iterator client) {
   std::unique_ptr<Client> taken = std::move(client->second);
-  if (&waiting == &queued_) Count(*taken, {0, -1, 0});
+  if (&waiting == &queued_) CountQueued(*taken, -1);
   watched_->Remove(*taken->connection_);
   deadlines_.erase({taken->deadline_, client->first});
   waiting.erase(client);
@@ -767,20 +820,20 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
   const auto queued = queued_.find(id);
   if (queued == queued_.end()) return nullptr;
   // It has left, or its time is up.
-  if (!queued->second->refusal_.ok()) {
-    const absl::Status refusal = queued->second->refusal_;
-    Refuse(Take(queued_, queued), refusal);
-    return nullptr;
-  }
-  Refuse(Take(queued_, queued),
-         MakeError(reason::kServerFull,
-                   absl::StrCat("all ", limits_.max_clients,
-                                " places of the server "
-                                "(ServerOptions::max_clients) stayed taken "
-                                "for ",
-                                absl::FormatDuration(limits_.queue_timeout),
-                                " (ServerOptions::queue_timeout); try again "
-                                "later")));
+  std::unique_ptr<Client> client = Take(queued_, queued);
+  (void)AdmitSurplus();
+  const absl::Status refusal =
+      !client->refusal_.ok()
+          ? client->refusal_
+          : MakeError(reason::kServerFull,
+                      absl::StrCat("all ", limits_.max_clients,
+                                   " places of the server "
+                                   "(ServerOptions::max_clients) stayed taken "
+                                   "for ",
+                                   absl::FormatDuration(limits_.queue_timeout),
+                                   " (ServerOptions::queue_timeout); try again "
+                                   "later"));
+  Refuse(std::move(client), refusal);
   return nullptr;
 }
 

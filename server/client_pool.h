@@ -97,8 +97,7 @@ class ClientPool {
     std::shared_ptr<Transport> connection_;
     // When its wait ends: for its first message, or for a place.
     absl::Time deadline_;
-    // If it waits for a place until one of the same is gone: what it is told
-    // when none is.
+    // If it waits for one of the same to leave: what it is told when none does.
     absl::Status refusal_;
     // It was told to leave, between two calls.
     bool leaves_ = false;
@@ -170,7 +169,10 @@ class ClientPool {
   // What the clients of a process, or of a user, have.
   struct Share {
     int served = 0;
+    // Waits for a place; and, being one too many, for one of the others to leave
+    // first.
     int queued = 0;
+    int surplus = 0;
     // Between two calls, but for those that are about to leave.
     int idle = 0;
   };
@@ -228,27 +230,40 @@ class ClientPool {
   // that it may have, client.refusal_ says so. One of the same who is between
   // two calls leaves for it.
   absl::Status CheckShare(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Whether one that waits for a place may have it now.
+  // Whether its process and user have less than they may have.
   bool HasShare(const Client& client) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Whether one too many of its process or user waits for it to leave.
+  bool IsWaitedFor(const Client& client) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // One has left: the oldest that was one too many, and is not any more, waits
+  // for a place as others do. Whether there is one.
+  bool AdmitSurplus() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Serves it, and whoever waits for its place then.
   void Serve(std::unique_ptr<Client> client)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void GivePlace(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakePlace(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What `client` has more than before.
+  // What `client` has more than before; and one of queued_.
   void Count(const Client& client, Share more)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountQueued(const Client& client, int more)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Serves one call of it; and whether it has made another one.
   void ServeCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool AwaitNextCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // For a place, or a thread: of those that leave each gives one.
+  // For a place, or that or a thread: of those that leave each gives one.
+  bool SomebodyWaitsForAPlace() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool SomebodyWaits() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Has the one leave that has been between two calls for longest, of those for
   // which `fits`. False if there is none.
   bool DismissIdle(absl::FunctionRef<bool(const Client&)> fits)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Dismiss(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::unique_ptr<Client> NextToServe() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // When one of `process` has given up its place: it goes to the oldest that
+  // waits, of another process if there is one. So a process whose clients come
+  // without end, and leave at once, keeps no other's waiting.
+  std::unique_ptr<Client> NextToServe(pid_t process)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Null if there is none.
   std::unique_ptr<Client> TakeReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Wait(Waiting& waiting, std::unique_ptr<Client> client,
@@ -321,6 +336,8 @@ class ClientPool {
   // wait for a place. By when they came, which is their id in watched_.
   Waiting silent_ ABSL_GUARDED_BY(mutex_);
   Waiting queued_ ABSL_GUARDED_BY(mutex_);
+  // How many of queued_ are one too many.
+  int surplus_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::btree_map<uint64_t, Observed> observed_ ABSL_GUARDED_BY(mutex_);
   // Of all three.

@@ -493,6 +493,85 @@ TEST_F(ModesTest, WhoComesWhenOneOfItsProcessHasLeftIsServed) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+// Whoever waits for one of its own to leave waits for nobody else's place.
+TEST_F(ModesTest, AProcessThatHasAllItMayHaveCostsNoOtherItsConnection) {
+  if (!HasProcesses()) GTEST_SKIP() << "all clients are of one process";
+  constexpr Method<std::string, std::string> kEcho{"echo"};
+  int connections = 0;
+  ServerOptions options = Shared();
+  options.max_clients_per_process = 1;
+  options.trust_server = [&connections](const PeerCredentials& /*server*/) {
+    ++connections;
+    return true;
+  };
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel held = Open(server);
+  ASSERT_THAT(held.Write("hold"), IsOk());
+  ASSERT_THAT(held.Read(), RepliesWith("held"));
+  MessageChannel surplus = Open(server);
+  ASSERT_THAT(surplus.Write("hold"), IsOk());
+  const auto other = environment().Fork(ForkOptions(), [&] {
+    connections = 0;
+    for (int i = 0; i < 20; ++i) {
+      if (!server.Call(kEcho, "x").ok()) return -1;
+    }
+    return connections;
+  });
+  ASSERT_THAT(other, IsOk());
+  const auto exit = (*other)->Wait(absl::InfiniteFuture());
+  ASSERT_THAT(exit, IsOk());
+  EXPECT_EQ(exit->value, 1) << exit->ToString();
+  // When the one has left the other has its place, and its time.
+  held.Close();
+  EXPECT_THAT(surplus.Read(), RepliesWith("held"));
+  surplus.Close();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// However many of one process have come before.
+TEST_F(ModesTest, AFreePlaceIsForAnotherProcessThanItsLast) {
+  if (!HasProcesses()) GTEST_SKIP() << "all clients are of one process";
+  ServerOptions options = Shared();
+  options.max_clients = 2;
+  const std::string notes = options.arguments.front();
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  const auto open_of = [&] { return DescriptorsOf(server.server_pid()).size(); };
+  const auto await_descriptors = [&](size_t count) {
+    if (MovesClock()) return Advance(absl::Milliseconds(1));
+    const Stopwatch watch;
+    while (open_of() < count && watch.Elapsed() < kSurely) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+  };
+  const size_t before = MovesClock() ? 0 : open_of();
+  std::vector<MessageChannel> greedy;
+  for (int i = 0; i < 5; ++i) {
+    greedy.push_back(Open(server));
+    ASSERT_THAT(greedy[i].Write("hold"), IsOk());
+    if (i < 2) {
+      ASSERT_THAT(greedy[i].Read(), RepliesWith("held"));
+    }
+  }
+  await_descriptors(before + 5);
+  const auto other = environment().Fork(ForkOptions(), [&] {
+    MessageChannel channel = Open(server);
+    if (!channel.Write("hold").ok() || !channel.Read().ok()) return 1;
+    Note(notes, "served");
+    return channel.Read().ok() ? 1 : 0;
+  });
+  ASSERT_THAT(other, IsOk());
+  await_descriptors(before + 6);
+  greedy[0].Close();
+  EXPECT_EQ(AwaitNotes(), "served\n");
+  for (int i = 2; i < 5; ++i) {
+    EXPECT_FALSE(Readable(greedy[i], absl::ZeroDuration()));
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_THAT((*other)->Wait(absl::InfiniteFuture()), IsOk());
+}
+
 TEST_F(ModesTest, OneUserTakesNoMorePlacesThanItMay) {
   ServerOptions options;
   options.max_clients = 1;
