@@ -169,8 +169,8 @@ class ClientPool {
   // What the clients of a process, or of a user, have.
   struct Share {
     int served = 0;
-    // Waits for a place; and, being one too many, for one of the others to leave
-    // first.
+    // Waits for a place; and, being one too many, for one of the others to
+    // leave first.
     int queued = 0;
     int surplus = 0;
     // Between two calls, but for those that are about to leave.

@@ -537,7 +537,9 @@ TEST_F(ModesTest, AFreePlaceIsForAnotherProcessThanItsLast) {
   const std::string notes = options.arguments.front();
   TestServer server(std::move(options));
   ASSERT_THAT(server.Start(), IsOk());
-  const auto open_of = [&] { return DescriptorsOf(server.server_pid()).size(); };
+  const auto open_of = [&] {
+    return DescriptorsOf(server.server_pid()).size();
+  };
   const auto await_descriptors = [&](size_t count) {
     if (MovesClock()) return Advance(absl::Milliseconds(1));
     const Stopwatch watch;
