@@ -68,7 +68,9 @@ def ward_server_test(name, srcs, deps = [], modes = MODES, env = {}, tags = [], 
     if "raced" in modes:
         cc_test(
             name = name + "_raced",
-            env = env,
+            # Each test several times, each time with another schedule: where one has
+            # put two accesses in order by chance, another has not.
+            env = dict({"GTEST_REPEAT": "10"}, **env),
             # The simulator takes the place of functions at link time.
             linkstatic = True,
             tags = tags + raced_tags + ["accesses"],

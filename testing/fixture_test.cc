@@ -239,6 +239,19 @@ TEST_F(Twins, DISABLED_GetASignalForOne) {
   EXPECT_THAT(second.Stop(), IsOk());
 }
 
+class Race : public ServerTestBase {};
+
+TEST_F(Race, DISABLED_OfTwo) {
+  absl::Mutex mutex;
+  int first = -1;
+  const auto come = [&](int thread) {
+    absl::MutexLock lock(&mutex);
+    if (first < 0) first = thread;
+  };
+  RunAtOnce([&] { come(0); }, [&] { come(1); });
+  std::cout << "thread " << first << " has come first\n";
+}
+
 // --- what becomes of them ---
 
 struct Outcome {
@@ -246,10 +259,11 @@ struct Outcome {
   std::string text;
 };
 
-Outcome OutcomeOf(std::string_view test) {
+Outcome OutcomeOf(std::string_view test, int repetitions = 1) {
   const FileDescriptor output(memfd_create("output", MFD_CLOEXEC));
   const std::string program = std::filesystem::read_symlink("/proc/self/exe");
   const std::string filter = absl::StrCat("--gtest_filter=", test);
+  const std::string repeat = absl::StrCat("--gtest_repeat=", repetitions);
   const pid_t child = fork();
   if (child == 0) {
     dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
@@ -263,7 +277,7 @@ Outcome OutcomeOf(std::string_view test) {
       unsetenv(name);
     }
     execl(program.c_str(), program_invocation_name, filter.c_str(),
-          "--gtest_also_run_disabled_tests", nullptr);
+          repeat.c_str(), "--gtest_also_run_disabled_tests", nullptr);
     _exit(127);
   }
   int status = 0;
@@ -382,6 +396,14 @@ TEST(Fixture, SendsASignalToTheServerThatIsMeant) {
   EXPECT_EQ(outcome.passed, HasProcesses()) << outcome.text;
   if (HasProcesses()) return;
   EXPECT_THAT(outcome.text, HasSubstr("2 take signals in this process"));
+}
+
+TEST(Fixture, HasAnotherScheduleForEachRepetitionOfATest) {
+  if (TestMode() != Mode::kSimulated) GTEST_SKIP();
+  const Outcome outcome = OutcomeOf("Race.DISABLED_OfTwo", 20);
+  EXPECT_TRUE(outcome.passed) << outcome.text;
+  EXPECT_THAT(outcome.text, AllOf(HasSubstr("thread 0 has come first"),
+                                  HasSubstr("thread 1 has come first")));
 }
 
 // Without a word the test's process would end well, and the test would pass.

@@ -71,6 +71,27 @@ void SetTimeLimit() {
   (void)kIsSet;
 }
 
+// Another schedule for each repetition of a test (--gtest_repeat), and none of
+// those of the next few --runs_per_test.
+uint64_t ScheduleNumber() {
+  class Repetitions final : public ::testing::EmptyTestEventListener {
+   public:
+    uint64_t number = 0;
+
+   private:
+    void OnTestIterationStart(const ::testing::UnitTest& /*program*/,
+                              int iteration) override {
+      number = static_cast<uint64_t>(iteration);
+    }
+  };
+  static const Repetitions* const kRepetitions = [] {
+    auto* const listener = new Repetitions;  // GoogleTest's.
+    ::testing::UnitTest::GetInstance()->listeners().Append(listener);
+    return listener;
+  }();
+  return RunNumber() + 1000 * kRepetitions->number;
+}
+
 // As a shell has it.
 constexpr int kSignalBase = 128;
 
@@ -143,7 +164,7 @@ ServerTestBase::ServerTestBase() {
           simulated_test_->ShowWhatHappened();
         });
       });
-      strategy_ = std::make_unique<RandomStrategy>(RunNumber());
+      strategy_ = std::make_unique<RandomStrategy>(ScheduleNumber());
       simulation_ = std::make_unique<Simulation>(*strategy_, options);
       break;
     }
@@ -203,7 +224,7 @@ void ServerTestBase::ShowWhatHappened() {
   WriteOutputs(transcript);
   if (simulation_ == nullptr) return;
   std::cout << "With the same schedule: --test_env=TEST_RUN_NUMBER="
-            << RunNumber() << std::endl;
+            << ScheduleNumber() << std::endl;
 }
 
 void ServerTestBase::Advance(absl::Duration time) {
