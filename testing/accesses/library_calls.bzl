@@ -1,4 +1,4 @@
-"""The linker's names of the C library's functions that accesses are looked at of."""
+"""The linker's names of libraries' functions that accesses are looked at of."""
 
 _FUNCTIONS = [
     # library_calls.cc
@@ -32,6 +32,19 @@ _FUNCTIONS = [
     "writev",
     "fread",
     "fwrite",
+    # containers.cc
+    "_ZSt18_Rb_tree_incrementPSt18_Rb_tree_node_base",
+    "_ZSt18_Rb_tree_incrementPKSt18_Rb_tree_node_base",
+    "_ZSt18_Rb_tree_decrementPSt18_Rb_tree_node_base",
+    "_ZSt18_Rb_tree_decrementPKSt18_Rb_tree_node_base",
+    "_ZSt29_Rb_tree_insert_and_rebalancebPSt18_Rb_tree_node_baseS0_RS_",
+    "_ZSt28_Rb_tree_rebalance_for_erasePSt18_Rb_tree_node_baseRS_",
+    "_ZNSt8__detail15_List_node_base7_M_hookEPS0_",
+    "_ZNSt8__detail15_List_node_base9_M_unhookEv",
+    "_ZNSt8__detail15_List_node_base11_M_transferEPS0_S1_",
+    "_ZNSt8__detail15_List_node_base10_M_reverseEv",
+    "_ZNSt8__detail15_List_node_base4swapERS0_S1_",
+    "_ZSt11_Hash_bytesPKvmm",
     # mappings.cc
     "mmap",
     "mmap64",

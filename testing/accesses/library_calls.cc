@@ -1,6 +1,4 @@
-// Functions of the C library that access memory for who calls them. The linker
-// takes each call of, say, memcpy for one of __wrap_memcpy, and of
-// __real_memcpy for that of memcpy: -Wl,--wrap=memcpy, see library_calls.bzl.
+// Functions of the C library that access memory for who calls them, see look.h.
 //
 // Compilers leave these as calls, which they do not instrument; Clang calls
 // memcpy and its like by names of its own, from version 15 on. What calls them
@@ -49,10 +47,6 @@ size_t SizeOfDifference(const char* a, const char* b, size_t size) {
 }
 
 }  // namespace
-
-#define WARD_WRAP(result, function, parameters) \
-  result __real_##function parameters;          \
-  result __wrap_##function parameters
 
 extern "C" {
 // NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)

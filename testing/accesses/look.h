@@ -13,6 +13,13 @@
 #define WARD_CALLER reinterpret_cast<uintptr_t>(__builtin_return_address(0))
 #define WARD_STACK reinterpret_cast<uintptr_t>(__builtin_dwarf_cfa())
 
+// A function of a library, which instrumented code calls: the linker takes each
+// call of, say, memcpy for one of __wrap_memcpy, and of __real_memcpy for that
+// of memcpy (-Wl,--wrap=memcpy, see library_calls.bzl). In C.
+#define WARD_WRAP(result, function, parameters) \
+  result __real_##function parameters;          \
+  result __wrap_##function parameters
+
 namespace ward::testing {
 
 // An access by the thread that runs, if it is looked at.

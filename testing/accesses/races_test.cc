@@ -17,6 +17,8 @@
 #include <exception>
 #include <functional>
 #include <future>
+#include <iterator>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -30,6 +32,7 @@
 
 #include "absl/base/attributes.h"
 #include "absl/base/dynamic_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/barrier.h"
 #include "absl/synchronization/blocking_counter.h"
@@ -237,6 +240,103 @@ TEST(Races, FindsNoneInLockedMap) {
     };
     InTwoThreads([&] { add(1, "Joe"); }, [&] { add(2, "Jack"); });
     EXPECT_EQ(names.size(), 2U);
+  });
+}
+
+// A look-up, and iterators, see of a map what another thread changes; its links
+// are changed, and followed, in the C++ library.
+using Numbers = std::map<int, int>;
+
+Numbers TwentyNumbers() {
+  Numbers numbers;
+  for (int i = 0; i < 20; ++i) numbers[10 * i] = i;
+  return numbers;
+}
+
+void InsertBeside(absl::FunctionRef<void(Numbers&)> other) {
+  Numbers numbers = TwentyNumbers();
+  InTwoThreads([&] { numbers.emplace(5, 0); }, [&] { other(numbers); });
+}
+
+void EraseBeside(absl::FunctionRef<void(Numbers&)> other) {
+  Numbers numbers = TwentyNumbers();
+  InTwoThreads([&] { numbers.erase(10); }, [&] { other(numbers); });
+}
+
+void Find(Numbers& numbers) { (void)numbers.find(6); }
+
+void GoThrough(Numbers& numbers) {
+  for (const auto& [number, value] : numbers) EXPECT_GE(number + value, 0);
+}
+
+void GoBackThrough(Numbers& numbers) {
+  for (auto it = numbers.rbegin(); it != numbers.rend(); ++it) {
+    EXPECT_GE(it->first, 0);
+  }
+}
+
+TEST(Races, FindsChangesOfAMapThatIsLookedAt) {
+  for (const auto& look : {Find, GoThrough, GoBackThrough}) {
+    ExpectRace([&] { InsertBeside(look); });
+    ExpectRace([&] { EraseBeside(look); });
+  }
+}
+
+TEST(Races, FindsNoneInAMapThatTwoLookAt) {
+  ExpectNone([] {
+    Numbers numbers = TwentyNumbers();
+    const auto look = [&] {
+      Find(numbers);
+      GoThrough(numbers);
+      GoBackThrough(numbers);
+    };
+    InTwoThreads(look, look);
+  });
+}
+
+// Of any shape: balancing turns what lies on the way to the root.
+TEST(Races, FindsNoneInAMapThatIsLockedAndChanges) {
+  ExpectNone([] {
+    Numbers numbers = TwentyNumbers();
+    std::mutex mutex;
+    const auto change = [&](int first) {
+      for (int turn = 0; turn < 2; ++turn) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        for (int i = 0; i < 20; ++i) {
+          numbers.emplace(first + 7 * i + turn, i);
+          numbers.erase(first + 3 * i);
+        }
+        GoThrough(numbers);
+      }
+    };
+    InTwoThreads([&] { change(1); }, [&] { change(2); });
+  });
+}
+
+TEST(Races, FindsChangesOfAListThatIsLookedAt) {
+  const auto beside = [](absl::FunctionRef<void(std::list<int>&)> change) {
+    ExpectRace([&] {
+      std::list<int> items = {3, 1, 2};
+      InTwoThreads([&] { change(items); },
+                   [&] {
+                     for (const int item : items) EXPECT_GT(item, 0);
+                   });
+    });
+  };
+  beside([](std::list<int>& items) { items.push_back(4); });
+  beside([](std::list<int>& items) { items.erase(std::next(items.begin())); });
+  beside([](std::list<int>& items) { items.reverse(); });
+  beside([](std::list<int>& items) { items.sort(); });
+  beside([](std::list<int>& items) {
+    items.splice(items.end(), items, items.begin());
+  });
+}
+
+TEST(Races, FindsAHashOfAStringThatChanges) {
+  ExpectRace([] {
+    std::string name = "a name that is longer than its object";
+    InTwoThreads([&] { (void)std::hash<std::string>()(name); },
+                 [&] { name[30] = 'x'; });
   });
 }
 
