@@ -299,7 +299,32 @@ class DescriptorLimit {
   rlimit found_;
 };
 
-TEST_F(ModesTest, DescriptorsOfMessagesThatAreNotWholeTakeAnEighthOfTheTable) {
+class GreedyPeersTest : public ModesTest {
+ protected:
+  // Until no more than `kept` of them are left.
+  void AwaitRefusals(std::vector<MessageChannel>& peers, size_t kept,
+                     std::string_view text) {
+    while (peers.size() > kept) {
+      std::vector<const Pollable*> polled;
+      for (const MessageChannel& peer : peers) {
+        polled.push_back(peer.transport());
+      }
+      ASSERT_OK_AND_ASSIGN(const size_t refused,
+                           environment().Poll(polled, absl::InfiniteFuture()));
+      ASSERT_THAT(peers[refused].Read(),
+                  FailsWith(reason::kServerFull, std::string(text)));
+      peers.erase(peers.begin() + static_cast<ptrdiff_t>(refused));
+    }
+  }
+
+  void ExpectNoneIsRefused(const std::vector<MessageChannel>& peers) {
+    for (const MessageChannel& peer : peers) {
+      EXPECT_FALSE(Readable(peer, absl::ZeroDuration()));
+    }
+  }
+};
+
+TEST_F(GreedyPeersTest, MessagesThatAreNotWholeHaveAnEighthOfTheTable) {
   constexpr rlim_t kLimit = 1024;
   constexpr size_t kEach = 16;
   // One message is allowed on top of that.
@@ -321,28 +346,16 @@ TEST_F(ModesTest, DescriptorsOfMessagesThatAreNotWholeTakeAnEighthOfTheTable) {
     ASSERT_THAT(peer->Send("\x20", attached, absl::InfiniteFuture()), IsOk());
     greedy.emplace_back(std::move(peer));
   }
-  while (greedy.size() > kKept) {
-    std::vector<const Pollable*> polled;
-    for (const MessageChannel& peer : greedy) {
-      polled.push_back(peer.transport());
-    }
-    ASSERT_OK_AND_ASSIGN(const size_t refused,
-                         environment().Poll(polled, absl::InfiniteFuture()));
-    ASSERT_THAT(greedy[refused].Read(),
-                FailsWith(reason::kServerFull, "not whole"));
-    greedy.erase(greedy.begin() + static_cast<ptrdiff_t>(refused));
-  }
+  AwaitRefusals(greedy, kKept, "not whole");
   // All have been seen, and nobody else had to go: least of all who holds none.
   EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  for (const MessageChannel& peer : greedy) {
-    EXPECT_FALSE(Readable(peer, absl::ZeroDuration()));
-  }
+  ExpectNoneIsRefused(greedy);
   EXPECT_FALSE(Readable(silent, absl::ZeroDuration()));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
 // In a conversation, or a stream, as well.
-TEST_F(ModesTest, DescriptorsOfLaterMessagesAreNoMoreThanThat) {
+TEST_F(GreedyPeersTest, LaterMessagesThatAreNotWholeHaveNoMore) {
   constexpr rlim_t kLimit = 1024;
   constexpr size_t kEach = 100;
   constexpr size_t kKept = kLimit / 8 / kEach + 1;
@@ -365,21 +378,9 @@ TEST_F(ModesTest, DescriptorsOfLaterMessagesAreNoMoreThanThat) {
     ASSERT_THAT(connection->Send("\x20", attached, absl::InfiniteFuture()),
                 IsOk());
   }
-  while (greedy.size() > kKept) {
-    std::vector<const Pollable*> polled;
-    for (const MessageChannel& peer : greedy) {
-      polled.push_back(peer.transport());
-    }
-    ASSERT_OK_AND_ASSIGN(const size_t refused,
-                         environment().Poll(polled, absl::InfiniteFuture()));
-    ASSERT_THAT(greedy[refused].Read(),
-                FailsWith(reason::kServerFull, "before it was whole"));
-    greedy.erase(greedy.begin() + static_cast<ptrdiff_t>(refused));
-  }
+  AwaitRefusals(greedy, kKept, "before it was whole");
   EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
-  for (const MessageChannel& peer : greedy) {
-    EXPECT_FALSE(Readable(peer, absl::ZeroDuration()));
-  }
+  ExpectNoneIsRefused(greedy);
   ASSERT_THAT(honest.Write("x"), IsOk());
   EXPECT_THAT(honest.Read(), RepliesWith("released"));
   EXPECT_THAT(server.Stop(), IsOk());

@@ -135,10 +135,10 @@ void LookAtNeighbours(const List* node, uintptr_t caller) {
 extern "C" {
 // NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
 
-#define WARD_WRAP_STEP(function, type, look)             \
-  WARD_WRAP(type*, function, (type * node)) {            \
+#define WARD_WRAP_STEP(function, type, look)                 \
+  WARD_WRAP(type*, function, (type * node)) {                \
     if (IsInstrumented(WARD_STACK)) look(node, WARD_CALLER); \
-    return __real_##function(node);                      \
+    return __real_##function(node);                          \
   }
 WARD_WRAP_STEP(_ZSt18_Rb_tree_incrementPSt18_Rb_tree_node_base, Tree, GoForward)
 WARD_WRAP_STEP(_ZSt18_Rb_tree_incrementPKSt18_Rb_tree_node_base, const Tree,
@@ -147,7 +147,8 @@ WARD_WRAP_STEP(_ZSt18_Rb_tree_decrementPSt18_Rb_tree_node_base, Tree, GoBack)
 WARD_WRAP_STEP(_ZSt18_Rb_tree_decrementPKSt18_Rb_tree_node_base, const Tree,
                GoBack)
 
-WARD_WRAP(void, _ZSt29_Rb_tree_insert_and_rebalancebPSt18_Rb_tree_node_baseS0_RS_,
+WARD_WRAP(void,
+          _ZSt29_Rb_tree_insert_and_rebalancebPSt18_Rb_tree_node_baseS0_RS_,
           (bool left, Tree* node, Tree* parent, Tree& header)) {
   const auto insert =
       __real__ZSt29_Rb_tree_insert_and_rebalancebPSt18_Rb_tree_node_baseS0_RS_;
