@@ -594,7 +594,7 @@ bool ClientPool::AwaitNextCall(Client& client) {
 }
 
 bool ClientPool::SomebodyWaitsForAPlace() const {
-  return queued_.size() > static_cast<size_t>(surplus_ + leaving_);
+  return static_cast<int>(queued_.size()) > surplus_ + leaving_;
 }
 
 bool ClientPool::SomebodyWaits() const {

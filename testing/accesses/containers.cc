@@ -23,14 +23,20 @@ using ::ward::testing::Look;
 namespace {
 
 template <typename T>
-const T& Read(const T& field, uintptr_t caller) {
-  Look(&field, sizeof(T), kRead, caller);
+const T& LookAtField(const T& field, uint8_t flags, uintptr_t caller) {
+  // NOLINTNEXTLINE(bugprone-sizeof-expression): if it is a link, of that.
+  Look(&field, sizeof(T), flags, caller);
   return field;
 }
 
 template <typename T>
+const T& Read(const T& field, uintptr_t caller) {
+  return LookAtField(field, kRead, caller);
+}
+
+template <typename T>
 void Write(const T& field, uintptr_t caller) {
-  Look(&field, sizeof(T), kWrite, caller);
+  LookAtField(field, kWrite, caller);
 }
 
 // --- trees ---
