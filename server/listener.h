@@ -20,8 +20,8 @@ namespace ward {
 struct ListenOptions {
   // Where the socket appears. A relative path counts from the working
   // directory at this moment. Empty: "socket" in a new directory that only
-  // this user may enter (mkdtemp(3), mode 0700), under XDG_RUNTIME_DIR, TMPDIR
-  // or /tmp, whichever is the first that can be used.
+  // this user may enter (mkdtemp(3), mode 0700), under XDG_RUNTIME_DIR, if that
+  // is this user's, TMPDIR or /tmp, whichever is the first that can be used.
   std::string path;
 
   // Who may connect (unix(7): write permission). The name never appears with

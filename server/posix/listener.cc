@@ -65,12 +65,21 @@ bool OpenToItsUser(const std::string& directory) {
          chmod(absl::StrCat("/proc/self/fd/", made.get()).c_str(), 0700) == 0;
 }
 
+// One of another user, as after su(1), goes when that one logs out
+// (pam_systemd(8)), and the server's name with it.
+bool IsOfThisUser(const char* directory) {
+  struct stat found;
+  return stat(directory, &found) == 0 && found.st_uid == geteuid();
+}
+
 absl::StatusOr<std::string> MakePrivateDirectory() {
   std::string tried;
   // Not what a stranger says who has started a program with the set-user-ID
   // bit.
-  const std::array<const char*, 3> bases = {secure_getenv("XDG_RUNTIME_DIR"),
-                                            secure_getenv("TMPDIR"), "/tmp"};
+  const char* const runtime = secure_getenv("XDG_RUNTIME_DIR");
+  const std::array<const char*, 3> bases = {
+      runtime != nullptr && IsOfThisUser(runtime) ? runtime : nullptr,
+      secure_getenv("TMPDIR"), "/tmp"};
   for (const char* base : bases) {
     if (base == nullptr || *base != '/') continue;
     std::string name = absl::StrCat(base, "/ward-XXXXXX");

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -154,6 +155,24 @@ TEST_F(SocketNameTest, ADirectoryThatCannotBeReadWillDo) {
   }
   EXPECT_EQ(ExitCode(child), 0);
   EXPECT_TRUE(std::filesystem::is_empty(directory()));
+}
+
+// As su(1) and sudo(8) leave it: it is removed when its user logs out.
+TEST_F(SocketNameTest, NoneIsInTheRuntimeDirectoryOfAnotherUser) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to have another's";
+  constexpr uid_t kNobody = 65534;
+  const std::string runtime = Path("runtime");
+  ASSERT_EQ(mkdir(runtime.c_str(), 0700), 0);
+  setenv("XDG_RUNTIME_DIR", runtime.c_str(), 1);
+  for (const uid_t user : {geteuid(), kNobody}) {
+    ASSERT_EQ(chown(runtime.c_str(), user, user), 0);
+    const auto listener = PosixListen({});
+    ASSERT_TRUE(listener.ok()) << listener.status();
+    EXPECT_EQ(absl::StartsWith((*listener)->path(), runtime), user == geteuid())
+        << (*listener)->path();
+    (*listener)->RemovePath();
+  }
+  unsetenv("XDG_RUNTIME_DIR");
 }
 
 // --- systemd-tmpfiles ---
