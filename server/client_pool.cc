@@ -427,37 +427,48 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
 }
 
 absl::Status ClientPool::CheckShare(Client& client) {
-  const auto check = [&](int limit, std::string_view option,
-                         std::string_view whose, const auto& shares, auto who,
-                         absl::FunctionRef<bool(const Client&)> is_same)
-                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) -> absl::Status {
+  const PeerCredentials& peer = *client.peer;
+  const auto check = [&client](int limit, std::string_view option,
+                               std::string_view whose, const auto& shares,
+                               auto who) -> absl::Status {
     const auto found = shares.find(who);
     if (found == shares.end()) return absl::OkStatus();
-    int idle = found->second.idle;
-    const int taken = found->second.served + found->second.queued;
-    if (taken < limit) {
-      // Those that are between two calls make room.
-      for (; taken + idle >= limit; --idle) (void)DismissIdle(is_same);
-      return absl::OkStatus();
-    }
+    const Share& share = found->second;
+    if (share.served + share.queued < limit) return absl::OkStatus();
     absl::Status refusal =
         MakeError(reason::kServerFull,
                   absl::StrCat("the server takes at most ", limit,
                                " clients at a time of one ", whose, " (",
                                option, "); close one, or try again later"));
-    if (found->second.surplus >= limit) return refusal;
+    if (share.surplus >= limit) return refusal;
     client.refusal_ = std::move(refusal);
     return absl::OkStatus();
   };
-  const PeerCredentials& peer = *client.peer;
-  WARD_RETURN_IF_ERROR(check(
-      limits_.max_clients_per_process, "ServerOptions::max_clients_per_process",
-      "process", processes_, peer.pid,
-      [&](const Client& other) { return other.peer->pid == peer.pid; }));
-  return check(
-      limits_.max_clients_per_user, "ServerOptions::max_clients_per_user",
-      "user", users_, peer.uid,
-      [&](const Client& other) { return other.peer->uid == peer.uid; });
+  WARD_RETURN_IF_ERROR(check(limits_.max_clients_per_process,
+                             "ServerOptions::max_clients_per_process",
+                             "process", processes_, peer.pid));
+  WARD_RETURN_IF_ERROR(check(limits_.max_clients_per_user,
+                             "ServerOptions::max_clients_per_user", "user",
+                             users_, peer.uid));
+  if (!client.refusal_.ok()) return absl::OkStatus();
+  // Those that are between two calls make room.
+  const auto make_room = [this](int limit, const auto& shares, auto who,
+                                absl::FunctionRef<bool(const Client&)> is_same)
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                               const auto found = shares.find(who);
+                               if (found == shares.end()) return;
+                               const Share& share = found->second;
+                               int all =
+                                   share.served + share.queued + share.idle;
+                               for (; all >= limit; --all) {
+                                 (void)DismissIdle(is_same);
+                               }
+                             };
+  make_room(limits_.max_clients_per_process, processes_, peer.pid,
+            [&](const Client& other) { return other.peer->pid == peer.pid; });
+  make_room(limits_.max_clients_per_user, users_, peer.uid,
+            [&](const Client& other) { return other.peer->uid == peer.uid; });
+  return absl::OkStatus();
 }
 
 bool ClientPool::HasShare(const Client& client) const {
@@ -473,14 +484,17 @@ bool ClientPool::HasShare(const Client& client) const {
 
 bool ClientPool::IsWaitedFor(const Client& client) const {
   if (surplus_ == 0) return false;
-  const auto is_full = [](int limit, const auto& shares, auto who) {
-    const auto found = shares.find(who);
-    return found != shares.end() && found->second.surplus > 0 &&
-           found->second.served + found->second.queued >= limit;
-  };
-  const PeerCredentials& peer = *client.peer;
-  return is_full(limits_.max_clients_per_process, processes_, peer.pid) ||
-         is_full(limits_.max_clients_per_user, users_, peer.uid);
+  const PeerCredentials& own = *client.peer;
+  const auto waits =
+      [this, &own](const auto& waiting) ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+        const PeerCredentials& peer = *waiting.second->peer;
+        const bool is_same =
+            peer.pid == own.pid ||
+            (limits_.max_clients_per_user != kNoLimit && peer.uid == own.uid);
+        return is_same && !waiting.second->refusal_.ok() &&
+               HasShare(*waiting.second);
+      };
+  return std::any_of(queued_.begin(), queued_.end(), waits);
 }
 
 bool ClientPool::AdmitSurplus() {
@@ -556,6 +570,8 @@ void ClientPool::CountQueued(const Client& client, int more) {
 }
 
 void ClientPool::ServeCall(Client& client) {
+  // It is served what came before it was told to leave, and nothing else.
+  if (client.leaves_) client.channel.KeepNoLonger();
   mutex_.Unlock();
   absl::Status status = service_.serve(client);
   // A handler that waited for its client has read the end of the stream.
@@ -572,9 +588,8 @@ bool ClientPool::AwaitNextCall(Client& client) {
   if (client.idle_.empty()) client.idle_.push_back(&client);
   const auto self = client.idle_.begin();
   between_calls_.splice(between_calls_.end(), client.idle_);
-  const bool is_waited_for = IsWaitedFor(client);
   Count(client, {-1, 0, 0, client.leaves_ ? 0 : 1});
-  if (is_waited_for || SomebodyWaits()) Dismiss(client);
+  if (IsWaitedFor(client) || SomebodyWaits()) Dismiss(client);
   mutex_.Unlock();
   absl::Status status = service_.receive(client, absl::InfiniteDuration());
   if (status.ok() && stopping()) status = StoppingError();
@@ -821,7 +836,8 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
   if (queued == queued_.end()) return nullptr;
   // It has left, or its time is up.
   std::unique_ptr<Client> client = Take(queued_, queued);
-  (void)AdmitSurplus();
+  // Where it has waited for a place, all are taken.
+  if (client->refusal_.ok()) (void)AdmitSurplus();
   const absl::Status refusal =
       !client->refusal_.ok()
           ? client->refusal_

@@ -232,7 +232,8 @@ class ClientPool {
   absl::Status CheckShare(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether its process and user have less than they may have.
   bool HasShare(const Client& client) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // Whether one too many of its process or user waits for it to leave.
+  // When it has made its call: whether one too many of its process or user
+  // waits for a place that it may have.
   bool IsWaitedFor(const Client& client) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // One has left: the oldest that was one too many, and is not any more, waits

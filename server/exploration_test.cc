@@ -257,6 +257,36 @@ TEST_P(ExplorationTest, AFreePlaceIsForWhoHasNone) {
   });
 }
 
+// Nor does one too many of a process wait for its time to be over, when others
+// of it have made their calls.
+TEST_P(ExplorationTest, OneTooManyIsServedAsSoonAsItMayBe) {
+  ExploreOptions options;
+  options.search = GetParam();
+  options.runs = 100;
+  for (const int limit : {1, 2}) {
+    SCOPED_TRACE(limit);
+    Explore(options, [limit] {
+      ServerOptions server_options;
+      server_options.max_clients_per_process = limit;
+      EchoServer server(std::move(server_options));
+      ASSERT_THAT(server.Start(), IsOk());
+      const absl::Time start = server.environment().TimeNow();
+      const auto call = [&server] {
+        for (int i = 0; i < 2; ++i) {
+          EXPECT_THAT(server.Call(kOnce, i), IsOkAndHolds(i));
+        }
+      };
+      if (limit == 1) {
+        RunAtOnce(call, call);
+      } else {
+        RunAtOnce(call, call, call, call);
+      }
+      EXPECT_LT(server.environment().TimeNow() - start, absl::Seconds(1));
+      EXPECT_THAT(server.Stop(), IsOk());
+    });
+  }
+}
+
 // One that says nothing keeps nobody waiting, however few threads the system
 // gives to the server.
 TEST_P(ExplorationTest, ASilentPeerKeepsNobodyWaitingWhereThreadsAreFew) {
