@@ -259,6 +259,17 @@ TEST(FindFailure, FindsWhatIsThrownAndIsNoException) {
   ExpectFound("threw something that is no std::exception", [] { throw 42; });
 }
 
+TEST(FindFailure, BeginsEachRunWithTheSameRandomNumbers) {
+  const int number = [] {
+    srandom(1);
+    return rand();  // NOLINT(concurrency-mt-unsafe)
+  }();
+  const Exploration found = FindFailure(Runs(100), [number] {
+    EXPECT_EQ(rand(), number);  // NOLINT(concurrency-mt-unsafe)
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
 TEST(FindFailure, FindsADescriptorThatIsLeftOpen) {
   ExpectFound("is left open: /dev/null",
               [] { (void)open("/dev/null", O_RDONLY | O_CLOEXEC); });

@@ -67,6 +67,11 @@ int gettimeofday(struct timeval* tv, void*) noexcept {
   return 0;
 }
 
+int timespec_get(struct timespec* ts, int base) noexcept {
+  if (base != TIME_UTC) return 0;
+  return clock_gettime(CLOCK_REALTIME, ts) == 0 ? base : 0;
+}
+
 time_t time(time_t* timer) noexcept {
   timespec now;
   clock_gettime(CLOCK_REALTIME, &now);

@@ -36,6 +36,9 @@ TEST(Clocks, AreTheSchedulers) {
   timeval now;
   gettimeofday(&now, nullptr);
   EXPECT_EQ(absl::TimeFromTimeval(now), scheduler.now());
+  timespec utc;
+  EXPECT_EQ(timespec_get(&utc, TIME_UTC), TIME_UTC);
+  EXPECT_EQ(absl::TimeFromTimespec(utc), scheduler.now());
 }
 
 TEST(Clocks, AreWhatTheStandardLibrarySleepsBy) {

@@ -35,6 +35,14 @@ WARD_REAL(pause);
 namespace ward::testing {
 namespace {
 
+// The watchdog's is none of the program's, as the C library has some of its
+// own: where it is blocked nobody watches, and sigwait would return it.
+sigset_t WithoutTheWatchdogs(const sigset_t& signals) {
+  sigset_t others = signals;
+  sigdelset(&others, SIGRTMAX);
+  return others;
+}
+
 // Its handler may run before the sender goes on.
 void Send(Scheduler& scheduler, int thread, int signal) {
   scheduler.SendSignal(thread, signal);
@@ -45,6 +53,7 @@ void Send(Scheduler& scheduler, int thread, int signal) {
 int AwaitSignal(Scheduler& scheduler, const sigset_t* signals, siginfo_t* about,
                 absl::Time deadline) {
   scheduler.Point("waiting for a signal");
+  const sigset_t waited_for = WithoutTheWatchdogs(*signals);
   const Interruptions& now = scheduler.interruptions();
   const int before = now.all;
   int signal = -1;
@@ -52,7 +61,7 @@ int AwaitSignal(Scheduler& scheduler, const sigset_t* signals, siginfo_t* about,
       "waiting for a signal",
       [&] {
         const timespec none = {0, 0};
-        if (signal < 0) signal = real_sigtimedwait(signals, about, &none);
+        if (signal < 0) signal = real_sigtimedwait(&waited_for, about, &none);
         return signal >= 0 || now.all != before;
       },
       deadline);
@@ -159,13 +168,17 @@ int pthread_kill(pthread_t handle, int signal) noexcept {
 // Those that this lets through are taken before it returns: a point after it
 // shows others what they did.
 int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) noexcept {
-  const int error = real_pthread_sigmask(how, set, old);
-  if (error != 0 || set == nullptr) return error;
-  if (Scheduler* const scheduler = Intercepting()) {
-    sigset_t mask;
-    real_pthread_sigmask(SIG_BLOCK, nullptr, &mask);
-    scheduler->SetSignalMask(mask);
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr || set == nullptr) {
+    return real_pthread_sigmask(how, set, old);
   }
+  const sigset_t changed =
+      how == SIG_UNBLOCK ? *set : ward::testing::WithoutTheWatchdogs(*set);
+  const int error = real_pthread_sigmask(how, &changed, old);
+  if (error != 0) return error;
+  sigset_t mask;
+  real_pthread_sigmask(SIG_BLOCK, nullptr, &mask);
+  scheduler->SetSignalMask(mask);
   return 0;
 }
 

@@ -448,6 +448,30 @@ TEST(Signals, AThreadWaitsForThem) {
   });
 }
 
+// Of all, the harness's own are left out.
+TEST(Signals, AThreadWaitsForWhateverComes) {
+  ExploreOptions options;
+  options.runs = 2000;
+  Explore(options, [] {
+    sigset_t all;
+    sigfillset(&all);
+    sigset_t before;
+    ASSERT_EQ(pthread_sigmask(SIG_BLOCK, &all, &before), 0);
+    std::thread waiter([&all] {
+      int signal = 0;
+      EXPECT_EQ(sigwait(&all, &signal), 0);
+      EXPECT_EQ(signal, SIGTERM);
+    });
+    std::mutex mutex;
+    for (int i = 0; i < 50; ++i) {
+      const std::lock_guard<std::mutex> lock(mutex);
+    }
+    EXPECT_EQ(kill(getpid(), SIGTERM), 0);
+    waiter.join();
+    EXPECT_EQ(pthread_sigmask(SIG_SETMASK, &before, nullptr), 0);
+  });
+}
+
 TEST(Signals, MainSuspendsItselfUntilOneComes) {
   Everywhere([] {
     Handle(SIGUSR1);

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <iostream>
 #include <iterator>
@@ -200,6 +201,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   if (events != nullptr) simulated.listener = &recorder.emplace(*events);
   static auto& table = *new OpenTable;
   table.TakeNew();
+  srandom(1);  // rand(3), too.
   Simulation simulation(strategy, simulated);
   running = &simulation;
   if (recorder.has_value()) simulation.transcript().SetListener(*recorder);
