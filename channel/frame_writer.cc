@@ -25,9 +25,16 @@ namespace {
 // Scratch space over this is given back after use.
 constexpr size_t kKeptBytes = size_t{64} << 10;
 
-// Smaller pieces are copied together, for one system call; larger ones are sent
-// alone, and as they are. A socket holds less, so that they wait anyway.
-constexpr size_t kLargePiece = size_t{256} << 10;
+// Smaller fields are copied together; larger ones are sent from where they are,
+// for to copy them takes longer.
+constexpr size_t kLargeField = size_t{16} << 10;
+
+// So much is copied before it is sent. A socket holds less, so that what is
+// left waits anyway.
+constexpr size_t kMostCopied = size_t{256} << 10;
+
+// What stands between two fields: tags, lengths and numbers.
+constexpr size_t kMostBetween = 64;
 
 // What a frame takes on the wire. Beside Small and Sending, which have the same
 // members: what they are called with is said once, in AddBody.
@@ -97,6 +104,17 @@ absl::Status Check(const Frame& frame, size_t size,
   return absl::OkStatus();
 }
 
+// How much of the content of `frame` is sent from where it is.
+size_t InPlace(const Frame& frame) {
+  size_t bytes = 0;
+  const auto add = [&bytes](std::string_view field) {
+    if (field.size() >= kLargeField) bytes += field.size();
+  };
+  add(frame.scalar);
+  for (const std::string_view part : frame.parts) add(part);
+  return bytes;
+}
+
 // Frames on their way out; the first error is kept.
 class Departure {
  public:
@@ -108,14 +126,17 @@ class Departure {
         deadline_(deadline),
         size_(size) {}
 
-  void Send(std::string_view bytes) {
-    while (status_.ok() && !bytes.empty()) {
+  // At most kMaxPieces, which it shortens by what was sent.
+  void Send(absl::Span<std::string_view> pieces) {
+    while (status_.ok() && !pieces.empty()) {
       const absl::StatusOr<size_t> sent =
-          transport_.Send(bytes, descriptors_, deadline_);
+          pieces.size() == 1
+              ? transport_.Send(pieces.front(), descriptors_, deadline_)
+              : transport_.SendPieces(pieces, descriptors_, deadline_);
       if (sent.ok() && *sent > 0) {
         sent_ += *sent;
         if (sent_ == size_) return;
-        bytes.remove_prefix(*sent);
+        RemovePrefix(*sent, pieces);
         descriptors_ = {};
         // A peer that always makes room for one byte more gets no more time.
         status_ = transport_.CheckTime(deadline_);
@@ -136,6 +157,14 @@ class Departure {
   const absl::Status& status() const { return status_; }
 
  private:
+  static void RemovePrefix(size_t bytes, absl::Span<std::string_view>& pieces) {
+    while (!pieces.empty() && bytes >= pieces.front().size()) {
+      bytes -= pieces.front().size();
+      pieces.remove_prefix(1);
+    }
+    if (!pieces.empty()) pieces.front().remove_prefix(bytes);
+  }
+
   Transport& transport_;
   absl::Span<const int> descriptors_;
   const absl::Time deadline_;
@@ -206,34 +235,36 @@ class Small {
 // One frame, piece by piece.
 class Sending {
  public:
-  // `size`: of all pieces. `secret`: of `pending`, which is scratch space,
-  // nothing may be left behind. So it does not grow beyond what is reserved:
-  // almost a large piece, a tag and a length, and almost another one.
-  Sending(Departure& departure, size_t size, bool secret, std::string& pending)
-      : departure_(departure), secret_(secret), pending_(pending) {
-    pending_.reserve(std::min(size, 2 * kLargePiece + 1 + kMaxVarintBytes));
+  // `copied`: how much is not sent from where it is. `secret`: of `copies`,
+  // which is scratch space, nothing may be left behind. So it does not grow
+  // beyond what is reserved, nor move.
+  Sending(Departure& departure, size_t copied, bool secret, std::string& copies)
+      : departure_(departure), secret_(secret), copies_(copies) {
+    copies_.reserve(std::min(copied, kMostCopied + kLargeField + kMostBetween));
   }
 
   void AddVarint(uint64_t value) {
     for (; value >= 0x80; value >>= 7) {
-      pending_.push_back(static_cast<char>(value | 0x80));
+      copies_.push_back(static_cast<char>(value | 0x80));
     }
-    pending_.push_back(static_cast<char>(value));
+    copies_.push_back(static_cast<char>(value));
   }
 
   void AddTag(uint32_t field, WireType type) {
-    pending_.push_back(static_cast<char>(field << 3 | type));
+    copies_.push_back(static_cast<char>(field << 3 | type));
   }
 
   void AddField(uint32_t field, std::string_view bytes) {
     AddTag(field, kBytesType);
     AddVarint(bytes.size());
-    if (bytes.size() >= kLargePiece) {
-      Flush();
-      departure_.Send(bytes);
+    if (bytes.size() >= kLargeField) {
+      AddPiece();
+      pieces_[count_++] = bytes;
+      // Another one takes two, and what is behind it one.
+      if (count_ + 2 >= kMaxPieces) Flush();
     } else {
-      pending_.append(bytes);
-      if (pending_.size() >= kLargePiece) Flush();
+      copies_.append(bytes);
+      if (copies_.size() >= kMostCopied) Flush();
     }
   }
 
@@ -246,15 +277,28 @@ class Sending {
   }
 
   void Flush() {
-    departure_.Send(pending_);
-    if (secret_) Wipe(pending_.data(), pending_.size());
-    pending_.clear();
+    AddPiece();
+    departure_.Send(absl::MakeSpan(pieces_.data(), count_));
+    if (secret_) Wipe(copies_.data(), copies_.size());
+    copies_.clear();
+    count_ = begin_ = 0;
   }
 
  private:
+  // What was copied since the last one.
+  void AddPiece() {
+    if (copies_.size() == begin_) return;
+    pieces_[count_++] = std::string_view(copies_).substr(begin_);
+    begin_ = copies_.size();
+  }
+
   Departure& departure_;
   const bool secret_;
-  std::string& pending_;
+  std::string& copies_;
+  // Of copies_, where the next piece begins.
+  size_t begin_ = 0;
+  std::array<std::string_view, kMaxPieces> pieces_;
+  size_t count_ = 0;
 };
 
 template <typename Out>
@@ -366,7 +410,8 @@ absl::Status FrameWriter::Send(Transport& transport, const Frame& frame,
     if (out.fits()) {
       WARD_RETURN_IF_ERROR(Check(frame, body, descriptors, limits));
       Departure departure(transport, descriptors, deadline, out.bytes().size());
-      departure.Send(out.bytes());
+      std::string_view bytes = out.bytes();
+      departure.Send(absl::MakeSpan(&bytes, 1));
       return Sent(departure.begun(), departure.status());
     }
   }
@@ -380,7 +425,8 @@ absl::Status FrameWriter::Send(Transport& transport, const Frame& frame,
   if (end != nullptr) AddEndFrame(*end, all);
 
   Departure departure(transport, descriptors, deadline, all.size());
-  Sending out(departure, all.size(), to_present_ != nullptr, bytes_);
+  Sending out(departure, all.size() - InPlace(frame), to_present_ != nullptr,
+              bytes_);
   out.AddVarint(body.size());
   AddBody(frame, content, descriptors.size(), to_present_, knows_end, out);
   if (end != nullptr) AddEndFrame(*end, out);

@@ -16,7 +16,7 @@
 
 namespace ward {
 
-// Large parts are sent from where they are: a writer that waits for its peer
+// Large fields are sent from where they are: a writer that waits for its peer
 // has no copy of them. Not thread-safe.
 class FrameWriter {
  public:

@@ -81,20 +81,32 @@ class ScriptedTransport final : public Transport {
                               absl::Span<const int> descriptors,
                               absl::Time deadline) override {
     if (bytes.empty()) return absl::InternalError("a Send of no bytes");
+    return SendPieces(absl::MakeConstSpan(&bytes, 1), descriptors, deadline);
+  }
+
+  absl::StatusOr<size_t> SendPieces(absl::Span<const std::string_view> pieces,
+                                    absl::Span<const int> descriptors,
+                                    absl::Time deadline) override {
+    if (pieces.size() > kMaxPieces) return absl::InternalError("many pieces");
     if (Interrupted()) return 0;
     script_->now += script_->call_time;
     if (script_->now > deadline) return TimedOut();
     const size_t left = script_->sendable - script_->sent.size();
     if (left == 0) return script_->send_error;
-    const size_t size = std::min({bytes.size(), script_->most_sent, left});
+    const size_t before = script_->sent.size();
     if (!descriptors.empty()) {
       script_->attached.emplace_back(
           script_->sent.size(),
           std::vector<int>(descriptors.begin(), descriptors.end()));
     }
-    script_->sent.append(bytes.substr(0, size));
+    for (const std::string_view piece : pieces) {
+      if (piece.empty()) return absl::InternalError("a piece of no bytes");
+      const size_t sent = script_->sent.size() - before;
+      script_->sent.append(
+          piece.substr(0, std::min(script_->most_sent, left) - sent));
+    }
     ++script_->sends;
-    return size;
+    return script_->sent.size() - before;
   }
 
   absl::StatusOr<Received> Receive(absl::Span<char> buffer,

@@ -39,6 +39,13 @@ union ControlBuffer {
              CMSG_SPACE(sizeof(int))];
 };
 
+// What a socket has room for by default, or a little less; and where more is
+// sent than that.
+constexpr size_t kUsualRoom = size_t{200} << 10;
+constexpr int kMoreRoom = 1 << 20;
+
+constexpr std::string_view kSendAttempt = "send to the peer";
+
 // SCM_PIDFD (Linux 6.5), which older headers lack.
 constexpr int kScmPidfd = 4;
 
@@ -48,21 +55,26 @@ int WaitFlag(absl::Time deadline) {
   return deadline == absl::InfiniteFuture() ? 0 : MSG_DONTWAIT;
 }
 
-ssize_t SendAttached(int socket, std::string_view bytes,
-                     absl::Span<const int> descriptors, int flags) {
-  // sendmsg(2) does not write through iov_base; its type serves recvmsg too.
-  iovec piece{const_cast<char*>(bytes.data()), bytes.size()};
-  const size_t size = descriptors.size() * sizeof(int);
-  ControlBuffer control;
-  control.header.cmsg_level = SOL_SOCKET;
-  control.header.cmsg_type = SCM_RIGHTS;
-  control.header.cmsg_len = CMSG_LEN(size);
-  std::memcpy(CMSG_DATA(&control.header), descriptors.data(), size);
+ssize_t SendMessage(int socket, absl::Span<const std::string_view> pieces,
+                    absl::Span<const int> descriptors, int flags) {
+  std::array<iovec, kMaxPieces> vector;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    // sendmsg(2) does not write through iov_base; its type serves recvmsg too.
+    vector[i] = {const_cast<char*>(pieces[i].data()), pieces[i].size()};
+  }
   msghdr message{};
-  message.msg_iov = &piece;
-  message.msg_iovlen = 1;
-  message.msg_control = &control;
-  message.msg_controllen = CMSG_SPACE(size);
+  message.msg_iov = vector.data();
+  message.msg_iovlen = pieces.size();
+  ControlBuffer control;
+  if (!descriptors.empty()) {
+    const size_t size = descriptors.size() * sizeof(int);
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN(size);
+    std::memcpy(CMSG_DATA(&control.header), descriptors.data(), size);
+    message.msg_control = &control;
+    message.msg_controllen = CMSG_SPACE(size);
+  }
   return sendmsg(socket, &message, flags);
 }
 
@@ -115,22 +127,48 @@ SocketTransport::CreatePair() {
 absl::StatusOr<size_t> SocketTransport::Send(std::string_view bytes,
                                              absl::Span<const int> descriptors,
                                              absl::Time deadline) {
-  constexpr std::string_view kAttempt = "send to the peer";
+  if (!descriptors.empty()) {
+    return SendPieces(absl::MakeConstSpan(&bytes, 1), descriptors, deadline);
+  }
+  MakeRoomFor(bytes.size());
+  // Of a small message, sendmsg(2) takes a sixth longer.
+  return Sent(send(socket_.get(), bytes.data(), bytes.size(),
+                   MSG_NOSIGNAL | WaitFlag(deadline)),
+              deadline);
+}
+
+absl::StatusOr<size_t> SocketTransport::SendPieces(
+    absl::Span<const std::string_view> pieces,
+    absl::Span<const int> descriptors, absl::Time deadline) {
   // The control buffer has room for no more.
   if (descriptors.size() > kMaxDescriptorsPerMessage) {
-    return TooManyDescriptorsError(kAttempt);
+    return TooManyDescriptorsError(kSendAttempt);
   }
-  const int flags = MSG_NOSIGNAL | WaitFlag(deadline);
-  // Of a small message, sendmsg(2) takes a sixth longer.
-  const ssize_t sent =
-      descriptors.empty()
-          ? send(socket_.get(), bytes.data(), bytes.size(), flags)
-          : SendAttached(socket_.get(), bytes, descriptors, flags);
+  pieces = pieces.subspan(0, kMaxPieces);
+  size_t size = 0;
+  for (const std::string_view piece : pieces) size += piece.size();
+  MakeRoomFor(size);
+  return Sent(SendMessage(socket_.get(), pieces, descriptors,
+                          MSG_NOSIGNAL | WaitFlag(deadline)),
+              deadline);
+}
+
+absl::StatusOr<size_t> SocketTransport::Sent(ssize_t sent,
+                                             absl::Time deadline) const {
   if (sent >= 0) return static_cast<size_t>(sent);
   if (errno == EINTR) return 0;
-  if (errno != EAGAIN) return TransferError(errno, kAttempt);
+  if (errno != EAGAIN) return TransferError(errno, kSendAttempt);
   WARD_RETURN_IF_ERROR(Await(POLLOUT, deadline));
   return 0;
+}
+
+void SocketTransport::MakeRoomFor(size_t bytes) {
+  if (bytes <= kUsualRoom || has_more_room_) return;
+  has_more_room_ = true;
+  // Without it, the two wait for each other more often. The system may allow
+  // less (net.core.wmem_max).
+  setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &kMoreRoom,
+             sizeof(kMoreRoom));
 }
 
 absl::StatusOr<Transport::Received> SocketTransport::Receive(

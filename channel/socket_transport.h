@@ -3,6 +3,8 @@
 #ifndef WARD_CHANNEL_SOCKET_TRANSPORT_H_
 #define WARD_CHANNEL_SOCKET_TRANSPORT_H_
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -38,6 +40,9 @@ class SocketTransport final : public Transport, public internal::InSpareMemory {
   absl::StatusOr<size_t> Send(std::string_view bytes,
                               absl::Span<const int> descriptors,
                               absl::Time deadline) override;
+  absl::StatusOr<size_t> SendPieces(absl::Span<const std::string_view> pieces,
+                                    absl::Span<const int> descriptors,
+                                    absl::Time deadline) override;
   absl::StatusOr<Received> Receive(absl::Span<char> buffer,
                                    size_t max_descriptors,
                                    std::vector<FileDescriptor>& descriptors,
@@ -50,10 +55,16 @@ class SocketTransport final : public Transport, public internal::InSpareMemory {
   absl::Time TimeNow() const override;
 
  private:
+  // What a Send returns whose system call returned `sent`.
+  absl::StatusOr<size_t> Sent(ssize_t sent, absl::Time deadline) const;
+  // Before a Send of so much.
+  void MakeRoomFor(size_t bytes);
   // Waits for `events`, then lets the caller try again.
   absl::Status Await(int events, absl::Time deadline) const;
 
   FileDescriptor socket_;
+  // More room was asked for already.
+  bool has_more_room_ = false;
   // For Receive, if it does.
   std::optional<Spin> spin_;
 };

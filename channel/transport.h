@@ -27,6 +27,9 @@ namespace ward {
 // kernel does not export.
 inline constexpr size_t kMaxDescriptorsPerMessage = 253;
 
+// The most pieces that one SendPieces takes.
+inline constexpr size_t kMaxPieces = 16;
+
 // Something that can be waited for until it is readable (poll(2), POLLIN).
 class Pollable {
  public:
@@ -67,6 +70,15 @@ class Transport : public Pollable {
   virtual absl::StatusOr<size_t> Send(std::string_view bytes,
                                       absl::Span<const int> descriptors,
                                       absl::Time deadline) = 0;
+
+  // The same for what lies in several places: `pieces`, 1 to kMaxPieces of them
+  // and none empty, are one sequence of bytes. A part of it may always be the
+  // first piece alone, as here.
+  virtual absl::StatusOr<size_t> SendPieces(
+      absl::Span<const std::string_view> pieces,
+      absl::Span<const int> descriptors, absl::Time deadline) {
+    return Send(pieces.front(), descriptors, deadline);
+  }
 
   // Receives at most `buffer.size()` (not 0) bytes, and waits until `deadline`
   // for the first. Appends the descriptors that came with them, at most

@@ -22,13 +22,14 @@ OutgoingBuffer::~OutgoingBuffer() {
   for (Piece& piece : left_) Wipe(piece.bytes.data(), piece.bytes.size());
 }
 
-absl::StatusOr<size_t> OutgoingBuffer::Send(std::string_view bytes,
-                                            absl::Span<const int> descriptors,
-                                            absl::Time /*deadline*/) {
+absl::StatusOr<size_t> OutgoingBuffer::SendPieces(
+    absl::Span<const std::string_view> pieces,
+    absl::Span<const int> descriptors, absl::Time /*deadline*/) {
   if (left_.empty() && lost_.ok()) {
-    WARD_ASSIGN_OR_RETURN(const size_t sent, SendNow(bytes, descriptors));
+    WARD_ASSIGN_OR_RETURN(const size_t sent, SendNow(pieces, descriptors));
     if (sent > 0) return sent;
   }
+  const std::string_view bytes = pieces.front();
   if (!lost_.ok()) return bytes.size();
   Piece piece;
   for (const int descriptor : descriptors) {
@@ -48,9 +49,10 @@ absl::StatusOr<bool> OutgoingBuffer::Flush() {
     for (const FileDescriptor& descriptor : piece.descriptors) {
       descriptors.push_back(descriptor.get());
     }
-    WARD_ASSIGN_OR_RETURN(
-        const size_t sent,
-        SendNow(std::string_view(piece.bytes).substr(piece.sent), descriptors));
+    const std::string_view left =
+        std::string_view(piece.bytes).substr(piece.sent);
+    WARD_ASSIGN_OR_RETURN(const size_t sent,
+                          SendNow(absl::MakeConstSpan(&left, 1), descriptors));
     WARD_RETURN_IF_ERROR(lost_);
     if (sent == 0) return false;
     piece.descriptors.clear();
@@ -63,10 +65,14 @@ absl::StatusOr<bool> OutgoingBuffer::Flush() {
 }
 
 absl::StatusOr<size_t> OutgoingBuffer::SendNow(
-    std::string_view bytes, absl::Span<const int> descriptors) {
+    absl::Span<const std::string_view> pieces,
+    absl::Span<const int> descriptors) {
   absl::StatusOr<size_t> sent;
   do {
-    sent = connection_->Send(bytes, descriptors, absl::InfinitePast());
+    sent = pieces.size() == 1 ? connection_->Send(pieces.front(), descriptors,
+                                                  absl::InfinitePast())
+                              : connection_->SendPieces(pieces, descriptors,
+                                                        absl::InfinitePast());
   } while (sent.ok() && *sent == 0);  // Interrupted.
   if (HasReason(sent.status(), reason::kTimedOut)) return 0;
   if (!HasReason(sent.status(), reason::kConnectionLost)) return sent;

@@ -42,7 +42,12 @@ class OutgoingBuffer final : public Transport {
   int descriptor() const override { return connection_->descriptor(); }
   absl::StatusOr<size_t> Send(std::string_view bytes,
                               absl::Span<const int> descriptors,
-                              absl::Time deadline) override;
+                              absl::Time deadline) override {
+    return SendPieces(absl::MakeConstSpan(&bytes, 1), descriptors, deadline);
+  }
+  absl::StatusOr<size_t> SendPieces(absl::Span<const std::string_view> pieces,
+                                    absl::Span<const int> descriptors,
+                                    absl::Time deadline) override;
   absl::StatusOr<Received> Receive(absl::Span<char> buffer,
                                    size_t max_descriptors,
                                    std::vector<FileDescriptor>& descriptors,
@@ -66,7 +71,7 @@ class OutgoingBuffer final : public Transport {
   };
 
   // How much of it was taken, if only nothing.
-  absl::StatusOr<size_t> SendNow(std::string_view bytes,
+  absl::StatusOr<size_t> SendNow(absl::Span<const std::string_view> pieces,
                                  absl::Span<const int> descriptors);
 
   const std::unique_ptr<Transport> connection_;

@@ -67,7 +67,7 @@ TEST_F(OutgoingBufferTest, WhatFindsRoomIsSentAtOnce) {
 }
 
 TEST_F(OutgoingBufferTest, WhatFindsNoRoomIsSentInOrder) {
-  const std::string large(1 << 20, 'x');
+  const std::string large(4 << 20, 'x');
   std::string sent;
   while (sent.size() < large.size()) {
     const auto some = Send(large.substr(sent.size()));
