@@ -6,12 +6,14 @@
 #include <atomic>
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/channel/channel_limits.h"
@@ -173,23 +175,34 @@ TEST(BufferBudgetTest, AReaderThatWaitsSaysForWhatAndGoesOnLater) {
 }
 
 TEST(BufferBudgetTest, AChannelThatFailsGivesItsShareBack) {
-  BufferBudget budget(0);
-  ASSERT_OK_AND_ASSIGN(auto ends, MessageChannel::CreatePair());
-  auto& [here, there] = ends;
-  there.set_buffer_budget(budget);
-  std::thread writer([&here = here] {
-    // Half of what is announced.
-    const std::string start("\x80\x80\x40", 3);
-    const std::string half = start + std::string(1 << 19, 'x');
-    EXPECT_EQ(send(here.transport()->descriptor(), half.data(), half.size(), 0),
-              static_cast<ssize_t>(half.size()));
+  // Of an array, and of a scalar.
+  for (const std::string_view start :
+       {"\x84\x80\x40\x1a\x80\x80\x40", "\x84\x80\x40\x22\x80\x80\x40"}) {
+    BufferBudget budget(0);
+    ASSERT_OK_AND_ASSIGN(auto ends, MessageChannel::CreatePair());
+    auto& [here, there] = ends;
+    there.set_buffer_budget(budget);
+    there.set_timeout(kAtOnce);
+    std::thread writer([&here = here, &start] {
+      // Half of what is announced.
+      const std::string half = absl::StrCat(start, std::string(1 << 19, 'x'));
+      EXPECT_EQ(
+          send(here.transport()->descriptor(), half.data(), half.size(), 0),
+          static_cast<ssize_t>(half.size()));
+    });
+    std::string got;
+    // Until so much has come.
+    do {
+      EXPECT_THAT(there.ReadScalar(got), FailsWith(reason::kTimedOut));
+    } while (budget.used() <= size_t{1} << 19);
+    writer.join();
+    EXPECT_LE(budget.used(), (size_t{1} << 20) + 10);
     here.Close();
-  });
-  std::string got;
-  EXPECT_THAT(there.ReadScalar(got), FailsWith(reason::kConnectionLost));
-  writer.join();
-  // Although it is still open.
-  EXPECT_EQ(budget.used(), 0u);
+    there.set_timeout(kForEver);
+    EXPECT_THAT(there.ReadScalar(got), FailsWith(reason::kConnectionLost));
+    // Although it is still open.
+    EXPECT_EQ(budget.used(), 0u);
+  }
 }
 
 TEST(BufferBudgetTest, AMessageThatIsLostGivesItsShareBack) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string_view>
 
 #include "absl/base/attributes.h"
@@ -313,12 +314,20 @@ Varint ReadLongVarint(std::string_view bytes) {
   return varint;
 }
 
-absl::Status ParseFrame(std::string_view body, Frame& frame) {
-  frame = Frame{};
-  if (ParsePlain(body, frame)) return absl::OkStatus();
+absl::Status ParseFrame(std::string_view body, Frame& frame,
+                        const std::string_view* scalar) {
   frame = Frame{};
   size_t contents = 0;
   uint32_t seen = 0;
+  if (scalar == nullptr) {
+    if (ParsePlain(body, frame)) return absl::OkStatus();
+    frame = Frame{};
+  } else {
+    frame.content = Frame::Content::kScalar;
+    frame.scalar = *scalar;
+    contents = 1;
+    seen = 1U << kScalarField;
+  }
   while (!body.empty()) {
     Field field;
     WARD_RETURN_IF_ERROR(TakeField(body, field));
@@ -375,6 +384,25 @@ absl::Status ParseFrame(std::string_view body, Frame& frame) {
   }
   if (contents == 1) return absl::OkStatus();
   return Malformed(contents == 0 ? "no content" : "more than one content");
+}
+
+std::optional<ScalarPlace> FindScalar(std::string_view begun,
+                                      size_t body_bytes) {
+  PlainFields in(begun);
+  uint64_t descriptors = 0;
+  if (in.Begins(kDescriptorsField, kVarintType) && !in.Take(descriptors)) {
+    return std::nullopt;
+  }
+  if (!in.Begins(kScalarField, kBytesType)) return std::nullopt;
+  constexpr size_t kMostOfLength = 5;
+  const Varint size = ReadVarint(in.rest().substr(1, kMostOfLength));
+  if (size.size == 0) return std::nullopt;
+  ScalarPlace place;
+  place.tag = begun.size() - in.rest().size();
+  place.begin = place.tag + 1 + size.size;
+  if (size.value > body_bytes - place.begin) return std::nullopt;
+  place.size = static_cast<size_t>(size.value);
+  return place;
 }
 
 std::string_view EncodedParts::Next() {

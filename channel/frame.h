@@ -96,7 +96,22 @@ struct Frame {
 
 // Has `frame` say what `body`, which is a frame without its length, says.
 // kMalformedFrame says what is wrong with it; `frame` is not to be used then.
-absl::Status ParseFrame(std::string_view body, Frame& frame);
+// With a `scalar`, `body` is all but that: its tag and length are not in it,
+// either.
+absl::Status ParseFrame(std::string_view body, Frame& frame,
+                        const std::string_view* scalar = nullptr);
+
+// Where in a body a scalar lies.
+struct ScalarPlace {
+  size_t tag = 0;
+  size_t begin = 0;
+  size_t size = 0;
+};
+// Of the one of `body_bytes` that begins with `begun`; none, if it begins with
+// anything else than a number of descriptors and a scalar, or that is not to be
+// known yet.
+std::optional<ScalarPlace> FindScalar(std::string_view begun,
+                                      size_t body_bytes);
 
 // The parts of an array that ParseFrame has found, one after the other; as
 // internal::UnpackAll wants them.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/frame.h"
+#include "ward/channel/receive_buffer.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
@@ -24,6 +26,11 @@
 
 namespace ward {
 namespace {
+
+// To copy so much takes longer than one more receive. For more than the second
+// no buffer is kept, so that a string without memory serves as well.
+constexpr size_t kLargeScalar = size_t{16} << 10;
+constexpr size_t kVeryLargeScalar = size_t{256} << 10;
 
 // "1 byte", "2 bytes".
 std::string Counted(size_t count, std::string_view what) {
@@ -41,22 +48,36 @@ const absl::Status& EndError() {
 
 absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
                                const ChannelLimits& limits, absl::Time deadline,
-                               std::vector<FileDescriptor>& descriptors) {
-  WARD_ASSIGN_OR_RETURN(const Extent extent,
-                        AwaitFrame(transport, max_bytes, limits, deadline));
+                               std::vector<FileDescriptor>& descriptors,
+                               std::string* scalar_memory) {
+  WARD_ASSIGN_OR_RETURN(
+      const Extent extent,
+      AwaitFrame(transport, max_bytes, limits, deadline, scalar_memory));
   absl::Status status = Parse(extent, limits);
   if (status.ok()) status = CheckPassword();
   if (status.ok()) status = CheckBeginning();
   if (!status.ok()) return Failed(status);
   if (!peer_knows_end_.has_value()) peer_knows_end_ = frame_.knows_end;
   frame_bytes_ = extent.frame_bytes;
-  buffer_.Consume(frame_bytes_);
+  buffer_.Consume(BufferedOf(frame_bytes_));
+  scalar_ = buffer_.TakeScalar();
   WARD_RETURN_IF_ERROR(ClaimDescriptors(limits, descriptors));
   if (frame_.content != Frame::Content::kEnd) return absl::OkStatus();
   ended_ = at_end_ = true;
   descriptors.clear();
   // What has been allocated serves the next call, too.
   return status_ = EndError();
+}
+
+void FrameReader::TakeScalar(std::string& bytes) {
+  if (scalar_ == nullptr) {
+    bytes.assign(frame_.scalar);
+  } else {
+    scalar_->bytes.resize(scalar_->size);
+    bytes = std::move(scalar_->bytes);
+    scalar_->end = 0;
+  }
+  frame_.scalar = {};
 }
 
 void FrameReader::NextCall() {
@@ -70,7 +91,8 @@ bool FrameReader::ReadError(Transport& transport, const ChannelLimits& limits,
                             absl::Time deadline) {
   if (expected_ != nullptr) return false;
   const absl::StatusOr<Extent> extent =
-      AwaitFrame(transport, limits.max_frame_bytes, limits, deadline);
+      AwaitFrame(transport, limits.max_frame_bytes, limits, deadline,
+                 /*scalar_memory=*/nullptr);
   if (!extent.ok() || !Parse(*extent, limits).ok() ||
       frame_.content != Frame::Content::kError) {
     return false;
@@ -81,19 +103,22 @@ bool FrameReader::ReadError(Transport& transport, const ChannelLimits& limits,
 
 absl::StatusOr<FrameReader::Extent> FrameReader::AwaitFrame(
     Transport& transport, size_t max_bytes, const ChannelLimits& limits,
-    absl::Time deadline) {
+    absl::Time deadline, std::string* scalar_memory) {
   WARD_RETURN_IF_ERROR(status_);
   bool trickling = false;
   bool begun = time_for_rest_ == absl::InfiniteDuration();
   while (true) {
     WARD_ASSIGN_OR_RETURN(const Extent extent, ReadHeader(max_bytes));
-    const size_t available = buffer_.size();
+    const size_t available = this->available();
     const bool whole =
         extent.frame_bytes > 0 && available >= extent.frame_bytes;
     if (!whole || available == extent.frame_bytes) {
       WARD_RETURN_IF_ERROR(BoundArrivals(limits));
     }
     if (whole) return extent;
+    if (scalar_memory != nullptr && extent.frame_bytes > kLargeScalar) {
+      ReceiveApart(extent, *scalar_memory);
+    }
     if (!arrivals_.empty()) held_.Hold(unclaimed_descriptors());
     if (!begun && available > 0) {
       begun = true;
@@ -116,7 +141,7 @@ absl::StatusOr<FrameReader::Extent> FrameReader::AwaitFrame(
       return Annotate(status, absl::StrCat(came, " of a message came"));
     }
     WARD_RETURN_IF_ERROR(status);
-    trickling = buffer_.size() > available && !buffer_.room().empty();
+    trickling = this->available() > available && !buffer_.room().empty();
   }
 }
 
@@ -136,13 +161,28 @@ absl::StatusOr<FrameReader::Extent> FrameReader::ReadHeader(size_t max_bytes) {
   return Extent{body.size, body.size + static_cast<size_t>(body.value)};
 }
 
+void FrameReader::ReceiveApart(Extent extent, std::string& memory) {
+  // While a password is due, whatever comes lies where it is wiped.
+  if (buffer_.scalar() != nullptr || expected_ != nullptr) return;
+  std::optional<ScalarPlace> place =
+      FindScalar(buffer_.unread().substr(extent.header_bytes),
+                 extent.frame_bytes - extent.header_bytes);
+  if (!place.has_value()) return;
+  place->tag += extent.header_bytes;
+  place->begin += extent.header_bytes;
+  if (place->begin + place->size < available() + kLargeScalar) return;
+  if (place->size > kVeryLargeScalar || place->size <= memory.capacity()) {
+    buffer_.ReceiveApart(*place, memory);
+  }
+}
+
 absl::Status FrameReader::ReceiveMore(Transport& transport, size_t frame_bytes,
                                       absl::Time deadline) {
   const auto time_left = [&] {
     return deadline == absl::InfiniteFuture() ? absl::InfiniteDuration()
                                               : deadline - transport.TimeNow();
   };
-  if (!buffer_.Reserve(frame_bytes, time_left)) {
+  if (!buffer_.Reserve(BufferedOf(frame_bytes), time_left)) {
     return MakeError(
         reason::kTimedOut,
         "other messages that are not whole yet have taken all that "
@@ -161,7 +201,7 @@ absl::Status FrameReader::ReceiveMore(Transport& transport, size_t frame_bytes,
     return PeerEnded(received.status());
   }
   if (received->end_of_stream) {
-    const size_t unread = buffer_.size();
+    const size_t unread = available();
     return PeerEnded(
         unread == 0 ? MakeError(reason::kEndOfStream,
                                 "the peer has closed the connection")
@@ -198,9 +238,14 @@ size_t FrameReader::unclaimed_descriptors() const {
 }
 
 absl::Status FrameReader::Parse(Extent extent, const ChannelLimits& limits) {
-  const size_t body_bytes = extent.frame_bytes - extent.header_bytes;
-  WARD_RETURN_IF_ERROR(ParseFrame(
-      buffer_.unread().substr(extent.header_bytes, body_bytes), frame_));
+  const std::string_view body = buffer_.unread().substr(
+      extent.header_bytes,
+      BufferedOf(extent.frame_bytes) - extent.header_bytes);
+  const ReceivedScalar* const apart = buffer_.scalar();
+  std::string_view scalar;
+  if (apart != nullptr) scalar = apart->received();
+  WARD_RETURN_IF_ERROR(
+      ParseFrame(body, frame_, apart == nullptr ? nullptr : &scalar));
   if (frame_.encoded_part_count > limits.max_parts) {
     return MakeError(
         reason::kFrameTooLarge,

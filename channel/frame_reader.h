@@ -4,7 +4,9 @@
 #define WARD_CHANNEL_FRAME_READER_H_
 
 #include <cstddef>
+#include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -41,9 +43,16 @@ class FrameReader {
   // `max_bytes` is ChannelLimits::kMostFrameBytes at most. `limits` are this
   // frame's alone. What comes in with it of the next one is
   // kept for that one's, descriptors included.
+  //
+  // With `scalar_memory`, a large scalar comes right into that, which is empty
+  // then, also after an error: TakeScalar() has it.
   absl::Status Read(Transport& transport, size_t max_bytes,
                     const ChannelLimits& limits, absl::Time deadline,
-                    std::vector<FileDescriptor>& descriptors);
+                    std::vector<FileDescriptor>& descriptors,
+                    std::string* scalar_memory = nullptr);
+
+  // Moves or copies the scalar of frame(), which has none any more, to `bytes`.
+  void TakeScalar(std::string& bytes);
 
   // Whether the next frame has come and is an error, which is then in frame().
   // Waits for it until `deadline`, and leaves any other frame where it is.
@@ -66,7 +75,10 @@ class FrameReader {
   void DiscardUnread(Transport& transport);
 
   // frame() is not needed any more: the memory of a large one is given back.
-  void Release() { buffer_.Release(); }
+  void Release() {
+    scalar_.reset();
+    buffer_.Release();
+  }
 
   // How long the rest of a frame may take that has begun to come, whatever the
   // deadline.
@@ -124,8 +136,21 @@ class FrameReader {
 
   absl::StatusOr<Extent> AwaitFrame(Transport& transport, size_t max_bytes,
                                     const ChannelLimits& limits,
-                                    absl::Time deadline);
+                                    absl::Time deadline,
+                                    std::string* scalar_memory);
   absl::StatusOr<Extent> ReadHeader(size_t max_bytes);
+  // Has a scalar that is large, and comes next, come into `memory`.
+  void ReceiveApart(Extent extent, std::string& memory);
+  // How much has come that was not read.
+  size_t available() const {
+    const ReceivedScalar* const scalar = buffer_.scalar();
+    return buffer_.size() + (scalar == nullptr ? 0 : scalar->wire_begin());
+  }
+  // How much of a frame that has come is in the buffer.
+  size_t BufferedOf(size_t frame_bytes) const {
+    const ReceivedScalar* const scalar = buffer_.scalar();
+    return frame_bytes - (scalar == nullptr ? 0 : scalar->wire_bytes());
+  }
   absl::Status ReceiveMore(Transport& transport, size_t frame_bytes,
                            absl::Time deadline);
   // For a frame that is not whole, or has nothing after it: what came belongs
@@ -144,6 +169,8 @@ class FrameReader {
   size_t frame_bytes_ = 0;
 
   ReceiveBuffer buffer_;
+  // frame()'s, if it did not come there.
+  std::unique_ptr<ReceivedScalar> scalar_;
 
   // The descriptors of one sendmsg(2), which the kernel never mixes with those
   // of another (unix(7)). Kept apart, so that of two frames in the buffer

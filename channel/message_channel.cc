@@ -315,7 +315,7 @@ absl::Status MessageChannel::ReadScalar(std::string& bytes, size_t max_size) {
     max_bytes = std::min(max_bytes, wanted + kFrameOverhead + password);
   }
   std::vector<FileDescriptor> descriptors;
-  WARD_RETURN_IF_ERROR(ReceiveFrame(max_bytes, descriptors));
+  WARD_RETURN_IF_ERROR(ReceiveFrame(max_bytes, descriptors, &bytes));
   const absl::Cleanup release = [this] { reader_.Release(); };
   const Frame& frame = reader_.frame();
   if (frame.content != Frame::Content::kScalar) {
@@ -327,7 +327,7 @@ absl::Status MessageChannel::ReadScalar(std::string& bytes, size_t max_size) {
         absl::StrCat("the scalar has ", frame.scalar.size(),
                      " bytes, over the ", max_size, " that are accepted here"));
   }
-  bytes.assign(frame.scalar);
+  reader_.TakeScalar(bytes);
   return absl::OkStatus();
 }
 
@@ -344,7 +344,8 @@ absl::StatusOr<FileDescriptor> MessageChannel::ReadDescriptor() {
 }
 
 absl::Status MessageChannel::ReceiveFrame(
-    size_t max_bytes, std::vector<FileDescriptor>& descriptors) {
+    size_t max_bytes, std::vector<FileDescriptor>& descriptors,
+    std::string* scalar_memory) {
   last_read_ = LastRead::kOther;
   const absl::StatusOr<absl::Time> begun = Begin();
   if (!begun.ok()) {
@@ -358,8 +359,8 @@ absl::Status MessageChannel::ReceiveFrame(
   bool is_left_over = false;
   do {
     descriptors.clear();
-    status =
-        reader_.Read(*transport_, max_bytes, limits_, deadline, descriptors);
+    status = reader_.Read(*transport_, max_bytes, limits_, deadline,
+                          descriptors, scalar_memory);
     is_left_over = awaits_call_ &&
                    (reader_.at_end() ||
                     (HasCome(status) && !reader_.frame().call.has_value()));

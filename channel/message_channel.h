@@ -144,9 +144,10 @@ class MessageChannel {
 
   absl::Status WriteScalar(std::string_view bytes);
 
-  // Reads into the caller's buffer, whose memory is reused. kFrameTooLarge if
-  // the scalar has more than `max_size` bytes; a frame that is too long for
-  // any such scalar ends the channel unread.
+  // Reads into the caller's buffer, whose memory is reused; a large scalar is
+  // received right there, and then the buffer is empty after an error.
+  // kFrameTooLarge if the scalar has more than `max_size` bytes; a frame that
+  // is too long for any such scalar ends the channel unread.
   absl::Status ReadScalar(std::string& bytes, size_t max_size = SIZE_MAX);
 
   // --- descriptors alone ---
@@ -382,7 +383,8 @@ class MessageChannel {
   // Receives one frame into reader_, and its descriptors. An error that the
   // peer wrote is returned.
   absl::Status ReceiveFrame(size_t max_bytes,
-                            std::vector<FileDescriptor>& descriptors);
+                            std::vector<FileDescriptor>& descriptors,
+                            std::string* scalar_memory = nullptr);
   // The frame in reader_, which is left of the call before.
   void ThrowAway();
   // When an operation that begins now must have ended; kChannelClosed,

@@ -371,6 +371,32 @@ TEST_F(RobustnessTest, EveryStreamEndsOverASocket) {
   }
 }
 
+TEST_F(RobustnessTest, WhatIsLargeIsCopiedNowhere) {
+  auto script = std::make_shared<Script>();
+  const std::string large(8 << 20, 'x');
+  // Neither has to grow.
+  script->sent.reserve(2 * large.size());
+  std::string got(large.size(), ' ');
+  MessageChannel channel(std::make_unique<ScriptedTransport>(script));
+  for (const bool as_array : {false, true}) {
+    script->sent.clear();
+    peak = allocated.load();
+    const size_t before = allocated;
+    ASSERT_TRUE(
+        (as_array ? channel.Write(large) : channel.WriteScalar(large)).ok());
+    EXPECT_LE(peak - before, size_t{16} << 10);
+    EXPECT_EQ(script->sends, as_array ? 2u : 1u);
+  }
+  script->sent.clear();
+  ASSERT_TRUE(channel.WriteScalar(large).ok());
+  script->incoming.push_back({script->sent, {}, false, 0});
+  peak = allocated.load();
+  const size_t before = allocated;
+  ASSERT_TRUE(channel.ReadScalar(got).ok());
+  EXPECT_LE(peak - before, size_t{16} << 10);
+  EXPECT_TRUE(got == large);
+}
+
 TEST_F(RobustnessTest, EveryMessageComesBackTheSameHoweverItIsCut) {
   for (uint64_t seed = 0; seed < 2000; ++seed) {
     Random random(seed);

@@ -223,6 +223,20 @@ TEST_F(WipeTest, APasswordInALargeLaterFrameIsWiped) {
   EXPECT_EQ(CountAtTheEnd(freed), 0);
 }
 
+TEST_F(WipeTest, APasswordInALargeScalarThatIsCutOffIsWiped) {
+  // Of 300,000 bytes; received where it would stay, which grows on the way.
+  const std::string start = absl::StrCat("\xe4\xa7\x12\x22\xe0\xa7\x12",
+                                         kPassword, std::string(100'000, 'x'));
+  const FreedPasswords freed;
+  ASSERT_EQ(send(here_.transport()->descriptor(), start.data(), start.size(),
+                 MSG_NOSIGNAL),
+            static_cast<ssize_t>(start.size()));
+  here_.Close();
+  std::string scalar;
+  EXPECT_THAT(there_.ReadScalar(scalar), FailsWith(reason::kConnectionLost));
+  EXPECT_EQ(CountAtTheEnd(freed), 0);
+}
+
 TEST_F(WipeTest, APasswordInAMalformedFrameIsWiped) {
   const std::string frame =
       absl::StrCat("\x34\x12\x31", kPassword, "\x2a");  // A tag, no error.

@@ -18,6 +18,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -95,6 +96,13 @@ std::string ArrayFrame(const std::vector<std::string>& parts,
   frame.set_descriptors(descriptors);
   frame.mutable_array();
   for (const std::string& part : parts) frame.mutable_array()->add_part(part);
+  return Delimited(frame);
+}
+
+std::string ScalarFrame(const std::string& scalar, uint32_t descriptors = 0) {
+  proto::Frame frame;
+  if (descriptors > 0) frame.set_descriptors(descriptors);
+  frame.set_scalar(scalar);
   return Delimited(frame);
 }
 
@@ -199,6 +207,32 @@ TEST_F(WireTest, WritesTheSameBytesHoweverFewGoOutAtOnce) {
                   ElementsAre(std::make_pair(0, std::vector<int>{null.get()})));
     }
   }
+}
+
+TEST_F(WireTest, WritesTheSameBytesFromHoweverManyPlaces) {
+  // Those of 16 KiB are sent from where they are, and there are more of them
+  // than go out at once.
+  std::vector<std::string> parts;
+  for (int i = 0; i < 12; ++i) {
+    parts.emplace_back(i % 5, 's');
+    parts.emplace_back((16 << 10) - i % 2, static_cast<char>('a' + i));
+  }
+  const std::string first = ArrayFrame(parts, 1);
+  const std::string second = ScalarFrame(std::string(100'000, 'x'));
+  const FileDescriptor null = Open(kNull);
+  for (const size_t most :
+       {size_t{1000}, size_t{16 << 10}, size_t{65'537}, SIZE_MAX}) {
+    Restart();
+    script_->most_sent = most;
+    script_->interruptions = most != SIZE_MAX;
+    ASSERT_THAT(channel_.Write(Message(parts, Descriptors({kNull}))), IsOk());
+    ASSERT_THAT(channel_.WriteScalar(std::string(100'000, 'x')), IsOk());
+    ASSERT_TRUE(script_->sent == first + second) << most;
+    ASSERT_THAT(script_->attached, SizeIs(1));
+    ASSERT_EQ(script_->attached.front().first, 0u);
+  }
+  // The last ones had all that they have to send taken at once.
+  EXPECT_LE(script_->sends, 4u);
 }
 
 TEST_F(WireTest, AttachesDescriptorsToTheirOwnFramesFirstByte) {
@@ -592,6 +626,177 @@ TEST_F(WireTest, KeepsItsMemoryBetweenLargeMessagesAndGivesItBackAfter) {
   script_->largest_room = 0;
   EXPECT_THAT(Read(), ElementsAre("small"));
   EXPECT_LE(script_->largest_room, 4096u);
+}
+
+// --- large scalars, which are received where they are to be ---
+
+class LargeScalarTest : public WireTest {
+ protected:
+  // For smaller ones memory must be there.
+  static constexpr size_t kSize = 300'000;
+
+  static std::string Numbered(size_t size) {
+    std::string bytes(size, ' ');
+    for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(i % 251);
+    return bytes;
+  }
+
+  // In front of a scalar of `size` bytes, and its frame's other fields.
+  static std::string Head(size_t size, std::string_view before,
+                          std::string_view behind) {
+    const std::string head = absl::StrCat(before, "\x22", Varint(size));
+    return absl::StrCat(Varint(head.size() + size + behind.size()), head);
+  }
+};
+
+TEST_F(LargeScalarTest, IsTheSameInWhateverPiecesItComes) {
+  for (const size_t size : {size_t{20'000}, kSize}) {
+    const std::string scalar = Numbered(size);
+    const std::string head = Head(size, "\x08\x01", "\x40\x01");
+    const std::string bytes = head + scalar + "\x40\x01" + ArrayFrame({"next"});
+    const size_t end = head.size() + size;
+    for (const size_t cut :
+         {size_t{1}, head.size() - 1, head.size(), head.size() + 1,
+          size_t{4096}, size_t{4097}, size_t{10'000}, end - 1, end, end + 1,
+          end + 2, end + 3}) {
+      for (const size_t had : {size_t{0}, size_t{1}, size, 2 * size}) {
+        Restart();
+        script_->interruptions = had == size;
+        script_->most_received = had == 0 ? 7000 : SIZE_MAX;
+        Comes(bytes.substr(0, cut), {kNull});
+        Comes(bytes.substr(cut));
+        std::string got(had, 'h');
+        ASSERT_THAT(channel_.ReadScalar(got), IsOk()) << cut << " " << had;
+        ASSERT_TRUE(got == scalar) << cut << " " << had;
+        ASSERT_THAT(Read(), ElementsAre("next")) << cut << " " << had;
+        ASSERT_THAT(channel_.Read(), FailsWith(reason::kEndOfStream));
+      }
+    }
+  }
+}
+
+TEST_F(LargeScalarTest, StaysInTheCallersMemory) {
+  std::string got(2 * kSize, 'h');
+  const char* const memory = got.data();
+  for (const size_t size : {kSize, kSize + 1, size_t{20'000}}) {
+    Comes(ScalarFrame(Numbered(size)));
+    ASSERT_THAT(channel_.ReadScalar(got), IsOk());
+    EXPECT_TRUE(got == Numbered(size));
+    EXPECT_EQ(got.data(), memory);
+  }
+}
+
+TEST_F(LargeScalarTest, WhatIsAroundItIsHeldToTheSame) {
+  const std::vector<std::pair<std::string, std::string>> around = {
+      {"", ""},
+      {std::string("\x08\x00", 2), ""},
+      {"", "\x40\x01"},
+      {"", "\x4a\x02\x08\x01"},
+      // Fields that are not known.
+      {"", "\x30\x01\x32\x01x"},
+      {"", "\x32\xac\x02" + std::string(300, 'x')},
+      // Descriptors that did not come, and more than travel together.
+      {"\x08\x01", ""},
+      {"\x08\xfe\x01", ""},
+      {"", "\x08\xfe\x01"},
+      // Twice; before it, behind it, around it.
+      {std::string("\x08\x00\x08\x00", 4), ""},
+      {"", "\x40\x01\x40\x01"},
+      {std::string("\x08\x00", 2), std::string("\x08\x00", 2)},
+      {"", "\x22\x01x"},
+      {"", std::string("\x1a\x00", 2)},
+      {"", std::string("\x3a\x00", 2)},
+      {std::string("\x1a\x00", 2), ""},
+      // A late password, a group, another wire type, a field that is cut off.
+      {"", "\x12\x01x"},
+      {"", "\x33\x34"},
+      {"", "\x20\x01"},
+      {"", "\x40"},
+      {"", "\x32\x02x"},
+      {"", std::string("\x00", 1)}};
+  const std::string scalar = Numbered(kSize);
+  for (const auto& [before, behind] : around) {
+    const std::string frame =
+        absl::StrCat(Head(kSize, before, behind), scalar, behind);
+    absl::Status as_it_is = ReadOf(frame);
+    if (HasReason(as_it_is, reason::kUnexpectedFrame)) {
+      as_it_is = absl::OkStatus();
+    }
+    Restart();
+    Comes(frame);
+    std::string got;
+    EXPECT_EQ(channel_.ReadScalar(got), as_it_is)
+        << absl::CHexEscape(before) << " " << absl::CHexEscape(behind);
+    EXPECT_TRUE(got == (as_it_is.ok() ? scalar : ""));
+  }
+}
+
+TEST_F(LargeScalarTest, ThatIsLongerThanItsFrameIsRefused) {
+  for (const size_t more : {size_t{1}, kSize, size_t{UINT32_MAX} - kSize}) {
+    Restart();
+    const std::string head = absl::StrCat("\x22", Varint(kSize + more));
+    Comes(absl::StrCat(Varint(head.size() + kSize), head,
+                       std::string(kSize, 'x')));
+    std::string got;
+    EXPECT_THAT(channel_.ReadScalar(got), FailsWith(reason::kMalformedFrame));
+  }
+}
+
+TEST_F(LargeScalarTest, TakesNoMoreMemoryThanThePeerHasSentDouble) {
+  const size_t size = channel_.limits().max_frame_bytes - 100;
+  Comes(Head(size, "", "") + std::string(10'000, 'x'));
+  std::string got;
+  EXPECT_THAT(channel_.ReadScalar(got), FailsWith(reason::kConnectionLost));
+  EXPECT_LE(script_->largest_room, 20'000u);
+}
+
+TEST_F(LargeScalarTest, IsReadOnAfterItTimedOut) {
+  const std::string scalar = Numbered(kSize);
+  const std::string frame = ScalarFrame(scalar);
+  for (const size_t came : {size_t{5000}, kSize}) {
+    // By whom, in the end.
+    for (const bool as_scalar : {true, false}) {
+      Restart();
+      Comes(frame.substr(0, came));
+      script_->after_last = MakeError(reason::kTimedOut, "time is over");
+      std::string first(2 * kSize, 'h');
+      const absl::Status status = channel_.ReadScalar(first);
+      EXPECT_THAT(status, FailsWith(reason::kTimedOut));
+      EXPECT_THAT(std::string(status.message()),
+                  HasSubstr(absl::StrCat(came, " of the ", frame.size())));
+      EXPECT_EQ(first, "");
+      EXPECT_TRUE(channel_.partly_read());
+      // It is no error, and stays where it is.
+      script_->sendable = 0;
+      script_->send_error = MakeError(reason::kConnectionLost, "gone");
+      EXPECT_THAT(channel_.Write("hello"), FailsWith(reason::kConnectionLost));
+      Comes(frame.substr(came) + ArrayFrame({"next"}));
+      EXPECT_THAT(channel_.Write("hello"), FailsWith(reason::kConnectionLost));
+      std::string second = "before";
+      if (as_scalar) {
+        EXPECT_THAT(channel_.ReadScalar(second), IsOk());
+        EXPECT_TRUE(second == scalar);
+      } else {
+        EXPECT_THAT(channel_.Read(), FailsWith(reason::kUnexpectedFrame));
+      }
+      EXPECT_THAT(Read(), ElementsAre("next"));
+    }
+  }
+}
+
+TEST_F(LargeScalarTest, IsNotTakenWithAPasswordThatIsDue) {
+  const Secret password("open sesame");
+  for (const bool has_it : {true, false}) {
+    Restart();
+    proto::Frame frame;
+    if (has_it) frame.set_password("open sesame");
+    frame.set_scalar(Numbered(kSize));
+    channel_.ExpectPassword(password);
+    Comes(Delimited(frame));
+    std::string got;
+    EXPECT_EQ(channel_.ReadScalar(got).ok(), has_it);
+    EXPECT_EQ(got.size(), has_it ? kSize : 0);
+  }
 }
 
 TEST_F(WireTest, SaysHowMuchOfAMessageCameInTime) {

@@ -5,11 +5,13 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <string>
 #include <string_view>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
+#include "ward/channel/frame.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/spare_memory.h"
 
@@ -28,17 +30,23 @@ constexpr size_t kMostKeptBytes = size_t{256} << 10;
 
 }  // namespace
 
+ReceivedScalar::~ReceivedScalar() {
+  ward::Wipe(bytes.data(), std::min(end, kKeptBytes));
+}
+
 void ReceiveBuffer::Swap(ReceiveBuffer& other) {
   std::swap(bytes_, other.bytes_);
   std::swap(begin_, other.begin_);
   std::swap(end_, other.end_);
   std::swap(last_frame_bytes_, other.last_frame_bytes_);
+  std::swap(scalar_, other.scalar_);
   std::swap(secret_, other.secret_);
   std::swap(share_, other.share_);
 }
 
 bool ReceiveBuffer::Reserve(size_t frame_bytes,
                             absl::FunctionRef<absl::Duration()> time_left) {
+  if (scalar_comes()) return ReserveForScalar(time_left);
   if (begin_ > 0) {
     const size_t unread = size();
     std::memmove(bytes_.get(), bytes_.get() + begin_, unread);
@@ -60,6 +68,47 @@ bool ReceiveBuffer::Reserve(size_t frame_bytes,
     }
     Resize(larger);
   }
+  return true;
+}
+
+void ReceiveBuffer::ReceiveApart(ScalarPlace place, std::string& memory) {
+  const std::string_view come = unread().substr(place.begin);
+  scalar_ = std::make_unique<ReceivedScalar>();
+  scalar_->size = place.size;
+  scalar_->head_bytes = place.begin - place.tag;
+  scalar_->bytes.swap(memory);
+  if (scalar_->bytes.size() < come.size()) scalar_->bytes.resize(come.size());
+  scalar_->end = scalar_->room = come.copy(scalar_->bytes.data(), come.size());
+  Wipe(come);
+  end_ = begin_ + place.tag;
+}
+
+bool ReceiveBuffer::ReserveForScalar(
+    absl::FunctionRef<absl::Duration()> time_left) {
+  ReceivedScalar& scalar = *scalar_;
+  if (scalar.end < scalar.room) return true;
+  std::string& bytes = scalar.bytes;
+  // Doubled as bytes come, too; what the string has already costs nothing.
+  const size_t larger = std::min(
+      scalar.size, std::max({kFirstPiece, 2 * scalar.end,
+                             std::min(bytes.capacity(), kMostKeptBytes)}));
+  const size_t counted = capacity() > kMostKeptBytes ? capacity() : 0;
+  if (larger > kMostKeptBytes &&
+      !share_.GrowTo(counted + larger, time_left())) {
+    return false;
+  }
+  if (bytes.size() < larger) {
+    // What has come is copied half as often, and nothing touches the rest.
+    if (bytes.capacity() < larger) {
+      ReceivedScalar other;
+      other.bytes.reserve(std::min(scalar.size, 2 * larger));
+      other.bytes.assign(scalar.received());
+      other.bytes.swap(bytes);
+      other.end = scalar.end;
+    }
+    bytes.resize(larger);
+  }
+  scalar.room = larger;
   return true;
 }
 
@@ -88,9 +137,11 @@ void ReceiveBuffer::Consume(size_t frame_bytes) {
 }
 
 void ReceiveBuffer::Release() {
-  if (end_ > 0 || capacity() <= kMostKeptBytes) return;
-  bytes_ = Bytes();
-  share_.Release();
+  // Of a frame that is under way nothing goes.
+  if (scalar_ != nullptr) return;
+  if (end_ == 0 && capacity() > kMostKeptBytes) bytes_ = Bytes();
+  // A scalar's share is over, also with more behind it.
+  if (capacity() <= kMostKeptBytes) share_.Release();
 }
 
 void ReceiveBuffer::Wipe(std::string_view part) {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -12,8 +13,33 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/buffer_budget.h"
+#include "ward/channel/frame.h"
 
 namespace ward {
+
+// A large scalar that comes into a string of its own, so that it is copied
+// neither as more of it comes nor when it has come. Wipes what it drops, as
+// ReceiveBuffer does.
+struct ReceivedScalar {
+  ReceivedScalar() = default;
+  ReceivedScalar(const ReceivedScalar&) = delete;
+  ReceivedScalar& operator=(const ReceivedScalar&) = delete;
+  ~ReceivedScalar();
+
+  std::string_view received() const { return {bytes.data(), end}; }
+  // What has come of it, and all of it, with tag and length.
+  size_t wire_begin() const { return head_bytes + end; }
+  size_t wire_bytes() const { return head_bytes + size; }
+  bool whole() const { return end == size; }
+
+  std::string bytes;
+  size_t size = 0;
+  // bytes[0, end) have come; there is room up to `room`.
+  size_t end = 0;
+  size_t room = 0;
+  // What tag and length had.
+  size_t head_bytes = 0;
+};
 
 // Wipes what it drops unread: a peer may have sent a password in it, if only
 // by mistake. Move-only; empty after it was moved from. Not thread-safe.
@@ -32,17 +58,33 @@ class ReceiveBuffer {
   size_t size() const { return end_ - begin_; }
 
   // Makes room for at least one more byte of a frame of `frame_bytes`, which
-  // begins with the first unread one; 0 if its size is not known yet. For much
-  // it waits for its share of the budget, `time_left()` at most; false when
-  // that is over. Invalidates what unread() returned.
+  // begins with the first unread one, less the scalar() that it has; 0 if its
+  // size is not known yet. For much it waits for its share of the budget,
+  // `time_left()` at most; false when that is over. Invalidates what unread()
+  // returned.
   bool Reserve(size_t frame_bytes,
                absl::FunctionRef<absl::Duration()> time_left);
 
   // Where the next bytes go.
-  absl::Span<char> room() { return {bytes_.get() + end_, capacity() - end_}; }
+  absl::Span<char> room() {
+    if (scalar_comes()) {
+      return {scalar_->bytes.data() + scalar_->end,
+              scalar_->room - scalar_->end};
+    }
+    return {bytes_.get() + end_, capacity() - end_};
+  }
 
   // That many of room() have come.
-  void Received(size_t size) { end_ += size; }
+  void Received(size_t size) { (scalar_comes() ? scalar_->end : end_) += size; }
+
+  // The scalar at `place`, of which unread() has the beginning, and nothing
+  // behind it, moves into `memory`, which is empty then, and so does its rest
+  // as it comes. It is no part of unread() any more, nor are its tag and
+  // length.
+  void ReceiveApart(ScalarPlace place, std::string& memory);
+  // Null if there is none.
+  const ReceivedScalar* scalar() const { return scalar_.get(); }
+  std::unique_ptr<ReceivedScalar> TakeScalar() { return std::move(scalar_); }
 
   // The first unread ones, a frame, have been read. They stay where they are
   // until Reserve.
@@ -63,6 +105,8 @@ class ReceiveBuffer {
   void set_secret(bool secret) { secret_ = secret; }
 
  private:
+  bool scalar_comes() const { return scalar_ != nullptr && !scalar_->whole(); }
+  bool ReserveForScalar(absl::FunctionRef<absl::Duration()> time_left);
   void WipeUnread();
   void Swap(ReceiveBuffer& other);
   void Resize(size_t capacity);
@@ -83,6 +127,7 @@ class ReceiveBuffer {
   size_t begin_ = 0;
   size_t end_ = 0;
   size_t last_frame_bytes_ = 0;
+  std::unique_ptr<ReceivedScalar> scalar_;
   bool secret_ = false;
   BufferBudget::Share share_;
 };
