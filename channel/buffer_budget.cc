@@ -36,8 +36,7 @@ bool BufferBudget::Share::GrowTo(size_t bytes, absl::Duration timeout) {
   return true;
 }
 
-void BufferBudget::Share::Release() {
-  if (bytes_ == 0) return;
+void BufferBudget::Share::GiveBack() {
   absl::MutexLock lock(&budget_->mutex_);
   budget_->used_ -= std::exchange(bytes_, 0);
   if (std::exchange(exceeds_, false)) budget_->exceeded_ = false;

@@ -46,11 +46,16 @@ class BufferBudget {
     bool GrowTo(size_t bytes, absl::Duration timeout);
 
     // The message is over.
-    void Release();
+    void Release() {
+      if (!empty()) GiveBack();
+    }
+
+    bool empty() const { return bytes_ == 0; }
 
    private:
     friend class BufferBudget;
     void Swap(Share& other);
+    void GiveBack();
 
     BufferBudget* budget_ = nullptr;
     size_t bytes_ = 0;

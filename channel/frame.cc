@@ -296,38 +296,10 @@ absl::Status ParseCall(std::string_view in, CallHeader& call) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-Varint ReadLongVarint(std::string_view bytes) {
-  Varint varint;
-  const size_t most = std::min(bytes.size(), kMaxVarintBytes);
-  for (size_t i = 0; i < most; ++i) {
-    const auto byte = static_cast<uint8_t>(bytes[i]);
-    // Of 64 bits one is left for the tenth byte.
-    if (i == kMaxVarintBytes - 1 && byte > 1) break;
-    varint.value |= static_cast<uint64_t>(byte & 0x7f) << (7 * i);
-    if ((byte & 0x80) == 0) {
-      varint.size = i + 1;
-      break;
-    }
-  }
-  return varint;
-}
-
-absl::Status ParseFrame(std::string_view body, Frame& frame,
-                        const std::string_view* scalar) {
-  frame = Frame{};
-  size_t contents = 0;
-  uint32_t seen = 0;
-  if (scalar == nullptr) {
-    if (ParsePlain(body, frame)) return absl::OkStatus();
-    frame = Frame{};
-  } else {
-    frame.content = Frame::Content::kScalar;
-    frame.scalar = *scalar;
-    contents = 1;
-    seen = 1U << kScalarField;
-  }
+// `seen` has the bit of a content that is not in `body`, although the frame has
+// it; 0 if there is none.
+absl::Status ParseFields(std::string_view body, uint32_t seen, Frame& frame) {
+  size_t contents = seen == 0 ? 0 : 1;
   while (!body.empty()) {
     Field field;
     WARD_RETURN_IF_ERROR(TakeField(body, field));
@@ -384,6 +356,39 @@ absl::Status ParseFrame(std::string_view body, Frame& frame,
   }
   if (contents == 1) return absl::OkStatus();
   return Malformed(contents == 0 ? "no content" : "more than one content");
+}
+
+}  // namespace
+
+Varint ReadLongVarint(std::string_view bytes) {
+  Varint varint;
+  const size_t most = std::min(bytes.size(), kMaxVarintBytes);
+  for (size_t i = 0; i < most; ++i) {
+    const auto byte = static_cast<uint8_t>(bytes[i]);
+    // Of 64 bits one is left for the tenth byte.
+    if (i == kMaxVarintBytes - 1 && byte > 1) break;
+    varint.value |= static_cast<uint64_t>(byte & 0x7f) << (7 * i);
+    if ((byte & 0x80) == 0) {
+      varint.size = i + 1;
+      break;
+    }
+  }
+  return varint;
+}
+
+absl::Status ParseFrame(std::string_view body, Frame& frame) {
+  frame = Frame{};
+  if (ParsePlain(body, frame)) return absl::OkStatus();
+  frame = Frame{};
+  return ParseFields(body, /*seen=*/0, frame);
+}
+
+absl::Status ParseFrameAround(std::string_view scalar, std::string_view body,
+                              Frame& frame) {
+  frame = Frame{};
+  frame.content = Frame::Content::kScalar;
+  frame.scalar = scalar;
+  return ParseFields(body, 1U << kScalarField, frame);
 }
 
 std::optional<ScalarPlace> FindScalar(std::string_view begun,

@@ -96,10 +96,12 @@ struct Frame {
 
 // Has `frame` say what `body`, which is a frame without its length, says.
 // kMalformedFrame says what is wrong with it; `frame` is not to be used then.
-// With a `scalar`, `body` is all but that: its tag and length are not in it,
-// either.
-absl::Status ParseFrame(std::string_view body, Frame& frame,
-                        const std::string_view* scalar = nullptr);
+absl::Status ParseFrame(std::string_view body, Frame& frame);
+
+// The same for a body without its scalar, which lies elsewhere: nor has it tag
+// and length of that.
+absl::Status ParseFrameAround(std::string_view scalar, std::string_view body,
+                              Frame& frame);
 
 // Where in a body a scalar lies.
 struct ScalarPlace {

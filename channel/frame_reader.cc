@@ -60,7 +60,7 @@ absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
   if (!peer_knows_end_.has_value()) peer_knows_end_ = frame_.knows_end;
   frame_bytes_ = extent.frame_bytes;
   buffer_.Consume(BufferedOf(frame_bytes_));
-  scalar_ = buffer_.TakeScalar();
+  if (buffer_.scalar() != nullptr) scalar_ = buffer_.TakeScalar();
   WARD_RETURN_IF_ERROR(ClaimDescriptors(limits, descriptors));
   if (frame_.content != Frame::Content::kEnd) return absl::OkStatus();
   ended_ = at_end_ = true;
@@ -108,7 +108,10 @@ absl::StatusOr<FrameReader::Extent> FrameReader::AwaitFrame(
   bool trickling = false;
   bool begun = time_for_rest_ == absl::InfiniteDuration();
   while (true) {
-    WARD_ASSIGN_OR_RETURN(const Extent extent, ReadHeader(max_bytes));
+    Extent extent;
+    if (buffer_.size() > 0) {
+      WARD_ASSIGN_OR_RETURN(extent, ReadHeader(max_bytes));
+    }
     const size_t available = this->available();
     const bool whole =
         extent.frame_bytes > 0 && available >= extent.frame_bytes;
@@ -241,11 +244,10 @@ absl::Status FrameReader::Parse(Extent extent, const ChannelLimits& limits) {
   const std::string_view body = buffer_.unread().substr(
       extent.header_bytes,
       BufferedOf(extent.frame_bytes) - extent.header_bytes);
-  const ReceivedScalar* const apart = buffer_.scalar();
-  std::string_view scalar;
-  if (apart != nullptr) scalar = apart->received();
+  const ReceivedScalar* const scalar = buffer_.scalar();
   WARD_RETURN_IF_ERROR(
-      ParseFrame(body, frame_, apart == nullptr ? nullptr : &scalar));
+      scalar == nullptr ? ParseFrame(body, frame_)
+                        : ParseFrameAround(scalar->received(), body, frame_));
   if (frame_.encoded_part_count > limits.max_parts) {
     return MakeError(
         reason::kFrameTooLarge,

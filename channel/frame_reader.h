@@ -76,7 +76,7 @@ class FrameReader {
 
   // frame() is not needed any more: the memory of a large one is given back.
   void Release() {
-    scalar_.reset();
+    if (scalar_ != nullptr) scalar_.reset();
     buffer_.Release();
   }
 

@@ -13,7 +13,8 @@
 //
 // Misuse:
 // - Both ends writing without reading: each waits for room in the other's
-//   socket (about 200 KiB), for ever unless set_timeout() says otherwise.
+//   socket (about 200 KiB; 1 MiB, if the system allows it, from the first write
+//   of more on), for ever unless set_timeout() says otherwise.
 // - Two threads in one channel: it has one user at a time. Only ShutDown() may
 //   be called from elsewhere.
 // - set_deadline(absl::Now() + x): its clock is transport()->TimeNow(), which

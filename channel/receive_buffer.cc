@@ -18,9 +18,6 @@
 namespace ward {
 namespace {
 
-// A first piece that holds most messages whole. Each connection needs one.
-constexpr size_t kFirstPiece = 4096;
-
 // More than this is kept between two messages that need it only...
 constexpr size_t kKeptBytes = size_t{64} << 10;
 
@@ -136,7 +133,7 @@ void ReceiveBuffer::Consume(size_t frame_bytes) {
   last_frame_bytes_ = frame_bytes;
 }
 
-void ReceiveBuffer::Release() {
+void ReceiveBuffer::ReleaseMuch() {
   // Of a frame that is under way nothing goes.
   if (scalar_ != nullptr) return;
   if (end_ == 0 && capacity() > kMostKeptBytes) bytes_ = Bytes();

@@ -91,7 +91,9 @@ class ReceiveBuffer {
   void Consume(size_t frame_bytes);
 
   // Gives back the memory of a large frame, unless there is more to read.
-  void Release();
+  void Release() {
+    if (capacity() > kFirstPiece || !share_.empty()) ReleaseMuch();
+  }
 
   // Overwrites `part` of unread().
   void Wipe(std::string_view part);
@@ -105,6 +107,10 @@ class ReceiveBuffer {
   void set_secret(bool secret) { secret_ = secret; }
 
  private:
+  // A first piece that holds most messages whole. Each connection needs one.
+  static constexpr size_t kFirstPiece = 4096;
+
+  void ReleaseMuch();
   bool scalar_comes() const { return scalar_ != nullptr && !scalar_->whole(); }
   bool ReserveForScalar(absl::FunctionRef<absl::Duration()> time_left);
   void WipeUnread();

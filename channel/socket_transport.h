@@ -3,8 +3,6 @@
 #ifndef WARD_CHANNEL_SOCKET_TRANSPORT_H_
 #define WARD_CHANNEL_SOCKET_TRANSPORT_H_
 
-#include <sys/types.h>
-
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -55,8 +53,8 @@ class SocketTransport final : public Transport, public internal::InSpareMemory {
   absl::Time TimeNow() const override;
 
  private:
-  // What a Send returns whose system call returned `sent`.
-  absl::StatusOr<size_t> Sent(ssize_t sent, absl::Time deadline) const;
+  // What a Send returns that has failed with errno.
+  absl::StatusOr<size_t> NotSent(absl::Time deadline) const;
   // Before a Send of so much.
   void MakeRoomFor(size_t bytes);
   // Waits for `events`, then lets the caller try again.
