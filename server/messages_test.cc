@@ -379,11 +379,11 @@ TEST_F(ModesTest, OverMaxBufferedBytesReadersWait) {
     });
     return reply;
   };
-  constexpr size_t kLarge = 1'000'000;
+  constexpr size_t kLarge = 3'000'000;
   constexpr int kMinute = 60'000;
   {
-    // A client that stops in the middle of a message. Most of what it has sent
-    // is not in the socket any more.
+    // A client that stops in the middle of a message. Much of what it has sent
+    // is not in the socket any more, which has room for 1 MiB.
     proto::Frame frame;
     frame.set_password(std::string(server.password().Expose()));
     for (const char* part : {"take", "60000"}) {
@@ -392,7 +392,7 @@ TEST_F(ModesTest, OverMaxBufferedBytesReadersWait) {
     const std::string request = frame.SerializeAsString();
     const std::string bytes =
         absl::StrCat(Varint(request.size()), request, Varint(kLarge),
-                     std::string(600'000, 'x'));
+                     std::string(2'000'000, 'x'));
     const auto stalled = environment().Connect(
         server.socket_filename(), environment().TimeNow() + absl::Minutes(1));
     ASSERT_THAT(stalled, IsOk());
