@@ -166,6 +166,14 @@ absl::StatusOr<size_t> SocketTransport::NotSent(absl::Time deadline) const {
 void SocketTransport::MakeRoomFor(size_t bytes) {
   if (bytes <= kUsualRoom || has_more_room_) return;
   has_more_room_ = true;
+  // What the system or the user has given it stays. It says twice what it was
+  // asked for (socket(7)).
+  int room = 0;
+  socklen_t size = sizeof(room);
+  if (getsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &room, &size) != 0 ||
+      room >= 2 * kMoreRoom) {
+    return;
+  }
   // Without it, the two wait for each other more often. The system may allow
   // less (net.core.wmem_max).
   setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &kMoreRoom,

@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -220,6 +221,57 @@ TEST_F(SocketTransportTest, DescriptorsTravelWithTheFirstOfAPartialSend) {
     }
     EXPECT_THAT(descriptors_, IsEmpty());
   }
+}
+
+TEST_F(SocketTransportTest, SendsPiecesAsOne) {
+  const int fds[] = {0};
+  const std::vector<std::string_view> pieces(kMaxPieces, "ab");
+  ASSERT_OK_AND_ASSIGN(const size_t sent,
+                       here_->SendPieces(pieces, fds, absl::InfinitePast()));
+  EXPECT_EQ(sent, 2 * kMaxPieces);
+  ASSERT_THAT(Receive(100), IsOk());
+  EXPECT_EQ(bytes_.size(), 2 * kMaxPieces);
+  EXPECT_EQ(std::string(bytes_.begin(), bytes_.begin() + 4), "abab");
+  EXPECT_THAT(descriptors_, SizeIs(1));
+}
+
+TEST_F(SocketTransportTest, HasMoreRoomOnceMuchIsSent) {
+  const auto room = [this] {
+    int size = 0;
+    socklen_t length = sizeof(size);
+    EXPECT_EQ(
+        getsockopt(here_->descriptor(), SOL_SOCKET, SO_SNDBUF, &size, &length),
+        0);
+    return size;
+  };
+  const auto ask_for = [this](int size) {
+    EXPECT_EQ(setsockopt(here_->descriptor(), SOL_SOCKET, SO_SNDBUF, &size,
+                         sizeof(size)),
+              0);
+  };
+  ask_for(1 << 19);
+  const int as_much_as_allowed = room();
+  for (const bool in_pieces : {false, true}) {
+    SetUp();
+    ask_for(10'000);
+    const int little = room();
+    EXPECT_LT(little, as_much_as_allowed);
+    ASSERT_THAT(here_->Send("x", {}, absl::InfinitePast()), IsOk());
+    EXPECT_EQ(room(), little);
+    const std::string half(1 << 20, 'x');
+    const std::vector<std::string_view> pieces = {half, half};
+    ASSERT_THAT(in_pieces ? here_->SendPieces(pieces, {}, absl::InfinitePast())
+                          : here_->Send(half, {}, absl::InfinitePast()),
+                IsOk());
+    EXPECT_EQ(room(), as_much_as_allowed);
+  }
+  // What there is is not taken away.
+  SetUp();
+  ask_for(1 << 20);
+  const int more = room();
+  ASSERT_THAT(here_->Send(std::string(1 << 20, 'x'), {}, absl::InfinitePast()),
+              IsOk());
+  EXPECT_EQ(room(), more);
 }
 
 TEST_F(SocketTransportTest, SaysWhenThePeerHasClosed) {
