@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -35,6 +37,10 @@ constexpr std::string_view kPassword = "the right password";
 // More than any input makes frames.
 constexpr size_t kMostReads = 5000;
 
+// What an input may add to what it has itself, over and over: enough for a
+// scalar that is received where it is to be.
+constexpr uint64_t kMostFilling = 17'000;
+
 struct Sent {
   std::string bytes;
   size_t descriptors = 0;
@@ -59,7 +65,9 @@ Case Take(testing::FuzzInput& in) {
     const uint8_t how = in.Byte();
     if ((how & 1) != 0) one.descriptors = in.Byte() % 7;
     one.truncated = (how & 0xf0) == 0xf0;
+    const uint64_t filling = (how & 4) != 0 ? in.Number() : 0;
     one.bytes = (how & 2) != 0 ? in.Rest() : in.String();
+    one.bytes.append(std::min(filling, kMostFilling), 'x');
     if (!one.bytes.empty()) taken.sent.push_back(std::move(one));
   }
   return taken;
@@ -72,7 +80,16 @@ struct Cut {
   // What was sent comes together, up to the end of what brought descriptors, as
   // the kernel has it (unix(7)).
   bool joined = false;
+  // For scalars, whose memory may have been used before.
+  std::optional<size_t> memory = std::nullopt;
 };
+
+// Of long ones there are many.
+std::string Shortened(std::string_view text) {
+  if (text.size() <= 1000) return std::string(text);
+  return absl::StrCat(text.size(), " bytes, ",
+                      std::hash<std::string_view>()(text));
+}
 
 std::vector<FileDescriptor> Files(size_t count) {
   static const FileDescriptor* const kFile =
@@ -118,9 +135,12 @@ std::vector<std::string> ReadAll(const Case& given, const Cut& cut) {
   for (size_t reads = 0;; ++reads) {
     WARD_FUZZ_CHECK(reads < kMostReads, "reading does not come to an end");
     std::vector<FileDescriptor> descriptors;
+    std::string memory;
+    if (cut.memory.has_value()) memory.reserve(*cut.memory);
     const absl::Status status =
         reader.Read(transport, given.limits.max_frame_bytes, given.limits,
-                    absl::InfiniteFuture(), descriptors);
+                    absl::InfiniteFuture(), descriptors,
+                    cut.memory.has_value() ? &memory : nullptr);
     if (!status.ok()) {
       WARD_FUZZ_CHECK(descriptors.empty(), "descriptors of " << status);
       read.push_back(status.ToString());
@@ -156,13 +176,18 @@ std::vector<std::string> ReadAll(const Case& given, const Cut& cut) {
                                                                 << " parts");
     read.push_back(absl::StrCat(
         "frame ", frame.descriptors, "|", static_cast<int>(frame.content), "|",
-        absl::StrJoin(parts, "|"), "|", frame.scalar, "|", frame.error.code,
-        "|", frame.error.reason, "|", frame.error.text));
+        Shortened(absl::StrJoin(parts, "|")), "|", Shortened(frame.scalar), "|",
+        frame.error.code, "|", frame.error.reason, "|",
+        Shortened(frame.error.text)));
+    const std::string scalar(frame.scalar);
+    reader.TakeScalar(memory);
+    WARD_FUZZ_CHECK(memory == scalar, "another scalar is taken");
   }
   // Doubled as bytes come: never more than twice what was sent.
   size_t total = 0;
   for (const Sent& one : given.sent) total += one.bytes.size();
-  WARD_FUZZ_CHECK(script->largest_room <= std::max<size_t>(4096, 2 * total),
+  WARD_FUZZ_CHECK(script->largest_room <= std::max({size_t{4096}, 2 * total,
+                                                    cut.memory.value_or(0)}),
                   "room for " << script->largest_room << " of " << total);
   return read;
 }
@@ -194,8 +219,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t piece = size_t{1} + in.Byte() % 16;
   const ward::Case given = ward::Take(in);
   const std::vector<std::string> whole = ward::ReadAll(given, Cut());
-  for (const Cut& cut : {Cut{1, false, false}, Cut{piece, true, true},
-                         Cut{SIZE_MAX, false, true}}) {
+  size_t total = 0;
+  for (const ward::Sent& one : given.sent) total += one.bytes.size();
+  // Up to some thousand pieces.
+  const size_t least = size_t{1} + total / 4096;
+  for (const Cut& cut :
+       {Cut{least, false, false, 0}, Cut{least + piece, true, true},
+        Cut{SIZE_MAX, false, true, size_t{1} << 16},
+        Cut{size_t{1} + total / 5, true, false, size_t{1} << 16}}) {
     const std::vector<std::string> pieces = ward::ReadAll(given, cut);
     WARD_FUZZ_CHECK(ward::SameOrStray(pieces, whole),
                     "in pieces of " << cut.most_received
