@@ -7,17 +7,21 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdarg>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 
 #include "ward/testing/accesses/checker.h"
 #include "ward/testing/accesses/look.h"
 
 using ::ward::testing::IsInstrumented;
+using ::ward::testing::IsInstrumentedWithArguments;
 using ::ward::testing::kRead;
 using ::ward::testing::kWrite;
 using ::ward::testing::Look;
@@ -44,6 +48,26 @@ size_t SizeOfComparison(const char* a, const char* b, size_t most) {
 size_t SizeOfDifference(const char* a, const char* b, size_t size) {
   return std::min(
       size, static_cast<size_t>(std::mismatch(a, a + size, b).first - a) + 1);
+}
+
+// Text of this length, or an error, where `size` is the room for it.
+void LookAtPrinted(const char* to, size_t size, const char* format, int length,
+                   uintptr_t caller) {
+  Look(format, std::strlen(format) + 1, kRead, caller);
+  if (length < 0) return;
+  Look(to, std::min(size, static_cast<size_t>(length) + 1), kWrite, caller);
+}
+
+// By strtok_r, which has found this word or none: it ends the word by writing
+// there, unless the string ends there.
+void LookAtCut(const char* from, const char* word, const char* ends,
+               char* const* rest, uintptr_t caller) {
+  Look(ends, std::strlen(ends) + 1, kRead, caller);
+  Look(rest, sizeof(*rest), kWrite, caller);
+  if (from == nullptr) return;
+  const char* const end = word == nullptr ? *rest : word + std::strlen(word);
+  Look(from, end - from + 1, kRead, caller);
+  if (*rest != end) Look(end, 1, kWrite, caller);
 }
 
 }  // namespace
@@ -274,6 +298,137 @@ WARD_WRAP(size_t, fwrite,
   }
   return __real_fwrite(buffer, size, count, file);
 }
+
+// --- text that is printed to memory ---
+
+int __real_vsnprintf(char* to, size_t size, const char* format,
+                     va_list arguments);
+int __real_vsprintf(char* to, const char* format, va_list arguments);
+
+int __wrap_vsnprintf(char* to, size_t size, const char* format,
+                     va_list arguments) {
+  const int length = __real_vsnprintf(to, size, format, arguments);
+  if (IsInstrumented(WARD_STACK)) {
+    LookAtPrinted(to, size, format, length, WARD_CALLER);
+  }
+  return length;
+}
+
+int __wrap_vsprintf(char* to, const char* format, va_list arguments) {
+  const int length = __real_vsprintf(to, format, arguments);
+  if (IsInstrumented(WARD_STACK)) {
+    LookAtPrinted(to, SIZE_MAX, format, length, WARD_CALLER);
+  }
+  return length;
+}
+
+int __wrap_snprintf(char* to, size_t size, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  const int length = __real_vsnprintf(to, size, format, arguments);
+  va_end(arguments);
+  if (IsInstrumentedWithArguments(WARD_STACK, WARD_CALLER)) {
+    LookAtPrinted(to, size, format, length, WARD_CALLER);
+  }
+  return length;
+}
+
+int __wrap_sprintf(char* to, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  const int length = __real_vsprintf(to, format, arguments);
+  va_end(arguments);
+  if (IsInstrumentedWithArguments(WARD_STACK, WARD_CALLER)) {
+    LookAtPrinted(to, SIZE_MAX, format, length, WARD_CALLER);
+  }
+  return length;
+}
+
+// --- times and errors: in the caller's memory, or the C library's own ---
+
+#define WARD_WRAP_TIME(type, function, parameters, arguments, size) \
+  WARD_WRAP(type*, function, parameters) {                          \
+    type* const made = __real_##function arguments;                 \
+    if (made != nullptr && IsInstrumented(WARD_STACK)) {            \
+      Look(from, sizeof(*from), kRead, WARD_CALLER);                \
+      Look(made, size, kWrite, WARD_CALLER);                        \
+    }                                                               \
+    return made;                                                    \
+  }
+WARD_WRAP_TIME(tm, localtime, (const time_t* from), (from), sizeof(tm))
+WARD_WRAP_TIME(tm, localtime_r, (const time_t* from, tm* to), (from, to),
+               sizeof(tm))
+WARD_WRAP_TIME(tm, gmtime, (const time_t* from), (from), sizeof(tm))
+WARD_WRAP_TIME(tm, gmtime_r, (const time_t* from, tm* to), (from, to),
+               sizeof(tm))
+WARD_WRAP_TIME(char, asctime, (const tm* from), (from), __real_strlen(made) + 1)
+WARD_WRAP_TIME(char, asctime_r, (const tm* from, char* to), (from, to),
+               __real_strlen(made) + 1)
+WARD_WRAP_TIME(char, ctime_r, (const time_t* from, char* to), (from, to),
+               __real_strlen(made) + 1)
+
+// It is asctime(localtime(from)), ctime(3p).
+WARD_WRAP(char*, ctime, (const time_t* from)) {
+  if (!IsInstrumented(WARD_STACK)) return __real_ctime(from);
+  Look(from, sizeof(*from), kRead, WARD_CALLER);
+  const tm* const local = __real_localtime(from);
+  if (local == nullptr) return nullptr;
+  Look(local, sizeof(*local), kWrite, WARD_CALLER);
+  char* const text = __real_asctime(local);
+  if (text != nullptr) {
+    Look(text, __real_strlen(text) + 1, kWrite, WARD_CALLER);
+  }
+  return text;
+}
+
+// GNU's. What it finds a text for, it writes nowhere.
+WARD_WRAP(char*, strerror_r, (int error, char* buffer, size_t size)) {
+  char* const text = __real_strerror_r(error, buffer, size);
+  if (text == buffer && size > 0 && IsInstrumented(WARD_STACK)) {
+    Look(text, __real_strlen(text) + 1, kWrite, WARD_CALLER);
+  }
+  return text;
+}
+
+// --- words ---
+
+WARD_WRAP(char*, strtok_r, (char* string, const char* ends, char** rest)) {
+  const char* const from = string != nullptr ? string : *rest;
+  char* const word = __real_strtok_r(string, ends, rest);
+  if (IsInstrumented(WARD_STACK)) {
+    LookAtCut(from, word, ends, rest, WARD_CALLER);
+  }
+  return word;
+}
+
+// As the C library has it, but for where the rest is kept.
+WARD_WRAP(char*, strtok, (char* string, const char* ends)) {
+  static char* rest = nullptr;
+  const char* const from = string != nullptr ? string : rest;
+  char* const word = __real_strtok_r(string, ends, &rest);
+  if (IsInstrumented(WARD_STACK)) {
+    LookAtCut(from, word, ends, &rest, WARD_CALLER);
+  }
+  return word;
+}
+
+// --- the environment, which is one object ---
+
+#define WARD_WRAP_ENVIRONMENT(result, function, parameters, arguments, flags) \
+  WARD_WRAP(result, function, parameters) {                                   \
+    if (IsInstrumented(WARD_STACK)) {                                         \
+      Look(&environ, sizeof(environ), flags, WARD_CALLER);                    \
+    }                                                                         \
+    return __real_##function arguments;                                       \
+  }
+WARD_WRAP_ENVIRONMENT(char*, getenv, (const char* name), (name), kRead)
+WARD_WRAP_ENVIRONMENT(char*, secure_getenv, (const char* name), (name), kRead)
+WARD_WRAP_ENVIRONMENT(int, setenv,
+                      (const char* name, const char* value, int replace),
+                      (name, value, replace), kWrite)
+WARD_WRAP_ENVIRONMENT(int, unsetenv, (const char* name), (name), kWrite)
+WARD_WRAP_ENVIRONMENT(int, putenv, (char* variable), (variable), kWrite)
+WARD_WRAP_ENVIRONMENT(int, clearenv, (), (), kWrite)
 
 // NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 }  // extern "C"

@@ -3,10 +3,13 @@
 #ifndef WARD_TESTING_ACCESSES_LOOK_H_
 #define WARD_TESTING_ACCESSES_LOOK_H_
 
+#include <unwind.h>
+
 #include <cstddef>
 #include <cstdint>
 
 #include "ward/testing/accesses/checker.h"
+#include "ward/testing/simulator/no_scheduling_points.h"
 
 // In a function: what called it, and where the stack of that ends while it
 // calls.
@@ -38,6 +41,23 @@ inline bool IsInstrumented(uintptr_t stack) {
   const CheckedThread* const self = AccessChecker::Looking();
   return self != nullptr && !self->frames.empty() &&
          self->frames.back().stack == stack;
+}
+
+// As IsInstrumented, of a function some of whose arguments may lie on the
+// stack: its caller's stack ends behind these.
+inline bool IsInstrumentedWithArguments(uintptr_t stack, uintptr_t caller) {
+  if (IsInstrumented(stack)) return true;
+  const CheckedThread* const self = AccessChecker::Looking();
+  if (self == nullptr || self->frames.empty()) return false;
+  const CheckedThread::Frame& frame = self->frames.back();
+  if (stack > frame.stack) return false;
+  const NoSchedulingPoints quiet;
+  const auto function_of = [](uintptr_t place) {
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): it takes a pointer.
+    return _Unwind_FindEnclosingFunction(reinterpret_cast<void*>(place));
+  };
+  const void* const function = function_of(caller);
+  return function != nullptr && function == function_of(frame.place);
 }
 
 }  // namespace ward::testing

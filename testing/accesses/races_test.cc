@@ -11,9 +11,12 @@
 #include <array>
 #include <atomic>
 #include <condition_variable>
+#include <cstdarg>
 #include <cstddef>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <exception>
 #include <functional>
 #include <future>
@@ -366,6 +369,208 @@ TEST(Races, FindsCopyOfWhatIsWritten) {
                  [&] { std::memcpy(copy.get(), big.get(), sizeof(Big)); });
   });
 }
+
+// --- what the C library writes ---
+
+// Runs it in two threads: what it uses is not for two at once, but for one
+// after the other.
+void ExpectToNeedALock(void (*use)()) {
+  ExpectRace([use] { InTwoThreads(use, use); });
+  ExpectNone(
+      [use] {
+        std::mutex mutex;
+        const auto locked = [&mutex, use] {
+          const std::lock_guard<std::mutex> lock(mutex);
+          use();
+        };
+        InTwoThreads(locked, locked);
+      },
+      100);
+}
+
+char line[32];
+
+int Print(const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  const int size = vsnprintf(line, sizeof(line), format, arguments);
+  va_end(arguments);
+  return size;
+}
+
+int PrintUnbounded(const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  const int size = vsprintf(line, format, arguments);
+  va_end(arguments);
+  return size;
+}
+
+TEST(Races, FindsWhatIsPrintedToOneLine) {
+  ExpectToNeedALock(
+      [] { EXPECT_EQ(snprintf(line, sizeof(line), "%d", 42), 2); });
+  ExpectToNeedALock([] { EXPECT_EQ(sprintf(line, "%d", 42), 2); });
+  ExpectToNeedALock([] { EXPECT_EQ(Print("%d", 42), 2); });
+  ExpectToNeedALock([] { EXPECT_EQ(PrintUnbounded("%d", 42), 2); });
+  // Some of the arguments are on the stack.
+  ExpectToNeedALock([] {
+    EXPECT_EQ(snprintf(line, sizeof(line), "%d %d %d %d %d", 1, 2, 3, 4, 5), 9);
+  });
+}
+
+TEST(Races, FindsAFormatThatChanges) {
+  ExpectRace([] {
+    std::string format = "numbers: %d";
+    InTwoThreads(
+        [&] {
+          char text[32];
+          EXPECT_GT(snprintf(text, sizeof(text), format.c_str(), 42), 0);
+        },
+        [&] { format[7] = ';'; });
+  });
+}
+
+// What comes after the text, and after the end of it, is another's.
+TEST(Races, KnowsHowMuchIsPrinted) {
+  for (const size_t size : {4, 3}) {
+    const auto print = [size] {
+      EXPECT_EQ(snprintf(line, size, "%d", size == 4 ? 142 : 1142),
+                size == 4 ? 3 : 4);
+    };
+    ExpectNone([&] { InTwoThreads(print, [size] { line[size] = 'x'; }); }, 300);
+    ExpectRace([&] { InTwoThreads(print, [size] { line[size - 1] = 'x'; }); });
+  }
+}
+
+// NOLINTBEGIN(concurrency-mt-unsafe): so it is.
+
+TEST(Races, FindsTimesInOnePlace) {
+  ExpectToNeedALock([] {
+    const time_t now = 1000;
+    EXPECT_EQ(gmtime(&now)->tm_min, 16);
+  });
+  ExpectToNeedALock([] {
+    const time_t now = 1000;
+    EXPECT_EQ(localtime(&now)->tm_sec, 40);
+  });
+  ExpectToNeedALock([] {
+    const tm day = {};
+    EXPECT_EQ(asctime(&day)[0], 'S');
+  });
+  ExpectToNeedALock([] {
+    const time_t now = 1000;
+    EXPECT_NE(ctime(&now)[0], '\0');
+  });
+  ExpectRace([] {
+    const time_t now = 1000;
+    InTwoThreads([&] { EXPECT_EQ(localtime(&now)->tm_sec, 40); },
+                 [&] { EXPECT_NE(ctime(&now), nullptr); });
+  });
+}
+
+TEST(Races, FindsTimesThatTwoHaveWritten) {
+  static tm day;
+  static char text[32];
+  ExpectToNeedALock([] {
+    const time_t now = 1000;
+    EXPECT_NE(gmtime_r(&now, &day), nullptr);
+  });
+  ExpectToNeedALock([] {
+    const time_t now = 1000;
+    EXPECT_NE(localtime_r(&now, &day), nullptr);
+  });
+  ExpectToNeedALock([] {
+    const tm other = {};
+    EXPECT_NE(asctime_r(&other, text), nullptr);
+  });
+  ExpectToNeedALock([] {
+    const time_t now = 1000;
+    EXPECT_NE(ctime_r(&now, text), nullptr);
+  });
+  ExpectToNeedALock(
+      [] { EXPECT_EQ(strerror_r(-1, text, sizeof(text)), text); });
+  ExpectNone(
+      [] {
+        const auto use = [] {
+          const time_t now = 1000;
+          tm mine;
+          char my_text[32];
+          EXPECT_EQ(asctime_r(gmtime_r(&now, &mine), my_text)[0], 'T');
+          EXPECT_EQ(mine.tm_sec, 40);
+        };
+        InTwoThreads(use, use);
+      },
+      300);
+}
+
+TEST(Races, FindsStringsThatAreCutAtOnce) {
+  ExpectToNeedALock([] {
+    char words[] = "two words";
+    EXPECT_STREQ(strtok(words, " "), "two");
+    EXPECT_STREQ(strtok(nullptr, " "), "words");
+    EXPECT_EQ(strtok(nullptr, " "), nullptr);
+  });
+  ExpectNone(
+      [] {
+        const auto cut = [] {
+          char words[] = "two words";
+          char* rest = nullptr;
+          EXPECT_STREQ(strtok_r(words, " ", &rest), "two");
+          EXPECT_STREQ(strtok_r(nullptr, " ", &rest), "words");
+          EXPECT_EQ(strtok_r(nullptr, " ", &rest), nullptr);
+        };
+        InTwoThreads(cut, cut);
+      },
+      300);
+}
+
+// A character is written where a word ends, but not at the end of all.
+TEST(Races, KnowsWhatIsCut) {
+  const auto look_beside_cut = [](size_t at) {
+    return [at] {
+      char words[] = "two words";
+      char* rest = nullptr;
+      InTwoThreads(
+          [&] {
+            EXPECT_STREQ(strtok_r(words, " ", &rest), "two");
+            EXPECT_STREQ(strtok_r(nullptr, " ", &rest), "words");
+          },
+          [&] { EXPECT_NE(words[at], 'x'); });
+    };
+  };
+  ExpectNone(look_beside_cut(0), 300);
+  ExpectRace(look_beside_cut(3));
+  ExpectNone(look_beside_cut(9), 300);
+  ExpectRace([] {
+    char words[] = "two words";
+    InTwoThreads(
+        [&] {
+          char* rest = nullptr;
+          EXPECT_STREQ(strtok_r(words, " ", &rest), "two");
+        },
+        [&] { words[1] = 'o'; });
+  });
+}
+
+TEST(Races, FindsAnEnvironmentThatChanges) {
+  const auto beside = [](void (*change)()) {
+    ExpectRace([change] {
+      InTwoThreads(change, [] { EXPECT_EQ(getenv("WARD_NONE"), nullptr); });
+    });
+  };
+  beside([] { EXPECT_EQ(setenv("WARD_SOME", "1", /*replace=*/1), 0); });
+  static char some[] = "WARD_SOME=2";
+  beside([] { EXPECT_EQ(putenv(some), 0); });
+  beside([] { EXPECT_EQ(unsetenv("WARD_SOME"), 0); });
+  ExpectNone(
+      [] {
+        const auto look = [] { EXPECT_EQ(getenv("WARD_NONE"), nullptr); };
+        InTwoThreads(look, look);
+      },
+      300);
+}
+
+// NOLINTEND(concurrency-mt-unsafe)
 
 // --- publication ---
 
