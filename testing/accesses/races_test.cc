@@ -26,6 +26,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <regex>
 #include <shared_mutex>
 #include <string>
 #include <string_view>
@@ -355,6 +356,19 @@ TEST(Races, FindsUnlockedVector) {
     std::vector<int> items;
     InTwoThreads([&] { items.push_back(1); }, [&] { items.push_back(2); });
   });
+}
+
+// The C++ library's locale remembers which characters it has been asked of;
+// each thread finds the same.
+TEST(Races, FindsNoneInExpressionsThatTwoMake) {
+  ExpectNone(
+      [] {
+        const auto match = [] {
+          EXPECT_TRUE(std::regex_match("a17b", std::regex("a[0-9]+b")));
+        };
+        InTwoThreads(match, match);
+      },
+      10);
 }
 
 struct Big {
