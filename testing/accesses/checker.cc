@@ -90,8 +90,14 @@ bool StandsFor(const Access& one, const Access& other) {
          ((one.flags & kAtomic) == 0 || (other.flags & kAtomic) != 0);
 }
 
+// Of what orders threads.
+bool IsDestruction(uint8_t flags) {
+  return (flags & kCalled) != 0 && (flags & kWrite) != 0;
+}
+
 std::string_view NameOf(uint8_t flags) {
   if ((flags & kFreed) != 0) return "a deletion";
+  if (IsDestruction(flags)) return "a destruction";
   if ((flags & kCalled) != 0) return "a synchronisation";
   if ((flags & kAtomic) != 0) {
     return (flags & kWrite) != 0 ? "an atomic write" : "an atomic read";
@@ -746,7 +752,9 @@ void AccessChecker::Report(uintptr_t address, const Access& before,
   std::string text = absl::StrCat(
       (before.flags & now.flags & kFreed) != 0     ? "a double free: "
       : ((before.flags | now.flags) & kFreed) != 0 ? "a use after free: "
-                                                   : "a data race: ",
+      : IsDestruction(before.flags) || IsDestruction(now.flags)
+          ? "a use after destruction: "
+          : "a data race: ",
       NameOf(now.flags), " at ", Places(now, kMostOfPlace), " and ",
       NameOf(before.flags), " at ", Places(before, kMostOfPlace),
       (before.flags & kFreed) == 0 ? ", which nothing puts in order\n" : "\n");

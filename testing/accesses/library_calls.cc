@@ -4,12 +4,16 @@
 // memcpy and its like by names of its own, from version 15 on. What calls them
 // in the C++ library is not seen.
 
+#include <pthread.h>
+#include <semaphore.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <threads.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdarg>
 #include <cstddef>
 #include <cstdint>
@@ -22,6 +26,7 @@
 
 using ::ward::testing::IsInstrumented;
 using ::ward::testing::IsInstrumentedWithArguments;
+using ::ward::testing::kCalled;
 using ::ward::testing::kRead;
 using ::ward::testing::kWrite;
 using ::ward::testing::Look;
@@ -429,6 +434,30 @@ WARD_WRAP_ENVIRONMENT(int, setenv,
 WARD_WRAP_ENVIRONMENT(int, unsetenv, (const char* name), (name), kWrite)
 WARD_WRAP_ENVIRONMENT(int, putenv, (char* variable), (variable), kWrite)
 WARD_WRAP_ENVIRONMENT(int, clearenv, (), (), kWrite)
+
+// --- what orders threads, when it is destroyed ---
+
+// What others do with it must come before: that is told by what takes over
+// locks and their like, and looked at by AccessChecker::Uses.
+#define WARD_WRAP_END(result, function, type)         \
+  WARD_WRAP(result, function, (type * object)) {      \
+    if (IsInstrumented(WARD_STACK)) {                 \
+      Look(object, 1, kWrite | kCalled, WARD_CALLER); \
+    }                                                 \
+    return __real_##function(object);                 \
+  }
+WARD_WRAP_END(int, pthread_mutex_destroy, pthread_mutex_t)
+WARD_WRAP_END(int, pthread_spin_destroy, pthread_spinlock_t)
+WARD_WRAP_END(int, pthread_rwlock_destroy, pthread_rwlock_t)
+WARD_WRAP_END(int, pthread_cond_destroy, pthread_cond_t)
+WARD_WRAP_END(int, pthread_barrier_destroy, pthread_barrier_t)
+WARD_WRAP_END(int, sem_destroy, sem_t)
+WARD_WRAP_END(void, mtx_destroy, mtx_t)
+WARD_WRAP_END(void, cnd_destroy, cnd_t)
+#ifdef __GLIBCXX__
+// std::mutex and std::shared_mutex leave nothing to be done.
+WARD_WRAP_END(void, _ZNSt18condition_variableD1Ev, std::condition_variable)
+#endif
 
 // NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 }  // extern "C"

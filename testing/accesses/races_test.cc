@@ -6,6 +6,7 @@
 #include <semaphore.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <threads.h>
 #include <unistd.h>
 
 #include <array>
@@ -1108,8 +1109,9 @@ void NotifyAfterUnlock(bool unlocks) {
       });
 }
 
+// Of the condition, which was destroyed and freed.
 TEST(Lifetimes, FindsNotificationOfWhatTheWaiterDeletes) {
-  ExpectFailure("a use after free: ", [] { NotifyAfterUnlock(true); });
+  ExpectFailure("a use after ", [] { NotifyAfterUnlock(true); });
 }
 
 TEST(Lifetimes, FindsNoneInNotificationUnderLock) {
@@ -1186,6 +1188,150 @@ TEST(Lifetimes, FindsDeletionsOfWhatIsWaitedFor) {
   ExpectUseAfterFree<std::once_flag>(
       [](std::once_flag& once) { std::call_once(once, [] {}); });
   ExpectUseAfterFree<sem_t>([](sem_t& semaphore) { sem_post(&semaphore); });
+}
+
+// --- what orders threads has an end where it is not freed, too ---
+
+// As a latch on a stack.
+class Latch {
+ public:
+  void Open(bool unlocks) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    is_open_ = true;
+    if (unlocks) lock.unlock();
+    changed_.notify_one();
+  }
+  void Wait() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return is_open_; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool is_open_ = false;
+};
+
+void OpenLatch(bool unlocks) {
+  std::thread thread;
+  {
+    Latch latch;
+    thread = std::thread([&latch, unlocks] { latch.Open(unlocks); });
+    latch.Wait();
+  }
+  thread.join();
+}
+
+TEST(Lifetimes, FindsNotificationOfWhatTheWaiterDestroys) {
+  const Exploration::Failure failure = Failure([] { OpenLatch(true); });
+  EXPECT_THAT(failure.what, AllOf(StartsWith("a use after destruction: "),
+                                  HasSubstr("a destruction at ")));
+  EXPECT_TRUE(failure.replayed);
+}
+
+TEST(Lifetimes, FindsNoneInNotificationOfALatchUnderLock) {
+  ExpectNone([] { OpenLatch(false); }, 1000);
+}
+
+// Where who has signalled to all destroys the condition, others may be on their
+// way out of it.
+TEST(Lifetimes, FindsNoneInDestructionAfterASignalToAll) {
+  ExpectNone(
+      [] {
+        std::mutex mutex;
+        auto changed = std::make_unique<std::condition_variable>();
+        bool waits = false;
+        bool is_done = false;
+        InTwoThreads(
+            [&] {
+              std::unique_lock<std::mutex> lock(mutex);
+              waits = true;
+              while (!is_done) changed->wait(lock);
+            },
+            [&] {
+              const std::lock_guard<std::mutex> lock(mutex);
+              if (waits) changed->notify_all();
+              if (waits) changed.reset();
+              is_done = true;
+            });
+      },
+      1000);
+}
+
+// Runs `use` of an object of C while, or before, that is destroyed.
+template <typename T>
+void ExpectUseAfterDestruction(int (*make)(T*), int (*use)(T*),
+                               int (*destroy)(T*)) {
+  const auto run = [=](bool waits) {
+    T object;
+    EXPECT_EQ(make(&object), 0);
+    std::thread thread([&object, use] { EXPECT_EQ(use(&object), 0); });
+    if (waits) thread.join();
+    destroy(&object);
+    if (!waits) thread.join();
+  };
+  ExpectFailure("a use after destruction: ", [run] { run(/*waits=*/false); });
+  ExpectNone([run] { run(/*waits=*/true); }, 100);
+}
+
+TEST(Lifetimes, FindsEndsOfWhatIsUsed) {
+  ExpectUseAfterDestruction<pthread_mutex_t>(
+      [](pthread_mutex_t* mutex) { return pthread_mutex_init(mutex, nullptr); },
+      [](pthread_mutex_t* mutex) {
+        return pthread_mutex_lock(mutex) + pthread_mutex_unlock(mutex);
+      },
+      [](pthread_mutex_t* mutex) { return pthread_mutex_destroy(mutex); });
+  ExpectUseAfterDestruction<pthread_cond_t>(
+      [](pthread_cond_t* changed) {
+        return pthread_cond_init(changed, nullptr);
+      },
+      [](pthread_cond_t* changed) { return pthread_cond_signal(changed); },
+      [](pthread_cond_t* changed) { return pthread_cond_destroy(changed); });
+  ExpectUseAfterDestruction<pthread_rwlock_t>(
+      [](pthread_rwlock_t* lock) { return pthread_rwlock_init(lock, nullptr); },
+      [](pthread_rwlock_t* lock) {
+        return pthread_rwlock_rdlock(lock) + pthread_rwlock_unlock(lock);
+      },
+      [](pthread_rwlock_t* lock) { return pthread_rwlock_destroy(lock); });
+  ExpectUseAfterDestruction<pthread_barrier_t>(
+      [](pthread_barrier_t* barrier) {
+        return pthread_barrier_init(barrier, nullptr, 1);
+      },
+      [](pthread_barrier_t* barrier) {
+        return pthread_barrier_wait(barrier) == PTHREAD_BARRIER_SERIAL_THREAD
+                   ? 0
+                   : -1;
+      },
+      [](pthread_barrier_t* barrier) {
+        return pthread_barrier_destroy(barrier);
+      });
+  ExpectUseAfterDestruction<pthread_spinlock_t>(
+      [](pthread_spinlock_t* lock) { return pthread_spin_init(lock, 0); },
+      [](pthread_spinlock_t* lock) {
+        return pthread_spin_lock(lock) + pthread_spin_unlock(lock);
+      },
+      [](pthread_spinlock_t* lock) { return pthread_spin_destroy(lock); });
+  ExpectUseAfterDestruction<sem_t>(
+      [](sem_t* semaphore) { return sem_init(semaphore, 0, 0); },
+      [](sem_t* semaphore) { return sem_post(semaphore); },
+      [](sem_t* semaphore) { return sem_destroy(semaphore); });
+}
+
+TEST(Lifetimes, FindsEndsOfWhatCUses) {
+  ExpectUseAfterDestruction<mtx_t>(
+      [](mtx_t* mutex) { return mtx_init(mutex, mtx_plain); },
+      [](mtx_t* mutex) { return mtx_lock(mutex) + mtx_unlock(mutex); },
+      [](mtx_t* mutex) {
+        mtx_destroy(mutex);
+        return 0;
+      });
+  ExpectUseAfterDestruction<cnd_t>(
+      [](cnd_t* changed) { return cnd_init(changed); },
+      [](cnd_t* changed) { return cnd_signal(changed); },
+      [](cnd_t* changed) {
+        cnd_destroy(changed);
+        return 0;
+      });
 }
 
 // What is waited for may be deleted, by who has waited.

@@ -17,7 +17,8 @@ enum AccessFlags : uint8_t {
   kAtomic = 2,
   // The memory was given back.
   kFreed = 4,
-  // It is known of a function that was called, as to lock what is there.
+  // It is known of a function that was called, as to lock what is there; a
+  // write destroys it.
   kCalled = 8,
 };
 
