@@ -1298,6 +1298,7 @@ TEST(Lifetimes, FindsEndsOfWhatIsUsed) {
         return pthread_barrier_init(barrier, nullptr, 1);
       },
       [](pthread_barrier_t* barrier) {
+        // NOLINTNEXTLINE(bugprone-posix-return): this one is -1.
         return pthread_barrier_wait(barrier) == PTHREAD_BARRIER_SERIAL_THREAD
                    ? 0
                    : -1;
