@@ -70,8 +70,8 @@ void ReadOne(const FileDescriptor& from) {
 }
 
 void Everywhere(void (*body)()) {
-  for (const Search search :
-       {Search::kRandom, Search::kPct, Search::kDepthFirst}) {
+  for (const Search search : {Search::kPortfolio, Search::kRandom, Search::kPct,
+                              Search::kDepthFirst}) {
     ExploreOptions options;
     options.runs = 300;
     options.search = search;

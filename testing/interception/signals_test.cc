@@ -38,8 +38,8 @@ namespace ward::testing {
 namespace {
 
 void Everywhere(void (*body)()) {
-  for (const Search search :
-       {Search::kRandom, Search::kPct, Search::kDepthFirst}) {
+  for (const Search search : {Search::kPortfolio, Search::kRandom, Search::kPct,
+                              Search::kDepthFirst}) {
     ExploreOptions options;
     options.runs = 200;
     options.search = search;

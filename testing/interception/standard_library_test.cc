@@ -581,7 +581,8 @@ TEST(StandardLibrary, StaticVariablesThatNeedEachOtherAreADeadlock) {
 }
 
 TEST_P(StandardLibraryTest, WithoutTheBugNothingIsFound) {
-  for (const Search search : {Search::kRandom, Search::kPct}) {
+  for (const Search search :
+       {Search::kPortfolio, Search::kRandom, Search::kPct}) {
     ExploreOptions options;
     options.runs = 300;  // Of each; more with WARD_RUNS.
     options.search = search;

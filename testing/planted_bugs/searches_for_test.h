@@ -51,6 +51,13 @@ inline const RunsOfSearches& BoundsOf(absl::Span<const Bounds> all,
 // --test_env=WARD_AT_LENGTH=1.
 inline bool AtLength() { return EnvironmentNumber("WARD_AT_LENGTH", 0) != 0; }
 
+// Whether it is to be tried: all are, or, with --test_env=WARD_SEARCH=SURW,
+// that one alone.
+inline bool IsAskedFor(Search search) {
+  const std::string_view asked = EnvironmentVariable("WARD_SEARCH");
+  return asked.empty() || asked == NameOf(search);
+}
+
 // Makes at most so many runs of a program.
 using Look = absl::FunctionRef<Exploration(Search search, uint64_t runs)>;
 
@@ -60,7 +67,7 @@ inline void ExpectFound(std::string_view bug, const RunsOfSearches& runs,
                         Look look) {
   bool looked = false;
   for (size_t i = 0; i < kSearches.size(); ++i) {
-    if (runs[i] == 0) continue;
+    if (runs[i] == 0 || !IsAskedFor(kSearches[i])) continue;
     looked = true;
     const std::string_view search = NameOf(kSearches[i]);
     const Exploration exploration = look(kSearches[i], runs[i]);
@@ -85,7 +92,7 @@ inline void ExpectFound(std::string_view bug, const RunsOfSearches& runs,
 inline void ExpectNotFound(std::string_view bug, const RunsOfSearches& runs,
                            Look look) {
   for (size_t i = 0; i < kSearches.size(); ++i) {
-    if (runs[i] == 0) continue;
+    if (runs[i] == 0 || !IsAskedFor(kSearches[i])) continue;
     const Exploration exploration = look(kSearches[i], runs[i]);
     if (!exploration.failure.has_value()) continue;
     ADD_FAILURE() << bug << ", repaired, " << NameOf(kSearches[i]) << ": "

@@ -24,7 +24,8 @@ constexpr uint64_t kRuns = 100;
 void Survives(absl::FunctionRef<void()> body) {
   ExploreOptions options;
   options.runs = kRuns;  // Explore() asks for WARD_RUNS itself.
-  for (const Search search : {Search::kRandom, Search::kPct}) {
+  for (const Search search :
+       {Search::kPortfolio, Search::kRandom, Search::kPct}) {
     options.search = search;
     Explore(options, body);
   }

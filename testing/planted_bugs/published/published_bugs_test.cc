@@ -119,11 +119,6 @@ class PublishedBugsTable : public PublishedBugsTest {
     std::cout << " runs/s | published means |\n";
   }
 
-  static bool IsAskedFor(Search search) {
-    const std::string_view asked = EnvironmentVariable("WARD_SEARCH");
-    return asked.empty() || asked == NameOf(search);
-  }
-
   static uint64_t Limit() { return EnvironmentNumber("WARD_RUNS", 10000); }
 
   static uint64_t RunsToBug(const PublishedBug& bug, Search search,
