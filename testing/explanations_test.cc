@@ -700,6 +700,18 @@ TEST(Explanation, OfALostUpdateTellsWhoWasHeldBackWhere) {
   EXPECT_THAT(told, ContainsRegex("\n  >>  [0-9]+=1, at step [0-9]+: "));
 }
 
+// However much the run has done after it.
+TEST(Explanation, HasTheStepAtWhichAnAssertionFailed) {
+  const std::string told = Told([] {
+    shop::LosesAnUpdate();
+    for (int i = 0; i < 100; ++i) shop::Balance();
+  });
+  EXPECT_THAT(told, ContainsRegex("\n +\\([0-9]+ lines\\)\n"));
+  EXPECT_THAT(told, ContainsRegex("\n        thread 0 \\(main\\): FAILS: "
+                                  "testing/explanations_test.cc:[0-9]+: "
+                                  "Expected equality of these values:\n"));
+}
+
 TEST(Explanation, OfAThreadThatComesFirstSaysThatItBegan) {
   EXPECT_THAT(Unqualified(Told(shop::SellsBeforeItOpens)),
               ContainsRegex("=1, at step [0-9]+: thread 0 \\(main\\) was held "

@@ -23,6 +23,7 @@
 
 #include "absl/base/config.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
@@ -457,6 +458,13 @@ TEST(Fixture, RefusesToExplore) {
   const Outcome outcome = OutcomeOf("Misbehaving.DISABLED_ByExploring");
   EXPECT_FALSE(outcome.passed);
   EXPECT_THAT(outcome.text, HasSubstr("makes simulations of its own"));
+}
+
+TEST(Matchers, SayWhatIsHeld) {
+  const absl::StatusOr<int> one = 1;
+  ::testing::StringMatchResultListener said;
+  EXPECT_FALSE(::testing::ExplainMatchResult(IsOkAndHolds(2), one, &said));
+  EXPECT_EQ(said.str(), "which holds 1");
 }
 
 }  // namespace

@@ -86,7 +86,12 @@ MATCHER_P(IsOkAndHolds, value,
     *result_listener << "which is " << arg.status();
     return false;
   }
-  return ::testing::ExplainMatchResult(value, *arg, result_listener);
+  // GoogleTest cannot print a StatusOr of the oldest Abseil.
+  *result_listener << "which holds " << ::testing::PrintToString(*arg);
+  ::testing::StringMatchResultListener why;
+  const bool matches = ::testing::ExplainMatchResult(value, *arg, &why);
+  if (!why.str().empty()) *result_listener << ", " << why.str();
+  return matches;
 }
 
 // Code and reason are `reason`'s, one of ward::reason or your own.

@@ -279,6 +279,7 @@ struct Line {
   std::string text;
   bool is_deviation = false;
   bool is_message = false;
+  bool is_failure = false;
 };
 
 // What a thread waits for, and who would have to do something before it goes
@@ -398,6 +399,7 @@ void Explainer::AddLine(int thread, std::string text, bool is_deviation) {
 
 void Explainer::AddFailure(int thread, std::string_view what) {
   AddLine(thread, absl::StrCat("FAILS: ", what.substr(0, what.find('\n'))));
+  lines_.back().is_failure = true;
 }
 
 void Explainer::TakeStep(const Event& event) {
@@ -996,11 +998,15 @@ std::string Explainer::TellSteps() {
     is_shown[i] = true;
     ++messages;
   }
-  size_t around = 0;
+  size_t deviations = 0;
+  size_t failures = 0;
   for (size_t i = 0; i < lines_.size(); ++i) {
     const bool is_last = i + kLastSteps >= lines_.size();
     if (is_last) is_shown[i] = true;
-    if (!lines_[i].is_deviation || ++around > kMostToldWell) continue;
+    const bool is_told_well =
+        (lines_[i].is_deviation && ++deviations <= kMostToldWell) ||
+        (lines_[i].is_failure && ++failures <= kMostToldWell);
+    if (!is_told_well) continue;
     const size_t end = std::min(i + kStepsAround + 1, lines_.size());
     for (size_t j = i - std::min(i, kStepsAround); j < end; ++j) {
       is_shown[j] = true;
