@@ -485,7 +485,7 @@ pid_t AbstractServer::server_pid() const {
 
 std::shared_ptr<const std::string> AbstractServer::ServedPath() const {
   if (running_in_ != environment().ProcessId()) return nullptr;
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&path_mutex_);
   return served_path_;
 }
 
@@ -638,7 +638,7 @@ int AbstractServer::ServeExeced(Environment& environment, ExecLinks links,
 
 absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
   {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLock lock(&path_mutex_);
     served_path_ = std::make_shared<const std::string>(listener.path());
   }
   running_in_ = environment().ProcessId();

@@ -600,8 +600,10 @@ class AbstractServer {
   // In the owner, while the server is started.
   mutable absl::Mutex mutex_;
   std::shared_ptr<StartedServer> started_ ABSL_GUARDED_BY(mutex_);
-  // In the server.
-  std::shared_ptr<const std::string> served_path_ ABSL_GUARDED_BY(mutex_);
+  // In the server. In a simulation, one that was killed may leave it locked,
+  // for which its owner must not wait.
+  mutable absl::Mutex path_mutex_;
+  std::shared_ptr<const std::string> served_path_ ABSL_GUARDED_BY(path_mutex_);
   // Who has started it.
   static constexpr uid_t kNobody = std::numeric_limits<uid_t>::max();
   std::atomic<uid_t> server_user_{kNobody};
