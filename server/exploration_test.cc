@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -79,7 +80,7 @@ class EchoServer : public AbstractServer {
 
   // How often kOnce was called with each number: simulated processes share
   // memory.
-  std::vector<int> handled = std::vector<int>(20);
+  std::vector<std::atomic<int>> handled = std::vector<std::atomic<int>>(20);
 
  protected:
   absl::Status InitializeServer() override { return absl::OkStatus(); }
@@ -340,7 +341,7 @@ TEST_P(ExplorationTest, CallsOverKeptConnections) {
     EchoServer server(std::move(options));
     Bounds bounds(server.environment(), timed);
     if (!server.Start().ok()) return;
-    int last = 0;
+    std::atomic<int> last{0};
     const auto call = [&] {
       for (int i = 0; i < 3; ++i) {
         const int number = last++;
@@ -367,7 +368,7 @@ TEST_P(ExplorationTest, CallsOverKeptConnections) {
       call();
     }
     (void)bounds.Check("Stop", kStopLimit, [&] { return server.Stop(); });
-    for (const int handled : server.handled) EXPECT_LE(handled, 1);
+    for (const auto& handled : server.handled) EXPECT_LE(handled, 1);
   });
 }
 
