@@ -86,6 +86,9 @@ MATCHER_P(IsOkAndHolds, value,
     *result_listener << "which is " << arg.status();
     return false;
   }
+  if (!result_listener->IsInterested()) {
+    return ::testing::ExplainMatchResult(value, *arg, result_listener);
+  }
   // GoogleTest cannot print a StatusOr of the oldest Abseil.
   *result_listener << "which holds " << ::testing::PrintToString(*arg);
   ::testing::StringMatchResultListener why;
