@@ -60,7 +60,7 @@ absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
   if (!peer_knows_end_.has_value()) peer_knows_end_ = frame_.knows_end;
   frame_bytes_ = extent.frame_bytes;
   buffer_.Consume(BufferedOf(frame_bytes_));
-  if (buffer_.scalar() != nullptr) scalar_ = buffer_.TakeScalar();
+  scalar_ = buffer_.TakeScalar();
   WARD_RETURN_IF_ERROR(ClaimDescriptors(limits, descriptors));
   if (frame_.content != Frame::Content::kEnd) return absl::OkStatus();
   ended_ = at_end_ = true;
