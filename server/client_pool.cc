@@ -779,6 +779,11 @@ void ClientPool::Watch() {
           watched_->Add(kNewClient, listener_, PollSet::Event::kReadable).ok();
     }
     watching_until_ = deadlines_.begin()->first;
+    // Where there was no memory to listen, it is tried again.
+    if (!listens && NobodyAccepts()) {
+      watching_until_ =
+          std::min(watching_until_, environment_.TimeNow() + kBackOff);
+    }
     const absl::Time until = watching_until_;
     mutex_.Unlock();
     const absl::StatusOr<uint64_t> heard_of = watched_->Wait(until);
