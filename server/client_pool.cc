@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -157,6 +158,11 @@ absl::Status ClientPool::StartThread() {
 }
 
 bool ClientPool::Call() {
+  // One that waits for a client's next call, perhaps.
+  return CallIdle() || DismissIdle(AnyClient) || leaving_ > 0;
+}
+
+bool ClientPool::CallIdle() {
   if (!idle_.empty()) {
     Idle& idle = *idle_.back();
     idle_.pop_back();
@@ -175,8 +181,7 @@ bool ClientPool::Call() {
     no_threads_.Log(environment_, "clients are served by ", threads_.size(),
                     " threads, not by more, because: ", status.ToString());
   }
-  // One that waits for a client's next call, perhaps.
-  return DismissIdle(AnyClient) || leaving_ > 0;
+  return false;
 }
 
 bool ClientPool::AwaitCall() {
@@ -224,10 +229,10 @@ void ClientPool::Accept() {
   absl::StatusOr<Listener::Accepted> accepted = listener_.Accept();
   mutex_.Lock();
   if (!accepted.ok()) {
-    if (HasReason(accepted.status(), reason::kDescriptorTableFull)) {
-      (void)MakeRoomInTable();
-    } else {
-      if (!HasReason(accepted.status(), reason::kServerStopping)) {
+    const bool is_full =
+        HasReason(accepted.status(), reason::kDescriptorTableFull);
+    if (!is_full || !MakeRoomInTable()) {
+      if (!is_full && !HasReason(accepted.status(), reason::kServerStopping)) {
         failures_.Log(environment_, accepted.status().ToString());
       }
       mutex_.AwaitWithTimeout(absl::Condition(this, &ClientPool::IsStopping),
@@ -241,6 +246,7 @@ void ClientPool::Accept() {
   const bool may_wait = receiving_ <= kMaxReceiving;
   LeaveAccepting();
   if (accepted->on_reserve && MakeRoomInTable()) accepted->on_reserve = false;
+  ++reading_;
   mutex_.Unlock();
 
   auto client = std::make_unique<Client>(
@@ -284,19 +290,21 @@ int ClientPool::CountWaiting() const {
 }
 
 bool ClientPool::MakeRoomInTable() {
-  const absl::Time end = environment_.TimeNow() + kBackOff;
   mutex_.Unlock();
   const bool has_room = service_.make_room(kBackOff);
   mutex_.Lock();
   if (has_room) return true;
+  const absl::Time end = environment_.TimeNow() + kLeavingTime;
   const uint64_t dismissed = dismissed_;
-  (void)DismissIdle(AnyClient);
+  const bool one_leaves = DismissIdle(AnyClient) || leaving_ > 0;
   while (dismissed_ == dismissed && !RefuseHolder(0)) {
     // What fills it may be a client's that a thread receives from just now.
-    const auto changed = [this, last_id = last_id_,
+    const auto changed = [this, one_leaves, last_id = last_id_,
                           dismissed]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-      return stopping_ || last_id_ != last_id || dismissed_ != dismissed;
+      return stopping_ || last_id_ != last_id || dismissed_ != dismissed ||
+             (reading_ == 0 && !one_leaves);
     };
+    if (reading_ == 0 && !one_leaves) return false;
     mutex_.AwaitWithTimeout(absl::Condition(&changed),
                             end - environment_.TimeNow());
     if (stopping_ || environment_.TimeNow() >= end) return false;
@@ -398,6 +406,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
   if (unfinished && client->channel.unclaimed_descriptors() > 0) {
     while (RefuseHolder(max_held_)) continue;
   }
+  --reading_;
   // Until now Stop waits for it, so that it is told.
   --receiving_;
   if (stopping_ && (received.ok() || unfinished)) {
@@ -526,11 +535,18 @@ void ClientPool::Serve(std::unique_ptr<Client> client) {
     // Before its connection is closed: it must not be shut down any more.
     TakePlace(*client);
     std::unique_ptr<Client> next = NextToServe(client->peer->pid);
+    // Nor does the next one wait for what this one has attached to be closed.
+    if (next != nullptr && (client->channel.unclaimed_descriptors() > 0 ||
+                            !client->request.descriptors().empty())) {
+      ready_.push_front(std::move(next));
+      (void)Call();
+    }
     const bool leaves = client->leaves_;
     mutex_.Unlock();
     client = std::move(next);
     mutex_.Lock();
     if (leaves) ++dismissed_;
+    if (client == nullptr) client = TakeReady();
   }
 }
 
@@ -757,15 +773,15 @@ void ClientPool::Watch() {
   LeaveAccepting();
   std::unique_ptr<Client> client;
   std::shared_ptr<CallCancellation> cancelled;
+  std::optional<uint64_t> attended;
   bool listens = false;
   bool comes = false;
-  size_t most = 0;
-  while (client == nullptr && cancelled == nullptr && !comes && !stopping_ &&
-         !deadlines_.empty()) {
+  while (client == nullptr && cancelled == nullptr && !attended.has_value() &&
+         !comes && !stopping_ && !deadlines_.empty()) {
     const size_t waiting = silent_.size() + queued_.size();
-    most = std::max(most, waiting);
-    if (most >= kCrowd && waiting <= most / 2) {
-      most = waiting;
+    most_waiting_ = std::max(most_waiting_, waiting);
+    if (most_waiting_ >= kCrowd && waiting <= most_waiting_ / 2) {
+      most_waiting_ = waiting;
       mutex_.Unlock();
       ReleaseMemory();
       mutex_.Lock();
@@ -797,7 +813,14 @@ void ClientPool::Watch() {
     } else if (is_due || heard_of.ok()) {
       const uint64_t id = is_due ? deadlines_.begin()->second : *heard_of;
       cancelled = Forget(id);
-      if (cancelled == nullptr) client = Attend(id);
+      if (cancelled != nullptr) continue;
+      // Closing what it has attached may take as long as a file system likes:
+      // others have another thread meanwhile, if one can be had.
+      if (CallIdle()) {
+        attended = id;
+      } else {
+        client = Attend(id);
+      }
     } else if (!HasReason(heard_of.status(), reason::kTimedOut)) {
       failures_.Log(environment_,
                     "waiting for clients: ", heard_of.status().ToString());
@@ -812,6 +835,7 @@ void ClientPool::Watch() {
   }
   watching_ = false;
   if (listens) watched_->Remove(listener_);
+  if (attended.has_value()) client = Attend(*attended);
   if (cancelled != nullptr) {
     // Its callbacks are a user's: they may take their time.
     if (!deadlines_.empty()) (void)Call();
@@ -829,6 +853,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
   if (silent != silent_.end()) {
     std::unique_ptr<Client> client = Take(silent_, silent);
     ++receiving_;
+    ++reading_;
     mutex_.Unlock();
     // Asked before: what has come by its deadline is read, however late this
     // thread is.

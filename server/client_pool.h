@@ -199,7 +199,8 @@ class ClientPool {
   bool IsSpare() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Accept() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // In the process's descriptor table, which is full: whether there is some
-  // now, after kBackOff at most.
+  // now. Waits for clients that leave, or are received from, no longer than
+  // kLeavingTime.
   bool MakeRoomInTable() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether it refused one: of those whose first message is not whole, the
   // oldest that has descriptors here, of the process that has most of them.
@@ -216,6 +217,8 @@ class ClientPool {
 
   // Has another thread come, to do what is to be done. False if there is none.
   bool Call() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The same, but of those that have nothing to do, and new ones.
+  bool CallIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status StartThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // This thread will be busy: another one accepts, if it can be had.
   void LeaveAccepting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -319,6 +322,8 @@ class ClientPool {
   int called_ ABSL_GUARDED_BY(mutex_) = 0;
   int accepting_ ABSL_GUARDED_BY(mutex_) = 0;
   int receiving_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Those of receiving_ that have room in the descriptor table, or do without.
+  int reading_ ABSL_GUARDED_BY(mutex_) = 0;
   bool watching_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time watching_until_ ABSL_GUARDED_BY(mutex_);
 
@@ -340,6 +345,8 @@ class ClientPool {
   // How many of queued_ are one too many.
   int surplus_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Of both together, since memory was last given back.
+  size_t most_waiting_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::btree_map<uint64_t, Observed> observed_ ABSL_GUARDED_BY(mutex_);
   // Of all three.
   absl::btree_set<std::pair<absl::Time, uint64_t>> deadlines_

@@ -23,9 +23,13 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -36,6 +40,7 @@
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/server/listener.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/matchers.h"
@@ -140,6 +145,90 @@ TEST_F(ClientPoolTest, WhoeverComesToAFullTableHasTheRoomOfAMessageNotWhole) {
   EXPECT_THAT(greedy.Read(), FailsWith(reason::kServerFull, "not whole"));
   held.clear();
   EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// To which all clients but the first come when the table is full.
+class FullTable final : public Listener {
+ public:
+  explicit FullTable(std::unique_ptr<Listener> listener)
+      : listener_(std::move(listener)) {}
+
+  absl::StatusOr<Accepted> Accept() override {
+    absl::StatusOr<Accepted> accepted = listener_->Accept();
+    if (accepted.ok()) accepted->on_reserve = ++accepted_ > 1;
+    return accepted;
+  }
+  void StopAccepting(
+      absl::FunctionRef<void(std::unique_ptr<Transport>)> refuse) override {
+    listener_->StopAccepting(refuse);
+  }
+  void Close() override { listener_->Close(); }
+  const std::string& path() const override { return listener_->path(); }
+  absl::Status CheckPath() const override { return listener_->CheckPath(); }
+  void RemovePath() override { listener_->RemovePath(); }
+  std::vector<int> descriptors() const override {
+    return listener_->descriptors();
+  }
+  absl::StatusOr<ListenerParts> Share() const override {
+    return listener_->Share();
+  }
+  int descriptor() const override { return listener_->descriptor(); }
+
+ private:
+  const std::unique_ptr<Listener> listener_;
+  std::atomic<int> accepted_{0};
+};
+
+// Who comes to a full table waits for what is being received: the thread that
+// has it may be late, and has not said yet whose it is.
+TEST_F(ClientPoolTest, WhatIsJustReceivedMakesRoomInTheTable) {
+  Environment& environment = Environment::Posix();
+  ASSERT_OK_AND_ASSIGN(auto own, environment.Listen({}));
+  FullTable listener(std::move(own));
+  absl::Notification has_received;
+  absl::Notification may_go_on;
+  const ClientPool::Limits limits{10, 10, 10, 10, kSurely, kSurely};
+  ClientPool::Service service;
+  service.greet = [](ClientPool::Client& client) -> absl::Status {
+    if (!client.on_reserve) return absl::OkStatus();
+    return MakeError(reason::kDescriptorTableFull, "full");
+  };
+  service.receive = [&](ClientPool::Client& client, absl::Duration time) {
+    client.channel.set_timeout(time);
+    absl::Status status =
+        client.channel.ReadCall(client.request, absl::InfiniteDuration());
+    if (client.channel.unclaimed_descriptors() > 0) {
+      has_received.Notify();
+      may_go_on.WaitForNotification();
+    }
+    return status;
+  };
+  service.make_room = [](absl::Duration) { return false; };
+  service.serve = [](ClientPool::Client& client) {
+    return client.channel.Write("served");
+  };
+  ClientPool pool(environment, listener, limits, std::move(service));
+  ASSERT_THAT(pool.Start(), IsOk());
+  const auto connect = [&] {
+    return environment.Connect(listener.path(), absl::InfiniteFuture());
+  };
+  ASSERT_OK_AND_ASSIGN(auto first, connect());
+  const FileDescriptor file(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const int attached[] = {file.get()};
+  ASSERT_THAT(first->Send("\x20", attached, absl::InfiniteFuture()), IsOk());
+  MessageChannel greedy(std::move(first));
+  has_received.WaitForNotification();
+  ASSERT_OK_AND_ASSIGN(auto second, connect());
+  const int answer = second->descriptor();
+  MessageChannel honest(std::move(second));
+  ASSERT_THAT(honest.Write("call"), IsOk());
+  // For longer than one backs off.
+  EXPECT_FALSE(BecomesReadable(answer, absl::Milliseconds(100)));
+  may_go_on.Notify();
+  EXPECT_THAT(honest.Read(), RepliesWith("served"));
+  EXPECT_THAT(greedy.Read(), FailsWith(reason::kServerFull, "not whole"));
+  listener.RemovePath();
+  pool.Stop(absl::ZeroDuration());
 }
 
 // A socket whose close(2) waits: for a peer that reads nothing, for as long as
