@@ -25,6 +25,7 @@ void DescriptorBudget::Share::Swap(Share& other) {
   std::swap(process_, other.process_);
   std::swap(id_, other.id_);
   std::swap(count_, other.count_);
+  std::swap(kept_, other.kept_);
 }
 
 void DescriptorBudget::Share::Hold(size_t descriptors) {
@@ -49,9 +50,22 @@ bool DescriptorBudget::Share::is_cut() const {
   return budget_->all_.at(id_).cut;
 }
 
-void DescriptorBudget::Share::Release() {
-  if (id_ == 0) return;
+bool DescriptorBudget::Share::Keep(size_t descriptors) {
+  if (budget_ == nullptr) return true;
   absl::MutexLock lock(&budget_->mutex_);
+  if (budget_->kept_ > 0 && budget_->kept_ + descriptors > 2 * budget_->max_) {
+    return false;
+  }
+  budget_->kept_ += descriptors;
+  kept_ += descriptors;
+  return true;
+}
+
+void DescriptorBudget::Share::Release() {
+  if (id_ == 0 && kept_ == 0) return;
+  absl::MutexLock lock(&budget_->mutex_);
+  budget_->kept_ -= std::exchange(kept_, 0);
+  if (id_ == 0) return;
   const auto own = budget_->all_.find(std::exchange(id_, 0));
   if (!own->second.cut) budget_->held_ -= count_;
   budget_->all_.erase(own);

@@ -1,12 +1,14 @@
 // How many descriptors the channels of a process may hold together of messages
-// that are not whole yet.
+// that are not whole yet, and how many of what lies behind a message that was
+// read.
 //
 //   ward::DescriptorBudget budget(128);
 //   channel.set_descriptor_budget(budget, peer->pid);       // of each
 //
 // The kernel hands them over with a message's first byte, and a peer that never
 // sends the last one has filled a part of this process's descriptor table until
-// then. Over the budget, those are cut off that hold most.
+// then. Over the budget, those are cut off that hold most. What a peer sends
+// ahead, while nobody reads, is its own risk: it is that which finds no room.
 
 #ifndef WARD_CHANNEL_DESCRIPTOR_BUDGET_H_
 #define WARD_CHANNEL_DESCRIPTOR_BUDGET_H_
@@ -29,7 +31,8 @@ namespace ward {
 // Thread-safe. Outlives the channels that have a share.
 class DescriptorBudget {
  public:
-  // Beside those of one message.
+  // Of messages that are not whole, and twice as many behind others; in either
+  // case beside those of one message.
   explicit DescriptorBudget(size_t max_descriptors) : max_(max_descriptors) {}
 
   // What a channel has of it, for one message. Move-only; for one thread at a
@@ -57,7 +60,12 @@ class DescriptorBudget {
     // Whether this one was cut off since then.
     bool is_cut() const;
 
-    // The message is whole, or its descriptors are closed.
+    // So many (not 0) came behind a message, and wait until the channel reads
+    // on. False if there is no room: they are to be closed.
+    bool Keep(size_t descriptors);
+
+    // The message is whole, or its descriptors are closed, or the channel reads
+    // on.
     void Release();
 
    private:
@@ -69,6 +77,7 @@ class DescriptorBudget {
     // In held_; 0 if there is nothing.
     uint64_t id_ = 0;
     size_t count_ = 0;
+    size_t kept_ = 0;
   };
 
   // Cuts off the oldest of the process that has most, if there is one, and
@@ -99,6 +108,7 @@ class DescriptorBudget {
   All all_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t held_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t kept_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace ward

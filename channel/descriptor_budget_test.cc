@@ -98,6 +98,28 @@ TEST(DescriptorBudgetTest, RoomIsThereWhenOneHasLetGo) {
   EXPECT_EQ(budget.held(), 0);
 }
 
+TEST(DescriptorBudgetTest, WhatLiesBehindAMessageHasRoomOrNone) {
+  DescriptorBudget budget(kMax);
+  Holder first(budget, 1);
+  Holder second(budget, 2);
+  // One message may have more.
+  EXPECT_TRUE(first.share.Keep(253));
+  EXPECT_FALSE(second.share.Keep(1));
+  first.share.Release();
+  EXPECT_TRUE(second.share.Keep(2 * kMax - 1));
+  EXPECT_TRUE(first.share.Keep(1));
+  // It is not cut off for others, and cuts off none.
+  EXPECT_FALSE(budget.CutOne(absl::InfiniteDuration()));
+  EXPECT_EQ(budget.held(), 0);
+  Holder third(budget, 1);
+  EXPECT_FALSE(third.share.Keep(1));
+  first.share = DescriptorBudget::Share();
+  EXPECT_TRUE(third.share.Keep(1));
+  // That is one of the other kind now.
+  second.share.Hold(1);
+  EXPECT_TRUE(third.share.Keep(2 * kMax - 1));
+}
+
 TEST(DescriptorBudgetTest, ASharesMoveIsNoRelease) {
   DescriptorBudget budget(kMax);
   Holder holder(budget, 1);

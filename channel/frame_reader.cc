@@ -44,6 +44,13 @@ const absl::Status& EndError() {
   return *kError;
 }
 
+absl::Status TooManyHeld(std::string_view what) {
+  return MakeError(reason::kServerFull,
+                   absl::StrCat("the descriptors that came ", what,
+                                "; try again, and send it whole at once, when "
+                                "what was sent before has its answer"));
+}
+
 }  // namespace
 
 absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
@@ -61,7 +68,9 @@ absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
   frame_bytes_ = extent.frame_bytes;
   buffer_.Consume(BufferedOf(frame_bytes_));
   scalar_ = buffer_.TakeScalar();
-  WARD_RETURN_IF_ERROR(ClaimDescriptors(limits, descriptors));
+  const absl::Status claimed = ClaimDescriptors(limits, descriptors);
+  KeepBehind();
+  WARD_RETURN_IF_ERROR(claimed);
   if (frame_.content != Frame::Content::kEnd) return absl::OkStatus();
   ended_ = at_end_ = true;
   descriptors.clear();
@@ -105,6 +114,11 @@ absl::StatusOr<FrameReader::Extent> FrameReader::AwaitFrame(
     Transport& transport, size_t max_bytes, const ChannelLimits& limits,
     absl::Time deadline, std::string* scalar_memory) {
   WARD_RETURN_IF_ERROR(status_);
+  if (lost_behind_) {
+    return Failed(TooManyHeld(
+        "behind a message had no room beside those of others until it was "
+        "read"));
+  }
   bool trickling = false;
   bool begun = time_for_rest_ == absl::InfiniteDuration();
   while (true) {
@@ -345,6 +359,13 @@ absl::Status FrameReader::ClaimDescriptors(
   return absl::OkStatus();
 }
 
+void FrameReader::KeepBehind() {
+  const size_t behind = unclaimed_descriptors();
+  if (behind == 0 || held_.Keep(behind)) return;
+  arrivals_.clear();
+  lost_behind_ = true;
+}
+
 void FrameReader::DiscardUnread(Transport& transport) {
   // First: then what there is has an end.
   transport.ShutDownReceiving();
@@ -365,10 +386,8 @@ void FrameReader::DiscardUnread(Transport& transport) {
 absl::Status FrameReader::PeerEnded(const absl::Status& how) {
   ended_ = true;
   if (held_.is_cut()) {
-    return Failed(MakeError(
-        reason::kServerFull,
-        "the descriptors that came with a message were needed before it was "
-        "whole; try again, and send it whole at once"));
+    return Failed(
+        TooManyHeld("with a message were needed before it was whole"));
   }
   if (expects_end_ && peer_knows_end_.value_or(true) &&
       frame_.content != Frame::Content::kError) {

@@ -87,9 +87,11 @@ class FrameReader {
   // Borrowed; see ReceiveBuffer.
   void set_buffer_budget(BufferBudget& budget) { buffer_.set_budget(budget); }
 
-  // Of a frame that is not whole. One that was cut off is kServerFull.
+  // Of frames that are not whole, and of what has come behind the last one. One
+  // that was cut off, or found no room, is kServerFull.
   void set_descriptor_share(DescriptorBudget::Share share) {
     held_ = std::move(share);
+    KeepBehind();
   }
 
   // What is returned for ever; OK while there is nothing of the kind.
@@ -161,6 +163,8 @@ class FrameReader {
   absl::Status CheckBeginning();
   absl::Status ClaimDescriptors(const ChannelLimits& limits,
                                 std::vector<FileDescriptor>& descriptors);
+  // What has come behind the frame that was read has room, or is closed.
+  void KeepBehind();
   // Nothing more comes, `how` tells why.
   absl::Status PeerEnded(const absl::Status& how);
   absl::Status Failed(const absl::Status& status);
@@ -183,8 +187,10 @@ class FrameReader {
   };
   // Not yet claimed by a frame, the oldest first.
   std::vector<Arrival> arrivals_;
-  // Of them, while the frame is not whole.
+  // Of them, while the frame is not whole, and while nobody reads.
   DescriptorBudget::Share held_;
+  // There was no room for them, and they are closed.
+  bool lost_behind_ = false;
 
   absl::Duration time_for_rest_ = absl::InfiniteDuration();
 

@@ -20,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "ward/channel/error.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
@@ -48,8 +49,10 @@ constexpr int kMaxAccepting = 4;
 constexpr absl::Duration kMaxIdleTime = absl::Seconds(10);
 
 // When half of at least so many that waited have gone, so has the memory that
-// their messages had.
+// their messages had; looked for no more often than this, since whoever comes
+// and goes chooses when.
 constexpr size_t kCrowd = 16;
+constexpr absl::Duration kReleaseInterval = absl::Seconds(1);
 
 // How long one too many of a process, or of a user, waits for another one to be
 // gone: it may have left, or been told the end of its call, and still be here.
@@ -297,7 +300,7 @@ bool ClientPool::MakeRoomInTable() {
   const absl::Time end = environment_.TimeNow() + kLeavingTime;
   const uint64_t dismissed = dismissed_;
   const bool one_leaves = DismissIdle(AnyClient) || leaving_ > 0;
-  while (dismissed_ == dismissed && !RefuseHolder(0)) {
+  while (dismissed_ == dismissed && !RefuseHolder({&silent_, &queued_}, 0)) {
     // What fills it may be a client's that a thread receives from just now.
     const auto changed = [this, one_leaves, last_id = last_id_,
                           dismissed]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
@@ -312,37 +315,48 @@ bool ClientPool::MakeRoomInTable() {
   return true;
 }
 
-bool ClientPool::RefuseHolder(size_t allowed) {
-  std::unique_ptr<Client> holder = TakeHolder(allowed);
+bool ClientPool::RefuseHolder(absl::Span<Waiting* const> among,
+                              size_t allowed) {
+  std::unique_ptr<Client> holder = TakeHolder(among, allowed);
   if (holder == nullptr) return false;
   Refuse(std::move(holder),
          MakeError(reason::kServerFull,
                    "the server needs the descriptors that came with this "
-                   "message, which is not whole yet; try again, and send it "
-                   "whole at once"));
+                   "message, which is not whole yet, or behind it; try again, "
+                   "and send it whole at once, and nothing else before it has "
+                   "its answer"));
   return true;
 }
 
-std::unique_ptr<ClientPool::Client> ClientPool::TakeHolder(size_t allowed) {
+std::unique_ptr<ClientPool::Client> ClientPool::TakeHolder(
+    absl::Span<Waiting* const> among, size_t allowed) {
   absl::flat_hash_map<pid_t, size_t> counts;
   pid_t greediest = 0;
   size_t most = 0;
   size_t all = 0;
-  for (const auto& [id, client] : silent_) {
-    const size_t held = client->channel.unclaimed_descriptors();
-    all += held;
-    const size_t count = counts[PidOf(client->peer)] += held;
-    if (count <= most) continue;
-    most = count;
-    greediest = PidOf(client->peer);
+  for (const Waiting* const waiting : among) {
+    for (const auto& [id, client] : *waiting) {
+      const size_t held = client->channel.unclaimed_descriptors();
+      all += held;
+      const size_t count = counts[PidOf(client->peer)] += held;
+      if (count <= most) continue;
+      most = count;
+      greediest = PidOf(client->peer);
+    }
   }
   if (all <= allowed) return nullptr;
-  const auto holder =
-      std::find_if(silent_.begin(), silent_.end(), [&](const auto& entry) {
-        return PidOf(entry.second->peer) == greediest &&
-               entry.second->channel.unclaimed_descriptors() > 0;
-      });
-  return Take(silent_, holder);
+  for (Waiting* const waiting : among) {
+    const auto holder =
+        std::find_if(waiting->begin(), waiting->end(), [&](const auto& entry) {
+          return PidOf(entry.second->peer) == greediest &&
+                 entry.second->channel.unclaimed_descriptors() > 0;
+        });
+    if (holder == waiting->end()) continue;
+    std::unique_ptr<Client> client = Take(*waiting, holder);
+    if (waiting == &queued_ && client->refusal_.ok()) (void)AdmitSurplus();
+    return client;
+  }
+  return nullptr;
 }
 
 void ClientPool::AwaitRoom() {
@@ -404,7 +418,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
   const bool unfinished = HasReason(received, reason::kTimedOut);
   // Whatever one message has may come: what others have makes room for it.
   if (unfinished && client->channel.unclaimed_descriptors() > 0) {
-    while (RefuseHolder(max_held_)) continue;
+    while (RefuseHolder({&silent_}, max_held_)) continue;
   }
   --reading_;
   // Until now Stop waits for it, so that it is told.
@@ -780,8 +794,10 @@ void ClientPool::Watch() {
          !comes && !stopping_ && !deadlines_.empty()) {
     const size_t waiting = silent_.size() + queued_.size();
     most_waiting_ = std::max(most_waiting_, waiting);
-    if (most_waiting_ >= kCrowd && waiting <= most_waiting_ / 2) {
+    if (most_waiting_ >= kCrowd && waiting <= most_waiting_ / 2 &&
+        environment_.TimeNow() >= next_release_) {
       most_waiting_ = waiting;
+      next_release_ = environment_.TimeNow() + kReleaseInterval;
       mutex_.Unlock();
       ReleaseMemory();
       mutex_.Lock();
@@ -813,7 +829,7 @@ void ClientPool::Watch() {
     } else if (is_due || heard_of.ok()) {
       const uint64_t id = is_due ? deadlines_.begin()->second : *heard_of;
       cancelled = Forget(id);
-      if (cancelled != nullptr) continue;
+      if (!silent_.contains(id) && !queued_.contains(id)) continue;
       // Closing what it has attached may take as long as a file system likes:
       // others have another thread meanwhile, if one can be had.
       if (CallIdle()) {

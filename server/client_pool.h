@@ -49,6 +49,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/spare_memory.h"
@@ -202,11 +203,13 @@ class ClientPool {
   // now. Waits for clients that leave, or are received from, no longer than
   // kLeavingTime.
   bool MakeRoomInTable() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Whether it refused one: of those whose first message is not whole, the
-  // oldest that has descriptors here, of the process that has most of them.
-  // Only if all have over `allowed`.
-  bool RefuseHolder(size_t allowed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::unique_ptr<Client> TakeHolder(size_t allowed)
+  // Whether it refused one: of those that have descriptors here, of a first
+  // message that is not whole, or behind it, the oldest of the process that has
+  // most of them. Only if all have over `allowed`.
+  bool RefuseHolder(absl::Span<Waiting* const> among, size_t allowed)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::unique_ptr<Client> TakeHolder(absl::Span<Waiting* const> among,
+                                     size_t allowed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AwaitRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int CountWaiting() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
@@ -347,6 +350,7 @@ class ClientPool {
   uint64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
   // Of both together, since memory was last given back.
   size_t most_waiting_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Time next_release_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::btree_map<uint64_t, Observed> observed_ ABSL_GUARDED_BY(mutex_);
   // Of all three.
   absl::btree_set<std::pair<absl::Time, uint64_t>> deadlines_

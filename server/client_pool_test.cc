@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -37,7 +38,10 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message_channel.h"
+#include "ward/channel/secret.h"
+#include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/proto/frame.pb.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
@@ -147,15 +151,15 @@ TEST_F(ClientPoolTest, WhoeverComesToAFullTableHasTheRoomOfAMessageNotWhole) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
-// To which all clients but the first come when the table is full.
+// To which all clients but the first `room` come when the table is full.
 class FullTable final : public Listener {
  public:
-  explicit FullTable(std::unique_ptr<Listener> listener)
-      : listener_(std::move(listener)) {}
+  FullTable(std::unique_ptr<Listener> listener, int room)
+      : listener_(std::move(listener)), room_(room) {}
 
   absl::StatusOr<Accepted> Accept() override {
     absl::StatusOr<Accepted> accepted = listener_->Accept();
-    if (accepted.ok()) accepted->on_reserve = ++accepted_ > 1;
+    if (accepted.ok()) accepted->on_reserve = ++accepted_ > room_;
     return accepted;
   }
   void StopAccepting(
@@ -176,36 +180,46 @@ class FullTable final : public Listener {
 
  private:
   const std::unique_ptr<Listener> listener_;
+  const int room_;
   std::atomic<int> accepted_{0};
 };
+
+// Of clients without a password, that answers "served".
+ClientPool::Service PlainService() {
+  ClientPool::Service service;
+  service.greet = [](ClientPool::Client& client) -> absl::Status {
+    if (!client.on_reserve) return absl::OkStatus();
+    return MakeError(reason::kDescriptorTableFull, "full");
+  };
+  service.receive = [](ClientPool::Client& client, absl::Duration time) {
+    client.channel.set_timeout(time);
+    return client.channel.ReadCall(client.request, absl::InfiniteDuration());
+  };
+  service.make_room = [](absl::Duration) { return false; };
+  service.serve = [](ClientPool::Client& client) {
+    return client.channel.Write("served");
+  };
+  return service;
+}
 
 // Who comes to a full table waits for what is being received: the thread that
 // has it may be late, and has not said yet whose it is.
 TEST_F(ClientPoolTest, WhatIsJustReceivedMakesRoomInTheTable) {
   Environment& environment = Environment::Posix();
   ASSERT_OK_AND_ASSIGN(auto own, environment.Listen({}));
-  FullTable listener(std::move(own));
+  FullTable listener(std::move(own), 1);
   absl::Notification has_received;
   absl::Notification may_go_on;
   const ClientPool::Limits limits{10, 10, 10, 10, kSurely, kSurely};
-  ClientPool::Service service;
-  service.greet = [](ClientPool::Client& client) -> absl::Status {
-    if (!client.on_reserve) return absl::OkStatus();
-    return MakeError(reason::kDescriptorTableFull, "full");
-  };
+  ClientPool::Service service = PlainService();
+  const auto receive = service.receive;
   service.receive = [&](ClientPool::Client& client, absl::Duration time) {
-    client.channel.set_timeout(time);
-    absl::Status status =
-        client.channel.ReadCall(client.request, absl::InfiniteDuration());
+    absl::Status status = receive(client, time);
     if (client.channel.unclaimed_descriptors() > 0) {
       has_received.Notify();
       may_go_on.WaitForNotification();
     }
     return status;
-  };
-  service.make_room = [](absl::Duration) { return false; };
-  service.serve = [](ClientPool::Client& client) {
-    return client.channel.Write("served");
   };
   ClientPool pool(environment, listener, limits, std::move(service));
   ASSERT_THAT(pool.Start(), IsOk());
@@ -227,6 +241,92 @@ TEST_F(ClientPoolTest, WhatIsJustReceivedMakesRoomInTheTable) {
   may_go_on.Notify();
   EXPECT_THAT(honest.Read(), RepliesWith("served"));
   EXPECT_THAT(greedy.Read(), FailsWith(reason::kServerFull, "not whole"));
+  listener.RemovePath();
+  pool.Stop(absl::ZeroDuration());
+}
+
+// Sends a whole call, a byte of something else, and descriptors of `file`.
+MessageChannel SendBehindCall(const std::string& path, const Secret& password,
+                              std::string_view name, int file, size_t count) {
+  proto::Frame frame;
+  frame.set_password(std::string(password.Expose()));
+  frame.mutable_array()->add_part(std::string(name));
+  const std::string call = frame.SerializeAsString();
+  auto transport = Environment::Posix().Connect(path, absl::InfiniteFuture());
+  EXPECT_THAT(transport, IsOk());
+  EXPECT_THAT((*transport)
+                  ->Send(absl::StrCat(Varint(call.size()), call, "\x7f"),
+                         std::vector<int>(count, file), absl::InfiniteFuture()),
+              IsOk());
+  return MessageChannel(*std::move(transport));
+}
+
+TEST_F(ClientPoolTest, DescriptorsBehindCallsThatAreServedFillNoTable) {
+  rlimit found;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &found), 0);
+  const rlimit few{800, found.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  const Pipe pipe = MakePipe();
+  ServerOptions options;
+  options.launch.fork.keep_open = {pipe.read.get()};
+  TestServer server(std::move(options));
+  // Reads nothing more of its client.
+  server.DefineMessageHandler("wait",
+                              [&](MessageChannel& channel) -> absl::Status {
+                                WARD_RETURN_IF_ERROR(channel.Write("waits"));
+                                BecomesReadable(pipe.read.get());
+                                return channel.Read().status();
+                              });
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &found), 0);
+  const FileDescriptor file(memfd_create("attached", MFD_CLOEXEC));
+  std::vector<MessageChannel> held;
+  for (int i = 0; i < 6; ++i) {
+    held.push_back(SendBehindCall(server.socket_filename(), server.password(),
+                                  "wait", file.get(), 60));
+    ASSERT_THAT(held.back().Read(), RepliesWith("waits"));
+  }
+  // Those of three are a quarter of the table.
+  const std::string ours = DescriptorsOf(getpid())[file.get()];
+  int left = 0;
+  for (const auto& [fd, target] : DescriptorsOf(server.server_pid())) {
+    if (target == ours) ++left;
+  }
+  EXPECT_EQ(left, 3 * 60);
+  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  WriteAll(pipe.write.get(), "x");
+  for (int i = 3; i < 6; ++i) {
+    EXPECT_THAT(held[i].Read(), FailsWith(reason::kServerFull, "behind"));
+  }
+  held.clear();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(ClientPoolTest, DescriptorsBehindACallThatWaitsMakeRoomInTheTable) {
+  Environment& environment = Environment::Posix();
+  ASSERT_OK_AND_ASSIGN(auto own, environment.Listen({}));
+  FullTable listener(std::move(own), 2);
+  const ClientPool::Limits limits{1, 10, 10, 10, kSurely, kSurely};
+  absl::Notification may_go_on;
+  ClientPool::Service service = PlainService();
+  service.serve = [&](ClientPool::Client& client) {
+    may_go_on.WaitForNotification();
+    return client.channel.Write("served");
+  };
+  ClientPool pool(environment, listener, limits, std::move(service));
+  ASSERT_THAT(pool.Start(), IsOk());
+  const Pipe pipe = MakePipe();
+  const auto call = [&](size_t behind) {
+    return SendBehindCall(listener.path(), Secret(), "call", pipe.read.get(),
+                          behind);
+  };
+  MessageChannel served = call(0);
+  MessageChannel greedy = call(1);
+  MessageChannel honest = call(0);
+  EXPECT_THAT(greedy.Read(), FailsWith(reason::kServerFull, "behind"));
+  may_go_on.Notify();
+  EXPECT_THAT(served.Read(), RepliesWith("served"));
+  EXPECT_THAT(honest.Read(), RepliesWith("served"));
   listener.RemovePath();
   pool.Stop(absl::ZeroDuration());
 }

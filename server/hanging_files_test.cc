@@ -35,8 +35,8 @@
 namespace ward {
 namespace {
 
-// A file system of one file (fuse(4), linux/fuse.h), whose close(2) takes as long
-// as Hang says.
+// A file system of one file (fuse(4), linux/fuse.h), whose close(2) takes as
+// long as Hang says.
 class HangingFiles {
  public:
   explicit HangingFiles(std::string directory)
