@@ -16,6 +16,9 @@ absl::Status AddArguments(std::initializer_list<Argument> arguments,
       continue;
     }
     message.parts.push_back(argument.view());
+    if (argument.memory() != nullptr) {
+      message.descriptors.push_back(argument.memory()->get());
+    }
     if (argument.named() == nullptr) continue;
     WARD_RETURN_IF_ERROR(argument.named()->Check());
     for (const FileDescriptor& named : argument.named()->descriptors()) {

@@ -12,6 +12,7 @@
 //   FileDescriptor           not in the list: it is attached, and the receiver
 //                            gets a duplicate
 //   Descriptors              their names; they are attached
+//   Bulk                     its bytes, or its size, and its memory is attached
 //
 // Reading is strict: "12x", " 12", "+12", "" and "300" for a uint8_t are no
 // numbers.
@@ -30,6 +31,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
+#include "ward/channel/bulk.h"
 #include "ward/channel/descriptors.h"
 #include "ward/channel/file_descriptor.h"
 
@@ -78,6 +80,11 @@ class Argument {
 
   Argument(const Descriptors& named)
       : serialized_(named.NamesToPart()), view_(serialized_), named_(&named) {}
+
+  Argument(const Bulk& bulk)
+      : serialized_(bulk.ToPart()),
+        view_(serialized_),
+        memory_(bulk.memory()) {}
   // NOLINTEND(google-explicit-constructor)
 
   Argument(const Argument&) = delete;
@@ -91,12 +98,17 @@ class Argument {
   // Those to attach beside the part; null for every other kind.
   const Descriptors* named() const { return named_; }
 
+  // The one to attach beside the part; null for every other kind, and for a
+  // Bulk that is all in its part.
+  const FileDescriptor* memory() const { return memory_; }
+
  private:
   char digits_[32];  // The longest is a double's: "-2.2250738585072014e-308".
   std::string serialized_;
   std::string_view view_;
   const FileDescriptor* descriptor_ = nullptr;
   const Descriptors* named_ = nullptr;
+  const FileDescriptor* memory_ = nullptr;
 };
 
 namespace internal {
@@ -127,6 +139,8 @@ constexpr std::string_view KindOf() {
     return "a serialized protobuf message";
   } else if constexpr (std::is_same_v<T, Descriptors>) {
     return "the names of descriptors, no two the same, of 1 to 255 bytes each";
+  } else if constexpr (std::is_same_v<T, Bulk>) {
+    return "a bulk, either its bytes or its size";
   } else {
     return "a string";
   }
@@ -144,12 +158,14 @@ bool FromPart(std::string_view part, T& value) {
     return read.ec == std::errc() && read.ptr == end;
   } else if constexpr (std::is_same_v<T, Descriptors>) {
     return value.NamesFromPart(part);
+  } else if constexpr (std::is_same_v<T, Bulk>) {
+    return value.FromPart(part);
   } else if constexpr (kIsProto<T>) {
     return value.ParseFromArray(part.data(), static_cast<int>(part.size()));
   } else {
     static_assert(std::is_constructible_v<T, std::string_view>,
                   "an argument must be a string, a number, a bool, a protobuf "
-                  "message, a FileDescriptor or Descriptors");
+                  "message, a FileDescriptor, Descriptors or a Bulk");
     value = T(part);
     return true;
   }

@@ -22,6 +22,11 @@ struct ChannelLimits {
   // Descriptors in one frame.
   size_t max_descriptors = kMaxDescriptorsPerMessage;
 
+  // One Bulk that is received, in bytes: kFrameTooLarge when it is unpacked. It
+  // takes so many of this process's addresses, and a 512th for page tables if
+  // all of it is read; the memory is its sender's.
+  size_t max_bulk_bytes = size_t{1} << 30;
+
   // What the kernel and protobuf can do at all; set_limits() goes no further.
   static constexpr size_t kMostFrameBytes = size_t{1} << 30;
   static constexpr size_t kMostDescriptors = kMaxDescriptorsPerMessage;

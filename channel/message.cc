@@ -58,5 +58,9 @@ absl::Status Unfit(size_t argument, std::string_view kind) {
                    absl::StrCat("argument ", argument, " must be ", kind));
 }
 
+absl::Status OfArgument(size_t argument, const absl::Status& status) {
+  return Annotate(status, absl::StrCat("argument ", argument));
+}
+
 }  // namespace internal
 }  // namespace ward

@@ -24,6 +24,8 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ward/channel/argument.h"
+#include "ward/channel/bulk.h"
+#include "ward/channel/channel_limits.h"
 #include "ward/channel/descriptors.h"
 #include "ward/channel/file_descriptor.h"
 
@@ -46,12 +48,14 @@ class Message {
   // What they are moved from would keep its parts, empty ones.
   Message(Message&& other) noexcept
       : parts_(std::move(other.parts_)),
-        descriptors_(std::move(other.descriptors_)) {
+        descriptors_(std::move(other.descriptors_)),
+        max_bulk_bytes_(other.max_bulk_bytes_) {
     other.parts_.clear();
   }
   Message& operator=(Message&& other) noexcept {
     parts_ = std::move(other.parts_);
     descriptors_ = std::move(other.descriptors_);
+    max_bulk_bytes_ = other.max_bulk_bytes_;
     other.parts_.clear();
     return *this;
   }
@@ -78,11 +82,13 @@ class Message {
   void Recycle();
 
   // All parts, converted (see argument.h); a FileDescriptor among the types
-  // takes the next attached one, Descriptors a part with names and as many. The
-  // count must be exact, in parts and in descriptors. kInvalidArguments says
-  // which one did not fit; its value is not repeated, it may be a secret. The
-  // message is then as it was; otherwise its descriptors now belong to the
-  // result. Of a message that is about to go,
+  // takes the next attached one, Descriptors a part with names and as many, a
+  // Bulk a part, and one where that says so. The count must be exact, in parts
+  // and in descriptors. kInvalidArguments says which one did not fit; its value
+  // is not repeated, it may be a secret. So do errors of a Bulk's, which may be
+  // kFrameTooLarge, or the kernel's that has no room to map it. The message is
+  // then as it was; otherwise its descriptors now belong to the result. Of a
+  // message that is about to go,
   // `std::move(message).Unpack<...>()`, so do its strings, in any case.
   template <typename... Values>
   absl::StatusOr<std::tuple<Values...>> Unpack() & {
@@ -112,6 +118,8 @@ class Message {
 
   MessageParts parts_;
   std::vector<FileDescriptor> descriptors_;
+  // Of the channel that it was read from.
+  size_t max_bulk_bytes_ = ChannelLimits().max_bulk_bytes;
 };
 
 // --- implementation ---
@@ -142,6 +150,7 @@ struct StoredParts {
 absl::Status WrongCounts(size_t parts, size_t descriptors, size_t got_parts,
                          size_t got_descriptors);
 absl::Status Unfit(size_t argument, std::string_view kind);
+absl::Status OfArgument(size_t argument, const absl::Status& status);
 
 // False if the next of `parts` is unfit, and `error` then says why.
 template <typename Value, typename Parts>
@@ -156,37 +165,67 @@ bool UnpackNext(Parts& parts, size_t& part, Value& value, absl::Status& error) {
   }
 }
 
-// How many descriptors a value has names for.
+// Whether how many descriptors a value has is said by its part.
 template <typename Value>
-size_t NamesIn(const Value& value) {
+inline constexpr bool kHasAttached =
+    std::is_same_v<Value, Descriptors> || std::is_same_v<Value, Bulk>;
+
+// How many that is.
+template <typename Value>
+size_t AttachedTo(const Value& value) {
   if constexpr (std::is_same_v<Value, Descriptors>) {
     return value.size();
+  } else if constexpr (std::is_same_v<Value, Bulk>) {
+    return value.has_memory() ? 1 : 0;
   } else {
     return 0;
   }
 }
 
-// Takes the next descriptor, if `value` is one, or those that it has names for.
+// False if the next descriptor is to be the memory of `value`, and is unfit;
+// `error` then says why. `next` is the one behind those of `value` afterwards.
+template <typename Value>
+bool MapNext(std::vector<FileDescriptor>::const_iterator& next, size_t& part,
+             Value& value, size_t max_bulk_bytes, absl::Status& error) {
+  if constexpr (std::is_same_v<Value, FileDescriptor>) {
+    ++next;
+    return true;
+  } else {
+    ++part;
+    const auto mine = next;
+    next += static_cast<std::ptrdiff_t>(AttachedTo(value));
+    if constexpr (std::is_same_v<Value, Bulk>) {
+      if (mine == next) return true;
+      error = OfArgument(part, value.Map(*mine, max_bulk_bytes));
+    }
+    return error.ok();
+  }
+}
+
+// Takes the next descriptor, if `value` is one, or those that are its own.
 template <typename Value>
 void TakeNext(std::vector<FileDescriptor>::iterator& next, Value& value) {
   if constexpr (std::is_same_v<Value, FileDescriptor>) {
     value = std::move(*next++);
   } else if constexpr (std::is_same_v<Value, Descriptors>) {
     value.TakeNext(next);
+  } else if constexpr (std::is_same_v<Value, Bulk>) {
+    if (value.has_memory()) value.Own(std::move(*next++));
   }
 }
 
 // All that is left() in `parts`, each of which Next() converts, and
-// `descriptors`, which are empty then.
+// `descriptors`, which are empty then. Of a Bulk no more than `max_bulk_bytes`.
 template <typename... Values, typename Parts>
 absl::StatusOr<std::tuple<Values...>> UnpackAll(
-    Parts parts, std::vector<FileDescriptor>& descriptors) {
+    Parts parts, std::vector<FileDescriptor>& descriptors,
+    size_t max_bulk_bytes) {
   constexpr size_t kAlone =
       (size_t{0} + ... + size_t{std::is_same_v<Values, FileDescriptor>});
   constexpr size_t kParts = sizeof...(Values) - kAlone;
-  // Where descriptors have names, these are read first.
-  constexpr bool kHasNamed = (... || std::is_same_v<Values, Descriptors>);
-  const size_t wanted = kHasNamed ? descriptors.size() : kAlone;
+  // Where parts say how many descriptors there are, these are read first.
+  constexpr bool kAnyAttached = (... || kHasAttached<Values>);
+  const size_t wanted = kAnyAttached ? descriptors.size() : kAlone;
   if (parts.left() != kParts || descriptors.size() != wanted) {
     return WrongCounts(kParts, wanted, parts.left(), descriptors.size());
   }
@@ -199,13 +238,21 @@ absl::StatusOr<std::tuple<Values...>> UnpackAll(
       },
       values);
   if (!all_fit) return status;
-  if constexpr (kHasNamed) {
+  if constexpr (kAnyAttached) {
     const size_t all = std::apply(
-        [](const auto&... value) { return (kAlone + ... + NamesIn(value)); },
+        [](const auto&... value) { return (kAlone + ... + AttachedTo(value)); },
         values);
     if (descriptors.size() != all) {
       return WrongCounts(kParts, all, kParts, descriptors.size());
     }
+    auto next = descriptors.cbegin();
+    part = 0;
+    const bool all_mapped = std::apply(
+        [&](auto&... value) {
+          return (MapNext(next, part, value, max_bulk_bytes, status) && ...);
+        },
+        values);
+    if (!all_mapped) return status;
   }
   auto descriptor = descriptors.begin();
   std::apply([&](auto&... value) { (TakeNext(descriptor, value), ...); },
@@ -223,7 +270,8 @@ absl::StatusOr<std::tuple<Values...>> Message::UnpackFrom(size_t first,
                                                           bool takes) {
   if (parts_.size() < first) return internal::NoName();
   return internal::UnpackAll<Values...>(
-      internal::StoredParts{parts_, first, takes}, descriptors_);
+      internal::StoredParts{parts_, first, takes}, descriptors_,
+      max_bulk_bytes_);
 }
 
 }  // namespace ward

@@ -242,6 +242,7 @@ absl::StatusOr<Message> MessageChannel::Read() {
 
 void MessageChannel::TakeParts(Message& message) const {
   EncodedParts parts(reader_.frame());
+  message.max_bulk_bytes_ = limits_.max_bulk_bytes;
   message.parts_.resize(parts.left());
   for (std::string& part : message.parts_) part.assign(parts.Next());
 }

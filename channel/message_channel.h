@@ -126,8 +126,8 @@ class MessageChannel {
     std::vector<FileDescriptor> descriptors;
     absl::Status status = ReceiveArray(descriptors);
     if (!status.ok()) return status;
-    auto values = internal::UnpackAll<Values...>(EncodedParts(reader_.frame()),
-                                                 descriptors);
+    auto values = internal::UnpackAll<Values...>(
+        EncodedParts(reader_.frame()), descriptors, limits_.max_bulk_bytes);
     reader_.Release();
     return values;
   }

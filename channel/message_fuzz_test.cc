@@ -3,6 +3,9 @@
 // was.
 
 #include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ward/channel/argument.h"
+#include "ward/channel/bulk.h"
 #include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
@@ -25,6 +29,19 @@
 
 namespace ward {
 namespace {
+
+// What a descriptor holds that is fit for a bulk.
+constexpr std::string_view kMemory = "bytes";
+
+FileDescriptor SealedMemory() {
+  FileDescriptor memory(memfd_create("bytes", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  WARD_FUZZ_CHECK(write(memory.get(), kMemory.data(), kMemory.size()) ==
+                          static_cast<ssize_t>(kMemory.size()) &&
+                      fcntl(memory.get(), F_ADD_SEALS,
+                            F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) == 0,
+                  "no memory");
+  return memory;
+}
 
 // What was read from a part, written, reads the same.
 template <typename Value>
@@ -37,6 +54,17 @@ void CheckWrittenAgain(const Value& value) {
     for (const FileDescriptor& named : value.descriptors()) {
       CheckWrittenAgain(named);
     }
+  } else if constexpr (std::is_same_v<Value, Bulk>) {
+    if (internal::AttachedTo(value) > 0) {
+      WARD_FUZZ_CHECK(value.bytes() == kMemory, "it is " << value.bytes());
+      WARD_FUZZ_CHECK(Argument(value).memory() != nullptr, "it has no memory");
+      return;
+    }
+    Bulk read;
+    WARD_FUZZ_CHECK(internal::FromPart(Argument(value).view(), read),
+                    "it is unfit: " << value.bytes());
+    WARD_FUZZ_CHECK(read.bytes() == value.bytes(),
+                    value.bytes() << " became " << read.bytes());
   } else {
     const Argument written(value);
     Value read;
@@ -48,23 +76,18 @@ void CheckWrittenAgain(const Value& value) {
   }
 }
 
-template <typename Value>
-size_t NamesIn(const Value& value) {
-  if constexpr (std::is_same_v<Value, Descriptors>) {
-    return value.size();
-  } else {
-    return 0;
-  }
-}
-
 template <bool kArguments, typename... Values>
-void Unpack(const std::vector<std::string>& parts, size_t descriptors) {
-  static const FileDescriptor* const kFile =
+void Unpack(const std::vector<std::string>& parts, size_t descriptors,
+            bool are_memory) {
+  static const FileDescriptor* const kNull =
       new FileDescriptor(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  static const FileDescriptor* const kSealed =
+      new FileDescriptor(SealedMemory());
+  const FileDescriptor& file = are_memory ? *kSealed : *kNull;
   std::vector<FileDescriptor> attached;
   const testing::FuzzDescriptorCheck no_descriptor_left;
   while (attached.size() < descriptors) {
-    attached.emplace_back(fcntl(kFile->get(), F_DUPFD_CLOEXEC, 0));
+    attached.emplace_back(fcntl(file.get(), F_DUPFD_CLOEXEC, 0));
   }
   Message message(parts, std::move(attached));
   auto values = [&] {
@@ -76,7 +99,8 @@ void Unpack(const std::vector<std::string>& parts, size_t descriptors) {
   }();
   WARD_FUZZ_CHECK(message.parts() == parts, "the parts have changed");
   if (!values.ok()) {
-    WARD_FUZZ_CHECK(HasReason(values.status(), reason::kInvalidArguments),
+    WARD_FUZZ_CHECK(HasReason(values.status(), reason::kInvalidArguments) ||
+                        HasReason(values.status(), reason::kFrameTooLarge),
                     values.status());
     WARD_FUZZ_CHECK(message.descriptors().size() == descriptors,
                     message.descriptors().size() << " descriptors are left");
@@ -85,7 +109,9 @@ void Unpack(const std::vector<std::string>& parts, size_t descriptors) {
   constexpr size_t kAlone =
       (size_t{0} + ... + size_t{std::is_same_v<Values, FileDescriptor>});
   const size_t named = std::apply(
-      [](const auto&... value) { return (size_t{0} + ... + NamesIn(value)); },
+      [](const auto&... value) {
+        return (size_t{0} + ... + internal::AttachedTo(value));
+      },
       *values);
   WARD_FUZZ_CHECK(descriptors == kAlone + named, "it had " << descriptors);
   WARD_FUZZ_CHECK(
@@ -97,9 +123,10 @@ void Unpack(const std::vector<std::string>& parts, size_t descriptors) {
 }
 
 template <typename... Values>
-void UnpackBoth(const std::vector<std::string>& parts, size_t descriptors) {
-  Unpack<true, Values...>(parts, descriptors);
-  Unpack<false, Values...>(parts, descriptors);
+void UnpackBoth(const std::vector<std::string>& parts, size_t descriptors,
+                bool are_memory) {
+  Unpack<true, Values...>(parts, descriptors, are_memory);
+  Unpack<false, Values...>(parts, descriptors, are_memory);
 }
 
 }  // namespace
@@ -110,66 +137,78 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using ward::UnpackBoth;
   ward::testing::FuzzInput in(data, size);
   const uint8_t types = in.Byte();
-  const size_t descriptors = in.Byte() % 4;
+  const uint8_t attached = in.Byte();
+  const size_t descriptors = attached % 4;
+  const bool memory = attached / 4 % 2 == 1;
   std::vector<std::string> parts;
   while (!in.empty()) parts.emplace_back(in.String());
+  // Not in their order: inputs that there are keep their meaning.
+  if (types == 252) {
+    UnpackBoth<ward::Bulk>(parts, descriptors, memory);
+    return 0;
+  }
+  if (types == 253) {
+    UnpackBoth<ward::Bulk, std::string, FileDescriptor, ward::Bulk>(
+        parts, descriptors, memory);
+    return 0;
+  }
   switch (types % 18) {
     case 0:
-      UnpackBoth<>(parts, descriptors);
+      UnpackBoth<>(parts, descriptors, memory);
       break;
     case 1:
-      UnpackBoth<std::string>(parts, descriptors);
+      UnpackBoth<std::string>(parts, descriptors, memory);
       break;
     case 2:
-      UnpackBoth<std::string_view, std::string>(parts, descriptors);
+      UnpackBoth<std::string_view, std::string>(parts, descriptors, memory);
       break;
     case 3:
-      UnpackBoth<int8_t>(parts, descriptors);
+      UnpackBoth<int8_t>(parts, descriptors, memory);
       break;
     case 4:
-      UnpackBoth<uint8_t>(parts, descriptors);
+      UnpackBoth<uint8_t>(parts, descriptors, memory);
       break;
     case 5:
-      UnpackBoth<int16_t, uint16_t>(parts, descriptors);
+      UnpackBoth<int16_t, uint16_t>(parts, descriptors, memory);
       break;
     case 6:
-      UnpackBoth<int32_t>(parts, descriptors);
+      UnpackBoth<int32_t>(parts, descriptors, memory);
       break;
     case 7:
-      UnpackBoth<uint32_t>(parts, descriptors);
+      UnpackBoth<uint32_t>(parts, descriptors, memory);
       break;
     case 8:
-      UnpackBoth<int64_t>(parts, descriptors);
+      UnpackBoth<int64_t>(parts, descriptors, memory);
       break;
     case 9:
-      UnpackBoth<uint64_t>(parts, descriptors);
+      UnpackBoth<uint64_t>(parts, descriptors, memory);
       break;
     case 10:
-      UnpackBoth<float>(parts, descriptors);
+      UnpackBoth<float>(parts, descriptors, memory);
       break;
     case 11:
-      UnpackBoth<double>(parts, descriptors);
+      UnpackBoth<double>(parts, descriptors, memory);
       break;
     case 12:
-      UnpackBoth<bool, bool>(parts, descriptors);
+      UnpackBoth<bool, bool>(parts, descriptors, memory);
       break;
     case 13:
-      UnpackBoth<ward::proto::Frame>(parts, descriptors);
+      UnpackBoth<ward::proto::Frame>(parts, descriptors, memory);
       break;
     case 14:
-      UnpackBoth<FileDescriptor, std::string, FileDescriptor>(parts,
-                                                              descriptors);
+      UnpackBoth<FileDescriptor, std::string, FileDescriptor>(
+          parts, descriptors, memory);
       break;
     case 15:
-      UnpackBoth<ward::Descriptors>(parts, descriptors);
+      UnpackBoth<ward::Descriptors>(parts, descriptors, memory);
       break;
     case 16:
       UnpackBoth<ward::Descriptors, FileDescriptor, ward::Descriptors>(
-          parts, descriptors);
+          parts, descriptors, memory);
       break;
     default:
       UnpackBoth<std::string, int, FileDescriptor, bool, double,
-                 ward::proto::Array>(parts, descriptors);
+                 ward::proto::Array>(parts, descriptors, memory);
   }
   return 0;
 }

@@ -1,5 +1,10 @@
 // Holds ward to docs/protocol.md, and the page to ward.
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+#include <unistd.h>
+
 #include <cctype>
 #include <cstddef>
 #include <fstream>
@@ -22,6 +27,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/bulk.h"
 #include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
@@ -31,6 +37,7 @@
 #include "ward/channel/open_null_for_test.h"
 #include "ward/channel/scripted_transport_for_test.h"
 #include "ward/channel/secret.h"
+#include "ward/channel/status_macros.h"
 #include "ward/testing/matchers.h"
 
 namespace ward {
@@ -116,6 +123,33 @@ void ExpectScalar(MessageChannel& channel, std::string_view expected) {
   std::string scalar = "before";
   ASSERT_THAT(channel.ReadScalar(scalar), IsOk());
   EXPECT_EQ(scalar, expected);
+}
+
+constexpr size_t kMemoryBytes = 65'537;
+
+absl::Status WriteBulk(MessageChannel& channel, std::string_view bytes) {
+  WARD_ASSIGN_OR_RETURN(BulkBuffer buffer, AllocateBulk(bytes.size()));
+  bytes.copy(buffer.bytes().data(), bytes.size());
+  WARD_ASSIGN_OR_RETURN(const Bulk bulk, std::move(buffer).Seal());
+  return channel.Write(bulk);
+}
+
+void ExpectBulk(MessageChannel& channel, std::string_view bytes) {
+  ASSERT_OK_AND_ASSIGN(const auto values, channel.ReadUnpacked<Bulk>());
+  EXPECT_TRUE(std::get<0>(values).bytes() == bytes);
+}
+
+// As the page has a bulk's.
+FileDescriptor Memory() {
+  FileDescriptor memory(
+      memfd_create("memory", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  const std::string bytes(kMemoryBytes, 'x');
+  EXPECT_EQ(write(memory.get(), bytes.data(), bytes.size()),
+            static_cast<ssize_t>(bytes.size()));
+  EXPECT_EQ(fcntl(memory.get(), F_ADD_SEALS,
+                  F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE),
+            0);
+  return memory;
 }
 
 std::map<std::string, Case> Cases() {
@@ -243,6 +277,17 @@ std::map<std::string, Case> Cases() {
           EXPECT_THAT(std::get<0>(values).names(), ElementsAre("out", "err"));
         },
         2}},
+      {"bulk-in-its-message",
+       {[](MessageChannel& channel) { return WriteBulk(channel, "abc"); },
+        [](MessageChannel& channel) { ExpectBulk(channel, "abc"); }}},
+      {"bulk-in-memory",
+       {[](MessageChannel& channel) {
+          return WriteBulk(channel, std::string(kMemoryBytes, 'x'));
+        },
+        [](MessageChannel& channel) {
+          ExpectBulk(channel, std::string(kMemoryBytes, 'x'));
+        },
+        1}},
       {"empty-array",
        {[](MessageChannel& channel) { return channel.Write(); },
         [](MessageChannel& channel) { ExpectArray(channel, {}); }}},
@@ -296,7 +341,7 @@ TEST(ProtocolTest, WardReadsThePagesBytes) {
     Script::Piece piece;
     piece.bytes = golden.at(name);
     for (size_t i = 0; i < frame.descriptors; ++i) {
-      piece.descriptors.push_back(OpenNull());
+      piece.descriptors.push_back(Memory());
     }
     side.script->incoming.push_back(std::move(piece));
     frame.read(side.channel);
