@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -22,6 +23,7 @@
 #include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/bulk.h"
 #include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
@@ -61,6 +63,9 @@ inline constexpr Method<FileDescriptor, FileDescriptor> kSameFile{"same file"};
 // Under other names, with what is said put before them.
 inline constexpr Method<Arguments<std::string, Descriptors>, Descriptors>
     kRename{"rename"};
+// What it was given, and the server's own, which it keeps.
+inline constexpr Method<Arguments<std::string, Bulk>, Arguments<Bulk, Bulk>>
+    kBulks{"bulks"};
 inline constexpr Method<std::string, void> kFail{"fail"};
 inline constexpr Method<void, void> kNothing{"nothing"};
 inline constexpr Method<void, void> kWait{"wait"};
@@ -80,6 +85,7 @@ inline constexpr Method<Stream<FileDescriptor>, Stream<FileDescriptor>> kFiles{
     "files"};
 inline constexpr Method<Stream<Descriptors>, Stream<Descriptors>> kRenameAll{
     "rename all"};
+inline constexpr Method<Stream<Bulk>, Stream<Bulk>> kPassBulks{"pass bulks"};
 inline constexpr Method<Stream<int>, void> kFirst{"first"};
 inline constexpr Method<void, void> kPassesAnEndOn{"passes an end on"};
 inline constexpr Method<void, Stream<int>> kPassesAnEndOnFirst{
@@ -124,6 +130,17 @@ static_assert(!internal::kCalls<int, double> && !internal::kCalls<int, bool>);
 static_assert(!internal::kCalls<bool, int> && !internal::kCalls<int, char>);
 static_assert(!internal::kCalls<int, std::string> && !internal::kCalls<int>);
 static_assert(!internal::kCalls<proto::Error, std::string>);
+
+constexpr size_t kKeptBytes = Bulk::kMostBytesInMessage + 1;
+
+Bulk MakeBulk(size_t size, char byte) {
+  absl::StatusOr<BulkBuffer> buffer = AllocateBulk(size);
+  EXPECT_THAT(buffer, IsOk());
+  std::fill(buffer->bytes().begin(), buffer->bytes().end(), byte);
+  absl::StatusOr<Bulk> bulk = std::move(*buffer).Seal();
+  EXPECT_THAT(bulk, IsOk());
+  return *std::move(bulk);
+}
 
 class MethodServer : public CountsConnections<MethodServer> {
  public:
@@ -185,6 +202,19 @@ class MethodServer : public CountsConnections<MethodServer> {
              }
              return in.status();
            });
+    Define(kBulks,
+           [this](const std::string& name,
+                  const Bulk& bulk) -> absl::StatusOr<std::tuple<Bulk, Bulk>> {
+             EXPECT_EQ(name, "name");
+             return std::make_tuple(bulk, kept_);
+           });
+    Define(kPassBulks,
+           [](StreamReader<Bulk>& in, StreamWriter<Bulk>& out) -> absl::Status {
+             while (const std::optional<Bulk> bulk = in.Next()) {
+               WARD_RETURN_IF_ERROR(out.Write(*bulk));
+             }
+             return in.status();
+           });
     Define(kRenameAll,
            [this](StreamReader<Descriptors>& in,
                   StreamWriter<Descriptors>& out) -> absl::Status {
@@ -215,6 +245,11 @@ class MethodServer : public CountsConnections<MethodServer> {
   }
 
  private:
+  absl::Status InitializeServer() override {
+    kept_ = MakeBulk(kKeptBytes, 'k');
+    return absl::OkStatus();
+  }
+
   static absl::Status EndOfAnother() {
     return MakeError(reason::kEndOfStream, "another stream has ended");
   }
@@ -266,6 +301,8 @@ class MethodServer : public CountsConnections<MethodServer> {
     return absl::ToInt64Milliseconds(context.deadline() -
                                      environment().TimeNow());
   }
+
+  Bulk kept_;
 };
 
 CallOptions Within(absl::Duration time) {
@@ -339,6 +376,58 @@ TEST_F(CallsTest, DescriptorsHaveNames) {
   EXPECT_THAT(all.EndWriting(), IsOk());
   EXPECT_FALSE(all.Next().has_value());
   EXPECT_THAT(all.status(), IsOk());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, BulksArePassedBothWaysWhateverTheirSize) {
+  MethodServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  for (const size_t size :
+       {size_t{0}, size_t{10}, Bulk::kMostBytesInMessage + 1}) {
+    SCOPED_TRACE(size);
+    const Bulk bulk = MakeBulk(size, 'x');
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_OK_AND_ASSIGN(const auto both, server.Call(kBulks, "name", bulk));
+      EXPECT_TRUE(std::get<0>(both).bytes() == std::string(size, 'x'));
+      EXPECT_TRUE(std::get<1>(both).bytes() == std::string(kKeptBytes, 'k'));
+    }
+    // Elements of streams, too.
+    ASSERT_OK_AND_ASSIGN(auto all, server.Call(kPassBulks));
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_THAT(all.Write(bulk), IsOk());
+      const std::optional<Bulk> next = all.Next();
+      ASSERT_TRUE(next.has_value()) << all.status();
+      EXPECT_TRUE(next->bytes() == bulk.bytes());
+    }
+    EXPECT_THAT(all.EndWriting(), IsOk());
+    EXPECT_FALSE(all.Next().has_value());
+    EXPECT_THAT(all.status(), IsOk());
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(CallsTest, BulksThatAreUnfitOrOverTheLimitAreRefusedAndTheServerServes) {
+  ServerOptions options = Shared();
+  options.first_message_limits.max_bulk_bytes = kKeptBytes;
+  options.limits.max_bulk_bytes = kKeptBytes - 1;
+  MethodServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  const Pipe pipe = MakePipe();
+  EXPECT_THAT(server.Connect([&](MessageChannel& channel) -> absl::Status {
+    // A size, as docs/protocol.md has it.
+    WARD_RETURN_IF_ERROR(
+        channel.Write(kBulks.name, "name", "\x08\x05", pipe.read));
+    return channel.Read().status();
+  }),
+              FailsWith(reason::kInvalidArguments, "it is no memfd"));
+  EXPECT_THAT(
+      server.Call(kBulks, "name", MakeBulk(kKeptBytes + 1, 'x')),
+      FailsWith(reason::kFrameTooLarge, "argument 2: a bulk has 65538 bytes"));
+  // So is the reply, in the client.
+  EXPECT_THAT(server.Call(kBulks, "name", Bulk()),
+              FailsWith(reason::kUnexpectedFrame,
+                        "argument 2: a bulk has 65537 bytes, over the 65536"));
+  EXPECT_THAT(server.Call(kNothing), IsOk());
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -825,6 +914,7 @@ TEST_F(CallsTest, AServerTellsItsMethods) {
                     method.reply, "\n");
   }
   EXPECT_EQ(told, R"(both:  -> int32, bool
+bulks: string, bulk -> bulk, bulk
 connections:  -> int32
 count: int32 -> stream of int32
 count and fail: int32 -> stream of int32
@@ -837,6 +927,7 @@ first: stream of int32 ->
 gives up late:  -> conversation
 hold:  -> conversation
 nothing:  -> 
+pass bulks: stream of bulk -> stream of bulk
 passes an end on:  -> 
 passes an end on first:  -> stream of int32
 proto: ward.proto.Error -> ward.proto.Error

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,6 +24,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/bulk.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/status_macros.h"
@@ -192,6 +194,18 @@ TEST_F(DeniedCallsTest, OwnersThatAreNotSeenAreNotNobody) {
         return owners.status();
       });
   EXPECT_THAT(text, HasSubstr("/proc/PID/fd"));
+}
+
+TEST_F(DeniedCallsTest, WithoutMemoryFilesSmallBulksAreMadeAlone) {
+  for (const int error : {EPERM, ENOSYS}) {
+    const auto allocate = [error](size_t size) {
+      return RunWithout({SYS_memfd_create}, error,
+                        [size] { return AllocateBulk(size).status(); });
+    };
+    EXPECT_EQ(allocate(Bulk::kMostBytesInMessage), "OK");
+    EXPECT_THAT(allocate(Bulk::kMostBytesInMessage + 1),
+                HasSubstr("allocate a bulk of 65537 bytes (memfd_create)"));
+  }
 }
 
 // As under RLIMIT_NPROC, which root has not.

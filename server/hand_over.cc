@@ -34,11 +34,12 @@ void Put(const ChannelLimits& limits, proto::Limits& out) {
   out.set_max_frame_bytes(limits.max_frame_bytes);
   out.set_max_parts(limits.max_parts);
   out.set_max_descriptors(limits.max_descriptors);
+  out.set_max_bulk_bytes(limits.max_bulk_bytes);
 }
 
 ChannelLimits Get(const proto::Limits& limits) {
   return {limits.max_frame_bytes(), limits.max_parts(),
-          limits.max_descriptors()};
+          limits.max_descriptors(), limits.max_bulk_bytes()};
 }
 
 }  // namespace

@@ -12,8 +12,8 @@
 // A leading CallContext tells whether somebody still waits (call_context.h), a
 // leading MessageChannel& is the client's channel. The other parameters are
 // the message's arguments, converted as argument.h says, with attached
-// descriptors for FileDescriptor and Descriptors parameters; a message that
-// does not fit is answered with kInvalidArguments, and the handler is not
+// descriptors for FileDescriptor, Descriptors and Bulk parameters; a message
+// that does not fit is answered with kInvalidArguments, and the handler is not
 // called. A string_view is good until the handler returns. A handler whose one
 // parameter is a Message gets everything unconverted. What a StatusOr holds is
 // the reply, a tuple one of several values, an OwnerHandle what its WriteTo
@@ -37,6 +37,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "ward/channel/argument.h"
+#include "ward/channel/bulk.h"
 #include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
@@ -59,6 +60,7 @@ enum class ParameterKind {
   kProto,
   kDescriptor,
   kDescriptors,
+  kBulk,
   kMessage
 };
 
@@ -193,6 +195,8 @@ constexpr ParameterKind KindOfParameter() {
     return ParameterKind::kDescriptor;
   } else if constexpr (std::is_same_v<Value, Descriptors>) {
     return ParameterKind::kDescriptors;
+  } else if constexpr (std::is_same_v<Value, Bulk>) {
+    return ParameterKind::kBulk;
   } else if constexpr (std::is_same_v<Value, bool>) {
     return ParameterKind::kBool;
   } else if constexpr (kIsNumber<Value>) {

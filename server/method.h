@@ -15,7 +15,8 @@
 //   absl::StatusOr<FindReply> reply = store.Call(kFind, request);
 //
 // A request, and a reply, is one value of what a message can have (argument.h:
-// a protobuf, a string, a number, a bool, a descriptor, named descriptors);
+// a protobuf, a string, a number, a bool, a descriptor, named descriptors, a
+// Bulk);
 // several of them, as Arguments; or void for none. A reply of several is a
 // std::tuple. Either may be a Stream of them. A reply, or an element of one,
 // may be an OwnerHandle, too: a share in a server's ownership (owner_handle.h).
@@ -68,7 +69,8 @@ struct Method {
 struct MethodInfo {
   std::string name;
   // Types as "string", "int32", "bool", "double", "descriptor",
-  // "descriptors" (named ones), "owner", a protobuf's full name; several with
+  // "descriptors" (named ones), "bulk", "owner", a protobuf's full name;
+  // several with
   // ", " between them; "stream of ..."; empty for none. A reply is
   // "conversation" where the handler writes and reads as it likes.
   std::string request;

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "ward/channel/argument.h"
+#include "ward/channel/bulk.h"
 #include "ward/channel/descriptors.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
@@ -23,8 +24,8 @@
 namespace ward::internal {
 
 // "string", "int32", "bool", "double", "descriptor", "descriptors" for named
-// ones, "owner" for an OwnerHandle, "message" for a Message, and the full name
-// of a protobuf.
+// ones, "bulk", "owner" for an OwnerHandle, "message" for a Message, and the
+// full name of a protobuf.
 template <typename Value>
 std::string TypeName() {
   if constexpr (std::is_same_v<Value, Message>) {
@@ -33,6 +34,8 @@ std::string TypeName() {
     return "descriptor";
   } else if constexpr (std::is_same_v<Value, Descriptors>) {
     return "descriptors";
+  } else if constexpr (std::is_same_v<Value, Bulk>) {
+    return "bulk";
   } else if constexpr (std::is_same_v<Value, OwnerHandle>) {
     return "owner";
   } else if constexpr (std::is_same_v<Value, bool>) {

@@ -133,6 +133,17 @@ class Client {
           descriptors += names.name_size();
           break;
         }
+        case ParameterKind::kBulk: {
+          proto::Bulk bulk;
+          if (in.Bool()) {
+            bulk.set_bytes(std::string(in.String()));
+          } else {
+            bulk.set_size(in.Number());
+            ++descriptors;
+          }
+          array.add_part(bulk.SerializeAsString());
+          break;
+        }
         case ParameterKind::kBool:
           array.add_part(in.Bool() ? "true" : "false");
           break;
