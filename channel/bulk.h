@@ -17,10 +17,10 @@
 // it is a descriptor, and has one of its own, ChannelLimits::max_bulk_bytes.
 // docs/protocol.md has what it is on the wire.
 //
-// What is sent again and again, or read only in part, gains most: kept once, it
-// costs the sender nothing for each receiver, and the receiver what he looks
-// at. To build one anew for each call takes pages that are new, which on some
-// machines cost more than a string's two copies: docs/performance.md.
+// What is sent again and again, or read only in part, gains most: one that is
+// kept costs its sender nothing, and each receiver what he looks at of it. One
+// that is made anew for each call takes pages that are new: under some MiB a
+// string is as fast. docs/calls.md has figures.
 //
 // Misuse:
 // - Keeping bytes() longer than the last copy of its Bulk.
@@ -86,7 +86,7 @@ class MappedMemory {
 class Bulk {
  public:
   // In bytes. Up to here two copies cost less than a descriptor, and pages.
-  static constexpr size_t kMostBytesInMessage = size_t{64} << 10;
+  static constexpr size_t kMostBytesInMessage = size_t{32} << 10;
 
   // Without bytes.
   Bulk() = default;

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <deque>
@@ -35,6 +36,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/bulk.h"
 #include "ward/channel/descriptors.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
@@ -428,6 +430,44 @@ TEST_F(CallsPageTest, HasDescriptors) {
   EXPECT_THAT(UseDescriptors(server), IsOk());
   EXPECT_THAT(server.Call(kCopy, ward::Descriptors()),
               FailsWith(ward::reason::kInvalidArguments, "there are none"));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+constexpr ward::Method<void, ward::Bulk> kPicture{"picture"};
+
+class Painter : public ward::AbstractServer {
+ public:
+  explicit Painter(ward::ServerOptions options = {})
+      : AbstractServer(std::move(options)) {
+    Define(kPicture,
+           [this]() -> absl::StatusOr<ward::Bulk> { return picture_; });
+  }
+
+ private:
+  absl::Status InitializeServer() override {
+    WARD_ASSIGN_OR_RETURN(ward::BulkBuffer pixels,
+                          ward::AllocateBulk(16 << 20));
+    std::fill(pixels.bytes().begin(), pixels.bytes().end(), '\xff');
+    WARD_ASSIGN_OR_RETURN(picture_, std::move(pixels).Seal());
+    return absl::OkStatus();
+  }
+
+  ward::Bulk picture_;
+};
+WARD_REGISTER_SERVER(Painter);
+
+absl::Status Show(Painter& server) {
+  WARD_ASSIGN_OR_RETURN(const ward::Bulk picture, server.Call(kPicture));
+  EXPECT_EQ(picture.size(), 16 << 20);
+  EXPECT_EQ(picture.bytes().back(), '\xff');
+  return absl::OkStatus();
+}
+
+TEST_F(CallsPageTest, HasLargeValues) {
+  Painter server;
+  ASSERT_THAT(server.Start(), IsOk());
+  EXPECT_THAT(Show(server), IsOk());
+  EXPECT_THAT(Show(server), IsOk());
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

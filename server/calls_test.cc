@@ -422,11 +422,11 @@ TEST_F(CallsTest, BulksThatAreUnfitOrOverTheLimitAreRefusedAndTheServerServes) {
               FailsWith(reason::kInvalidArguments, "it is no memfd"));
   EXPECT_THAT(
       server.Call(kBulks, "name", MakeBulk(kKeptBytes + 1, 'x')),
-      FailsWith(reason::kFrameTooLarge, "argument 2: a bulk has 65538 bytes"));
+      FailsWith(reason::kFrameTooLarge, "argument 2: a bulk has 32770 bytes"));
   // So is the reply, in the client.
   EXPECT_THAT(server.Call(kBulks, "name", Bulk()),
               FailsWith(reason::kUnexpectedFrame,
-                        "argument 2: a bulk has 65537 bytes, over the 65536"));
+                        "argument 2: a bulk has 32769 bytes, over the 32768"));
   EXPECT_THAT(server.Call(kNothing), IsOk());
   EXPECT_THAT(server.Stop(), IsOk());
 }

@@ -204,7 +204,7 @@ TEST_F(DeniedCallsTest, WithoutMemoryFilesSmallBulksAreMadeAlone) {
     };
     EXPECT_EQ(allocate(Bulk::kMostBytesInMessage), "OK");
     EXPECT_THAT(allocate(Bulk::kMostBytesInMessage + 1),
-                HasSubstr("allocate a bulk of 65537 bytes (memfd_create)"));
+                HasSubstr("allocate a bulk of 32769 bytes (memfd_create)"));
   }
 }
 

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/bulk.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
@@ -183,13 +184,14 @@ TEST_F(MessageHandlerTest, GivesAMessageUnconvertedToWhoAsksForIt) {
 
 TEST_F(MessageHandlerTest, TellsWhatTheHandlersMessagesHave) {
   const auto handler = [](MessageChannel&, std::string_view, int, double, bool,
-                          const proto::Error&,
-                          FileDescriptor) { return absl::OkStatus(); };
-  EXPECT_THAT(ParametersOf<decltype(handler)>(),
-              ::testing::ElementsAre(
-                  ParameterKind::kString, ParameterKind::kNumber,
-                  ParameterKind::kNumber, ParameterKind::kBool,
-                  ParameterKind::kProto, ParameterKind::kDescriptor));
+                          const proto::Error&, FileDescriptor,
+                          const Bulk&) { return absl::OkStatus(); };
+  EXPECT_THAT(
+      ParametersOf<decltype(handler)>(),
+      ::testing::ElementsAre(ParameterKind::kString, ParameterKind::kNumber,
+                             ParameterKind::kNumber, ParameterKind::kBool,
+                             ParameterKind::kProto, ParameterKind::kDescriptor,
+                             ParameterKind::kBulk));
   EXPECT_THAT(ParametersOf<absl::Status (*)(Message)>(),
               ::testing::ElementsAre(ParameterKind::kMessage));
   EXPECT_THAT(ParametersOf<absl::Status (*)(MessageChannel&)>(),
