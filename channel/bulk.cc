@@ -160,11 +160,12 @@ absl::Status CheckMemory(const FileDescriptor& memory, size_t size) {
   // Of another size it fails, for the seals. Pages behind its end, which would
   // be counted for missing ones before it, are gone then.
   if (ftruncate(memory.get(), static_cast<off_t>(size)) != 0) {
-    return Unfit(
-        errno == EPERM
+    const int error = errno;
+    return Unfit(absl::StrCat(
+        error == EPERM
             ? absl::StrCat("it has not the ", size, " bytes that were said")
-            : absl::StrCat("it was opened to be read only: ",
-                           absl::ErrnoToStatus(errno, "ftruncate").message()));
+            : "it was opened to be read only",
+        " (", absl::ErrnoToStatus(error, "ftruncate").message(), ")"));
   }
   if (!IsAllThere(memory, size)) {
     return Unfit("its sender has not allocated all of its memory (fallocate)");

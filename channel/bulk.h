@@ -82,7 +82,8 @@ class MappedMemory {
 }  // namespace internal
 
 // Bytes that do not change. Copies share them; they may be used on different
-// threads, as those of a std::shared_ptr. What was moved from is empty.
+// threads, as those of a std::shared_ptr. What was moved from is empty. A large
+// one has a descriptor open.
 class Bulk {
  public:
   // In bytes. Up to here two copies cost less than a descriptor, and pages.
