@@ -6,10 +6,12 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "ward/channel/bulk.h"
 #include "ward/channel/descriptors.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
@@ -42,10 +44,12 @@ class SessionServer : public AbstractServer {
                             std::string_view text, FileDescriptor returned) {
                            return channel.Write(text, returned);
                          });
-    DefineMessageHandler("named descriptors", [](std::string_view /*text*/,
-                                                 Descriptors returned) {
-      return absl::StatusOr<Descriptors>(std::move(returned));
-    });
+    DefineMessageHandler(
+        "named descriptors",
+        [](std::string_view /*text*/, Descriptors returned, const Bulk& bulk) {
+          return absl::StatusOr<std::tuple<Descriptors, Bulk>>(
+              std::make_tuple(std::move(returned), bulk));
+        });
     DefineMessageHandler(
         "anything", [](MessageChannel& channel,
                        // NOLINTNEXTLINE(performance-unnecessary-value-param)
