@@ -44,21 +44,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "ward/channel/conversions.h"
 #include "ward/channel/file_descriptor.h"
 
 namespace ward {
 namespace internal {
-
-// In argument.h, and in message.h.
-template <typename T>
-bool FromPart(std::string_view part, T& value);
-template <typename T>
-size_t AttachedTo(const T& value);
-template <typename T>
-bool MapNext(std::vector<FileDescriptor>::const_iterator& next, size_t& part,
-             T& value, size_t max_bulk_bytes, absl::Status& error);
-template <typename T>
-void TakeNext(std::vector<FileDescriptor>::iterator& next, T& value);
 
 // Some memory of a memfd, mapped from its beginning; or none.
 class MappedMemory {

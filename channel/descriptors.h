@@ -28,18 +28,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "ward/channel/conversions.h"
 #include "ward/channel/file_descriptor.h"
 
 namespace ward {
-namespace internal {
-
-// In argument.h, and in message.h.
-template <typename T>
-bool FromPart(std::string_view part, T& value);
-template <typename T>
-void TakeNext(std::vector<FileDescriptor>::iterator& next, T& value);
-
-}  // namespace internal
 
 // Owns its descriptors, and closes those that are not taken. Move-only. Not
 // thread-safe.
