@@ -17,6 +17,7 @@
 #include "absl/synchronization/internal/per_thread_sem.h"
 #include "absl/synchronization/internal/waiter.h"
 #include "absl/time/time.h"
+#include "ward/testing/interception/children.h"
 #include "ward/testing/simulator/scheduler.h"
 
 using ::absl::base_internal::ThreadIdentity;
@@ -44,6 +45,10 @@ bool ABSL_INTERNAL_C_SYMBOL(AbslInternalPerThreadSemWait)(
         timeout.has_timeout()
             ? absl::TimeFromTimespec(timeout.MakeAbsTimespec())
             : absl::InfiniteFuture());
+  }
+  if (ward::testing::IsChild() && !timeout.has_timeout()) {
+    ward::testing::CheckWaitInChild(
+        "waiting for a mutex, condition or notification");
   }
   ThreadIdentity* const identity =
       absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();

@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "absl/time/time.h"
+#include "ward/testing/interception/children.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/mutex.h"
 #include "ward/testing/interception/real.h"
@@ -21,6 +22,11 @@ WARD_REAL(pthread_cond_broadcast);
 
 namespace ward::testing {
 namespace {
+
+bool IsShared(const pthread_cond_t& condition) {
+  constexpr unsigned kSharedBit = 1;
+  return (condition.__data.__wrefs & kSharedBit) != 0;
+}
 
 int WaitInSchedule(Scheduler& scheduler, pthread_cond_t* condition,
                    pthread_mutex_t* mutex, absl::Time deadline) {
@@ -55,7 +61,12 @@ extern "C" {
 
 int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex) {
   Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr) return real_pthread_cond_wait(condition, mutex);
+  if (scheduler == nullptr) {
+    if (ward::testing::IsChild() && !ward::testing::IsShared(*condition)) {
+      ward::testing::CheckWaitInChild("waiting for a condition");
+    }
+    return real_pthread_cond_wait(condition, mutex);
+  }
   return ward::testing::WaitInSchedule(*scheduler, condition, mutex,
                                        absl::InfiniteFuture());
 }

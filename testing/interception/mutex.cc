@@ -9,6 +9,7 @@
 
 #include <cerrno>
 
+#include "ward/testing/interception/children.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/order.h"
@@ -42,6 +43,20 @@ bool IsErrorCheckingAndOwn(const pthread_mutex_t* mutex) {
 int TryToLock(pthread_mutex_t* mutex) {
   const int error = real_pthread_mutex_trylock(mutex);
   return error == EBUSY && IsErrorCheckingAndOwn(mutex) ? EDEADLK : error;
+}
+
+bool IsShared(const pthread_mutex_t* mutex) {
+  constexpr int kSharedBit = 128;
+  return (mutex->__data.__kind & kSharedBit) != 0;
+}
+
+int LockInChild(pthread_mutex_t* mutex) {
+  if (!IsShared(mutex)) {
+    const int error = TryToLock(mutex);
+    if (error != EBUSY) return error;
+    CheckWaitInChild(kMutex.waiting, mutex->__data.__owner);
+  }
+  return real_pthread_mutex_lock(mutex);
 }
 
 int LockWithin(Scheduler& scheduler, pthread_mutex_t* mutex,
@@ -78,7 +93,10 @@ extern "C" {
 
 int pthread_mutex_lock(pthread_mutex_t* mutex) noexcept {
   Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr) return real_pthread_mutex_lock(mutex);
+  if (scheduler == nullptr) {
+    return ward::testing::IsChild() ? ward::testing::LockInChild(mutex)
+                                    : real_pthread_mutex_lock(mutex);
+  }
   return ward::testing::LockInSchedule(*scheduler, mutex);
 }
 

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "ward/testing/interception/children.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/order.h"
@@ -62,6 +63,18 @@ int Write(Scheduler& scheduler, pthread_rwlock_t* lock, const Limit&... limit) {
                           EBUSY, limit...));
 }
 
+// `lock_it` waits, as `names` say, and `try_to` does not.
+template <typename Function>
+int LockInChild(pthread_rwlock_t* lock, const Names& names, Function& try_to,
+                Function& lock_it) {
+  if (IsChild() && lock->__data.__shared == 0) {
+    const int error = Explain(try_to(lock), *lock);
+    if (error != EBUSY) return error;
+    CheckWaitInChild(names.waiting, lock->__data.__cur_writer);
+  }
+  return lock_it(lock);
+}
+
 }  // namespace
 }  // namespace ward::testing
 
@@ -74,7 +87,11 @@ extern "C" {
 
 int pthread_rwlock_rdlock(pthread_rwlock_t* lock) noexcept {
   Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr) return real_pthread_rwlock_rdlock(lock);
+  if (scheduler == nullptr) {
+    return ward::testing::LockInChild(lock, ward::testing::kReading,
+                                      real_pthread_rwlock_tryrdlock,
+                                      real_pthread_rwlock_rdlock);
+  }
   return ward::testing::Read(*scheduler, lock);
 }
 
@@ -107,7 +124,11 @@ int pthread_rwlock_tryrdlock(pthread_rwlock_t* lock) noexcept {
 
 int pthread_rwlock_wrlock(pthread_rwlock_t* lock) noexcept {
   Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr) return real_pthread_rwlock_wrlock(lock);
+  if (scheduler == nullptr) {
+    return ward::testing::LockInChild(lock, ward::testing::kWriting,
+                                      real_pthread_rwlock_trywrlock,
+                                      real_pthread_rwlock_wrlock);
+  }
   return ward::testing::Write(*scheduler, lock);
 }
 

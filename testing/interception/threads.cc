@@ -11,6 +11,7 @@
 #include <iostream>
 
 #include "absl/time/time.h"
+#include "ward/testing/interception/children.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/runner.h"
@@ -80,6 +81,7 @@ int pthread_create(pthread_t* handle, const pthread_attr_t* attributes,
                    void* (*start)(void*), void* argument) noexcept {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) {
+    ward::testing::ChildHasThreads();
     return real_pthread_create(handle, attributes, start, argument);
   }
   return ward::testing::StartInSchedule(*scheduler, handle, attributes, start,

@@ -15,8 +15,13 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <map>
+#include <memory>
 #include <set>
+#include <string>
+#include <utility>
 
+#include "ward/testing/interception/children.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
@@ -45,7 +50,8 @@ namespace {
 
 // Programs that run, and are to be waited for.
 struct Programs {
-  std::set<pid_t> processes;
+  // With what a child may have to say; null for another program.
+  std::map<pid_t, std::shared_ptr<const LastWords>> processes;
   std::set<const FILE*> pipes;
 };
 
@@ -79,8 +85,9 @@ Result Ask(const char* function, Real<Result, Parameters...>& real,
   return real(arguments...);
 }
 
-void Expect(Scheduler& scheduler, pid_t child) {
-  scheduler.Kept<Programs>().processes.insert(child);
+void Expect(Scheduler& scheduler, pid_t child,
+            std::shared_ptr<const LastWords> words = nullptr) {
+  scheduler.Kept<Programs>().processes[child] = std::move(words);
   Watchdog::ExpectTheWorld();
 }
 
@@ -125,15 +132,20 @@ int ConnectElsewhere(int fd, const sockaddr* address, socklen_t size) {
 
 void ChildHasEnded(Scheduler& scheduler, pid_t child) {
   const NoSchedulingPoints quiet;
-  if (scheduler.Kept<Programs>().processes.erase(child) > 0) {
-    Watchdog::WorldHasAnswered();
-  }
+  auto& processes = scheduler.Kept<Programs>().processes;
+  const auto found = processes.find(child);
+  if (found == processes.end()) return;
+  const std::string said = found->second == nullptr ? "" : found->second->Said();
+  processes.erase(found);
+  Watchdog::WorldHasAnswered();
+  if (!said.empty()) scheduler.Fault(said);
 }
 
 }  // namespace ward::testing
 
 using ::ward::testing::Ask;
 using ::ward::testing::Intercepting;
+using ::ward::testing::LastWords;
 using ::ward::testing::NoSchedulingPoints;
 using ::ward::testing::Programs;
 using ::ward::testing::Scheduler;
@@ -216,10 +228,14 @@ pid_t fork() noexcept {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_fork();
   scheduler->Point("forking");
-  const NoSchedulingPoints quiet;
   ward::testing::Remark("fork");
-  const pid_t child = real_fork();
-  if (child > 0) ward::testing::Expect(*scheduler, child);
+  const auto words = [] {
+    const NoSchedulingPoints quiet;
+    return std::make_shared<LastWords>();
+  }();
+  const pid_t child = ward::testing::ForkInSchedule(*scheduler, words);
+  const NoSchedulingPoints quiet;
+  if (child > 0) ward::testing::Expect(*scheduler, child, words);
   return child;
 }
 

@@ -220,12 +220,6 @@ Scheduler::Scheduler(Strategy& strategy, SchedulerOptions options)
   // change.
   static const double kFrequency = absl::base_internal::CycleClock::Frequency();
   (void)kFrequency;
-  // A real fork has none of the other threads: it is not simulated.
-  [[maybe_unused]] static const int kAtFork =
-      pthread_atfork(nullptr, nullptr, [] {
-        current_scheduler = nullptr;
-        if (Order::listener() != nullptr) Order::listener()->ThreadEnds();
-      });
   auto main = std::make_unique<Thread>(*this, 0, 1, "main");
   main->runner = Runner::ForCallingThread();
   pthread_sigmask(SIG_BLOCK, nullptr, &main->mask);
@@ -263,6 +257,11 @@ Scheduler::~Scheduler() {
 }
 
 Scheduler* Scheduler::Current() { return current_scheduler; }
+
+void Scheduler::LeaveInChild() {
+  if (std::exchange(current_scheduler, nullptr) == nullptr) return;
+  if (Order::listener() != nullptr) Order::listener()->ThreadEnds();
+}
 
 int Scheduler::group() const { return running_->group; }
 
@@ -986,6 +985,13 @@ int Scheduler::Find(pthread_t handle) const {
     if (pthread_equal(thread->runner->handle(), handle) != 0) {
       return thread->id;
     }
+  }
+  return -1;
+}
+
+int Scheduler::FindByNumber(pid_t number) const {
+  for (const Thread* thread : live_) {
+    if (thread->runner->number() == number) return thread->id;
   }
   return -1;
 }

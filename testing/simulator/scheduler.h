@@ -103,6 +103,10 @@ class Scheduler {
   // The scheduler that the calling thread belongs to, or null.
   static Scheduler* Current();
 
+  // In a process that was forked: it has none of the other threads, and is not
+  // simulated.
+  static void LeaveInChild();
+
   absl::Time now() const { return now_; }
 
   // Of the thread that runs.
@@ -244,6 +248,8 @@ class Scheduler {
   // not ended.
   int thread() const;
   int Find(pthread_t handle) const;
+  // The same by what gettid(2) says there, see Runner.
+  int FindByNumber(pid_t number) const;
 
   // See SetSignalTaker; of the thread that runs.
   bool TakesSignal(int signal) const {
