@@ -1,9 +1,13 @@
 // Real children of simulated threads: what handlers of pthread_atfork(3) lock,
 // and what a child waits for that it has no thread for.
 
+#include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
+#include <sys/mman.h>
 #include <sys/types.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <condition_variable>
@@ -165,6 +169,153 @@ TEST(Children, MayWaitForThreadsOfTheirOwn) {
               7);
   });
   EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+// In memory of this process and of those that it forks.
+template <typename T>
+class Shared {
+ public:
+  Shared()
+      : memory_(static_cast<T*>(mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE,
+                                     MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
+    EXPECT_NE(memory_, MAP_FAILED);
+  }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
+  ~Shared() { munmap(memory_, sizeof(T)); }
+
+  T& operator*() const { return *memory_; }
+  T* operator->() const { return memory_; }
+
+ private:
+  T* const memory_;
+};
+
+struct Exchange {
+  explicit Exchange(int type = PTHREAD_MUTEX_NORMAL) {
+    EXPECT_EQ(sem_init(&*asked, /*pshared=*/1, 0), 0);
+    EXPECT_EQ(sem_init(&*answered, /*pshared=*/1, 0), 0);
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_settype(&attributes, type);
+    EXPECT_EQ(pthread_mutex_init(&*mutex, &attributes), 0);
+    pthread_mutexattr_destroy(&attributes);
+  }
+
+  Shared<sem_t> asked;
+  Shared<sem_t> answered;
+  Shared<pthread_mutex_t> mutex;
+  Shared<int> value;
+};
+
+void ReallySleep() { poll(nullptr, 0, 2); }
+
+// A child gives what its parent waits for; the other threads go on meanwhile.
+TEST(Children, GiveSemaphoresAndMutexesThatTheyShare) {
+  for (const int type : {PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_RECURSIVE}) {
+    const Exploration found = FindFailure({.runs = 20}, [type] {
+      const Exchange shared(type);
+      const pid_t child = fork();
+      if (child == 0) {
+        pthread_mutex_lock(&*shared.mutex);
+        sem_post(&*shared.answered);
+        sem_wait(&*shared.asked);
+        ReallySleep();
+        ++*shared.value;
+        pthread_mutex_unlock(&*shared.mutex);
+        ReallySleep();
+        sem_post(&*shared.answered);
+        _exit(0);
+      }
+      EXPECT_EQ(sem_wait(&*shared.answered), 0);
+      int local = 0;
+      std::mutex own;
+      const auto work = [&] {
+        const std::lock_guard<std::mutex> lock(own);
+        ++local;
+      };
+      std::thread worker(work);
+      sem_post(&*shared.asked);
+      EXPECT_EQ(pthread_mutex_lock(&*shared.mutex), 0);
+      EXPECT_EQ(*shared.value, 1);
+      EXPECT_EQ(pthread_mutex_unlock(&*shared.mutex), 0);
+      work();
+      timespec limit;
+      clock_gettime(CLOCK_REALTIME, &limit);
+      limit.tv_sec += 100;
+      EXPECT_EQ(sem_timedwait(&*shared.answered, &limit), 0);
+      worker.join();
+      EXPECT_EQ(local, 2);
+      int status = 0;
+      EXPECT_EQ(waitpid(child, &status, 0), child);
+    });
+    EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+  }
+}
+
+TEST(Children, SignalAConditionThatTheyShare) {
+  const Exploration found = FindFailure({.runs = 20}, [] {
+    const Exchange shared;
+    const Shared<pthread_cond_t> changed;
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    EXPECT_EQ(pthread_cond_init(&*changed, &attributes), 0);
+    pthread_condattr_destroy(&attributes);
+    const auto set = [&](int value) {
+      pthread_mutex_lock(&*shared.mutex);
+      *shared.value = value;
+      pthread_cond_signal(&*changed);
+      pthread_mutex_unlock(&*shared.mutex);
+    };
+    const auto await = [&](int value) {
+      pthread_mutex_lock(&*shared.mutex);
+      while (*shared.value != value) {
+        pthread_cond_wait(&*changed, &*shared.mutex);
+      }
+      pthread_mutex_unlock(&*shared.mutex);
+    };
+    const pid_t child = fork();
+    if (child == 0) {
+      await(1);
+      ReallySleep();
+      set(2);
+      _exit(0);
+    }
+    set(1);
+    await(2);
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(pthread_cond_destroy(&*changed), 0);
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+// It has ended, or another thread would have to give it.
+TEST(Children, ThatGiveNothingLeaveADeadlock) {
+  const Exploration ended = FindFailure({.runs = 1}, [] {
+    const Exchange shared;
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    sem_wait(&*shared.answered);
+    waitpid(child, nullptr, 0);
+  });
+  ASSERT_TRUE(ended.failure.has_value());
+  EXPECT_THAT(ended.failure->what, HasSubstr("deadlock: all threads wait"));
+  EXPECT_FALSE(ended.failure->hung);
+
+  const Exploration locked = FindFailure({.runs = 1}, [] {
+    const Exchange shared;
+    EXPECT_EQ(RunInChild([&] {
+                pthread_mutex_lock(&*shared.mutex);
+                return 7;
+              }),
+              7);
+    pthread_mutex_lock(&*shared.mutex);
+  });
+  ASSERT_TRUE(locked.failure.has_value());
+  EXPECT_THAT(locked.failure->what, HasSubstr("deadlock: all threads wait"));
 }
 
 }  // namespace

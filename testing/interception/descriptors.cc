@@ -314,23 +314,6 @@ int AwaitEvents(Scheduler& scheduler, int epoll, epoll_event* events, int most,
       mask);
 }
 
-// Really waits for a child that ends by itself, once nobody else can go on: so
-// it takes none of the simulated time, and its end comes at the same place in
-// each run. 0: it has not ended in half a second. It may wait for one of us.
-pid_t GiveTimeToChild(Scheduler& scheduler, absl::FunctionRef<pid_t()> look) {
-  scheduler.WaitUntilIdle(/*or_yield=*/true);
-  timespec moment = {0, 50'000};
-  for (int naps = 0; naps < 17; ++naps) {
-    const pid_t ended = look();
-    if (ended != 0) return ended;
-    const NoSchedulingPoints quiet;
-    real_ppoll(nullptr, 0, &moment, nullptr);
-    // 50 us, 100 us, ... 51 ms.
-    if (naps < 10) moment.tv_nsec *= 2;
-  }
-  return 0;
-}
-
 // `look` returns which child has ended, without waiting: 0 if none has.
 pid_t AwaitChild(absl::FunctionRef<pid_t()> look, bool without_waiting) {
   Scheduler& scheduler = *Intercepting();

@@ -7,10 +7,36 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
+#include "ward/testing/interception/world.h"
 #include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
 namespace ward::testing {
+namespace {
+
+// Until it is not taken any more, or no child is left that would give it. As
+// WaitToBeWoken.
+int WaitForChildren(Scheduler& scheduler, const void* object,
+                    const Names& names, absl::Time deadline,
+                    int Interruptions::*interruption) {
+  const Interruptions before = scheduler.interruptions();
+  const auto is_interrupted = [&] {
+    return interruption != nullptr &&
+           scheduler.interruptions().*interruption != before.*interruption;
+  };
+  const auto is_over = [&] {
+    return names.is_free(object) || !HasChildren(scheduler);
+  };
+  if (GiveTimeToChild(scheduler, [&] { return is_over() ? 1 : 0; }) != 0 ||
+      scheduler.AwaitWorld(
+          names.waiting, [&] { return is_over() || is_interrupted(); },
+          deadline)) {
+    return is_over() ? 0 : EINTR;
+  }
+  return ETIMEDOUT;
+}
+
+}  // namespace
 
 const char kDescriptors = 0;
 
@@ -54,8 +80,13 @@ int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
     Order::Uses(object);
     int error = try_to_take();
     if (error != busy) return error;
-    error =
-        WaitToBeWoken(scheduler, object, names.waiting, deadline, interruption);
+    const bool is_elsewhere = names.is_elsewhere != nullptr &&
+                              names.is_elsewhere(scheduler, object) &&
+                              HasChildren(scheduler);
+    error = is_elsewhere ? WaitForChildren(scheduler, object, names, deadline,
+                                           interruption)
+                         : WaitToBeWoken(scheduler, object, names.waiting,
+                                         deadline, interruption);
     if (error != 0) return error;
   }
 }

@@ -42,6 +42,11 @@ struct Names {
   const char* giving;
   // What taking it is to others that take it.
   Use use = Use::kWrite;
+  // Of what processes may share: whether a real child may give it, where it is
+  // taken, and whether it is not taken any more.
+  bool (*is_elsewhere)(const Scheduler& scheduler,
+                       const void* object) = nullptr;
+  bool (*is_free)(const void* object) = nullptr;
 };
 
 // Scheduler::WaitAt, as system calls say it: 0, ETIMEDOUT or EINTR.

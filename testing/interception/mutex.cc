@@ -4,6 +4,7 @@
 
 #include "ward/testing/interception/mutex.h"
 
+#include <linux/futex.h>
 #include <pthread.h>
 #include <time.h>
 
@@ -15,6 +16,7 @@
 #include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/scheduler.h"
+#include "ward/testing/simulator/strategy.h"
 
 WARD_REAL(pthread_mutex_lock);
 WARD_REAL(pthread_mutex_trylock);
@@ -28,8 +30,28 @@ WARD_REAL(pthread_spin_unlock);
 namespace ward::testing {
 namespace {
 
+bool IsShared(const pthread_mutex_t* mutex) {
+  constexpr int kSharedBit = 128;
+  return (mutex->__data.__kind & kSharedBit) != 0;
+}
+
+bool IsElsewhere(const Scheduler& scheduler, const void* object) {
+  const auto* const mutex = static_cast<const pthread_mutex_t*>(object);
+  return IsShared(mutex) &&
+         scheduler.FindByNumber(mutex->__data.__owner) < 0;
+}
+
+// By this process or another one.
+bool IsFree(const void* object) {
+  const auto& data = static_cast<const pthread_mutex_t*>(object)->__data;
+  const auto lock = static_cast<unsigned>(
+      __atomic_load_n(&data.__lock, __ATOMIC_RELAXED));
+  return lock == 0 || (lock & FUTEX_OWNER_DIED) != 0;
+}
+
 constexpr Names kMutex = {"locking a mutex", "waiting for a mutex",
-                          "unlocking a mutex"};
+                          "unlocking a mutex", Use::kWrite,
+                          &IsElsewhere,        &IsFree};
 constexpr Names kSpinLock = {"locking a spin lock", "waiting for a spin lock",
                              "unlocking a spin lock"};
 
@@ -43,11 +65,6 @@ bool IsErrorCheckingAndOwn(const pthread_mutex_t* mutex) {
 int TryToLock(pthread_mutex_t* mutex) {
   const int error = real_pthread_mutex_trylock(mutex);
   return error == EBUSY && IsErrorCheckingAndOwn(mutex) ? EDEADLK : error;
-}
-
-bool IsShared(const pthread_mutex_t* mutex) {
-  constexpr int kSharedBit = 128;
-  return (mutex->__data.__kind & kSharedBit) != 0;
 }
 
 int LockInChild(pthread_mutex_t* mutex) {

@@ -4,12 +4,15 @@
 #include <time.h>
 
 #include <cerrno>
+#include <cstdint>
+#include <cstring>
 
 #include "absl/time/time.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
+#include "ward/testing/simulator/strategy.h"
 
 WARD_REAL(sem_wait);
 WARD_REAL(sem_trywait);
@@ -20,8 +23,31 @@ WARD_REAL(sem_post);
 namespace ward::testing {
 namespace {
 
-constexpr Names kSemaphore = {"taking a semaphore", "waiting for a semaphore",
-                              "posting a semaphore"};
+// As glibc has it, whose sem_t says no more than its size: of a semaphore that
+// processes share, a flag of futex(2) comes after its value.
+bool IsElsewhere(const Scheduler&, const void* object) {
+  struct Semaphore {
+    uint64_t value;
+    int shared;
+  };
+  static_assert(sizeof(sem_t) >= sizeof(Semaphore));
+  Semaphore found;
+  std::memcpy(&found, object, sizeof(found));
+  return found.shared != 0;
+}
+
+bool IsFree(const void* object) {
+  int value = 0;
+  auto* const semaphore = static_cast<sem_t*>(const_cast<void*>(object));
+  return sem_getvalue(semaphore, &value) == 0 && value > 0;
+}
+
+constexpr Names kSemaphore = {"taking a semaphore",
+                              "waiting for a semaphore",
+                              "posting a semaphore",
+                              Use::kWrite,
+                              &IsElsewhere,
+                              &IsFree};
 
 // As a function of semaphore.h returns it.
 template <typename Limit>

@@ -7,13 +7,18 @@
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -21,6 +26,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "ward/testing/interception/children.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
@@ -44,6 +50,8 @@ WARD_REAL(system);
 WARD_REAL(fork);
 WARD_REAL(posix_spawn);
 WARD_REAL(posix_spawnp);
+WARD_REAL(ppoll);
+WARD_REAL(waitid);
 
 namespace ward::testing {
 namespace {
@@ -128,6 +136,32 @@ bool IsElsewhere(const sockaddr* address, socklen_t size) {
 
 int ConnectElsewhere(int fd, const sockaddr* address, socklen_t size) {
   return Ask("connect", real_connect, fd, address, size);
+}
+
+pid_t GiveTimeToChild(Scheduler& scheduler, absl::FunctionRef<pid_t()> look) {
+  scheduler.WaitUntilIdle(/*or_yield=*/true);
+  timespec moment = {0, 50'000};
+  for (int naps = 0; naps < 17; ++naps) {
+    const pid_t found = look();
+    if (found != 0) return found;
+    const NoSchedulingPoints quiet;
+    real_ppoll(nullptr, 0, &moment, nullptr);
+    // 50 us, 100 us, ... 51 ms.
+    if (naps < 10) moment.tv_nsec *= 2;
+  }
+  return 0;
+}
+
+bool HasChildren(Scheduler& scheduler) {
+  const NoSchedulingPoints quiet;
+  const auto& processes = scheduler.Kept<Programs>().processes;
+  return std::any_of(
+      processes.begin(), processes.end(), [](const auto& process) {
+        siginfo_t about{};
+        return real_waitid(P_PID, static_cast<id_t>(process.first), &about,
+                           WEXITED | WNOHANG | WNOWAIT) == 0 &&
+               about.si_pid == 0;
+      });
 }
 
 void ChildHasEnded(Scheduler& scheduler, pid_t child) {
