@@ -1072,6 +1072,52 @@ TEST(FindFailure, MakesAsManyRunsAsItIsTold) {
   EXPECT_EQ(FindFailure(Runs(5000), [] {}).runs, 17u);
 }
 
+// Its thread ends; the others go on, and then the run ends.
+TEST(FindFailure, LetsTheBodyEndByPthreadExit) {
+  static std::string left;
+  const auto exit_with = [](bool bug) {
+    struct Object {
+      ~Object() { left += "an object"; }
+    };
+    left.clear();
+    std::thread([bug] {
+      absl::SleepFor(absl::Seconds(1));
+      EXPECT_EQ(left, bug ? "" : "an object");
+    }).detach();
+    const Object object;
+    pthread_exit(nullptr);
+  };
+  const Exploration right = FindFailure(Runs(200), [&] { exit_with(false); });
+  EXPECT_FALSE(right.failure.has_value()) << right.failure->what;
+  EXPECT_EQ(right.runs, 200u);
+  const Exploration wrong = FindFailure(Runs(200), [&] { exit_with(true); });
+  ASSERT_TRUE(wrong.failure.has_value());
+  EXPECT_TRUE(wrong.failure->replayed);
+  EXPECT_THAT(wrong.failure->what, HasSubstr("Which is: \"an object\""));
+}
+
+// So does a process, with its last thread.
+TEST(FindFailure, LetsAProcessEndByPthreadExit) {
+  const Exploration found = FindFailure(Runs(200), [] {
+    static bool has_ended;
+    has_ended = false;
+    Environment& environment = Environment::Default();
+    const auto child = environment.Fork({}, []() -> int {
+      std::thread([] {
+        absl::SleepFor(absl::Seconds(1));
+        has_ended = true;
+      }).detach();
+      pthread_exit(nullptr);
+    });
+    ASSERT_TRUE(child.ok()) << child.status();
+    const auto exit = (*child)->Wait(absl::InfiniteFuture());
+    ASSERT_TRUE(exit.ok()) << exit.status();
+    EXPECT_TRUE(exit->clean()) << exit->ToString();
+    EXPECT_TRUE(has_ended);
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
 // --- replay ---
 
 // They are no processes that say something to each other.

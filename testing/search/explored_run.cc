@@ -34,6 +34,7 @@
 #include "ward/testing/simulator/run_listener.h"
 #include "ward/testing/simulator/simulation.h"
 #include "ward/testing/simulator/strategy.h"
+#include "ward/testing/simulator/thread_exit.h"
 #include "ward/testing/simulator/watchdog.h"
 
 namespace ward::testing {
@@ -207,7 +208,10 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   if (recorder.has_value()) simulation.transcript().SetListener(*recorder);
   // Here, and not in GoogleTest, which would take this process for the test's.
   try {
-    body();
+    CallUntilExit([body]() -> void* {
+      body();
+      return nullptr;
+    });
   } catch (const std::exception& exception) {
     record.Fail(absl::StrCat("the body threw: ", exception.what(), "\n"));
   } catch (...) {

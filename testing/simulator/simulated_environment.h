@@ -233,6 +233,7 @@ class SimulatedEnvironment final : public Environment {
   void RemoveName(const std::shared_ptr<ListenSocket>& socket);
   pid_t NewProcess(std::string name, ProcessGroup group);
   void StartMain(pid_t pid, absl::AnyInvocable<int()> child);
+  void AwaitOtherThreads(pid_t pid);
   void End(pid_t pid, ProcessExit exit);
   void Deliver(ProcessState& process, int signal);
   size_t OtherThreads(pid_t pid) const;

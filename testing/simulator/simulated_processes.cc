@@ -40,6 +40,7 @@
 #include "ward/testing/simulator/simulated_environment.h"
 #include "ward/testing/simulator/simulated_handles.h"
 #include "ward/testing/simulator/simulated_socket.h"
+#include "ward/testing/simulator/thread_exit.h"
 
 namespace ward::testing {
 namespace {
@@ -84,11 +85,26 @@ void SimulatedEnvironment::StartMain(pid_t pid,
                                      absl::AnyInvocable<int()> child) {
   scheduler_.Start("main", pid,
                    [this, pid, child = std::move(child)]() mutable {
-                     const int code = child();
+                     int code = 0;
+                     bool has_exited = true;
+                     CallUntilExit([&]() -> void* {
+                       code = child();
+                       has_exited = false;
+                       return nullptr;
+                     });
+                     // The last thread ends it (pthread_exit(3)).
+                     if (has_exited) AwaitOtherThreads(pid);
                      child = nullptr;
                      // All that _exit(2) lets a parent see.
                      End(pid, {ProcessExit::Kind::kExited, code & 0xff});
                    });
+}
+
+void SimulatedEnvironment::AwaitOtherThreads(pid_t pid) {
+  scheduler_.BlockUntil(
+      "waiting for the other threads of its process, by pthread_exit(3)",
+      [&] { return OtherThreads(pid) == 0; },
+      absl::InfiniteFuture());
 }
 
 absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <utility>
 
 #include "absl/functional/function_ref.h"
 
@@ -13,7 +14,8 @@ namespace {
 
 struct End {
   jmp_buf jump;
-  uintptr_t frame;  // Of CallUntilExit.
+  uintptr_t frame;  // Of Call.
+  End* outer;
   void* result;
 };
 
@@ -29,16 +31,24 @@ _Unwind_Reason_Code StopAtEnd(int, _Unwind_Action actions,
   return _URC_NO_REASON;
 }
 
+// Nothing is to be destroyed in here, which would be, as on the stack below it.
+__attribute__((noinline)) void* Call(End& own,
+                                     absl::FunctionRef<void*()> body) {
+  own.frame = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
+  if (setjmp(own.jump) == 0) own.result = body();
+  return own.result;
+}
+
 }  // namespace
 
-__attribute__((noinline)) void* CallUntilExit(absl::FunctionRef<void*()> body) {
+void* CallUntilExit(absl::FunctionRef<void*()> body) {
   End own{};
-  own.frame = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
-  end = &own;
-  if (setjmp(own.jump) == 0) own.result = body();
-  void* const result = end->result;
-  end = nullptr;
-  return result;
+  own.outer = std::exchange(end, &own);
+  // Also where the body leaves by an exception.
+  struct Leave {
+    ~Leave() { end = end->outer; }
+  } const leave;
+  return Call(own, body);
 }
 
 void ExitThread(void* result) {
