@@ -377,6 +377,48 @@ SHOP_FUNCTION void TakeInAnHour(std::timed_mutex& mutex) {
 }
 
 // Who waits for both could go on, if there were not the one who counts.
+SHOP_FUNCTION void TakeKey(pthread_mutex_t& key) {
+  pthread_mutex_lock(&key);
+  sold = 1;
+}
+
+SHOP_FUNCTION void GiveKeyBack(pthread_mutex_t& key) {
+  pthread_mutex_unlock(&key);
+  sold = 2;
+}
+
+void GivesAnothersKeyBack(int type) {
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_settype(&attributes, type);
+  pthread_mutex_t key;
+  pthread_mutex_init(&key, &attributes);
+  pthread_mutexattr_destroy(&attributes);
+  TakeKey(key);
+  std::thread clerk([&] { GiveKeyBack(key); });
+  clerk.join();
+}
+
+void GivesAKeyBackTwice() {
+  pthread_mutex_t key = PTHREAD_MUTEX_INITIALIZER;
+  TakeKey(key);
+  GiveKeyBack(key);
+  GiveKeyBack(key);
+}
+
+std::shared_mutex shelves;
+
+SHOP_FUNCTION void LeaveShelves() {
+  shelves.unlock();
+  sold = 2;
+}
+
+void LeavesAnothersShelves() {
+  shelves.lock();
+  std::thread clerk([] { LeaveShelves(); });
+  clerk.join();
+}
+
 void WaitsForAnHourWhileOneCounts() {
   std::timed_mutex shelf;
   std::timed_mutex cellar;
@@ -669,6 +711,46 @@ TEST(Deadlock, OfAReaderBehindAWriterHasTheWriter) {
               ContainsRegex("\n  thread 0 \\(main\\) is waiting for mutex "
                             "[0-9]+, which it has itself to read \\(thread 1 "
                             "waits for it, too\\), in\n      ReadAgain "));
+}
+
+TEST(Unlock, OfAnothersMutexTellsBothThreadsAndWhereItWasLocked) {
+  for (const int type : {PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_RECURSIVE,
+                         PTHREAD_MUTEX_ERRORCHECK, PTHREAD_MUTEX_ADAPTIVE_NP}) {
+    const std::string told =
+        Unqualified(Told([type] { shop::GivesAnothersKeyBack(type); }));
+    const bool is_undefined =
+        type == PTHREAD_MUTEX_NORMAL || type == PTHREAD_MUTEX_ADAPTIVE_NP;
+    EXPECT_THAT(
+        told,
+        AllOf(StartsWith(is_undefined
+                             ? "a mutex is unlocked by a thread that does not "
+                               "have it, which is undefined\n"
+                             : "a mutex is unlocked by a thread that does not "
+                               "have it, and so stays locked (EPERM)\n"),
+              ContainsRegex("\n  By thread 1 of process 1, thread 1, in:\n"
+                            "    .*GiveKeyBack.*explanations_test.cc:"),
+              HasSubstr("\n  thread 0 (main) has mutex 1, taken in\n"
+                        "      TakeKey"),
+              HasSubstr("thread 1: FAILS: a mutex is unlocked by")))
+        << type;
+  }
+}
+
+TEST(Unlock, OfWhatNobodyHasSaysSo) {
+  EXPECT_THAT(Told(shop::GivesAKeyBackTwice),
+              AllOf(StartsWith("a mutex is unlocked that nobody has, which is "
+                               "undefined\n"),
+                    HasSubstr("GiveKeyBack")));
+}
+
+TEST(Unlock, OfAnothersReaderWriterLockTellsBothThreads) {
+  EXPECT_THAT(Unqualified(Told(shop::LeavesAnothersShelves)),
+              AllOf(StartsWith("a reader-writer lock is unlocked by a thread "
+                               "that does not have it, which is undefined\n"),
+                    ContainsRegex("in:\n    .*LeaveShelves"),
+                    HasSubstr("\n  thread 0 (main) has reader-writer lock "
+                              "`shelves`, taken in\n"
+                              "      LeavesAnothersShelves")));
 }
 
 TEST(Explanation, OfAWaitThatEndsForNoReasonTellsWhich) {

@@ -221,7 +221,7 @@ std::string Told(const Exploration::Failure& failure,
   // What failed before it was stuck comes first.
   std::string text =
       explained.stuck.empty()
-          ? absl::StrCat(failure.what, failure.stacks)
+          ? absl::StrCat(failure.what, explained.locked, failure.stacks)
           : absl::StrCat(
                 failure.what.substr(0, failure.what.find(explained.why)),
                 explained.stuck, failure.printed);

@@ -1,6 +1,5 @@
 #include "ward/testing/interception/children.h"
 
-#include <execinfo.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -8,11 +7,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
-#include <cstdint>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -20,8 +17,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
-#include "ward/testing/report/places.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/scheduler.h"
 
@@ -29,8 +26,6 @@ WARD_REAL(fork);
 
 namespace ward::testing {
 namespace {
-
-constexpr int kMostFrames = 40;
 
 // A fork that is under way, by the thread that calls it.
 struct Fork {
@@ -116,14 +111,13 @@ void ChildHasThreads() {
 }
 
 void CheckWaitInChild(const char* waiting, pid_t owner) {
-  if (owner == 0 ? Own().has_threads.load()
-                 : syscall(SYS_tgkill, getpid(), owner, 0) == 0 ||
-                       errno != ESRCH) {
+  if (owner == 0
+          ? Own().has_threads.load()
+          : syscall(SYS_tgkill, getpid(), owner, 0) == 0 || errno != ESRCH) {
     return;
   }
-  std::string why =
-      absl::StrCat("deadlock in a child process: it is ", waiting,
-                   ", and has no thread that would end that\n");
+  std::string why = absl::StrCat("deadlock in a child process: it is ", waiting,
+                                 ", and has no thread that would end that\n");
   std::cerr << why << std::flush;
   const int thread = owner == 0 || Own().parent == nullptr
                          ? -1
@@ -132,17 +126,8 @@ void CheckWaitInChild(const char* waiting, pid_t owner) {
     absl::StrAppend(&why, "  ", Own().parent->Describe(thread),
                     ", had it when the process was forked.\n");
   }
-  std::array<void*, kMostFrames> frames;
-  const int depth = backtrace(frames.data(), kMostFrames);
-  absl::StrAppend(&why, "  The child waits in:\n    <");
-  for (int i = 1; i < depth; ++i) {
-    const auto address =
-        reinterpret_cast<uintptr_t>(frames[static_cast<size_t>(i)]) - 1;
-    absl::StrAppend(&why, PlaceOf(address));
-  }
   absl::StrAppend(
-      &why,
-      ">\n"
+      &why, "  The child waits in:\n", StackHere(),
       "  A child has but the thread that calls fork(2): what others had locked "
       "stays locked. Lock it before the fork, and unlock it on both sides, as "
       "functions of pthread_atfork(3) do; or let the child do nothing but to "

@@ -37,8 +37,8 @@ class LastWords {
   Memory* const memory_;
 };
 
-// fork(2) by a simulated thread. What pthread_atfork(3) has called before it and
-// in the parent is in the schedule; in the child, nothing is.
+// fork(2) by a simulated thread. What pthread_atfork(3) has called before it
+// and in the parent is in the schedule; in the child, nothing is.
 pid_t ForkInSchedule(Scheduler& scheduler, std::shared_ptr<LastWords> words);
 
 // Whether this process is such a child. Of each that makes threads of its own

@@ -105,11 +105,10 @@ void ExpectDeadlockInChild(absl::FunctionRef<void()> work,
   const Exploration found = FindFailure(options, body);
   ASSERT_TRUE(found.failure.has_value()) << waiting;
   EXPECT_TRUE(found.failure->replayed) << waiting;
-  EXPECT_THAT(
-      found.failure->what,
-      AllOf(HasSubstr("deadlock in a child process: it is " + waiting),
-            HasSubstr("The child waits in:"), HasSubstr("RunInChild"),
-            HasSubstr("pthread_atfork(3)"), Not(HasSubstr("<+0x"))));
+  EXPECT_THAT(found.failure->what,
+              AllOf(HasSubstr("deadlock in a child process: it is " + waiting),
+                    HasSubstr("The child waits in:"), HasSubstr("RunInChild"),
+                    HasSubstr("pthread_atfork(3)"), Not(HasSubstr("<+0x"))));
 }
 
 TEST(Children, WaitForALockThatAThreadOfTheirParentHasLeftLocked) {
@@ -160,9 +159,7 @@ TEST(Children, MayWaitForThreadsOfTheirOwn) {
                   std::unique_lock<std::mutex> lock(mutex);
                   changed.wait(lock, [&] { return is_set; });
                 }
-                {
-                  const absl::MutexLock its(&abseils);
-                }
+                { const absl::MutexLock its(&abseils); }
                 other.join();
                 return 7;
               }),

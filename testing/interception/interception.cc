@@ -1,13 +1,21 @@
 #include "ward/testing/interception/interception.h"
 
+#include <execinfo.h>
+#include <sys/types.h>
 #include <time.h>
 
+#include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "ward/testing/interception/world.h"
+#include "ward/testing/report/places.h"
+#include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
@@ -106,6 +114,36 @@ int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
 int Locked(const void* object, int error, Order::Lock lock) {
   if (error == 0 || error == EOWNERDEAD) Order::Locked(object, lock);
   return error;
+}
+
+std::string StackHere() {
+  const NoSchedulingPoints quiet;
+  constexpr int kMostFrames = 40;
+  std::array<void*, kMostFrames> frames;
+  const int depth = backtrace(frames.data(), kMostFrames);
+  std::string places;
+  // The first is this function. Where a call returns to may be another line.
+  for (int i = 1; i < depth; ++i) {
+    const auto address =
+        reinterpret_cast<uintptr_t>(frames[static_cast<size_t>(i)]) - 1;
+    places += PlaceOf(address);
+  }
+  return absl::StrCat("    <", places, ">\n");
+}
+
+void FailUnlock(Scheduler& scheduler, const void* object, const char* what,
+                pid_t owner, const char* comes_to) {
+  const NoSchedulingPoints quiet;
+  const int has = owner == 0 ? -1 : scheduler.FindByNumber(owner);
+  scheduler.Fault(
+      absl::StrCat(
+          what, " is unlocked ",
+          owner == 0 ? "that nobody has" : "by a thread that does not have it",
+          comes_to, "\n  By ", scheduler.Describe(scheduler.thread()),
+          ", in:\n", StackHere(),
+          has < 0 ? ""
+                  : absl::StrCat("  ", scheduler.Describe(has), ", has it.\n")),
+      object);
 }
 
 void GiveInSchedule(Scheduler& scheduler, const void* object,

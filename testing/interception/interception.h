@@ -3,9 +3,11 @@
 #ifndef WARD_TESTING_INTERCEPTION_INTERCEPTION_H_
 #define WARD_TESTING_INTERCEPTION_INTERCEPTION_H_
 
+#include <sys/types.h>
 #include <time.h>
 
 #include <cstdint>
+#include <string>
 
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
@@ -73,6 +75,16 @@ int TakeInSchedule(Scheduler& scheduler, const void* object, const Names& names,
 // Tells Order of a lock, unless there was an error; returns that.
 int Locked(const void* object, int error,
            Order::Lock lock = Order::Lock::kExclusive);
+
+// Where the calling thread is, on a line of its own in what Scheduler::Fault is
+// told.
+std::string StackHere();
+
+// What is wrong with giving back a lock that `owner` has, as gettid(2) has it,
+// or 0: nobody, and not the thread that runs. `what` is "a mutex", `comes_to`
+// what becomes of that.
+void FailUnlock(Scheduler& scheduler, const void* object, const char* what,
+                pid_t owner, const char* comes_to);
 
 // Has those go on that wait for it. After it was given back.
 void GiveInSchedule(Scheduler& scheduler, const void* object,

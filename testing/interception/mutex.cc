@@ -6,6 +6,7 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sys/types.h>
 #include <time.h>
 
 #include <cerrno>
@@ -37,27 +38,27 @@ bool IsShared(const pthread_mutex_t* mutex) {
 
 bool IsElsewhere(const Scheduler& scheduler, const void* object) {
   const auto* const mutex = static_cast<const pthread_mutex_t*>(object);
-  return IsShared(mutex) &&
-         scheduler.FindByNumber(mutex->__data.__owner) < 0;
+  return IsShared(mutex) && scheduler.FindByNumber(mutex->__data.__owner) < 0;
 }
 
 // By this process or another one.
 bool IsFree(const void* object) {
   const auto& data = static_cast<const pthread_mutex_t*>(object)->__data;
-  const auto lock = static_cast<unsigned>(
-      __atomic_load_n(&data.__lock, __ATOMIC_RELAXED));
+  const auto lock =
+      static_cast<unsigned>(__atomic_load_n(&data.__lock, __ATOMIC_RELAXED));
   return lock == 0 || (lock & FUTEX_OWNER_DIED) != 0;
 }
 
-constexpr Names kMutex = {"locking a mutex", "waiting for a mutex",
+constexpr Names kMutex = {"locking a mutex",   "waiting for a mutex",
                           "unlocking a mutex", Use::kWrite,
                           &IsElsewhere,        &IsFree};
 constexpr Names kSpinLock = {"locking a spin lock", "waiting for a spin lock",
                              "unlocking a spin lock"};
 
+constexpr int kTypeBits = 3;
+
 // pthread_mutex_trylock says no more of such a mutex than that it is locked.
 bool IsErrorCheckingAndOwn(const pthread_mutex_t* mutex) {
-  constexpr int kTypeBits = 3;
   return (mutex->__data.__kind & kTypeBits) == PTHREAD_MUTEX_ERRORCHECK_NP &&
          mutex->__data.__owner == Runner::CurrentNumber();
 }
@@ -76,6 +77,17 @@ int LockInChild(pthread_mutex_t* mutex) {
   return real_pthread_mutex_lock(mutex);
 }
 
+void FailUnlock(Scheduler& scheduler, const pthread_mutex_t* mutex) {
+  const int type = mutex->__data.__kind & kTypeBits;
+  const bool is_refused =
+      type == PTHREAD_MUTEX_RECURSIVE_NP || type == PTHREAD_MUTEX_ERRORCHECK_NP;
+  const pid_t owner = mutex->__data.__owner;
+  FailUnlock(scheduler, mutex, "a mutex", owner,
+             !is_refused  ? ", which is undefined"
+             : owner == 0 ? " (EPERM)"
+                          : ", and so stays locked (EPERM)");
+}
+
 int LockWithin(Scheduler& scheduler, pthread_mutex_t* mutex,
                const timespec& limit) {
   return Locked(mutex, TakeInSchedule(
@@ -92,6 +104,7 @@ int LockInSchedule(Scheduler& scheduler, pthread_mutex_t* mutex) {
 }
 
 int UnlockInSchedule(Scheduler& scheduler, pthread_mutex_t* mutex) {
+  if (!scheduler.Runs(mutex->__data.__owner)) FailUnlock(scheduler, mutex);
   const int error = real_pthread_mutex_unlock(mutex);
   if (error != 0) return error;
   Order::Unlocked(mutex);

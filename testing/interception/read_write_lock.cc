@@ -1,6 +1,7 @@
 // pthread_rwlock_t: under std::shared_mutex and std::shared_timed_mutex.
 
 #include <pthread.h>
+#include <sys/types.h>
 #include <time.h>
 
 #include <cerrno>
@@ -61,6 +62,17 @@ int Write(Scheduler& scheduler, pthread_rwlock_t* lock, const Limit&... limit) {
                                            *lock);
                           },
                           EBUSY, limit...));
+}
+
+// Of those who read it does not say who they are.
+void CheckUnlock(Scheduler& scheduler, const pthread_rwlock_t& lock) {
+  constexpr unsigned kReaderShift = 3;
+  const pid_t writer = lock.__data.__cur_writer;
+  const bool is_locked =
+      writer != 0 || lock.__data.__readers >> kReaderShift != 0;
+  if (is_locked && (writer == 0 || scheduler.Runs(writer))) return;
+  FailUnlock(scheduler, &lock, "a reader-writer lock", writer,
+             ", which is undefined");
 }
 
 // `lock_it` waits, as `names` say, and `try_to` does not.
@@ -158,9 +170,10 @@ int pthread_rwlock_trywrlock(pthread_rwlock_t* lock) noexcept {
 }
 
 int pthread_rwlock_unlock(pthread_rwlock_t* lock) noexcept {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler != nullptr) ward::testing::CheckUnlock(*scheduler, *lock);
   const int error = real_pthread_rwlock_unlock(lock);
-  Scheduler* const scheduler = error == 0 ? Intercepting() : nullptr;
-  if (scheduler != nullptr) {
+  if (scheduler != nullptr && error == 0) {
     Order::Unlocked(lock);
     ward::testing::GiveInSchedule(*scheduler, lock, ward::testing::kReading);
   }

@@ -42,12 +42,9 @@ bool IsFree(const void* object) {
   return sem_getvalue(semaphore, &value) == 0 && value > 0;
 }
 
-constexpr Names kSemaphore = {"taking a semaphore",
-                              "waiting for a semaphore",
-                              "posting a semaphore",
-                              Use::kWrite,
-                              &IsElsewhere,
-                              &IsFree};
+constexpr Names kSemaphore = {"taking a semaphore",  "waiting for a semaphore",
+                              "posting a semaphore", Use::kWrite,
+                              &IsElsewhere,          &IsFree};
 
 // As a function of semaphore.h returns it.
 template <typename Limit>

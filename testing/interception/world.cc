@@ -169,7 +169,8 @@ void ChildHasEnded(Scheduler& scheduler, pid_t child) {
   auto& processes = scheduler.Kept<Programs>().processes;
   const auto found = processes.find(child);
   if (found == processes.end()) return;
-  const std::string said = found->second == nullptr ? "" : found->second->Said();
+  const std::string said =
+      found->second == nullptr ? "" : found->second->Said();
   processes.erase(found);
   Watchdog::WorldHasAnswered();
   if (!said.empty()) scheduler.Fault(said);

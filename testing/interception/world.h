@@ -16,14 +16,14 @@ namespace ward::testing {
 bool IsElsewhere(const sockaddr* address, socklen_t size);
 int ConnectElsewhere(int fd, const sockaddr* address, socklen_t size);
 
-// Really waits for what a child does by itself, such as to end, once nobody else
-// can go on: so it takes none of the simulated time, and comes at the same place
-// in each run. Returns what `look` does, as soon as that is not 0; 0 after half a
-// second: the child may wait for one of us.
+// Really waits for what a child does by itself, such as to end, once nobody
+// else can go on: so it takes none of the simulated time, and comes at the same
+// place in each run. Returns what `look` does, as soon as that is not 0; 0
+// after half a second: the child may wait for one of us.
 pid_t GiveTimeToChild(Scheduler& scheduler, absl::FunctionRef<pid_t()> look);
 
-// Whether there are some that fork(2) has made, or posix_spawn(3), and that have
-// not ended.
+// Whether there are some that fork(2) has made, or posix_spawn(3), and that
+// have not ended.
 bool HasChildren(Scheduler& scheduler);
 
 // A child process has been waited for; another program may have run in it.

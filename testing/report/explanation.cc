@@ -302,6 +302,7 @@ class Explainer {
     for (EventReader reader(events_.text()); reader.Next(event);) Take(event);
     Explanation explanation;
     explanation.why = why_;
+    explanation.locked = locked_;
     if (!why_.empty() && events_.is_complete()) explanation.stuck = TellStuck();
     explanation.deviations = TellDeviations();
     explanation.steps = TellSteps();
@@ -316,6 +317,7 @@ class Explainer {
   void Mark(int64_t decisions);
   void AddLine(int thread, std::string text, bool is_deviation = false);
   void AddFailure(int thread, std::string_view what);
+  void TakeLocked(int object);
 
   Thread& Of(int number) { return threads_[number]; }
 
@@ -383,6 +385,7 @@ class Explainer {
   };
   std::vector<Deviation> deviations_;
   std::string why_;
+  std::string locked_;
   // If it is still to come.
   std::optional<StepMark> mark_;
 };
@@ -400,6 +403,19 @@ void Explainer::AddLine(int thread, std::string text, bool is_deviation) {
 void Explainer::AddFailure(int thread, std::string_view what) {
   AddLine(thread, absl::StrCat("FAILS: ", what.substr(0, what.find('\n'))));
   lines_.back().is_failure = true;
+}
+
+// There may be a report of it at each step.
+void Explainer::TakeLocked(int object) {
+  if (object < 0 || !locked_.empty()) return;
+  const std::string_view noun = objects_[object].noun;
+  for (const auto& [id, thread] : threads_) {
+    const Held* const held = Find(id, object);
+    if (held == nullptr) continue;
+    absl::StrAppend(&locked_, "  ", Who(id), " has ",
+                    Name(object, noun.empty() ? "lock" : noun), ", taken in\n");
+    AppendStack(locked_, held->stack, kLinesOfStack, "      ");
+  }
 }
 
 void Explainer::TakeStep(const Event& event) {
@@ -593,6 +609,7 @@ void Explainer::Take(const Event& event) {
   } else if (kind == "f") {
     const auto report = static_cast<size_t>(event[2].number);
     if (report < reports_.size()) AddFailure(number, reports_[report]);
+    TakeLocked(static_cast<int>(event[3].number));
   }
 }
 

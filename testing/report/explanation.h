@@ -32,6 +32,9 @@ struct Explanation {
   // What `stuck` is about, as the scheduler says it.
   std::string why;
 
+  // Of a fault that is about a lock, who has that and where it was taken.
+  std::string locked;
+
   // What was decided otherwise than by default, a paragraph each; those that
   // are left of a failure that was made simpler are what it takes.
   std::string deviations;

@@ -245,11 +245,13 @@ void RunRecorder::TimePasses(absl::Duration since_begin) {
       absl::StrCat(R"(["n",)", absl::ToInt64Nanoseconds(since_begin), "]"));
 }
 
-void RunRecorder::IsAtFault(std::string_view what) {
+void RunRecorder::IsAtFault(std::string_view what, const void* object) {
   AddDecisions();
   const int report = events_.Report(what);
   if (report < 0) return;
-  events_.Add(absl::StrCat(R"(["f",)", running_, ",", report, "]"));
+  const int number = object == nullptr ? -1 : Object(object);
+  events_.Add(
+      absl::StrCat(R"(["f",)", running_, ",", report, ",", number, "]"));
 }
 
 void RunRecorder::IsStuck(std::string_view why) {

@@ -94,7 +94,9 @@ class RunEvents {
 //                                   connection, or -1; or what it does
 //   ["n", ns]                       the time since the start
 //   ["x", thread, words]            what failed; a further 1: it is stuck
-//   ["f", thread, number]           the same, by the number of a report
+//   ["f", thread, number, object]   the same, by the number of a report; what
+//   it
+//                                   is about that is locked, or -1
 //   ["s", number, words]            the words for `doing`
 //   ["b", number, [place, ...]]     a stack, the innermost first
 //
@@ -121,7 +123,7 @@ class RunRecorder final : public RunListener,
   void Chooses(uint32_t number, const Choice& choice, size_t option,
                std::string_view words) override;
   void TimePasses(absl::Duration since_begin) override;
-  void IsAtFault(std::string_view what) override;
+  void IsAtFault(std::string_view what, const void* object) override;
   void IsStuck(std::string_view why) override;
 
   void IsNamed(pid_t process, std::string_view name) override;

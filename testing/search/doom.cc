@@ -133,7 +133,7 @@ class Witness final : public RunListener {
   void Chooses(uint32_t number, const Choice& choice, size_t option,
                std::string_view words) override;
   void TimePasses(absl::Duration /*since_begin*/) override {}
-  void IsAtFault(std::string_view /*what*/) override {}
+  void IsAtFault(std::string_view /*what*/, const void* /*object*/) override {}
   void IsStuck(std::string_view /*why*/) override {}
 
  private:

@@ -50,8 +50,8 @@ class RunListener {
   virtual void TimePasses(absl::Duration since_begin) = 0;
 
   // The program did something wrong, such as a data race, and goes on; with
-  // places, see report/places.h.
-  virtual void IsAtFault(std::string_view what) = 0;
+  // places, see report/places.h. `object` is a lock that it is about, or null.
+  virtual void IsAtFault(std::string_view what, const void* object) = 0;
 
   // The run cannot go on: it ends here.
   virtual void IsStuck(std::string_view why) = 0;

@@ -996,6 +996,10 @@ int Scheduler::FindByNumber(pid_t number) const {
   return -1;
 }
 
+bool Scheduler::Runs(pid_t number) const {
+  return running_->runner->number() == number;
+}
+
 int Scheduler::ThreadForSignal(int signal) const {
   const auto takes = [&](const Thread& thread) {
     return thread.group == running_->group &&
@@ -1071,9 +1075,11 @@ std::string Scheduler::Describe(int thread) const {
                       described.name);
 }
 
-void Scheduler::Fault(const std::string& what) {
+void Scheduler::Fault(const std::string& what, const void* object) {
   const NoSchedulingPoints quiet;
-  if (options_.listener != nullptr) options_.listener->IsAtFault(what);
+  if (options_.listener != nullptr) {
+    options_.listener->IsAtFault(what, object);
+  }
   if (options_.on_fault) {
     options_.on_fault(what);
     return;

@@ -227,9 +227,10 @@ class Scheduler {
   std::string WhoWaits() const;
 
   // A thread, for reports, and what it did wrong: see SchedulerOptions. In
-  // `what` there may be places, see report/places.h.
+  // `what` there may be places, see report/places.h. `object` is a lock that it
+  // is about, or null.
   std::string Describe(int thread) const;
-  void Fault(const std::string& what);
+  void Fault(const std::string& what, const void* object = nullptr);
 
   // How many threads will stay asleep for ever.
   size_t killed_threads() const;
@@ -250,6 +251,8 @@ class Scheduler {
   int Find(pthread_t handle) const;
   // The same by what gettid(2) says there, see Runner.
   int FindByNumber(pid_t number) const;
+  // Whether it is that of the thread that runs.
+  bool Runs(pid_t number) const;
 
   // See SetSignalTaker; of the thread that runs.
   bool TakesSignal(int signal) const {

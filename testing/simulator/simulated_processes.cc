@@ -103,8 +103,7 @@ void SimulatedEnvironment::StartMain(pid_t pid,
 void SimulatedEnvironment::AwaitOtherThreads(pid_t pid) {
   scheduler_.BlockUntil(
       "waiting for the other threads of its process, by pthread_exit(3)",
-      [&] { return OtherThreads(pid) == 0; },
-      absl::InfiniteFuture());
+      [&] { return OtherThreads(pid) == 0; }, absl::InfiniteFuture());
 }
 
 absl::StatusOr<std::unique_ptr<Process>> SimulatedEnvironment::Fork(
