@@ -201,6 +201,10 @@ std::string Summary(const Exploration& exploration) {
   if (!unseen.empty()) {
     absl::StrAppend(&text, "; not seen: ", absl::StrJoin(unseen, "; "));
   }
+  if (!exploration.not_tried.empty()) {
+    absl::StrAppend(
+        &text, "; not tried: ", absl::StrJoin(exploration.not_tried, "; "));
+  }
   text += ".\n";
   if (!exploration.pairs_in_one_order.empty()) {
     absl::StrAppend(&text, "In one order alone:\n",

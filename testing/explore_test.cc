@@ -1087,10 +1087,12 @@ TEST(FindFailure, LetsTheBodyEndByPthreadExit) {
     const Object object;
     pthread_exit(nullptr);
   };
-  const Exploration right = FindFailure(Runs(200), [&] { exit_with(false); });
+  ExploreOptions options = Runs(200);
+  options.early_sleeps = false;
+  const Exploration right = FindFailure(options, [&] { exit_with(false); });
   EXPECT_FALSE(right.failure.has_value()) << right.failure->what;
   EXPECT_EQ(right.runs, 200u);
-  const Exploration wrong = FindFailure(Runs(200), [&] { exit_with(true); });
+  const Exploration wrong = FindFailure(options, [&] { exit_with(true); });
   ASSERT_TRUE(wrong.failure.has_value());
   EXPECT_TRUE(wrong.failure->replayed);
   EXPECT_THAT(wrong.failure->what, HasSubstr("Which is: \"an object\""));
@@ -1549,6 +1551,34 @@ TEST(Explore, ReturnsWhatWasMade) {
   EXPECT_GT(made.points, 5 * made.runs);
   EXPECT_FALSE(made.sees_accesses);
   EXPECT_THAT(made.unseen, IsEmpty());
+}
+
+TEST(Explore, SaysWhichTimeLimitsItHasKept) {
+  constexpr const char* kNotTried = "not tried: time limits that end while";
+  const auto waits = [] {
+    absl::Mutex mutex;
+    bool is_set = false;
+    std::thread other([&] {
+      const absl::MutexLock lock(&mutex);
+      is_set = true;
+    });
+    {
+      const absl::MutexLock lock(&mutex);
+      EXPECT_TRUE(
+          mutex.AwaitWithTimeout(absl::Condition(&is_set), absl::Seconds(1)));
+    }
+    other.join();
+  };
+  const Outcome kept = OutcomeOf([&] { Explore(Runs(20), waits); });
+  EXPECT_FALSE(kept.failed);
+  EXPECT_THAT(kept.text, HasSubstr(kNotTried));
+  EXPECT_THAT(kept.text, HasSubstr("(ExploreOptions::delays)"));
+  const Outcome none = OutcomeOf(
+      [&] { Explore(Runs(20), [] { absl::SleepFor(absl::Seconds(1)); }); });
+  EXPECT_THAT(none.text, Not(HasSubstr(kNotTried)));
+  ExploreOptions delays = Runs(2000);
+  delays.delays = true;
+  EXPECT_TRUE(FindFailure(delays, waits).failure.has_value());
 }
 
 TEST(Explore, NamesWhatNoScheduleDecides) {

@@ -39,8 +39,7 @@ absl::Duration Sleep(Scheduler& scheduler, absl::Duration duration) {
   const absl::Time end = scheduler.now() + duration;
   const Interruptions& now = scheduler.interruptions();
   const int before = now.all;
-  return scheduler.BlockUntil(
-             "sleeping", [&] { return now.all != before; }, end)
+  return scheduler.Sleep([&] { return now.all != before; }, end)
              ? std::max(end - scheduler.now(), absl::ZeroDuration())
              : absl::ZeroDuration();
 }

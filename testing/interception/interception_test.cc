@@ -45,6 +45,8 @@ namespace ward::testing {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
 
 class InterceptionTest : public ::testing::Test {
@@ -54,8 +56,17 @@ class InterceptionTest : public ::testing::Test {
   }
   absl::Duration Passed() const { return scheduler_.now() - start_; }
 
+  SchedulerOptions Options() {
+    SchedulerOptions options;
+    options.on_fault = [this](const std::string& what) {
+      faults_.push_back(what);
+    };
+    return options;
+  }
+
   ReplayStrategy dull_{{}};
-  Scheduler scheduler_{dull_, {}};
+  std::vector<std::string> faults_;
+  Scheduler scheduler_{dull_, Options()};
   const absl::Time start_ = scheduler_.now();
 };
 
@@ -332,10 +343,12 @@ TEST_F(InterceptionTest, MutexesKeepTheirTypes) {
   EXPECT_EQ(pthread_mutex_lock(&checking), 0);
   EXPECT_EQ(pthread_mutex_lock(&checking), EDEADLK);
   EXPECT_EQ(pthread_mutex_trylock(&checking), EBUSY);
-#ifndef ABSL_HAVE_THREAD_SANITIZER  // Which reports it.
+#ifndef ABSL_HAVE_THREAD_SANITIZER  // Which reports it, too.
+  EXPECT_THAT(faults_, IsEmpty());
   std::thread([&] {
     EXPECT_EQ(pthread_mutex_unlock(&checking), EPERM);
   }).join();
+  EXPECT_THAT(faults_, ElementsAre(HasSubstr("does not have it")));
 #endif
   EXPECT_EQ(pthread_mutex_unlock(&checking), 0);
   pthread_mutex_destroy(&checking);

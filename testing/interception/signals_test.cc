@@ -37,16 +37,19 @@
 namespace ward::testing {
 namespace {
 
+// Who sleeps gives the others time to come to where they wait.
 void Everywhere(void (*body)()) {
+  ExploreOptions options;
+  options.runs = 200;
+  options.early_sleeps = false;
   for (const Search search : {Search::kPortfolio, Search::kRandom, Search::kPct,
                               Search::kDepthFirst}) {
-    ExploreOptions options;
-    options.runs = 200;
     options.search = search;
     Explore(options, body);
   }
   for (uint64_t run = 0; run < 10; ++run) {
-    EXPECT_EQ(FingerprintOfRun({}, run, body), FingerprintOfRun({}, run, body));
+    EXPECT_EQ(FingerprintOfRun(options, run, body),
+              FingerprintOfRun(options, run, body));
   }
 }
 
@@ -204,7 +207,7 @@ TEST(Signals, AThreadTakesItInItsSleep) {
 
 TEST(Signals, AReadIsInterruptedUnlessItIsStartedAnew) {
   for (const int flags : {0, SA_RESTART}) {
-    Explore({.runs = 200}, [flags] {
+    Explore({.runs = 200, .early_sleeps = false}, [flags] {
       Handle(SIGUSR1, flags);
       int ends[2];
       ASSERT_EQ(pipe(ends), 0);
@@ -306,7 +309,7 @@ TEST(Signals, AWaitIsInterruptedAsTheKernelsIs) {
   };
   for (const auto& wait : waits) {
     for (const int flags : {0, SA_RESTART}) {
-      Explore({.runs = 50}, [&wait, flags] {
+      Explore({.runs = 50, .early_sleeps = false}, [&wait, flags] {
         const bool goes_on = flags != 0 && wait.is_started_anew;
         Handle(SIGUSR1, flags);
         word = 0;
@@ -341,7 +344,7 @@ TEST(Signals, AWaitIsInterruptedAsTheKernelsIs) {
 
 // The C++ library waits on, as POSIX has pthread_cond_wait do.
 TEST(Signals, NoHandlerEndsAWaitForAnAtomicOrACondition) {
-  Explore({.runs = 200}, [] {
+  Explore({.runs = 200, .early_sleeps = false}, [] {
     Handle(SIGUSR1, 0);
     std::atomic<int> value{0};
     std::counting_semaphore<1> semaphore(0);
@@ -379,7 +382,7 @@ TEST(Signals, NoHandlerEndsAWaitForAnAtomicOrACondition) {
 
 TEST(Signals, ASemaphoreIsInterruptedAsTheKernelsIs) {
   for (const int flags : {0, SA_RESTART}) {
-    Explore({.runs = 200}, [flags] {
+    Explore({.runs = 200, .early_sleeps = false}, [flags] {
       Handle(SIGUSR1, flags);
       sem_t semaphore;
       sem_init(&semaphore, 0, 0);
@@ -497,7 +500,7 @@ TEST(Signals, OneOfTheWorldIsLetThroughByWhoWaits) {
       },
   };
   for (const Wait wait_with : kWaits) {
-    Explore({.runs = 3}, [wait_with] {
+    Explore({.runs = 3, .early_sleeps = false}, [wait_with] {
       Handle(SIGCHLD);
       sigset_t none;
       sigemptyset(&none);
@@ -522,7 +525,7 @@ TEST(Signals, OneOfTheWorldIsLetThroughByWhoWaits) {
 
 // As the kernel drops it.
 TEST(Signals, OneThatIsIgnoredEndsNoWait) {
-  Explore({.runs = 10}, [] {
+  Explore({.runs = 10, .early_sleeps = false}, [] {
     signal(SIGCHLD, SIG_DFL);
     sigset_t none;
     sigemptyset(&none);
@@ -535,7 +538,7 @@ TEST(Signals, OneThatIsIgnoredEndsNoWait) {
 
 // Its handler may itself wait for a while.
 TEST(Signals, WhoWaitsForTheWorldDoesSoAfterAHandler) {
-  Explore({.runs = 3}, [] {
+  Explore({.runs = 3, .early_sleeps = false}, [] {
     struct sigaction action {};
     action.sa_handler = [](int) { poll(nullptr, 0, 10); };
     action.sa_flags = SA_RESTART;

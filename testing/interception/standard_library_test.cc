@@ -63,6 +63,57 @@ struct Case {
 constexpr const char* kDeadlock = "deadlock: all threads wait";
 constexpr const char* kFailed = "Expected equality of these values";
 
+// Whoever is right has time limits that are long.
+void SleepsInsteadOfWaiting(bool bug) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+  std::thread worker([&] {
+    const std::lock_guard<std::mutex> lock(mutex);
+    done = true;
+    changed.notify_one();
+  });
+  if (bug) {
+    std::this_thread::sleep_for(100ms);
+  } else {
+    const auto limit = std::chrono::steady_clock::now() + 1s;
+    std::unique_lock<std::mutex> lock(mutex);
+    for (int i = 0; !done && i < 2; ++i) changed.wait_until(lock, limit);
+    while (!done && std::chrono::steady_clock::now() < limit) {
+      lock.unlock();
+      std::this_thread::sleep_for(10ms);
+      lock.lock();
+    }
+  }
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    EXPECT_EQ(done, true);
+  }
+  worker.join();
+}
+
+// The second thread comes to sleep while the first does.
+void SleepsTwiceInsteadOfWaiting(bool bug) {
+  std::mutex mutex;
+  std::vector<int> order;
+  const auto add = [&](int number) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    order.push_back(number);
+  };
+  std::promise<void> first;
+  InThreads({[&] {
+               std::this_thread::sleep_for(10ms);
+               add(1);
+               first.set_value();
+             },
+             [&] {
+               std::this_thread::sleep_for(20ms);
+               if (!bug) first.get_future().wait();
+               add(2);
+             }});
+  EXPECT_EQ(order, (std::vector<int>{1, 2}));
+}
+
 void LostUpdate(bool bug) {
   std::mutex mutex;
   int balance = 0;
@@ -627,7 +678,10 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"FutexIsNotLookedAtAgain", kFailed, FutexIsNotLookedAtAgain,
              /*delays=*/true},
         Case{"BarrierIsNoEnd", kFailed, BarrierIsNoEnd},
-        Case{"FutexWakesAnother", kDeadlock, FutexWakesAnother}),
+        Case{"FutexWakesAnother", kDeadlock, FutexWakesAnother},
+        Case{"SleepsInsteadOfWaiting", kFailed, SleepsInsteadOfWaiting},
+        Case{"SleepsTwiceInsteadOfWaiting", kFailed,
+             SleepsTwiceInsteadOfWaiting}),
     [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

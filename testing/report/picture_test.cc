@@ -401,7 +401,7 @@ TEST(RunEvents, HasWhatTheProgramDidWrong) {
               AllOf(ContainsRegex(R"("reports":\["a data race: a write at )"
                                   R"([^"]*(SetBalance|picture_test\.cc:[0-9]+))"
                                   R"([^"]*Now, a write)"),
-                    HasSubstr(R"(["f",0,0])"), Not(HasSubstr("+0x"))));
+                    HasSubstr(R"(["f",0,0,-1])"), Not(HasSubstr("+0x"))));
 }
 
 TEST(RunEvents, HasAsManyReportsAsThereIsRoomFor) {

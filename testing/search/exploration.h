@@ -51,6 +51,11 @@ struct ExploreOptions {
   // Deadlines may come while threads could still run, and waits for conditions
   // end for no reason.
   bool delays = false;
+  // A sleep may end while threads could still run, a few times in a run: so
+  // that one that is to give them time is found. It does not come after another
+  // one's time limit, and does not end a wait: whoever is right sees no
+  // difference. False for a body in which sleeps are to say who comes first.
+  bool early_sleeps = true;
 
   // Atomic loads may return older values than the last, as the memory of C++20
   // and of processors other than x86-64 may: for tests with accesses = True,
@@ -102,6 +107,9 @@ struct Exploration {
   // The functions that runs called and that no schedule decides: what waits or
   // wakes beside it, and what asks the world. Where that was, `remarks` has.
   std::vector<std::string> unseen;
+
+  // What the runs had that other options of theirs would have tried.
+  std::vector<std::string> not_tried;
 
   // Pairs of operations on one object, by different threads, of which one
   // came next after the other in some run, and of these those that were seen in

@@ -153,6 +153,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   SimulationOptions simulated;
   simulated.faults = {options.faults, options.deaths};
   simulated.delays = options.delays;
+  simulated.early_sleeps = options.early_sleeps;
   simulated.weak_memory = options.weak_memory;
   simulated.max_steps = options.max_steps;
   Places places;
@@ -235,6 +236,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   record.steps = simulation.scheduler().steps();
   record.switches += simulation.scheduler().switches();
   record.points += record.steps;
+  record.kept_limits |= simulation.scheduler().has_kept_limits();
   return killed_threads;
 }
 

@@ -56,6 +56,8 @@ struct Record {
   uint64_t skipped;
   uint64_t switches;
   uint64_t points;
+  // See Scheduler::has_kept_limits, of any of them.
+  bool kept_limits;
   // `course` of each run that was made.
   size_t courses;
   std::array<uint64_t, kMostCourses> course_of;

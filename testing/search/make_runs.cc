@@ -247,6 +247,22 @@ void AddCoverage(Worker& dull,
   if (tells) KeepPairs(pairs, names, exploration.has_more_pairs);
 }
 
+void AddNotTried(const ExploreOptions& options,
+                 const std::vector<std::unique_ptr<Worker>>& workers,
+                 Exploration& exploration) {
+  if (std::any_of(workers.begin(), workers.end(), [](const auto& worker) {
+        return worker->record().kept_limits;
+      })) {
+    exploration.not_tried.emplace_back(
+        "time limits that end while threads could run "
+        "(ExploreOptions::delays)");
+  }
+  if (exploration.sees_accesses && !options.weak_memory) {
+    exploration.not_tried.emplace_back(
+        "older values of atomic objects (ExploreOptions::weak_memory)");
+  }
+}
+
 // One for each process that makes runs.
 std::vector<int> ProcessorsFor(Search search, uint64_t runs) {
   if (GoesByEarlierRuns(search) || runs == 1) return {sched_getcpu()};
@@ -380,6 +396,7 @@ Exploration MakeRuns(const ExploreOptions& asked, uint64_t seed,
   count();
   exploration.schedules = CountCourses(workers);
   AddCoverage(dull, workers, exploration);
+  AddNotTried(options, workers, exploration);
   for (const auto& worker : workers) {
     AddRemarks(worker->record(), exploration.remarks, exploration.unseen);
   }

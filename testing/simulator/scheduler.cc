@@ -65,6 +65,10 @@ constexpr int kMostYields = 100;
 constexpr size_t kPartOfSteps = 8;
 constexpr size_t kLeastPatience = 16;
 
+// So few that who asks again and again, and sleeps in between, has many times
+// left.
+constexpr int kMostEarlySleeps = 3;
+
 // How often in a row time leaps to a timer that wakes nobody.
 constexpr int kMostLeaps = 1000;
 
@@ -143,6 +147,8 @@ struct Scheduler::Thread {
   bool outlasts_yields = false;
   // While it is blocked: for something outside of the simulation.
   bool awaits_world = false;
+  // Or for a time alone.
+  bool sleeps = false;
   bool joinable = false;
 
   // While it is blocked.
@@ -494,6 +500,7 @@ bool Scheduler::BlockUntil(std::string_view doing,
   LeaveIfKilled();
   Thread& self = *running_;
   yields_ = 0;
+  if (deadline != absl::InfiniteFuture() && !self.sleeps) has_limits_ = true;
   if (options_.listener != nullptr) {
     options_.listener->Waits(self.id, doing, self.waits_at,
                              deadline != absl::InfiniteFuture());
@@ -509,6 +516,17 @@ bool Scheduler::BlockUntil(std::string_view doing,
     self.ready = nullptr;
   } while (RaiseSignals() && !ready() && now_ < deadline);
   return ready();
+}
+
+bool Scheduler::Sleep(absl::FunctionRef<bool()> is_interrupted,
+                      absl::Time deadline) {
+  // Nobody sleeps twice, but a signal's handler may while it is interrupted.
+  const bool before = std::exchange(running_->sleeps, true);
+  ++sleepers_;
+  const bool interrupted = BlockUntil("sleeping", is_interrupted, deadline);
+  --sleepers_;
+  running_->sleeps = before;
+  return interrupted;
 }
 
 void Scheduler::Reschedule() {
@@ -599,7 +617,7 @@ Scheduler::Thread* Scheduler::Next() {
   const auto after = [this, is_after = std::exchange(after_, false)] {
     return is_after && running_->alive() ? running_->id : -1;
   };
-  bool may_delay = options_.delays;
+  bool may_delay = options_.delays || options_.early_sleeps;
   absl::Duration moment = absl::Microseconds(100);
   absl::Duration idle_since = absl::ZeroDuration();
   int leaps = 0;
@@ -653,7 +671,8 @@ Scheduler::Thread* Scheduler::Next() {
       AdvanceTo(NextDeadline());
       continue;
     }
-    if (may_delay && NextDeadline() != absl::InfiniteFuture()) {
+    if (may_delay && (options_.delays ? NextDeadline() != absl::InfiniteFuture()
+                                      : MaySleepEndEarly())) {
       may_delay = false;
       if (Choose(Choice{ChoiceKind::kDelay,
                         2,
@@ -662,6 +681,7 @@ Scheduler::Thread* Scheduler::Next() {
                         after(),
                         running_->id,
                         running_->points}) == 1) {
+        ++early_sleeps_;
         AdvanceTo(NextDeadline());
         continue;
       }
@@ -879,6 +899,23 @@ absl::Time Scheduler::NextDeadline() const {
   }
   for (const auto& [owner, timer] : timers_) next = std::min(next, timer.time);
   return next;
+}
+
+bool Scheduler::MaySleepEndEarly() const {
+  if (sleepers_ == 0 || early_sleeps_ == kMostEarlySleeps) return false;
+  absl::Time first_end = absl::InfiniteFuture();
+  absl::Time first_limit = absl::InfiniteFuture();
+  for (const Thread* thread : live_) {
+    if (thread->state != Thread::State::kBlocked || thread->deadline <= now_) {
+      continue;
+    }
+    absl::Time& first = thread->sleeps ? first_end : first_limit;
+    first = std::min(first, thread->deadline);
+  }
+  for (const auto& [owner, timer] : timers_) {
+    first_limit = std::min(first_limit, timer.time);
+  }
+  return first_end + kTick < first_limit;
 }
 
 bool Scheduler::SomebodyHasADeadline() const {

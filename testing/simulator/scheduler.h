@@ -57,6 +57,11 @@ struct SchedulerOptions {
   // slow just then; and waits end early that may (WakesForNoReason).
   bool delays = false;
 
+  // A sleep may end while threads could still run, as on a machine that is slow
+  // just then, a few times in a run, and never after somebody's time limit: so
+  // no program that is right can tell. With `delays`, all may.
+  bool early_sleeps = false;
+
   // Atomic loads may return older values than the last: for who checks
   // accesses, see ward/testing/accesses/checker.h. Without, it fails the
   // program.
@@ -156,6 +161,9 @@ class Scheduler {
   bool BlockUntil(std::string_view doing, absl::FunctionRef<bool()> ready,
                   absl::Time deadline);
 
+  // The same for who waits for nothing but that time; see early_sleeps.
+  bool Sleep(absl::FunctionRef<bool()> is_interrupted, absl::Time deadline);
+
   // The same for what may be decided outside of the simulation, as by another
   // process: when nothing else is left to do, the world is given time.
   bool AwaitWorld(std::string_view doing, absl::FunctionRef<bool()> ready,
@@ -178,6 +186,10 @@ class Scheduler {
   // Whether what waits now goes on at once, for no reason, as POSIX allows for
   // conditions: a choice, with `delays`. A thread that then waits again waits.
   bool WakesForNoReason();
+
+  // Somebody has waited for others until a time limit, which came only when
+  // nobody could run.
+  bool has_kept_limits() const { return has_limits_ && !options_.delays; }
 
   bool has_weak_memory() const { return options_.weak_memory; }
 
@@ -334,6 +346,8 @@ class Scheduler {
   void RemoveTheDead();
   void AdvanceTo(absl::Time time);
   absl::Time NextDeadline() const;
+  // See early_sleeps.
+  bool MaySleepEndEarly() const;
   bool SomebodyHasADeadline() const;
   bool SomebodyAwaitsTheWorld() const;
   bool CanRun(const Thread& thread) const;
@@ -377,6 +391,11 @@ class Scheduler {
   bool has_waited_in_vain_ = false;
   // The step from which on the most are counted.
   size_t first_step_ = 0;
+  // Threads that sleep, or were killed while they did; and how many sleeps have
+  // ended early.
+  int sleepers_ = 0;
+  int early_sleeps_ = 0;
+  bool has_limits_ = false;
   // Who has just yielded, or -1; and how often that happened in a row.
   int yielded_ = -1;
   int yields_ = 0;

@@ -85,6 +85,7 @@ SchedulerOptions Simulation::ForScheduler() {
   deviations_.reserve(kUsualDeviations);
   SchedulerOptions options;
   options.delays = options_.delays;
+  options.early_sleeps = options_.early_sleeps;
   options.weak_memory = options_.weak_memory;
   options.max_steps = options_.max_steps;
   options.on_choice = [this](const Choice& choice, size_t option) {

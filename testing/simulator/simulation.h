@@ -25,6 +25,7 @@ namespace ward::testing {
 struct SimulationOptions {
   SimulationFaults faults;
   bool delays = false;
+  bool early_sleeps = false;
   bool weak_memory = false;
   size_t max_steps = 1000000;
 
