@@ -275,7 +275,7 @@ std::string Draw(const Exploration::Failure& failure, int ordinal,
   std::ofstream file(path);
   file << DrawPicture(
       {title, failure.what, CommandFor(failure, ordinal), doom.ToJson()},
-      events.ToJson());
+      EventsInWords(events));
   file.close();
   if (!file) {
     return absl::StrCat("No picture of it could be written to ", path, "\n");

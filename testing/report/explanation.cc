@@ -298,8 +298,7 @@ class Explainer {
         mark_(std::move(mark)) {}
 
   Explanation Explain() {
-    Event event;
-    for (EventReader reader(events_.text()); reader.Next(event);) Take(event);
+    Read();
     Explanation explanation;
     explanation.why = why_;
     explanation.locked = locked_;
@@ -309,7 +308,13 @@ class Explainer {
     return explanation;
   }
 
+  std::string InWords();
+
  private:
+  void Read() {
+    Event event;
+    for (EventReader reader(events_.text()); reader.Next(event);) Take(event);
+  }
   void Take(const Event& event);
   void TakeStep(const Event& event);
   void TakeDeviation(const Event& event);
@@ -1063,7 +1068,36 @@ std::string Explainer::TellSteps() {
   return text;
 }
 
+std::string Explainer::InWords() {
+  Read();
+  std::map<std::string, size_t> said;
+  std::vector<std::string> says;
+  std::vector<size_t> of;
+  for (const Line& line : lines_) {
+    if (line.number == 0) continue;
+    const auto [found, is_new] =
+        said.try_emplace(Doing(line.step), says.size());
+    if (is_new) says.push_back(JsonString(found->first));
+    of.push_back(found->second);
+  }
+  std::vector<std::string> objects;
+  for (const auto& [number, object] : objects_) {
+    objects.push_back(absl::StrCat(
+        "\"", number, "\":",
+        JsonString(Name(number, object.noun.empty() ? "lock" : object.noun))));
+  }
+  return absl::StrCat(R"("says":[)", absl::StrJoin(says, ",\n"), R"(],"of":[)",
+                      absl::StrJoin(of, ","), R"(],"objects":{)",
+                      absl::StrJoin(objects, ","), "}");
+}
+
 }  // namespace
+
+std::string EventsInWords(const RunEvents& events) {
+  std::string json = events.ToJson();
+  json.back() = ',';  // What is there ends it.
+  return absl::StrCat(json, Explainer(events, std::nullopt).InWords(), "}");
+}
 
 Explanation Explain(const RunEvents& events, std::optional<StepMark> mark) {
   return Explainer(events, std::move(mark)).Explain();

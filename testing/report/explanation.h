@@ -53,6 +53,12 @@ struct StepMark {
 Explanation Explain(const RunEvents& events,
                     std::optional<StepMark> mark = std::nullopt);
 
+// RunEvents::ToJson for a picture, with what `steps` would say of each step of
+// a thread, in their order, so that both have the same names and numbers:
+// {..., "says": ["locking mutex 1", ...], "of": [number in `says`, ...],
+// "objects": {"3": "mutex 1", ...}}, of the objects of events.
+std::string EventsInWords(const RunEvents& events);
+
 }  // namespace ward::testing
 
 #endif  // WARD_TESTING_REPORT_EXPLANATION_H_

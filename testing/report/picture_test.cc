@@ -18,7 +18,11 @@
 #include "absl/base/attributes.h"
 #include "absl/base/config.h"
 #include "absl/functional/function_ref.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -26,6 +30,7 @@
 #include "ward/server/abstract_server.h"
 #include "ward/testing/call_server.h"
 #include "ward/testing/explore.h"
+#include "ward/testing/report/explanation.h"
 #include "ward/testing/report/places.h"
 #include "ward/testing/report/run_events.h"
 #include "ward/testing/search/doom.h"
@@ -92,6 +97,17 @@ void CallsAServerThatDies() {
   (void)server.Stop();
 }
 
+void AnswersAClient() {
+  GreetingServer server;
+  if (!server.Start().ok()) return;
+  std::thread client([&server] {
+    EXPECT_TRUE(ward::testing::CallServer(server, "greet", "Joe").ok());
+  });
+  client.join();
+  (void)server.Stop();
+  ADD_FAILURE() << "no luck";
+}
+
 void LocksInTwoOrders() {
   // Outlive the run that gets stuck.
   auto* const first = new std::mutex;
@@ -131,6 +147,7 @@ using ::testing::IsEmpty;
 using ::testing::MatchesRegex;
 using ::testing::Not;
 
+using ::bank::AnswersAClient;
 using ::bank::CallsAServerThatDies;
 using ::bank::LocksInTwoOrders;
 using ::bank::LosesAnUpdate;
@@ -162,7 +179,7 @@ std::string PictureOfFailure(std::string_view name,
   const Doom doom = FindDoom(options, *exploration.failure, body);
   return DrawPicture(
       {std::string(name), exploration.failure->what, "again", doom.ToJson()},
-      EventsOf(options, *exploration.failure, body)->ToJson());
+      EventsInWords(*EventsOf(options, *exploration.failure, body)));
 }
 
 // --- how a browser shows them ---
@@ -269,6 +286,13 @@ TEST_F(PictureTest, IsFoldedAndUnfoldedAndTellsMoreWhereThePointerIs) {
       PictureOfFailure("Account.LosesNoUpdate", [] { LosesAnUpdate(100); });
   const std::string shown = Show(WithHand(page, R"(
     scroll.scrollTop = 0;
+    const isMarked = i => steps[i] && ['deviation', 'doom', 'failure'].includes(steps[i].kind);
+    let folded = 0, besides = 0;
+    for (const [first, last] of rows) {
+      folded += first === last ? 0 : 1;
+      for (let i = first - 3; i <= last + 3 && first !== last; ++i) besides += isMarked(i) ? 1 : 0;
+    }
+    said(`folded: ${folded > 10}, beside a mark: ${besides}`);
     const before = rows.length;
     at('click', 200, row(5));
     said(`unfolds ${rows.length - before}`);
@@ -287,11 +311,42 @@ TEST_F(PictureTest, IsFoldedAndUnfoldedAndTellsMoreWhereThePointerIs) {
   EXPECT_THAT(
       shown,
       MatchesRegex(
-          "(.|\n)*>unfolds [1-9]; folds 0; thread [01] .(.|\n)*"
-          "thread [01] is waiting for a condition(.|\n)*"
-          "#1 is held by thread [01](.|\n)*"
+          "(.|\n)*>folded: true, beside a mark: 0; unfolds [1-9]; folds 0; "
+          "thread [01] .(.|\n)*"
+          "thread [01] is waiting for condition 1(.|\n)*"
+          "mutex `bank::mutex` is held by thread [01](.|\n)*"
           "LosesAnUpdate[^\n]*(\n  bank::[^\n]*)*; one lane: true; all: true; "
           "failure<(.|\n)*"));
+}
+
+// So that what the one says can be looked for in the other.
+TEST_F(PictureTest, HasTheNumbersAndNamesThatTheWordsHave) {
+  const auto body = [] { LosesAnUpdate(0); };
+  ExploreOptions options = FewDeviations();
+  options.doom_runs = 0;
+  const Exploration found = FindFailure(options, body);
+  ASSERT_TRUE(found.failure.has_value());
+  const std::string told = ExplainFailure(options, *found.failure, body);
+  const std::string shown = Show(
+      WithHand(PictureOfFailure("Account.LosesNoUpdate", body, options), R"(
+    steps.forEach(one => {
+      if (one.number) said(`${one.number}  thread ${one.by}: ${one.text},`);
+    });
+  )"),
+      "numbers");
+  int compared = 0;
+  for (std::string_view line : absl::StrSplit(told, '\n')) {
+    line = absl::StripLeadingAsciiWhitespace(line);
+    const size_t place = line.find(", in ");
+    if (line.empty() || !absl::ascii_isdigit(line.front()) ||
+        place == std::string_view::npos || absl::StrContains(line, "=")) {
+      continue;
+    }
+    EXPECT_THAT(shown, HasSubstr(absl::StrReplaceAll(line.substr(0, place + 1),
+                                                     {{" (main)", ""}})));
+    ++compared;
+  }
+  EXPECT_GT(compared, 15) << told;
 }
 
 TEST_F(PictureTest, MarksWhereItWasDoomedAndDrawsTheChanceOfFailing) {
@@ -332,6 +387,25 @@ TEST_F(PictureTest, ShowsMessagesAndDeaths) {
   EXPECT_THAT(shown, Not(HasSubstr("This page failed")));
 }
 
+// A request goes to who serves it, and its answer to who has asked.
+TEST_F(PictureTest, HasMessagesGoToTheThreadsThatTheyAreFor) {
+  ExploreOptions options = FewDeviations();
+  options.doom_runs = 0;
+  const std::string shown = Show(
+      WithHand(PictureOfFailure("Greeting.Comes", AnswersAClient, options), R"(
+    const asks = steps.find(one => one.kind === 'message' && one.text.includes('Joe'));
+    const answer = steps.find(one => one.kind === 'message' && one.text.includes('Hello'));
+    said(`asks as no other: ${asks.by > 0 && threads[asks.by].name !== 'main'}`);
+    said(`is served: ${asks.receiver === answer.by}`);
+    said(`is answered: ${answer.receiver === asks.by}`);
+    said(`killed: ${steps.filter(one => one.kind === 'death').length}`);
+  )"),
+      "messages");
+  EXPECT_THAT(shown, HasSubstr(">asks as no other: true; is served: true; is "
+                               "answered: true; killed: 0<"))
+      << shown;
+}
+
 // The same in words.
 TEST(Explanation, HasDeathsAndMessagesWithTheirConnections) {
   ExploreOptions options = FewDeviations();
@@ -350,7 +424,7 @@ TEST(Explanation, HasDeathsAndMessagesWithTheirConnections) {
 TEST_F(PictureTest, ShowsADeadlock) {
   const std::string shown =
       Show(PictureOfFailure("Locks.AreTaken", LocksInTwoOrders), "deadlock",
-           "#waiting for a mutex");
+           "#waiting for mutex");
   EXPECT_THAT(shown, HasSubstr("deadlock: all threads wait"));
   EXPECT_THAT(shown, HasSubstr(">2 found<"));
   EXPECT_THAT(shown, Not(HasSubstr("This page failed")));

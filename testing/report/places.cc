@@ -46,7 +46,8 @@ namespace ward::testing {
 #define WARD_ARGUMENTS "<([^<>]|" WARD_ARGUMENTS_6 ")*>"
 
 const char kInnerFiles[] =
-    "^/usr/|(^|/)(testing/(simulator|interception|search|report)/"
+    "^/usr/|/_virtual_includes/[^/]*/ward/|(^|/)(testing/"
+    "(simulator|interception|search|report)/"
     "|testing/accesses/(atomics|memory|plain)[.]"
     "|testing/(explore|run_at_once)[.]|external/|nptl/|sysdeps/|c[+][+]/[0-9])";
 // Those of templates have their types before their names: a namespace is the
@@ -55,7 +56,7 @@ const char kInnerFiles[] =
 const char kInnerFunctions[] =
     "^[?]$|^(([a-zA-Z0-9_*&:]|" WARD_ARGUMENTS
     ")+ )*"
-    "((ward::testing|testing|std|__gnu_cxx|absl)::"
+    "((ward|testing|std|__gnu_cxx|absl)::"
     "([a-zA-Z0-9_~:]|" WARD_ARGUMENTS
     ")*([([{]|operator[^a-zA-Z0-9_]|$"
     "|(<([^<>]|" WARD_ARGUMENTS

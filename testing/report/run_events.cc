@@ -181,6 +181,8 @@ void RunRecorder::Starts(int thread, int group, std::string_view name) {
 }
 
 void RunRecorder::Ends(int thread) {
+  // Who ends the process ends with it, and then returns.
+  if (!ended_.insert(thread).second) return;
   events_.Add(absl::StrCat(R"(["e",)", thread, "]"));
 }
 
@@ -265,8 +267,11 @@ void RunRecorder::IsNamed(pid_t process, std::string_view name) {
 
 void RunRecorder::Says(pid_t from, pid_t to, int stream,
                        std::string_view what) {
+  // Its two directions are streams of their own:
+  // SimulatedEnvironment::StreamOf.
+  const int connection = stream < 0 ? -1 : stream / 2;
   events_.Add(absl::StrCat(R"(["m",)", running_, ",", from, ",", to, ",",
-                           JsonString(what), ",", stream, "]"));
+                           JsonString(what), ",", connection, "]"));
 }
 
 void RunRecorder::OnTestPartResult(const ::testing::TestPartResult& result) {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/testing/report/transcript.h"
@@ -89,7 +90,7 @@ class RunEvents {
 //                                   who goes on
 //   ["c", decisions]                how many there were before what comes next
 //   ["o", object, place]            it is in the program's data: see PlaceOf
-//   ["m", thread, from, to, words, stream]
+//   ["m", thread, from, to, words, number]
 //                                   what a process says to another, on which
 //                                   connection, or -1; or what it does
 //   ["n", ns]                       the time since the start
@@ -142,6 +143,7 @@ class RunRecorder final : public RunListener,
 
   RunEvents& events_;
   int running_ = 0;
+  absl::flat_hash_set<int> ended_;
   // It has started a thread, since the last point.
   bool has_started_ = false;
   uint32_t decisions_ = 0;

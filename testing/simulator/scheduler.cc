@@ -989,14 +989,19 @@ void Scheduler::SetTimer(int group, absl::Time time,
   timers_.emplace(owner, Timer{time, std::move(at_time)});
 }
 
-void Scheduler::Kill(int group) {
+void Scheduler::Kill(int group, bool exits) {
   const NoSchedulingPoints quiet;
   timers_.erase(timers_.lower_bound({group, 0}),
                 timers_.lower_bound({group + 1, 0}));
   for (Thread* thread : live_) {
     if (thread->group != group) continue;
     thread->state = Thread::State::kKilled;
-    if (options_.listener != nullptr) options_.listener->IsKilled(thread->id);
+    if (options_.listener == nullptr) continue;
+    if (exits) {
+      options_.listener->Ends(thread->id);
+    } else {
+      options_.listener->IsKilled(thread->id);
+    }
   }
   RemoveTheDead();
 }

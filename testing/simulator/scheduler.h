@@ -202,8 +202,9 @@ class Scheduler {
   uint64_t NextRandom();
 
   // Ends all threads of `group`. If the calling one is among them, it goes on
-  // until LeaveIfKilled, which then does not return.
-  void Kill(int group);
+  // until LeaveIfKilled, which then does not return. With `exits` the process
+  // ends by itself, which is what its threads are said to do.
+  void Kill(int group, bool exits = false);
   void LeaveIfKilled();
 
   // Calls `at_time` when `time` has come, on the thread that runs then;

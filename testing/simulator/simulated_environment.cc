@@ -160,6 +160,12 @@ size_t SimulatedEnvironment::OtherThreads(pid_t pid) const {
 
 // --- sockets ---
 
+int SimulatedEnvironment::StreamOf(const SimulatedSocket& socket) {
+  int& number = socket.connection_number();
+  if (number == 0) number = ++connections_;
+  return 2 * number + (socket.is_second() ? 1 : 0);
+}
+
 std::unique_ptr<Transport> SimulatedEnvironment::Wrap(
     std::shared_ptr<SimulatedSocket> socket, std::string origin) {
   const int number = next_number_++;

@@ -226,6 +226,9 @@ class SimulatedEnvironment final : public Environment {
   // closed with the last one of anybody's.
   void Release(SimulatedSocket& socket, pid_t holder);
   void Release(ListenSocket& socket, pid_t holder);
+  // What is sent there, for the transcript: half of it is the connection's
+  // number, which are in the order in which somebody first sends.
+  int StreamOf(const SimulatedSocket& socket);
   void CloseIfUnheld(SimulatedSocket& socket);
   // Ends the processes that are tied to a socket which is readable by now.
   void EndTied();
@@ -251,6 +254,7 @@ class SimulatedEnvironment final : public Environment {
   absl::btree_map<uint64_t, Token> tokens_;
   int next_number_;
   int next_path_ = 1;
+  int connections_ = 0;
   std::vector<std::string> log_;
 };
 

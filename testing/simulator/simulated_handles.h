@@ -117,8 +117,9 @@ class SimulatedTransport final : public Transport, public Readiness {
     const SimulatedSocket::Result result = socket_->Send(bytes, descriptors);
     if (result.error == 0) {
       environment_.transcript_.Bytes(
-          environment_.scheduler_.now(), number_, environment_.ProcessId(),
-          Receiver(), bytes.substr(0, result.bytes), descriptors.size());
+          environment_.scheduler_.now(), environment_.StreamOf(*socket_),
+          environment_.ProcessId(), Receiver(), bytes.substr(0, result.bytes),
+          descriptors.size());
       environment_.EndTied();
       environment_.StepAfter("sending");
       return result.bytes;

@@ -158,7 +158,7 @@ void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
     }
   }
   transcript_.Event(scheduler_.now(), pid, exit.ToString());
-  scheduler_.Kill(pid);
+  scheduler_.Kill(pid, exit.kind == ProcessExit::Kind::kExited);
   for (const auto& [number, socket] : sockets_) {
     socket->holders.erase(pid);
     CloseIfUnheld(*socket);

@@ -27,7 +27,8 @@ SimulatedSocket::CreatePair(const PeerCredentials& first,
   auto b = std::make_shared<SimulatedSocket>();
   a->other_ = b;
   b->other_ = a;
-  a->connection_ = b->connection_ = std::make_shared<const char>();
+  a->connection_ = b->connection_ = std::make_shared<int>(0);
+  b->is_second_ = true;
   a->peer_credentials_ = second;
   b->peer_credentials_ = first;
   return {std::move(a), std::move(b)};

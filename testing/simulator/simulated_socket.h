@@ -72,6 +72,10 @@ class SimulatedSocket {
   const std::shared_ptr<SimulatedSocket>& other() const { return other_; }
   // The same of both ends, for as long as there is one, and no other's.
   const void* connection() const { return connection_.get(); }
+  // For reports: its users number the connection, 0 until then; and which end
+  // this is.
+  int& connection_number() const { return *connection_; }
+  bool is_second() const { return is_second_; }
 
   // How often each process has this end open; maintained by its users.
   absl::btree_map<pid_t, int> holders;
@@ -90,11 +94,12 @@ class SimulatedSocket {
   };
 
   std::shared_ptr<SimulatedSocket> other_;  // Until one of the two is closed.
-  std::shared_ptr<const char> connection_;
+  std::shared_ptr<int> connection_;
   PeerCredentials peer_credentials_;
   std::deque<Segment> received_;
   // For what was sent, until it is read.
   size_t charged_ = 0;
+  bool is_second_ = false;
   bool receive_shut_ = false;
   bool send_shut_ = false;
   bool reset_ = false;
