@@ -354,6 +354,35 @@ TEST_F(InterceptionTest, MutexesKeepTheirTypes) {
   pthread_mutex_destroy(&checking);
 }
 
+// Where they come first (pthread_rwlockattr_setkind_np(3)).
+TEST_F(InterceptionTest, WritersHoldUpReadersForAsLongAsTheyWait) {
+  pthread_rwlockattr_t attributes;
+  pthread_rwlockattr_init(&attributes);
+  pthread_rwlockattr_setkind_np(&attributes,
+                                PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+  pthread_rwlock_t lock;
+  pthread_rwlock_init(&lock, &attributes);
+  pthread_rwlockattr_destroy(&attributes);
+  EXPECT_EQ(pthread_rwlock_rdlock(&lock), 0);
+  std::thread writer([&] {
+    const timespec limit = In(absl::Seconds(1));
+    EXPECT_EQ(pthread_rwlock_timedwrlock(&lock, &limit), ETIMEDOUT);
+  });
+  scheduler_.WaitUntilIdle();
+  EXPECT_EQ(pthread_rwlock_tryrdlock(&lock), EBUSY);
+  std::thread reader([&] {
+    EXPECT_EQ(pthread_rwlock_rdlock(&lock), 0);
+    EXPECT_EQ(Passed(), absl::Seconds(1));
+    EXPECT_EQ(pthread_rwlock_unlock(&lock), 0);
+  });
+  reader.join();
+  writer.join();
+  EXPECT_EQ(pthread_rwlock_tryrdlock(&lock), 0);
+  EXPECT_EQ(pthread_rwlock_unlock(&lock), 0);
+  EXPECT_EQ(pthread_rwlock_unlock(&lock), 0);
+  pthread_rwlock_destroy(&lock);
+}
+
 // Others may have seen it before the caller does the next thing.
 TEST_F(InterceptionTest, UnlockingWritingAndClosingAreFollowedByPoints) {
   const auto points = [&](const std::function<void()>& call) {

@@ -39,29 +39,38 @@ int Explain(int error, const pthread_rwlock_t& lock) {
   return error == EBUSY && own ? EDEADLK : error;
 }
 
+// Nobody reads behind a writer that waits, where they come first
+// (pthread_rwlockattr_setkind_np(3)). Those wait in the schedule alone, and so
+// the lock itself does not know of them.
+int TryToRead(const Scheduler& scheduler, pthread_rwlock_t* lock) {
+  const bool prefers_writers =
+      lock->__data.__flags == PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP;
+  if (prefers_writers && scheduler.IsWaitedFor(lock, kWriting.waiting)) {
+    return EBUSY;
+  }
+  return real_pthread_rwlock_tryrdlock(lock);
+}
+
 // With a limit, or without one.
 template <typename... Limit>
 int Read(Scheduler& scheduler, pthread_rwlock_t* lock, const Limit&... limit) {
   return Locked(lock,
                 TakeInSchedule(
                     scheduler, lock, kReading,
-                    [lock] {
-                      return Explain(real_pthread_rwlock_tryrdlock(lock),
-                                     *lock);
-                    },
+                    [&] { return Explain(TryToRead(scheduler, lock), *lock); },
                     EBUSY, limit...),
                 Order::Lock::kShared);
 }
 
 template <typename... Limit>
 int Write(Scheduler& scheduler, pthread_rwlock_t* lock, const Limit&... limit) {
-  return Locked(lock, TakeInSchedule(
-                          scheduler, lock, kWriting,
-                          [lock] {
-                            return Explain(real_pthread_rwlock_trywrlock(lock),
-                                           *lock);
-                          },
-                          EBUSY, limit...));
+  const int error = TakeInSchedule(
+      scheduler, lock, kWriting,
+      [lock] { return Explain(real_pthread_rwlock_trywrlock(lock), *lock); },
+      EBUSY, limit...);
+  // It may have held up some that read.
+  if (error == ETIMEDOUT) scheduler.WakeAt(lock);
+  return Locked(lock, error);
 }
 
 // Of those who read it does not say who they are.
@@ -130,7 +139,7 @@ int pthread_rwlock_tryrdlock(pthread_rwlock_t* lock) noexcept {
   if (scheduler == nullptr) return real_pthread_rwlock_tryrdlock(lock);
   scheduler->Point(ward::testing::kReading.taking, lock,
                    ward::testing::kReading.use);
-  return ward::testing::Locked(lock, real_pthread_rwlock_tryrdlock(lock),
+  return ward::testing::Locked(lock, ward::testing::TryToRead(*scheduler, lock),
                                Order::Lock::kShared);
 }
 

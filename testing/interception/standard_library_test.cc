@@ -63,6 +63,29 @@ struct Case {
 constexpr const char* kDeadlock = "deadlock: all threads wait";
 constexpr const char* kFailed = "Expected equality of these values";
 
+// Where writers come first, who reads does not read again while one waits.
+void ReadsTwiceBehindAWriter(bool bug) {
+  pthread_rwlockattr_t attributes;
+  pthread_rwlockattr_init(&attributes);
+  pthread_rwlockattr_setkind_np(
+      &attributes, bug ? PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP
+                       : PTHREAD_RWLOCK_PREFER_READER_NP);
+  pthread_rwlock_t lock;
+  pthread_rwlock_init(&lock, &attributes);
+  pthread_rwlockattr_destroy(&attributes);
+  InThreads({[&] {
+               pthread_rwlock_rdlock(&lock);
+               pthread_rwlock_rdlock(&lock);
+               pthread_rwlock_unlock(&lock);
+               pthread_rwlock_unlock(&lock);
+             },
+             [&] {
+               pthread_rwlock_wrlock(&lock);
+               pthread_rwlock_unlock(&lock);
+             }});
+  pthread_rwlock_destroy(&lock);
+}
+
 // Whoever is right has time limits that are long.
 void SleepsInsteadOfWaiting(bool bug) {
   std::mutex mutex;
@@ -679,6 +702,7 @@ INSTANTIATE_TEST_SUITE_P(
              /*delays=*/true},
         Case{"BarrierIsNoEnd", kFailed, BarrierIsNoEnd},
         Case{"FutexWakesAnother", kDeadlock, FutexWakesAnother},
+        Case{"ReadsTwiceBehindAWriter", kDeadlock, ReadsTwiceBehindAWriter},
         Case{"SleepsInsteadOfWaiting", kFailed, SleepsInsteadOfWaiting},
         Case{"SleepsTwiceInsteadOfWaiting", kFailed,
              SleepsTwiceInsteadOfWaiting}),

@@ -52,9 +52,11 @@ struct ExploreOptions {
   // end for no reason.
   bool delays = false;
   // A sleep may end while threads could still run, a few times in a run: so
-  // that one that is to give them time is found. It does not come after another
-  // one's time limit, and does not end a wait: whoever is right sees no
-  // difference. False for a body in which sleeps are to say who comes first.
+  // that one that is to give them time is found. Not where somebody waits with
+  // a time limit in the first run, as all do who call servers: it might be over
+  // then. (kRandom alone has no such run to know it by.) False for a body in
+  // which sleeps are to say who comes first, or that looks at how much time
+  // something takes.
   bool early_sleeps = true;
 
   // Atomic loads may return older values than the last, as the memory of C++20

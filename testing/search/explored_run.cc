@@ -153,7 +153,9 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   SimulationOptions simulated;
   simulated.faults = {options.faults, options.deaths};
   simulated.delays = options.delays;
-  simulated.early_sleeps = options.early_sleeps;
+  simulated.early_sleeps = options.early_sleeps
+                               ? SchedulerOptions::EarlySleeps::kTried
+                               : SchedulerOptions::EarlySleeps::kCounted;
   simulated.weak_memory = options.weak_memory;
   simulated.max_steps = options.max_steps;
   Places places;

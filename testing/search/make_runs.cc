@@ -254,8 +254,8 @@ void AddNotTried(const ExploreOptions& options,
         return worker->record().kept_limits;
       })) {
     exploration.not_tried.emplace_back(
-        "time limits that end while threads could run "
-        "(ExploreOptions::delays)");
+        "time limits, and sleeps beside them, that end while threads could "
+        "run (ExploreOptions::delays)");
   }
   if (exploration.sees_accesses && !options.weak_memory) {
     exploration.not_tried.emplace_back(
@@ -323,9 +323,13 @@ Exploration MakeRuns(const ExploreOptions& asked, uint64_t seed,
   // always has the same result: the others go on until they have come as far.
   uint64_t end = options.runs;
   std::vector<std::unique_ptr<Worker>> workers;
+  // Those limits might be over when a sleep ends early.
+  const bool may_have_limits =
+      dull.record().runs == 0 || dull.record().kept_limits;
   const auto begin = [&](size_t i) {
     Work work;
     work.options = options;
+    work.options.early_sleeps &= !may_have_limits;
     work.seed = seed;
     work.worker = i;
     work.workers = processors.size();

@@ -617,7 +617,8 @@ Scheduler::Thread* Scheduler::Next() {
   const auto after = [this, is_after = std::exchange(after_, false)] {
     return is_after && running_->alive() ? running_->id : -1;
   };
-  bool may_delay = options_.delays || options_.early_sleeps;
+  bool may_delay = options_.delays || options_.early_sleeps !=
+                                          SchedulerOptions::EarlySleeps::kNone;
   absl::Duration moment = absl::Microseconds(100);
   absl::Duration idle_since = absl::ZeroDuration();
   int leaps = 0;
@@ -674,13 +675,12 @@ Scheduler::Thread* Scheduler::Next() {
     if (may_delay && (options_.delays ? NextDeadline() != absl::InfiniteFuture()
                                       : MaySleepEndEarly())) {
       may_delay = false;
-      if (Choose(Choice{ChoiceKind::kDelay,
-                        2,
-                        {},
-                        -1,
-                        after(),
-                        running_->id,
-                        running_->points}) == 1) {
+      const Choice choice{ChoiceKind::kDelay, 2, {}, -1, after(), running_->id,
+                          running_->points};
+      const bool is_tried =
+          options_.delays ||
+          options_.early_sleeps == SchedulerOptions::EarlySleeps::kTried;
+      if ((is_tried ? Choose(choice) : Choose(choice, 0)) == 1) {
         ++early_sleeps_;
         AdvanceTo(NextDeadline());
         continue;
@@ -760,6 +760,12 @@ size_t Scheduler::WakeAt(const void* address, size_t count, uint32_t bits) {
   return woken;
 }
 
+bool Scheduler::IsWaitedFor(const void* address, std::string_view doing) const {
+  return std::any_of(live_.begin(), live_.end(), [&](const Thread* thread) {
+    return thread->waits_at == address && thread->doing == doing;
+  });
+}
+
 void Scheduler::CountSteps() {
   first_step_ = steps_;
   patience_ = options_.max_steps / kPartOfSteps;
@@ -825,7 +831,10 @@ size_t Scheduler::Choose(ChoiceKind kind, size_t options,
 }
 
 size_t Scheduler::Choose(const Choice& choice) {
-  const size_t option = strategy_.Choose(choice);
+  return Choose(choice, strategy_.Choose(choice));
+}
+
+size_t Scheduler::Choose(const Choice& choice, size_t option) {
   debugged.decisions = debugged.decisions + 1;
   if (debugged.wants_decision()) {
     decision_ = Describe(choice, option);

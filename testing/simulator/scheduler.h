@@ -58,9 +58,11 @@ struct SchedulerOptions {
   bool delays = false;
 
   // A sleep may end while threads could still run, as on a machine that is slow
-  // just then, a few times in a run, and never after somebody's time limit: so
-  // no program that is right can tell. With `delays`, all may.
-  bool early_sleeps = false;
+  // just then, a few times in a run, and not after the time limit of somebody
+  // who waits. With `delays`, all may. kCounted: it does not, but is a choice
+  // none the less, so that others have the same numbers.
+  enum class EarlySleeps { kNone, kCounted, kTried };
+  EarlySleeps early_sleeps = EarlySleeps::kNone;
 
   // Atomic loads may return older values than the last: for who checks
   // accesses, see ward/testing/accesses/checker.h. Without, it fails the
@@ -182,6 +184,8 @@ class Scheduler {
                 size_t count = std::numeric_limits<size_t>::max(),
                 uint32_t bits = kAnyBit);
   static constexpr uint32_t kAnyBit = ~uint32_t{0};
+  // Whether somebody waits there, by WaitAt, and says so by `doing`.
+  bool IsWaitedFor(const void* address, std::string_view doing) const;
 
   // Whether what waits now goes on at once, for no reason, as POSIX allows for
   // conditions: a choice, with `delays`. A thread that then waits again waits.
@@ -329,6 +333,8 @@ class Scheduler {
   // Raises what was sent to the thread that runs; false if nothing was.
   bool RaiseSignals();
   size_t Choose(const Choice& choice);
+  // That the strategy, or who else decides, has chosen this; returns it.
+  size_t Choose(const Choice& choice, size_t option);
   // What was chosen, in words.
   std::string Describe(const Choice& choice, size_t option) const;
   Thread* Next();

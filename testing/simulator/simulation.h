@@ -25,7 +25,8 @@ namespace ward::testing {
 struct SimulationOptions {
   SimulationFaults faults;
   bool delays = false;
-  bool early_sleeps = false;
+  SchedulerOptions::EarlySleeps early_sleeps =
+      SchedulerOptions::EarlySleeps::kNone;
   bool weak_memory = false;
   size_t max_steps = 1000000;
 
