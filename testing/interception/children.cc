@@ -65,6 +65,8 @@ __attribute__((constructor(101))) void RegisterAtFork() {
       [] {
         Scheduler::LeaveInChild();
         if (under_way != nullptr) is_child = true;
+        // A child's own child has none of its threads either.
+        if (is_child) Own().has_threads = false;
       });
 }
 
@@ -99,7 +101,6 @@ pid_t ForkInSchedule(Scheduler& scheduler, std::shared_ptr<LastWords> words) {
   if (child == 0) {
     Own().parent = fork.parent;
     Own().words = std::move(fork.words);
-    Own().has_threads = false;
   }
   return child;
 }

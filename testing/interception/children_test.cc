@@ -18,6 +18,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/testing/explore.h"
@@ -28,9 +29,10 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::StartsWith;
 
-// What the child has returned.
-int RunInChild(absl::FunctionRef<int()> body) {
+// What the child has returned. It is looked for in stacks.
+[[gnu::noinline]] int RunInChild(absl::FunctionRef<int()> body) {
   const pid_t child = fork();
   if (child == 0) _exit(body());
   int status = 0;
@@ -166,6 +168,34 @@ TEST(Children, MayWaitForThreadsOfTheirOwn) {
               7);
   });
   EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+// Which has none of its parent's either.
+TEST(Children, AreForkedByOthers) {
+  const Exploration found = FindFailure({.runs = 3}, [] {
+    EXPECT_EQ(RunInChild([] {
+                absl::Mutex mutex;
+                absl::Notification locked;
+                absl::Notification done;
+                std::thread holder([&] {
+                  const absl::MutexLock lock(&mutex);
+                  locked.Notify();
+                  done.WaitForNotification();
+                });
+                locked.WaitForNotification();
+                const int code = RunInChild([&] {
+                  alarm(5);
+                  const absl::MutexLock lock(&mutex);
+                  return 7;
+                });
+                done.Notify();
+                holder.join();
+                return code;
+              }),
+              1);
+  });
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_THAT(found.failure->what, StartsWith("deadlock in a child process"));
 }
 
 // In memory of this process and of those that it forks.
