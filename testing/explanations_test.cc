@@ -1,8 +1,13 @@
 // What Explore says of deadlocks, and of updates that are lost: by programs as
 // a user has them. Compiled with -g1, for lines.
 
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -458,6 +463,54 @@ void WaitsWithoutALoop() {
   other.join();
 }
 
+SHOP_FUNCTION void Order(int counter) {
+  char answer = 'x';
+  (void)!write(counter, &answer, 1);
+  (void)!read(counter, &answer, 1);
+  sold = 1;
+}
+
+SHOP_FUNCTION void Answer(int kitchen, std::mutex& till) {
+  char answer;
+  (void)!read(kitchen, &answer, 1);
+  const std::lock_guard<std::mutex> lock(till);
+  (void)!write(kitchen, &answer, 1);
+  sold = 2;
+}
+
+void OrdersUnderALock() {
+  std::array<int, 2> ends;
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+  const ward::FileDescriptor counter(ends[0]);
+  const ward::FileDescriptor kitchen(ends[1]);
+  std::mutex till;
+  std::thread cook([&] { Answer(kitchen.get(), till); });
+  {
+    const std::lock_guard<std::mutex> lock(till);
+    Order(counter.get());
+  }
+  cook.join();
+}
+
+SHOP_FUNCTION void Listen(int bell, int door) {
+  std::array<pollfd, 2> polled = {pollfd{bell, POLLIN, 0},
+                                  pollfd{door, POLLIN, 0}};
+  poll(polled.data(), polled.size(), -1);
+  sold = 1;
+}
+
+void NobodyRings() {
+  std::array<int, 2> ends;
+  ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
+  const ward::FileDescriptor bell(ends[0]);
+  const ward::FileDescriptor button(ends[1]);
+  ward::FileDescriptor door(eventfd(0, EFD_CLOEXEC));
+  std::thread waiter([&] { Listen(bell.get(), door.get()); });
+  absl::SleepFor(absl::Seconds(1));
+  door.Reset();
+  waiter.join();
+}
+
 std::mutex balance_mutex;
 int balance = 0;
 
@@ -669,6 +722,29 @@ TEST(Deadlock, AtANotificationSaysWhoWaitsWhere) {
               ContainsRegex("\n  thread 0 \\(main\\) is waiting for a (mutex, "
                             "condition or notification|condition under mutex "
                             "[0-9]+), in Await "));
+}
+
+TEST(Deadlock, OverAConnectionIsACircleOfThoseWhoUsedIt) {
+  const std::string told = Deadlock(shop::OrdersUnderALock);
+  EXPECT_THAT(told, StartsWith("deadlock: 2 threads wait for one another\n"));
+  EXPECT_THAT(told,
+              ContainsRegex(
+                  "thread 0 \\(main\\) is reading descriptor [0-9]+ \\(a Unix "
+                  "socket\\), which thread 1 used, too, in\n      Order "));
+  EXPECT_THAT(told, HasSubstr("    It has mutex 1, taken in\n"));
+  EXPECT_THAT(told,
+              ContainsRegex("thread 1 is waiting for mutex 1, which thread 0 "
+                            "\\(main\\) has, in\n      Answer "));
+}
+
+TEST(Deadlock, OverDescriptorsSaysWhichTheyAre) {
+  const std::string told = Deadlock(shop::NobodyRings);
+  EXPECT_THAT(told, StartsWith("deadlock: all threads wait"));
+  EXPECT_THAT(told,
+              ContainsRegex(
+                  "thread 1 is polling descriptors [0-9]+ \\(a pipe's reading "
+                  "end\\), [0-9]+ \\(an eventfd; it was closed meanwhile, "
+                  "which wakes nobody\\), in Listen "));
 }
 
 TEST(Deadlock, ComesAfterWhatHasFailedBefore) {

@@ -13,6 +13,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,6 +29,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "ward/channel/message_channel.h"
+#include "ward/channel/open_descriptors_for_test.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/server/server_options.h"
@@ -147,6 +149,9 @@ ServerTestBase::ServerTestBase() {
   switch (TestMode()) {
     case Mode::kSimulated: {
       SimulationOptions options;
+      static auto& open_before = *new std::set<int>;
+      open_before = OpenNumbers();
+      options.open_before = &open_before;
       options.on_stuck = [this](const std::string& why) {
         std::cerr << why;
         ShowWhatHappened();

@@ -7,9 +7,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <climits>
 
 #include "absl/functional/function_ref.h"
+#include "ward/testing/interception/held_files.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/interception/timers.h"
@@ -36,6 +38,7 @@ void CloseInSchedule(Scheduler& scheduler, int first, int last,
   constexpr const char* kClosing = "closing a descriptor";
   scheduler.Point(kClosing, &kDescriptors);
   Order::Release(&kDescriptors);
+  HeldFiles::Keep(scheduler, first, last);
   if (!close_them()) return;
   ForgetTimers(scheduler, first, last);
   scheduler.PointAfter(kClosing, &kDescriptors);
@@ -75,6 +78,7 @@ Result CloseFileInSchedule(FILE* file, Real<Result, Parameters...>& close_it,
 
 using ::ward::testing::CloseFileInSchedule;
 using ::ward::testing::CloseInSchedule;
+using ::ward::testing::HeldFiles;
 using ::ward::testing::Intercepting;
 using ::ward::testing::Scheduler;
 
@@ -101,7 +105,11 @@ int close_range(unsigned first, unsigned last, int flags) noexcept {
   int result = -1;
   CloseInSchedule(*scheduler, static_cast<int>(first),
                   last > INT_MAX ? INT_MAX : static_cast<int>(last), [&] {
-                    result = real_close_range(first, last, flags);
+                    result = HeldFiles::CloseOthers(
+                        *scheduler, first, last,
+                        [flags](unsigned from, unsigned to) {
+                          return real_close_range(from, to, flags);
+                        });
                     return result == 0;
                   });
   return result;
@@ -111,7 +119,11 @@ void closefrom(int first) noexcept {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_closefrom(first);
   CloseInSchedule(*scheduler, first, INT_MAX, [&] {
-    real_closefrom(first);
+    HeldFiles::CloseOthers(*scheduler,
+                           static_cast<unsigned>(std::max(first, 0)), UINT_MAX,
+                           [](unsigned from, unsigned to) {
+                             return real_close_range(from, to, 0);
+                           });
     return true;
   });
 }

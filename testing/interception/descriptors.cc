@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <climits>
 #include <cstdarg>
@@ -34,10 +35,14 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string_view>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ward/testing/interception/held_files.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/interception/signals.h"
@@ -109,6 +114,10 @@ int Look(absl::FunctionRef<int()> look) { return TEMP_FAILURE_RETRY(look()); }
 bool IsReady(int descriptor, short events) {
   pollfd polled{descriptor, events, 0};
   return Look([&] { return real_poll(&polled, 1, 0); }) != 0;
+}
+
+bool IsOpen(int descriptor) {
+  return real_fcntl(descriptor, F_GETFD, nullptr) >= 0;
 }
 
 // What SO_RCVTIMEO or SO_SNDTIMEO say (socket(7)).
@@ -195,47 +204,73 @@ void PointAt(Scheduler& scheduler, int descriptor, const char* doing) {
   }
 }
 
-// A scheduling point, and a wait unless the call itself would not wait. False
-// if the descriptor's own limit has come, or a signal.
-bool Await(int descriptor, short events, int flags, int limit,
-           const char* doing) {
-  Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr) return true;
-  PointAt(*scheduler, descriptor, doing);
+// A scheduling point, and a wait unless the call itself would not wait. Until
+// its end the call has the file, see HeldFiles.
+class Awaited {
+ public:
+  Awaited(int descriptor, short events, int flags, int limit, const char* doing)
+      : descriptor_(descriptor) {
+    Scheduler* const scheduler = Intercepting();
+    if (scheduler != nullptr) {
+      goes_on_ = Await(*scheduler, events, flags, limit, doing);
+    }
+  }
+
+  // False if the descriptor's own limit has come, or a signal.
+  bool goes_on() const { return goes_on_; }
+  int descriptor() const { return descriptor_; }
+
+ private:
+  bool Await(Scheduler& scheduler, short events, int flags, int limit,
+             const char* doing);
+
+  int descriptor_;
+  std::optional<HeldFiles> held_;
+  bool goes_on_ = true;
+};
+
+bool Awaited::Await(Scheduler& scheduler, short events, int flags, int limit,
+                    const char* doing) {
+  PointAt(scheduler, descriptor_, doing);
   if ((flags & MSG_DONTWAIT) != 0) return true;
-  const int status = fcntl(descriptor, F_GETFL);
+  const int status = fcntl(descriptor_, F_GETFL);
   if (status < 0 || (status & O_NONBLOCK) != 0) return true;
-  const absl::Duration time = LimitOfSocket(descriptor, limit);
+  if (IsReady(descriptor_, events)) return true;
+  held_.emplace(scheduler, absl::MakeSpan(&descriptor_, 1));
+  const absl::Duration time = LimitOfSocket(descriptor_, limit);
   // One with a limit is not started anew, whatever sigaction(2) has
   // (signal(7)).
   const auto interruption = time == absl::InfiniteDuration()
                                 ? &Interruptions::without_restart
                                 : &Interruptions::all;
-  const Interruptions& now = scheduler->interruptions();
+  const Interruptions& now = scheduler.interruptions();
   const int before = now.*interruption;
   bool is_ready = false;
-  scheduler->AwaitWorld(
+  scheduler.AwaitWorld(
       doing,
       [&] {
-        is_ready = IsReady(descriptor, events);
+        is_ready = IsReady(descriptor_, events);
         return is_ready || now.*interruption != before;
       },
-      scheduler->now() + time);
+      scheduler.now() + time, &*held_);
   if (!is_ready) errno = now.*interruption != before ? EINTR : EAGAIN;
   return is_ready;
 }
 
-bool AwaitInput(int descriptor, int flags = 0) {
-  const bool goes_on =
-      Await(descriptor, POLLIN, flags, SO_RCVTIMEO, "reading a descriptor");
+// `call` has the descriptor that it is about.
+ssize_t CallWithInput(int descriptor, int flags,
+                      absl::FunctionRef<ssize_t(int descriptor)> call) {
+  const Awaited input(descriptor, POLLIN, flags, SO_RCVTIMEO,
+                      "reading a descriptor");
   Order::Acquire(&kDescriptors);
-  return goes_on;
+  return input.goes_on() ? call(input.descriptor()) : -1;
 }
 
-bool AwaitRoom(int descriptor, int flags = 0) {
-  const bool goes_on = Await(descriptor, POLLOUT, flags, SO_SNDTIMEO, kWriting);
+ssize_t CallWithRoom(int descriptor, int flags,
+                     absl::FunctionRef<ssize_t(int descriptor)> call) {
+  const Awaited room(descriptor, POLLOUT, flags, SO_SNDTIMEO, kWriting);
   Order::Release(&kDescriptors);
-  return goes_on;
+  return room.goes_on() ? call(room.descriptor()) : -1;
 }
 
 // Whether one piece after the other comes to the same as all at once.
@@ -254,16 +289,16 @@ bool IsStream(int descriptor) {
 // for so much when poll(2) says that it has any (pipe(7)), and so has a socket.
 ssize_t WriteInSchedule(
     int descriptor, size_t size, int flags,
-    absl::FunctionRef<ssize_t(size_t from, size_t size)> write_some) {
+    absl::FunctionRef<ssize_t(int descriptor, size_t from, size_t size)>
+        write_some) {
   const bool whole = Intercepting() == nullptr || !IsStream(descriptor);
   size_t written = 0;
   do {
     const size_t left = size - written;
-    const ssize_t result =
-        AwaitRoom(descriptor, flags)
-            ? write_some(written,
-                         whole ? left : std::min<size_t>(left, PIPE_BUF))
-            : -1;
+    const ssize_t result = CallWithRoom(descriptor, flags, [&](int fd) {
+      return write_some(fd, written,
+                        whole ? left : std::min<size_t>(left, PIPE_BUF));
+    });
     if (result < 0 && written == 0) return -1;
     if (result < 0) break;
     written += static_cast<size_t>(result);
@@ -272,15 +307,28 @@ ssize_t WriteInSchedule(
   return Done(static_cast<ssize_t>(written), kWriting);
 }
 
-// `look` returns what the call returns, without waiting: 0 if it would.
-// Blocks the signals of `mask` while it waits; `interruption` counts those that
-// end it (signal(7)).
-int LookInSchedule(Scheduler& scheduler, const char* doing,
-                   absl::FunctionRef<int()> look, absl::Duration limit,
-                   const sigset_t* mask = nullptr,
-                   int Interruptions::*interruption = &Interruptions::all) {
+struct Wait {
+  // It has their files from its scheduling point on.
+  absl::Span<int> descriptors;
+  absl::Duration limit = absl::InfiniteDuration();
+  // The signals that it blocks; null: those that are blocked.
+  const sigset_t* mask = nullptr;
+  // Counts those that end it (signal(7)).
+  int Interruptions::*interruption = &Interruptions::all;
+  // What it waits for may come from outside, whatever these are.
+  bool is_of_others = false;
+};
+
+// `look` returns what the call returns, without waiting: 0 if it would. Its
+// last look is when its time has come.
+int LookInSchedule(
+    Scheduler& scheduler, const char* doing, const Wait& wait,
+    absl::FunctionRef<int(const HeldFiles& files, bool is_last)> look) {
   scheduler.Point(doing, &kDescriptors);
-  const WaitingMask waiting(mask);
+  const HeldFiles files(scheduler, wait.descriptors);
+  const absl::Time deadline = scheduler.now() + wait.limit;
+  const auto interruption = wait.interruption;
+  const WaitingMask waiting(wait.mask);
   const Interruptions& now = scheduler.interruptions();
   const int before = now.*interruption;
   int result = 0;
@@ -289,7 +337,8 @@ int LookInSchedule(Scheduler& scheduler, const char* doing,
       doing,
       [&] {
         if (result == 0) {
-          result = Look(look);
+          result =
+              Look([&] { return look(files, scheduler.now() >= deadline); });
           error = errno;
         }
         if (result == 0 &&
@@ -299,7 +348,7 @@ int LookInSchedule(Scheduler& scheduler, const char* doing,
         }
         return result != 0;
       },
-      scheduler.now() + limit);
+      deadline, wait.is_of_others ? nullptr : &files);
   Order::Acquire(&kDescriptors);
   if (result < 0 && error == EINTR) waiting.Deliver();
   errno = error;
@@ -310,8 +359,84 @@ int AwaitEvents(Scheduler& scheduler, int epoll, epoll_event* events, int most,
                 absl::Duration limit, const sigset_t* mask) {
   return LookInSchedule(
       scheduler, "waiting at an epoll",
-      [&] { return real_epoll_pwait(epoll, events, most, 0, nullptr); }, limit,
-      mask);
+      {absl::MakeSpan(&epoll, 1), limit, mask}, [&](const HeldFiles&, bool) {
+        return real_epoll_pwait(epoll, events, most, 0, nullptr);
+      });
+}
+
+// What a call that polls waits for; most have a few.
+using Polled = absl::InlinedVector<int, 8>;
+
+// Whether it looks at its descriptors by their numbers. The kernel does so when
+// the call begins, when one of the files has woken it, and when its time has
+// come: what was closed meanwhile is closed then, and not before.
+bool IsWoken(const HeldFiles& files, bool is_last,
+             absl::FunctionRef<bool()> is_one_ready) {
+  return is_last || !files.is_changed() || is_one_ready();
+}
+
+int PollInSchedule(Scheduler& scheduler, pollfd* polled, nfds_t count,
+                   absl::Duration limit, const sigset_t* mask) {
+  Polled numbers(polled == nullptr ? 0 : count);
+  for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = polled[i].fd;
+  return LookInSchedule(scheduler, "polling descriptors",
+                        {absl::MakeSpan(numbers), limit, mask},
+                        [&](const HeldFiles& files, bool is_last) {
+                          const bool is_woken = IsWoken(files, is_last, [&] {
+                            for (size_t i = 0; i < numbers.size(); ++i) {
+                              if (IsReady(numbers[i], polled[i].events))
+                                return true;
+                            }
+                            return false;
+                          });
+                          return is_woken ? real_poll(polled, count, 0) : 0;
+                        });
+}
+
+// For reading, for writing and what is exceptional, as select(2) has them.
+using Sets = std::array<fd_set*, 3>;
+constexpr short kEventsOfSets[] = {POLLIN, POLLOUT, POLLPRI};
+
+int SelectInSchedule(Scheduler& scheduler, int count, Sets sets,
+                     absl::Duration limit, const sigset_t* mask) {
+  // They are asked for and answered in the same sets.
+  std::array<fd_set, 3> wanted{};
+  Polled numbers;
+  Polled events;
+  for (size_t i = 0; i < sets.size(); ++i) {
+    if (sets[i] == nullptr) continue;
+    wanted[i] = *sets[i];
+    for (int fd = 0; fd < std::min(count, FD_SETSIZE); ++fd) {
+      if (!FD_ISSET(fd, sets[i])) continue;
+      numbers.push_back(fd);
+      events.push_back(kEventsOfSets[i]);
+    }
+  }
+  const Polled asked = numbers;
+  return LookInSchedule(
+      scheduler, "selecting descriptors",
+      {absl::MakeSpan(numbers), limit, mask},
+      [&](const HeldFiles& files, bool is_last) {
+        const bool is_woken = IsWoken(files, is_last, [&] {
+          for (size_t i = 0; i < numbers.size(); ++i) {
+            if (IsReady(numbers[i], static_cast<short>(events[i]))) return true;
+          }
+          return false;
+        });
+        if (!is_woken) return 0;
+        for (size_t i = 0; i < sets.size(); ++i) {
+          if (sets[i] != nullptr) *sets[i] = wanted[i];
+        }
+        // Those that were closed meanwhile are passed over.
+        for (size_t i = 0; i < numbers.size(); ++i) {
+          if (numbers[i] == asked[i] || IsOpen(asked[i])) continue;
+          for (fd_set* const set : sets) {
+            if (set != nullptr) FD_CLR(asked[i], set);
+          }
+        }
+        const timespec now = {0, 0};
+        return real_pselect(count, sets[0], sets[1], sets[2], &now, nullptr);
+      });
 }
 
 // `look` returns which child has ended, without waiting: 0 if none has.
@@ -319,36 +444,40 @@ pid_t AwaitChild(absl::FunctionRef<pid_t()> look, bool without_waiting) {
   Scheduler& scheduler = *Intercepting();
   pid_t ended = without_waiting ? look() : GiveTimeToChild(scheduler, look);
   if (ended == 0 && !without_waiting) {
-    ended = LookInSchedule(scheduler, "waiting for a child process", look,
-                           absl::InfiniteDuration(), nullptr,
-                           &Interruptions::without_restart);
+    Wait wait;
+    wait.interruption = &Interruptions::without_restart;
+    wait.is_of_others = true;
+    ended = LookInSchedule(scheduler, "waiting for a child process", wait,
+                           [&](const HeldFiles&, bool) { return look(); });
   }
   if (ended > 0) ChildHasEnded(scheduler, ended);
   return ended;
 }
 
 // `lock` locks a file, or unlocks it, and waits if it is told to.
-int LockInSchedule(bool waits, bool unlocks,
-                   absl::FunctionRef<int(bool wait)> lock) {
+int LockInSchedule(int file, bool waits, bool unlocks,
+                   absl::FunctionRef<int(int file, bool wait)> lock) {
   constexpr const char* kLocking = "locking a file";
   Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr) return lock(waits);
+  if (scheduler == nullptr) return lock(file, waits);
   if (unlocks) {
     Order::Release(&kDescriptors);
-    return Done(lock(false), "unlocking a file");
+    return Done(lock(file, false), "unlocking a file");
   }
   if (!waits) {
     scheduler->Point(kLocking, &kDescriptors);
     Order::Acquire(&kDescriptors);
-    return lock(false);
+    return lock(file, false);
   }
-  const int result = LookInSchedule(
-      *scheduler, kLocking,
-      [&] {
-        if (lock(false) == 0) return 1;
+  Wait wait;
+  wait.descriptors = absl::MakeSpan(&file, 1);
+  wait.interruption = &Interruptions::without_restart;
+  wait.is_of_others = true;
+  const int result =
+      LookInSchedule(*scheduler, kLocking, wait, [&](const HeldFiles&, bool) {
+        if (lock(file, false) == 0) return 1;
         return errno == EAGAIN || errno == EACCES ? 0 : -1;
-      },
-      absl::InfiniteDuration(), nullptr, &Interruptions::without_restart);
+      });
   return result > 0 ? 0 : -1;
 }
 
@@ -369,11 +498,11 @@ int Control(RealFcntl& real, int fd, int operation, void* argument) {
   }
   // The type stands at the same place in those of 64 bits.
   const auto* const part = static_cast<const struct flock*>(argument);
-  return LockInSchedule(at_once != operation,
-                        part != nullptr && part->l_type == F_UNLCK,
-                        [&](bool wait) {
-                          return real(fd, wait ? operation : at_once, argument);
-                        });
+  return LockInSchedule(
+      fd, at_once != operation, part != nullptr && part->l_type == F_UNLCK,
+      [&](int file, bool wait) {
+        return real(file, wait ? operation : at_once, argument);
+      });
 }
 
 absl::Duration LimitOf(int milliseconds) {
@@ -388,10 +517,11 @@ absl::Duration LimitOf(const timespec* time) {
 }  // namespace
 }  // namespace ward::testing
 
-using ::ward::testing::AwaitInput;
-using ::ward::testing::AwaitRoom;
+using ::ward::testing::CallWithInput;
+using ::ward::testing::CallWithRoom;
 using ::ward::testing::Done;
 using ::ward::testing::Failed;
+using ::ward::testing::HeldFiles;
 using ::ward::testing::Intercepting;
 using ::ward::testing::Interruptions;
 using ::ward::testing::IsValidLength;
@@ -407,59 +537,68 @@ extern "C" {
 // NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
 
 ssize_t read(int fd, void* buffer, size_t size) {
-  if (!AwaitInput(fd)) return -1;
-  return real_read(fd, buffer, size);
+  return CallWithInput(fd, 0,
+                       [&](int file) { return real_read(file, buffer, size); });
 }
 
 ssize_t readv(int fd, const iovec* pieces, int count) {
-  if (!AwaitInput(fd)) return -1;
-  return real_readv(fd, pieces, count);
+  return CallWithInput(
+      fd, 0, [&](int file) { return real_readv(file, pieces, count); });
 }
 
 ssize_t recv(int fd, void* buffer, size_t size, int flags) {
-  if (!AwaitInput(fd, flags)) return -1;
-  return real_recv(fd, buffer, size, flags);
+  return CallWithInput(fd, flags, [&](int file) {
+    return real_recv(file, buffer, size, flags);
+  });
 }
 
 ssize_t recvfrom(int fd, void* buffer, size_t size, int flags, sockaddr* from,
                  socklen_t* from_size) {
-  if (!AwaitInput(fd, flags)) return -1;
-  return real_recvfrom(fd, buffer, size, flags, from, from_size);
+  return CallWithInput(fd, flags, [&](int file) {
+    return real_recvfrom(file, buffer, size, flags, from, from_size);
+  });
 }
 
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
-  if (!AwaitInput(fd, flags)) return -1;
-  return real_recvmsg(fd, message, flags);
+  return CallWithInput(
+      fd, flags, [&](int file) { return real_recvmsg(file, message, flags); });
 }
 
 ssize_t write(int fd, const void* buffer, size_t size) {
-  return WriteInSchedule(fd, size, 0, [&](size_t from, size_t piece) {
-    return real_write(fd, static_cast<const char*>(buffer) + from, piece);
+  return WriteInSchedule(fd, size, 0, [&](int file, size_t from, size_t piece) {
+    return real_write(file, static_cast<const char*>(buffer) + from, piece);
   });
 }
 
 ssize_t writev(int fd, const iovec* pieces, int count) {
-  if (!AwaitRoom(fd)) return -1;
-  return Done(real_writev(fd, pieces, count), kWriting);
+  return Done(
+      CallWithRoom(fd, 0,
+                   [&](int file) { return real_writev(file, pieces, count); }),
+      kWriting);
 }
 
 ssize_t send(int fd, const void* buffer, size_t size, int flags) {
-  return WriteInSchedule(fd, size, flags, [&](size_t from, size_t piece) {
-    return real_send(fd, static_cast<const char*>(buffer) + from, piece, flags);
-  });
+  return WriteInSchedule(
+      fd, size, flags, [&](int file, size_t from, size_t piece) {
+        return real_send(file, static_cast<const char*>(buffer) + from, piece,
+                         flags);
+      });
 }
 
 ssize_t sendto(int fd, const void* buffer, size_t size, int flags,
                const sockaddr* to, socklen_t to_size) {
-  return WriteInSchedule(fd, size, flags, [&](size_t from, size_t piece) {
-    return real_sendto(fd, static_cast<const char*>(buffer) + from, piece,
-                       flags, to, to_size);
-  });
+  return WriteInSchedule(
+      fd, size, flags, [&](int file, size_t from, size_t piece) {
+        return real_sendto(file, static_cast<const char*>(buffer) + from, piece,
+                           flags, to, to_size);
+      });
 }
 
 ssize_t sendmsg(int fd, const msghdr* message, int flags) {
-  if (!AwaitRoom(fd, flags)) return -1;
-  return Done(real_sendmsg(fd, message, flags), kWriting);
+  return Done(CallWithRoom(
+                  fd, flags,
+                  [&](int file) { return real_sendmsg(file, message, flags); }),
+              kWriting);
 }
 
 // As the C library has them, whose own are not seen.
@@ -472,13 +611,14 @@ int eventfd_write(int fd, eventfd_t value) {
 }
 
 int accept(int fd, sockaddr* address, socklen_t* size) {
-  if (!AwaitInput(fd)) return -1;
-  return real_accept(fd, address, size);
+  return static_cast<int>(CallWithInput(
+      fd, 0, [&](int file) { return real_accept(file, address, size); }));
 }
 
 int accept4(int fd, sockaddr* address, socklen_t* size, int flags) {
-  if (!AwaitInput(fd)) return -1;
-  return real_accept4(fd, address, size, flags);
+  return static_cast<int>(CallWithInput(fd, 0, [&](int file) {
+    return real_accept4(file, address, size, flags);
+  }));
 }
 
 // To a full queue of this machine it waits for who accepts (unix(7)).
@@ -498,9 +638,14 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
     scheduler->Point(kConnecting, &kDescriptors);
     return Done(real_connect(fd, address, size), kConnecting);
   }
+  ward::testing::Wait wait;
+  wait.descriptors = absl::MakeSpan(&fd, 1);
+  wait.limit = ward::testing::LimitOfSocket(fd, SO_SNDTIMEO);
+  wait.interruption = &Interruptions::without_restart;
+  // Who listens may be another process.
+  wait.is_of_others = true;
   const int result = LookInSchedule(
-      *scheduler, kConnecting,
-      [&] {
+      *scheduler, kConnecting, wait, [&](const HeldFiles&, bool) {
         fcntl(fd, F_SETFL, flags | O_NONBLOCK);
         const bool connected = real_connect(fd, address, size) == 0;
         const int error = errno;
@@ -508,9 +653,7 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
         errno = error;
         if (connected) return 1;
         return error == EAGAIN ? 0 : -1;
-      },
-      ward::testing::LimitOfSocket(fd, SO_SNDTIMEO), nullptr,
-      &Interruptions::without_restart);
+      });
   return result > 0 ? Done(0, kConnecting) : -1;
 }
 
@@ -530,9 +673,8 @@ int socketpair(int domain, int type, int protocol, int ends[2]) noexcept {
 int poll(pollfd* polled, nfds_t count, int limit) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_poll(polled, count, limit);
-  return LookInSchedule(
-      *scheduler, "polling descriptors",
-      [&] { return real_poll(polled, count, 0); }, LimitOf(limit));
+  return ward::testing::PollInSchedule(*scheduler, polled, count,
+                                       LimitOf(limit), nullptr);
 }
 
 int ppoll(pollfd* polled, nfds_t count, const timespec* limit,
@@ -540,11 +682,8 @@ int ppoll(pollfd* polled, nfds_t count, const timespec* limit,
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_ppoll(polled, count, limit, mask);
   if (!IsValidLength(limit)) return Failed(EINVAL);
-  const timespec none = {0, 0};
-  return LookInSchedule(
-      *scheduler, "polling descriptors",
-      [&] { return real_ppoll(polled, count, &none, nullptr); }, LimitOf(limit),
-      mask);
+  return ward::testing::PollInSchedule(*scheduler, polled, count,
+                                       LimitOf(limit), mask);
 }
 
 int epoll_wait(int epoll, epoll_event* events, int most, int limit) {
@@ -591,24 +730,9 @@ int pselect(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
     return real_pselect(count, readable, writable, exceptional, limit, mask);
   }
   if (!IsValidLength(limit)) return Failed(EINVAL);
-  // They are asked for and answered in the same sets.
-  const fd_set none{};
-  const auto asked = [&none](const fd_set* set) {
-    return set == nullptr ? none : *set;
-  };
-  const fd_set wanted[] = {asked(readable), asked(writable),
-                           asked(exceptional)};
-  return LookInSchedule(
-      *scheduler, "selecting descriptors",
-      [&] {
-        if (readable != nullptr) *readable = wanted[0];
-        if (writable != nullptr) *writable = wanted[1];
-        if (exceptional != nullptr) *exceptional = wanted[2];
-        const timespec now = {0, 0};
-        return real_pselect(count, readable, writable, exceptional, &now,
-                            nullptr);
-      },
-      LimitOf(limit), mask);
+  return ward::testing::SelectInSchedule(*scheduler, count,
+                                         {readable, writable, exceptional},
+                                         LimitOf(limit), mask);
 }
 
 int select(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
@@ -628,9 +752,10 @@ int select(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
 int flock(int fd, int operation) noexcept {
   const int at_once = operation | LOCK_NB;
   return ward::testing::LockInSchedule(
-      /*waits=*/operation != at_once,
-      /*unlocks=*/(at_once ^ LOCK_NB) == LOCK_UN,
-      [&](bool wait) { return real_flock(fd, wait ? operation : at_once); });
+      fd, /*waits=*/operation != at_once,
+      /*unlocks=*/(at_once ^ LOCK_NB) == LOCK_UN, [&](int file, bool wait) {
+        return real_flock(file, wait ? operation : at_once);
+      });
 }
 
 int fcntl(int fd, int operation, ...) {

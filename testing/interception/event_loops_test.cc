@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -632,6 +633,261 @@ TEST(EventLoops, WhatIsReplacedIsNotLeft) {
   ASSERT_TRUE(found.failure.has_value());
   EXPECT_EQ(found.failure->what.rfind("a descriptor is left open", 0), 0u)
       << found.failure->what;
+}
+
+// --- what is closed while a thread waits for it ---
+
+// What waits for one of `fds` in the kernel, for as long as nothing comes:
+// that another thread closes it is nothing (close(2)).
+struct WaitFor {
+  const char* what;
+  void (*wait)(const Pair& fds);
+};
+
+constexpr WaitFor kWaits[] = {
+    {"read",
+     [](const Pair& fds) {
+       char byte;
+       (void)!read(fds.first.get(), &byte, 1);
+     }},
+    {"recvmsg",
+     [](const Pair& fds) {
+       msghdr message{};
+       (void)!recvmsg(fds.first.get(), &message, 0);
+     }},
+    {"poll",
+     [](const Pair& fds) {
+       pollfd polled{fds.first.get(), POLLIN, 0};
+       poll(&polled, 1, -1);
+     }},
+    {"ppoll",
+     [](const Pair& fds) {
+       pollfd polled[2] = {{fds.first.get(), POLLIN, 0},
+                           {fds.second.get(), POLLPRI, 0}};
+       ppoll(polled, 2, nullptr, nullptr);
+     }},
+    {"select",
+     [](const Pair& fds) {
+       fd_set set;
+       FD_ZERO(&set);
+       FD_SET(fds.first.get(), &set);
+       select(fds.first.get() + 1, &set, nullptr, nullptr, nullptr);
+     }},
+};
+
+void ExpectDeadlock(const char* what, const Exploration& found) {
+  ASSERT_TRUE(found.failure.has_value()) << what;
+  EXPECT_EQ(found.failure->what.rfind("deadlock", 0), 0u)
+      << what << ": " << found.failure->what;
+  EXPECT_FALSE(found.failure->hung) << what;
+  EXPECT_TRUE(found.failure->replayed) << what;
+}
+
+TEST(EventLoops, WhoWaitsForADescriptorIsNotWokenByItsEnd) {
+  for (const WaitFor& way : kWaits) {
+    ExpectDeadlock(way.what, FindFailure({.runs = 1}, [&way] {
+                     Pair own = MakeSocketPair();
+                     std::thread waiter([&] { way.wait(own); });
+                     std::this_thread::sleep_for(std::chrono::seconds(1));
+                     own.first.Reset();
+                     waiter.join();
+                   }));
+  }
+  ExpectDeadlock("epoll_wait", FindFailure({.runs = 1}, [] {
+                   FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+                   std::thread waiter([&] {
+                     epoll_event event;
+                     epoll_wait(epoll.get(), &event, 1, -1);
+                   });
+                   std::this_thread::sleep_for(std::chrono::seconds(1));
+                   epoll.Reset();
+                   waiter.join();
+                 }));
+}
+
+TEST(EventLoops, WhoAcceptsIsNotWokenByTheEndOfItsListener) {
+  for (const int domain : {AF_UNIX, AF_INET}) {
+    ExpectDeadlock(
+        "accept", FindFailure({.runs = 20}, [domain] {
+          FileDescriptor listener(
+              socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0));
+          if (domain == AF_UNIX) {
+            sockaddr name{AF_UNIX, {}};
+            ASSERT_EQ(bind(listener.get(), &name, sizeof(name.sa_family)), 0);
+          }
+          ASSERT_EQ(listen(listener.get(), 1), 0);
+          std::thread waiter([&] { accept(listener.get(), nullptr, nullptr); });
+          std::this_thread::sleep_for(std::chrono::seconds(1));
+          listener.Reset();
+          waiter.join();
+        }));
+  }
+}
+
+// What was sent has arrived, and nobody else has the other end.
+TEST(EventLoops, ADeadlockOverAConnectionOfTcpIsDecidedAtOnce) {
+  ExpectDeadlock(
+      "TCP", FindFailure({.runs = 1}, [] {
+        const auto make = [] {
+          return FileDescriptor(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        };
+        const FileDescriptor listener = make();
+        sockaddr_storage name{};
+        name.ss_family = AF_INET;
+        auto* const address = reinterpret_cast<sockaddr*>(&name);
+        socklen_t size = sizeof(name);
+        ASSERT_EQ(listen(listener.get(), 1), 0);
+        ASSERT_EQ(getsockname(listener.get(), address, &size), 0);
+        const FileDescriptor client = make();
+        ASSERT_EQ(connect(client.get(), address, size), 0);
+        const FileDescriptor server(accept(listener.get(), nullptr, nullptr));
+        WriteOne(client);
+        std::thread other([&] {
+          ReadOne(server);
+          ReadOne(server);
+        });
+        ReadOne(client);
+        other.join();
+      }));
+}
+
+// What was open before the run, or is a duplicate of that, may have others
+// behind it.
+TEST(EventLoops, WhatWasOpenBeforeIsServedFromOutside) {
+  const Pair pipe = MakePipe();
+  const FileDescriptor event(eventfd(0, EFD_CLOEXEC));
+  const pid_t child = fork();
+  if (child == 0) {
+    const uint64_t word = 1;
+    for (int i = 0; i < 2; ++i) {
+      usleep(200'000);
+      (void)!write(pipe.second.get(), "x", 1);
+      (void)!write(event.get(), &word, sizeof(word));
+    }
+    _exit(7);
+  }
+  const Exploration found = FindFailure({.runs = 1}, [&] {
+    ReadOne(pipe.first);
+    ReadOne(FileDescriptor(dup(pipe.first.get())));
+    const FileDescriptor same(dup(event.get()));
+    const FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+    epoll_event wanted{};
+    wanted.events = EPOLLIN;
+    ASSERT_EQ(epoll_ctl(epoll.get(), EPOLL_CTL_ADD, same.get(), &wanted), 0);
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_EQ(epoll_wait(epoll.get(), &wanted, 1, -1), 1);
+      eventfd_t value = 0;
+      ASSERT_EQ(eventfd_read(same.get(), &value), 0);
+      if (value == 2) break;
+    }
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+  AwaitChild(child);
+}
+
+// Whatever closes it.
+TEST(EventLoops, WhoWaitsHasTheFileThatItBeganWith) {
+  using Close = void (*)(int fd);
+  constexpr Close kCloses[] = {
+      [](int fd) { EXPECT_EQ(close(fd), 0); },
+      [](int fd) { EXPECT_EQ(close_range(fd, ~0U, 0), 0); },
+      [](int fd) { closefrom(fd); },
+      [](int fd) { EXPECT_EQ(fclose(fdopen(fd, "r")), 0); },
+      // Another file has its number, which can be read.
+      [](int fd) {
+        const Pair other = MakePipe();
+        WriteOne(other.second);
+        EXPECT_EQ(dup2(other.first.get(), fd), fd);
+      },
+  };
+  for (const Close close_it : kCloses) {
+    Explore({.runs = 20}, [close_it] {
+      std::array<int, 2> ends;
+      ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()),
+                0);
+      const int first = fcntl(ends[0], F_DUPFD_CLOEXEC, 100);
+      ASSERT_EQ(close(ends[0]), 0);
+      bool is_read = false;
+      std::thread reader([&] {
+        char byte = 0;
+        EXPECT_EQ(read(first, &byte, 1), 1);
+        EXPECT_EQ(byte, 'y');
+        is_read = true;
+      });
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      close_it(first);
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      EXPECT_FALSE(is_read);
+      EXPECT_EQ(send(ends[1], "y", 1, MSG_NOSIGNAL), 1);
+      reader.join();
+      // It has not gone on to have it.
+      EXPECT_EQ(send(ends[1], "y", 1, MSG_NOSIGNAL), -1);
+      EXPECT_EQ(errno, EPIPE);
+      close(first);
+      close(ends[1]);
+    });
+  }
+}
+
+// poll(2) looks at the numbers anew when it is woken, and at its end.
+TEST(EventLoops, APollTellsOfWhatWasClosedOnceItIsWoken) {
+  Explore({.runs = 20}, [] {
+    for (const int limit : {-1, 3000}) {
+      Pair one = MakePipe();
+      const Pair other = MakePipe();
+      const absl::Time start = Scheduler::Current()->now();
+      std::thread waiter([&] {
+        pollfd polled[2] = {{one.first.get(), POLLIN, 0},
+                            {other.first.get(), POLLIN, 0}};
+        EXPECT_EQ(poll(polled, 2, limit), limit < 0 ? 2 : 1);
+        EXPECT_EQ(polled[0].revents, POLLNVAL);
+        EXPECT_EQ(polled[1].revents, limit < 0 ? POLLIN : 0);
+      });
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      one.first.Reset();
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      if (limit < 0) WriteOne(other.second);
+      waiter.join();
+      EXPECT_EQ(Scheduler::Current()->now() - start,
+                absl::Seconds(limit < 0 ? 2 : 3));
+    }
+    Pair one = MakePipe();
+    const Pair other = MakePipe();
+    std::thread waiter([&] {
+      const int most = std::max(one.first.get(), other.first.get());
+      fd_set set;
+      FD_ZERO(&set);
+      FD_SET(one.first.get(), &set);
+      FD_SET(other.first.get(), &set);
+      EXPECT_EQ(select(most + 1, &set, nullptr, nullptr, nullptr), 1);
+      EXPECT_TRUE(FD_ISSET(other.first.get(), &set));
+    });
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    one.first.Reset();
+    WriteOne(one.second);
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    WriteOne(other.second);
+    waiter.join();
+  });
+}
+
+TEST(EventLoops, WhoWaitsForALockHasItOfTheFileThatItBeganWith) {
+  Explore({.runs = 20}, [] {
+    const FileDescriptor held = OpenLock();
+    ASSERT_TRUE(LockWhole(held.get(), true));
+    FileDescriptor own = OpenLock();
+    bool has_it = false;
+    std::thread waiter([&] {
+      EXPECT_TRUE(LockWhole(own.get(), true)) << errno;
+      has_it = true;
+    });
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    own.Reset();
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    EXPECT_FALSE(has_it);
+    ASSERT_TRUE(LockWhole(held.get(), false));
+    waiter.join();
+  });
 }
 
 TEST(EventLoops, ADescriptorThatIsClosedTooEarlyIsFound) {

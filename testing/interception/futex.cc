@@ -18,6 +18,7 @@
 #include "absl/base/attributes.h"
 #include "absl/time/time.h"
 #include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/outside.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/remarks.h"
 #include "ward/testing/simulator/scheduler.h"
@@ -140,7 +141,10 @@ extern "C" ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS long syscall(long number,
     }
   }
   for (const auto& [waiting, why] : ward::testing::kWaiting) {
-    if (number == waiting && ward::testing::Intercepting() != nullptr) {
+    if (number != waiting) continue;
+    if (ward::testing::Scheduler* const scheduler =
+            ward::testing::Intercepting()) {
+      ward::testing::AskOutside(*scheduler);
       ward::testing::Remarks::Add("syscall", why);
     }
   }

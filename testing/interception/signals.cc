@@ -17,6 +17,7 @@
 #include <cerrno>
 
 #include "absl/time/time.h"
+#include "ward/testing/interception/held_files.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/order.h"
@@ -57,6 +58,7 @@ int AwaitSignal(Scheduler& scheduler, const sigset_t* signals, siginfo_t* about,
   const Interruptions& now = scheduler.interruptions();
   const int before = now.all;
   int signal = -1;
+  const HeldFiles none(scheduler, {});
   scheduler.AwaitWorld(
       "waiting for a signal",
       [&] {
@@ -64,7 +66,7 @@ int AwaitSignal(Scheduler& scheduler, const sigset_t* signals, siginfo_t* about,
         if (signal < 0) signal = real_sigtimedwait(&waited_for, about, &none);
         return signal >= 0 || now.all != before;
       },
-      deadline);
+      deadline, &none);
   Order::Acquire(&kDescriptors);
   if (signal >= 0) return signal;
   return Failed(now.all != before ? EINTR : EAGAIN);
@@ -76,10 +78,11 @@ int PauseInSchedule(Scheduler& scheduler, const sigset_t* mask) {
   const WaitingMask waiting(mask);
   const Interruptions& now = scheduler.interruptions();
   const int before = now.all;
+  const HeldFiles none(scheduler, {});
   scheduler.AwaitWorld(
       "waiting for a signal",
       [&] { return now.all != before || waiting.HasLetThrough(); },
-      absl::InfiniteFuture());
+      absl::InfiniteFuture(), &none);
   waiting.Deliver();
   return Failed(EINTR);
 }

@@ -160,6 +160,11 @@ void ForgetTimers(Scheduler& scheduler, int first, int last) {
   scheduler.Kept<Timers>().Closed(scheduler, first, last);
 }
 
+bool IsTimer(Scheduler& scheduler, int descriptor) {
+  const NoSchedulingPoints quiet;
+  return scheduler.Kept<Timers>().Find(descriptor) != nullptr;
+}
+
 }  // namespace ward::testing
 
 using ::ward::testing::Failed;

@@ -19,6 +19,7 @@
 
 #include "absl/base/attributes.h"
 #include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/outside.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/remarks.h"
 #include "ward/testing/simulator/scheduler.h"
@@ -53,7 +54,8 @@ namespace {
 template <typename Result, typename... Parameters, typename... Arguments>
 Result Unseen(const char* function, Real<Result, Parameters...>& real,
               Arguments... arguments) {
-  if (Intercepting() != nullptr) {
+  if (Scheduler* const scheduler = Intercepting()) {
+    AskOutside(*scheduler);
     Remarks::Add(function, "which is not in the schedule");
   }
   return real(arguments...);

@@ -28,7 +28,9 @@
 
 #include "absl/functional/function_ref.h"
 #include "ward/testing/interception/children.h"
+#include "ward/testing/interception/held_files.h"
 #include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/outside.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/remarks.h"
@@ -63,7 +65,8 @@ struct Programs {
   std::set<const FILE*> pipes;
 };
 
-void Remark(const char* function) {
+void Remark(Scheduler& scheduler, const char* function) {
+  AskOutside(scheduler);
   Remarks::Add(function, "which asks the world: a replay may differ");
 }
 
@@ -71,8 +74,8 @@ void Remark(const char* function) {
 // not in the schedule, as it may hold locks of the C library's.
 class AskingTheWorld {
  public:
-  explicit AskingTheWorld(const char* function) {
-    Remark(function);
+  AskingTheWorld(Scheduler& scheduler, const char* function) {
+    Remark(scheduler, function);
     Watchdog::ExpectTheWorld();
   }
   AskingTheWorld(const AskingTheWorld&) = delete;
@@ -89,7 +92,7 @@ Result Ask(const char* function, Real<Result, Parameters...>& real,
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real(arguments...);
   scheduler->Point("asking the world");
-  const AskingTheWorld asking(function);
+  const AskingTheWorld asking(*scheduler, function);
   return real(arguments...);
 }
 
@@ -110,7 +113,7 @@ int Spawn(const char* function, Function& real, pid_t* child,
   } else {
     scheduler->Point("starting a program");
     const NoSchedulingPoints quiet;
-    Remark(function);
+    Remark(*scheduler, function);
     error = real(&started, arguments...);
     if (error == 0) Expect(*scheduler, started);
   }
@@ -124,12 +127,15 @@ bool IsElsewhere(const sockaddr* address, socklen_t size) {
   if (address->sa_family == AF_INET && size >= sizeof(sockaddr_in)) {
     sockaddr_in found;
     std::memcpy(&found, address, sizeof(found));
-    return ntohl(found.sin_addr.s_addr) >> IN_CLASSA_NSHIFT != IN_LOOPBACKNET;
+    // Linux takes no address for its own.
+    const in_addr_t host = ntohl(found.sin_addr.s_addr);
+    return host != INADDR_ANY && host >> IN_CLASSA_NSHIFT != IN_LOOPBACKNET;
   }
   if (address->sa_family == AF_INET6 && size >= sizeof(sockaddr_in6)) {
     sockaddr_in6 found;
     std::memcpy(&found, address, sizeof(found));
-    return !IN6_IS_ADDR_LOOPBACK(&found.sin6_addr);
+    return !IN6_IS_ADDR_UNSPECIFIED(&found.sin6_addr) &&
+           !IN6_IS_ADDR_LOOPBACK(&found.sin6_addr);
   }
   return false;
 }
@@ -263,7 +269,7 @@ pid_t fork() noexcept {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_fork();
   scheduler->Point("forking");
-  ward::testing::Remark("fork");
+  ward::testing::Remark(*scheduler, "fork");
   const auto words = [] {
     const NoSchedulingPoints quiet;
     return std::make_shared<LastWords>();
@@ -271,6 +277,7 @@ pid_t fork() noexcept {
   const pid_t child = ward::testing::ForkInSchedule(*scheduler, words);
   const NoSchedulingPoints quiet;
   if (child > 0) ward::testing::Expect(*scheduler, child, words);
+  if (child == 0) ward::testing::HeldFiles::Close(*scheduler);
   return child;
 }
 

@@ -120,6 +120,10 @@ constexpr std::string_view kNouns[] = {
 constexpr std::string_view kAbseilsWait =
     "waiting for a mutex, condition or notification";
 
+// How what is done with descriptors ends.
+constexpr std::string_view kOneDescriptor = " a descriptor";
+constexpr std::string_view kDescriptors = " descriptors";
+
 // What the compiler calls what a static variable's initialisation is known by.
 constexpr std::string_view kGuard = "guard variable for ";
 
@@ -264,6 +268,8 @@ struct Thread {
   // begin to.
   int joins = -1;
   bool will_join = false;
+  // What it waits for outside of the simulation, at the end.
+  std::string awaits;
   // What it has come to lock, or has given back: what Abseil has it wait for;
   // and whether that was given back until it is woken.
   int mutex = -1;
@@ -353,6 +359,8 @@ class Explainer {
   std::vector<int> FindCircle();
   // What a thread waits for, and who has it.
   std::string TellWait(int number);
+  // The same of what it waits for outside.
+  std::string TellAwaits(const Thread& thread, const Wait& wait);
   // Of what others have to read: who may wait to write, behind whom it waits if
   // it is to read, too; Abseil does not tell which. Or nothing.
   std::string TellWriter(int number, int object);
@@ -377,6 +385,8 @@ class Explainer {
     std::string_view noun;
   };
   std::map<int, Object> objects_;
+  // Of pipes and connections: the threads that have read or written them.
+  std::map<int, std::set<int>> users_;
   std::map<std::pair<int, std::string_view>, int> number_of_;
   std::map<std::string_view, int> numbers_;
   // See In().
@@ -442,6 +452,10 @@ void Explainer::TakeStep(const Event& event) {
     if (!noun.empty()) {
       if (object.noun.empty()) object.noun = noun;
       NumberOf(step.object, noun);
+    }
+    if (!step.after && object.variable.empty() &&
+        absl::EndsWith(doing, kOneDescriptor)) {
+      users_[step.object].insert(static_cast<int>(event[1].number));
     }
     if (!step.waits && absl::StartsWith(doing, "locking")) {
       thread.mutex = step.object;
@@ -569,6 +583,8 @@ void Explainer::Take(const Event& event) {
   } else if (kind == "j") {
     Of(number).joins = static_cast<int>(event[2].number);
     Of(number).will_join = true;
+  } else if (kind == "i") {
+    Of(number).awaits = event[2].text;
   } else if (kind == "l") {
     Thread& thread = Of(number);
     thread.held.push_back({static_cast<int>(event[2].number), event.size() > 4,
@@ -750,6 +766,15 @@ Wait Explainer::WaitOf(int number) {
     wait.holders.push_back(thread.joins);
     return wait;
   }
+  if (!thread.awaits.empty()) {
+    // Nobody has it: whoever has used it may be who was to do so again.
+    const auto users = users_.find(thread.step.object);
+    if (users == users_.end()) return wait;
+    for (const int user : users->second) {
+      if (user != number && IsAlive(user)) wait.holders.push_back(user);
+    }
+    return wait;
+  }
   wait.object = thread.step.object;
   // It does not go on before it has that again.
   if (thread.gave_back && wait.object >= 0 &&
@@ -810,6 +835,7 @@ std::string Explainer::TellWait(int number) {
         joined.state == Thread::State::kAlive ? "" : ", which has come");
   }
   const Wait wait = WaitOf(number);
+  if (!thread.awaits.empty()) return TellAwaits(thread, wait);
   std::string text = absl::StrCat("is ", Doing(thread.step));
   if (wait.holders.empty()) return text;
   const bool is_abseils = words_[thread.step.doing] == kAbseilsWait;
@@ -839,6 +865,17 @@ std::string Explainer::TellWait(int number) {
                       IsBegun(wait.object) ? " begun" : "",
                       own ? " itself" : "", is_shared ? " to read" : "",
                       is_shared ? TellWriter(number, wait.object) : "");
+}
+
+std::string Explainer::TellAwaits(const Thread& thread, const Wait& wait) {
+  std::string_view doing = words_[thread.step.doing];
+  const bool is_named = absl::ConsumeSuffix(&doing, kOneDescriptor) ||
+                        absl::ConsumeSuffix(&doing, kDescriptors);
+  std::vector<std::string> users;
+  for (const int user : wait.holders) users.push_back(Who(user));
+  return absl::StrCat("is ", doing, is_named ? " " : ": ", thread.awaits,
+                      users.empty() ? "" : ", which ", AndList(users),
+                      users.empty() ? "" : " used, too");
 }
 
 std::string Explainer::TellWriter(int number, int object) {

@@ -256,6 +256,10 @@ void RunRecorder::IsAtFault(std::string_view what, const void* object) {
       absl::StrCat(R"(["f",)", running_, ",", report, ",", number, "]"));
 }
 
+void RunRecorder::Awaits(int thread, std::string_view what) {
+  events_.Add(absl::StrCat(R"(["i",)", thread, ",", JsonString(what), "]"));
+}
+
 void RunRecorder::IsStuck(std::string_view why) {
   AddDecisions();
   events_.Add(absl::StrCat(R"(["x",)", running_, ",", JsonString(why), ",1]"));

@@ -80,6 +80,7 @@ class RunEvents {
 //   ["w", thread, doing, object, stack]   or begins to wait; a further 1: until
 //                                   some time at the latest
 //   ["j", thread, other]            what it waits for next is the other's end
+//   ["i", thread, words]            what it waits for outside, at the end
 //   ["g", thread]                   it goes on instead of another one
 //   ["l", thread, object, stack]    has a lock; a further 1: shared
 //   ["u", thread, object]           has given it back
@@ -118,6 +119,7 @@ class RunRecorder final : public RunListener,
   void Waits(int thread, std::string_view doing, const void* object,
              bool is_timed) override;
   void Joins(int thread, int other) override;
+  void Awaits(int thread, std::string_view what) override;
   void GoesOn(int thread) override;
   void IsLocked(const void* object, bool is_shared) override;
   void IsUnlocked(const void* object) override;

@@ -127,6 +127,7 @@ class Witness final : public RunListener {
     Note(thread);
   }
   void Joins(int /*thread*/, int /*other*/) override {}
+  void Awaits(int /*thread*/, std::string_view /*what*/) override {}
   void GoesOn(int /*thread*/) override {}
   void IsLocked(const void* /*object*/, bool /*is_shared*/) override {}
   void IsUnlocked(const void* /*object*/) override {}

@@ -99,6 +99,9 @@ namespace {
 // The descriptors of this process, listed anew when there are more or fewer.
 class OpenTable {
  public:
+  // As of then.
+  const std::set<int>& numbers() const { return numbers_; }
+
   // Those that were not open when it was last called.
   std::vector<int> TakeNew() {
     const off_t count = Count();
@@ -123,6 +126,7 @@ class OpenTable {
     if (process_ != getpid() || !is_there()) {
       process_ = getpid();
       (void)folder_.Release();
+      count_ = 0;
       folder_.Reset(open("/proc/self/fd", O_PATH | O_CLOEXEC));
       if (fstat(folder_.get(), &table) != 0) return 0;
       inode_ = table.st_ino;
@@ -205,6 +209,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   if (events != nullptr) simulated.listener = &recorder.emplace(*events);
   static auto& table = *new OpenTable;
   table.TakeNew();
+  simulated.open_before = &table.numbers();
   srandom(1);  // rand(3), too.
   Simulation simulation(strategy, simulated);
   running = &simulation;

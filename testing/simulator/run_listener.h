@@ -28,13 +28,17 @@ class RunListener {
   virtual void IsKilled(int thread) = 0;
 
   // It has come to a scheduling point, before or `after` that; or begins to
-  // wait, which ends in time whatever others do if that `is_timed`.
+  // wait, which ends in time whatever others do if that `is_timed`. The object
+  // of a wait is null if it is not one alone.
   virtual void Arrives(int thread, std::string_view doing, const void* object,
                        bool after) = 0;
   virtual void Waits(int thread, std::string_view doing, const void* object,
                      bool is_timed) = 0;
   // What it waits for next is another one's end.
   virtual void Joins(int thread, int other) = 0;
+  // What it waits for outside of the simulation, in words, when the run is
+  // stuck.
+  virtual void Awaits(int thread, std::string_view what) = 0;
   // It goes on, and another one, or none, did before.
   virtual void GoesOn(int thread) = 0;
 

@@ -145,10 +145,12 @@ struct Scheduler::Thread {
   bool idle = false;
   // Or when others do nothing but yield.
   bool outlasts_yields = false;
-  // While it is blocked: for something outside of the simulation.
+  // While it is blocked: for something outside of the simulation; and what that
+  // is, if it is known.
   bool awaits_world = false;
   // Or for a time alone.
   bool sleeps = false;
+  const AwaitedOutside* awaited = nullptr;
   bool joinable = false;
 
   // While it is blocked.
@@ -502,7 +504,10 @@ bool Scheduler::BlockUntil(std::string_view doing,
   yields_ = 0;
   if (deadline != absl::InfiniteFuture() && !self.sleeps) has_limits_ = true;
   if (options_.listener != nullptr) {
-    options_.listener->Waits(self.id, doing, self.waits_at,
+    // What is a part of all descriptors is one of them.
+    const bool is_connection = self.awaits_world && self.whole != nullptr;
+    options_.listener->Waits(self.id, doing,
+                             is_connection ? self.object : self.waits_at,
                              deadline != absl::InfiniteFuture());
   }
   // A signal's handler does not end it.
@@ -627,7 +632,7 @@ Scheduler::Thread* Scheduler::Next() {
     if (candidates_.empty()) {
       const absl::Time next_deadline = NextDeadline();
       if (next_deadline == absl::InfiniteFuture()) {
-        const bool hope = SomebodyAwaitsTheWorld();
+        const bool hope = SomethingMayCome();
         if (idle_since == absl::ZeroDuration()) idle_since = RealTime();
         if (hope &&
             RealTime() - idle_since < absl::Seconds(Watchdog::Patience())) {
@@ -696,14 +701,17 @@ Scheduler::Thread* Scheduler::Next() {
 }
 
 bool Scheduler::AwaitWorld(std::string_view doing,
-                           absl::FunctionRef<bool()> ready,
-                           absl::Time deadline) {
+                           absl::FunctionRef<bool()> ready, absl::Time deadline,
+                           const AwaitedOutside* awaited) {
   const NoSchedulingPoints quiet;
   if (ready()) return true;
+  Thread& self = *running_;
   // It may be in a signal's handler, which interrupts another wait.
-  const bool before = std::exchange(running_->awaits_world, true);
+  const bool awaits_before = std::exchange(self.awaits_world, true);
+  const auto* const awaited_before = std::exchange(self.awaited, awaited);
   const bool is_ready = BlockUntil(doing, ready, deadline);
-  running_->awaits_world = before;
+  self.awaits_world = awaits_before;
+  self.awaited = awaited_before;
   return is_ready;
 }
 
@@ -934,10 +942,19 @@ bool Scheduler::SomebodyHasADeadline() const {
   });
 }
 
-bool Scheduler::SomebodyAwaitsTheWorld() const {
+bool Scheduler::SomethingMayCome() const {
   return std::any_of(live_.begin(), live_.end(), [](const Thread* thread) {
-    return thread->state == Thread::State::kBlocked && thread->awaits_world;
+    return thread->state == Thread::State::kBlocked && thread->awaits_world &&
+           (thread->awaited == nullptr || thread->awaited->MayCome());
   });
+}
+
+void Scheduler::TellAwaited() const {
+  for (const Thread* thread : live_) {
+    if (thread->awaited == nullptr) continue;
+    const std::string what = thread->awaited->Describe();
+    if (!what.empty()) options_.listener->Awaits(thread->id, what);
+  }
 }
 
 void Scheduler::AdvanceTo(absl::Time time) {
@@ -1110,6 +1127,9 @@ std::string Scheduler::WhoWaits() const {
     if (thread->state == Thread::State::kReady) {
       absl::StrAppend(&text, ", and does not wait");
     }
+    const std::string awaited =
+        thread->awaited == nullptr ? "" : thread->awaited->Describe();
+    if (!awaited.empty()) absl::StrAppend(&text, ": ", awaited);
     if (thread->deadline != absl::InfiniteFuture()) {
       absl::StrAppend(&text, ", for ",
                       absl::FormatDuration(thread->deadline - now_));
@@ -1143,7 +1163,10 @@ void Scheduler::Stuck(std::string_view why) {
   const std::string text = absl::StrCat(why, "\n", WhoWaits());
   debugged.text = text.c_str();
   StopForDebugger();
-  if (options_.listener != nullptr) options_.listener->IsStuck(why);
+  if (options_.listener != nullptr) {
+    TellAwaited();
+    options_.listener->IsStuck(why);
+  }
   if (options_.on_stuck) options_.on_stuck(text);
   std::cerr << text;
   Watchdog::PrintStacks();

@@ -29,6 +29,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <typeindex>
@@ -83,6 +84,9 @@ struct SchedulerOptions {
   // Told what the program did wrong, such as a data race, which goes on.
   // Without it, that ends the process.
   std::function<void(const std::string& what)> on_fault;
+  // The descriptors that were open when the run began: something may come for
+  // them from outside of it. Borrowed; null: for any.
+  const std::set<int>* open_before = nullptr;
   // Borrowed; null, for nobody, costs a branch.
   RunListener* listener = nullptr;
   // The same.
@@ -94,6 +98,19 @@ struct SchedulerOptions {
 struct Interruptions {
   int all = 0;
   int without_restart = 0;
+};
+
+// What a thread waits for that is not the simulation's, such as a descriptor.
+// Asked when no thread can go on, and must not change anything.
+class AwaitedOutside {
+ public:
+  // Whether it may come though none of them ever does.
+  virtual bool MayCome() const = 0;
+  // "descriptor 5, a pipe's reading end"; empty if there is nothing to say.
+  virtual std::string Describe() const = 0;
+
+ protected:
+  ~AwaitedOutside() = default;
 };
 
 class Scheduler {
@@ -167,9 +184,11 @@ class Scheduler {
   bool Sleep(absl::FunctionRef<bool()> is_interrupted, absl::Time deadline);
 
   // The same for what may be decided outside of the simulation, as by another
-  // process: when nothing else is left to do, the world is given time.
+  // process: when nothing else is left to do, the world is given time, unless
+  // `awaited`, or of several threads each of theirs, says that it decides
+  // nothing.
   bool AwaitWorld(std::string_view doing, absl::FunctionRef<bool()> ready,
-                  absl::Time deadline);
+                  absl::Time deadline, const AwaitedOutside* awaited = nullptr);
 
   // Waits until somebody wakes who waits at `address`, of whatever is there, as
   // futex(2) does, for one of `bits`; false if `deadline` came first, or a
@@ -253,6 +272,9 @@ class Scheduler {
   size_t killed_threads() const;
 
   // --- for //testing/interception ---
+
+  // See SchedulerOptions.
+  const std::set<int>* open_before() const { return options_.open_before; }
 
   // What a family of functions keeps for the length of this run, by its type.
   template <typename T>
@@ -356,7 +378,9 @@ class Scheduler {
   // See early_sleeps.
   bool MaySleepEndEarly() const;
   bool SomebodyHasADeadline() const;
-  bool SomebodyAwaitsTheWorld() const;
+  bool SomethingMayCome() const;
+  // What each thread waits for outside, to the listener.
+  void TellAwaited() const;
   bool CanRun(const Thread& thread) const;
   [[noreturn]] void Stuck(std::string_view why);
 

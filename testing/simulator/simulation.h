@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,6 +35,7 @@ struct SimulationOptions {
   std::function<void(uint32_t step, const Choice&, size_t option)> on_choice;
   std::function<void(const std::string& why)> on_stuck;
   std::function<void(const std::string& what)> on_fault;
+  const std::set<int>* open_before = nullptr;
   RunListener* listener = nullptr;
   CoverageRecorder* coverage = nullptr;
 };

@@ -1,0 +1,209 @@
+#include "ward/testing/interception/outside.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "ward/channel/open_descriptors_for_test.h"
+#include "ward/testing/interception/real.h"
+#include "ward/testing/interception/timers.h"
+#include "ward/testing/interception/world.h"
+#include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/scheduler.h"
+
+WARD_REAL(waitid);
+
+namespace ward::testing {
+namespace {
+
+struct Outside {
+  bool is_asked = false;
+};
+
+template <typename Value>
+Value OptionOf(int socket, int level, int option, Value none = {}) {
+  Value value{};
+  socklen_t size = sizeof(value);
+  return getsockopt(socket, level, option, &value, &size) == 0 ? value : none;
+}
+
+bool IsAnonymous(const struct stat& about) {
+  return (about.st_mode & S_IFMT) == 0;
+}
+
+// Or one that refers to the same file. Of those that have no inode of their own
+// (eventfd(2), epoll(7)) only the kernel knows, and may not tell.
+bool WasOpenBefore(const Scheduler& scheduler, int descriptor,
+                   const struct stat& about) {
+  const std::set<int>* const before = scheduler.open_before();
+  if (before == nullptr || before->count(descriptor) > 0) return true;
+  const auto is_same = [&](int other) {
+    struct stat found {};
+    if (fstat(other, &found) != 0 || found.st_dev != about.st_dev ||
+        found.st_ino != about.st_ino) {
+      return false;
+    }
+    return !IsAnonymous(about) || syscall(SYS_kcmp, getpid(), getpid(),
+                                          KCMP_FILE, descriptor, other) <= 0;
+  };
+  return std::any_of(before->begin(), before->end(), is_same);
+}
+
+// The descriptors that it watches (proc(5)).
+std::vector<int> WatchedBy(int epoll) {
+  std::ifstream about(absl::StrCat("/proc/self/fdinfo/", epoll));
+  std::vector<int> watched;
+  std::string word;
+  while (about >> word) {
+    int number = 0;
+    if (word == "tfd:" && about >> number) watched.push_back(number);
+  }
+  return watched;
+}
+
+int StateOf(int socket) {
+  return OptionOf<tcp_info>(socket, IPPROTO_TCP, TCP_INFO).tcpi_state;
+}
+
+bool IsTcp(int socket) {
+  const int domain = OptionOf(socket, SOL_SOCKET, SO_DOMAIN, -1);
+  return (domain == AF_INET || domain == AF_INET6) &&
+         OptionOf(socket, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP;
+}
+
+in_port_t PortOf(const sockaddr_storage& name) {
+  // At the same place in both (ipv6(7)).
+  sockaddr_in found;
+  std::memcpy(&found, &name, sizeof(found));
+  return found.sin_port;
+}
+
+// Whether all that was sent has arrived, and the peer is a socket of this
+// process, be it one that was not accepted yet.
+bool IsOurs(int connection) {
+  sockaddr_storage peer{};
+  socklen_t size = sizeof(peer);
+  auto* const address = reinterpret_cast<sockaddr*>(&peer);
+  if (getpeername(connection, address, &size) != 0 ||
+      IsElsewhere(address, size)) {
+    return false;
+  }
+  bool has_peer = false;
+  for (const int other : OpenNumbers()) {
+    if (!IsTcp(other)) continue;
+    int unsent = 0;
+    const int state = StateOf(other);
+    if (state == TCP_SYN_SENT || state == TCP_SYN_RECV ||
+        (state != TCP_LISTEN && ioctl(other, TIOCOUTQ, &unsent) == 0 &&
+         unsent > 0)) {
+      return false;
+    }
+    sockaddr_storage own{};
+    size = sizeof(own);
+    getsockname(other, reinterpret_cast<sockaddr*>(&own), &size);
+    has_peer |= PortOf(own) == PortOf(peer);
+  }
+  return has_peer;
+}
+
+bool OthersMayServeSocket(int socket) {
+  switch (OptionOf(socket, SOL_SOCKET, SO_DOMAIN, -1)) {
+    case AF_UNIX: {
+      // Of who listens, or has made the pair; 0: it is not connected.
+      const pid_t peer =
+          OptionOf<ucred>(socket, SOL_SOCKET, SO_PEERCRED, {-1, 0, 0}).pid;
+      return peer != 0 && peer != getpid();
+    }
+    case AF_INET:
+    case AF_INET6:
+      return !IsTcp(socket) ||
+             (StateOf(socket) != TCP_LISTEN && !IsOurs(socket));
+    default:
+      return true;
+  }
+}
+
+std::string KindOfSocket(int socket) {
+  const bool listens = OptionOf(socket, SOL_SOCKET, SO_ACCEPTCONN, 0) != 0;
+  const int domain = OptionOf(socket, SOL_SOCKET, SO_DOMAIN, -1);
+  return absl::StrCat("a ", listens ? "listening " : "",
+                      domain == AF_UNIX ? "Unix "
+                      : IsTcp(socket)   ? "TCP "
+                                        : "",
+                      "socket");
+}
+
+}  // namespace
+
+void AskOutside(Scheduler& scheduler) {
+  const NoSchedulingPoints quiet;
+  scheduler.Kept<Outside>().is_asked = true;
+}
+
+bool OthersMayAct(Scheduler& scheduler) {
+  if (scheduler.Kept<Outside>().is_asked) return true;
+  siginfo_t about{};
+  return real_waitid(P_ALL, 0, &about, WEXITED | WNOHANG | WNOWAIT | __WALL) ==
+             0 ||
+         errno != ECHILD;
+}
+
+bool OthersMayServe(Scheduler& scheduler, int descriptor) {
+  struct stat about {};
+  // It says so at once.
+  if (fstat(descriptor, &about) != 0) return false;
+  if (WasOpenBefore(scheduler, descriptor, about)) return true;
+  const std::string target = TargetOf(descriptor);
+  if (S_ISFIFO(about.st_mode)) return !absl::StartsWith(target, "pipe:");
+  if (S_ISSOCK(about.st_mode)) return OthersMayServeSocket(descriptor);
+  if (target == "anon_inode:[eventpoll]") {
+    const std::vector<int> watched = WatchedBy(descriptor);
+    return std::any_of(watched.begin(), watched.end(), [&](int number) {
+      return OthersMayServe(scheduler, number);
+    });
+  }
+  return target != "anon_inode:[eventfd]" && target != "anon_inode:[signalfd]";
+}
+
+std::string KindOf(Scheduler& scheduler, int descriptor) {
+  struct stat about {};
+  if (fstat(descriptor, &about) != 0) return "which is not open";
+  if (S_ISFIFO(about.st_mode)) {
+    const bool reads = (fcntl(descriptor, F_GETFL) & O_ACCMODE) == O_RDONLY;
+    return reads ? "a pipe's reading end" : "a pipe's writing end";
+  }
+  if (S_ISSOCK(about.st_mode)) return KindOfSocket(descriptor);
+  if (IsTimer(scheduler, descriptor)) return "a timer";
+  const std::string target = TargetOf(descriptor);
+  if (target == "anon_inode:[eventfd]") return "an eventfd";
+  if (target == "anon_inode:[signalfd]") return "a signalfd";
+  if (target != "anon_inode:[eventpoll]") return target;
+  const std::vector<int> watched = WatchedBy(descriptor);
+  if (watched.empty()) return "an epoll of nothing";
+  return absl::StrCat("an epoll of ", absl::StrJoin(watched, ", "));
+}
+
+}  // namespace ward::testing

@@ -1,0 +1,36 @@
+// Whether what threads wait for in the kernel may come from outside of the
+// simulation, when none of them can go on. For this folder's sources.
+//
+// It may not if only the run has it: its pipes, Unix sockets and connections to
+// itself, events, timers, and epolls of these, as long as it has started no
+// other process, and has called nothing that is not in the schedule. A socket
+// at which it listens is for its own clients: who else should know of it? What
+// has not arrived yet on a connection of TCP comes in the kernel's time. Other
+// machines and processes, files that were open before, terminals, messages of
+// UDP, and locks of files may have others behind them.
+
+#ifndef WARD_TESTING_INTERCEPTION_OUTSIDE_H_
+#define WARD_TESTING_INTERCEPTION_OUTSIDE_H_
+
+#include <string>
+
+#include "ward/testing/simulator/scheduler.h"
+
+namespace ward::testing {
+
+// Others may act now, for the rest of the run: it has asked the world, or what
+// is not in the schedule.
+void AskOutside(Scheduler& scheduler);
+
+// Whether somebody may: that, or this process has children.
+bool OthersMayAct(Scheduler& scheduler);
+
+// Whether somebody may have part in what `descriptor` refers to.
+bool OthersMayServe(Scheduler& scheduler, int descriptor);
+
+// "a pipe's reading end".
+std::string KindOf(Scheduler& scheduler, int descriptor);
+
+}  // namespace ward::testing
+
+#endif  // WARD_TESTING_INTERCEPTION_OUTSIDE_H_
