@@ -735,6 +735,8 @@ TEST(Deadlock, OverAConnectionIsACircleOfThoseWhoUsedIt) {
   EXPECT_THAT(told,
               ContainsRegex("thread 1 is waiting for mutex 1, which thread 0 "
                             "\\(main\\) has, in\n      Answer "));
+  EXPECT_THAT(told, ContainsRegex("    Descriptor [0-9]+ was opened in\n"
+                                  "      OrdersUnderALock "));
 }
 
 TEST(Deadlock, OverDescriptorsSaysWhichTheyAre) {
@@ -745,6 +747,8 @@ TEST(Deadlock, OverDescriptorsSaysWhichTheyAre) {
                   "thread 1 is polling descriptors [0-9]+ \\(a pipe's reading "
                   "end\\), [0-9]+ \\(an eventfd; it was closed meanwhile, "
                   "which wakes nobody\\), in Listen "));
+  EXPECT_THAT(told, ContainsRegex("    Descriptor [0-9]+ was opened in\n"
+                                  "      NobodyRings "));
 }
 
 TEST(Deadlock, ComesAfterWhatHasFailedBefore) {

@@ -2,10 +2,10 @@
 // other simulated threads may serve.
 //
 // A call that would have to wait does so in the schedule, until poll(2) says
-// that it need not. Who has written something, or unlocked a file, is at a
-// point again before it goes on: others may have seen that. Calls that the C
-// library makes itself, as of a FILE, are not seen; writev(2) and sendmsg(2) of
-// more than there is room for wait outside of the schedule for the rest.
+// that it need not. What takes several waits, such as to write more than there
+// is room for, is made in pieces. Who has written something, or unlocked a
+// file, is at a point again before it goes on: others may have seen that. Calls
+// that the C library makes itself, as of a FILE, are not seen.
 
 // Or the C library's headers define some of them, inline.
 #undef _FORTIFY_SOURCE
@@ -42,8 +42,10 @@
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "ward/testing/interception/faults.h"
 #include "ward/testing/interception/held_files.h"
 #include "ward/testing/interception/interception.h"
+#include "ward/testing/interception/outside.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/interception/signals.h"
 #include "ward/testing/interception/world.h"
@@ -236,13 +238,17 @@ bool Awaited::Await(Scheduler& scheduler, short events, int flags, int limit,
   const int status = fcntl(descriptor_, F_GETFL);
   if (status < 0 || (status & O_NONBLOCK) != 0) return true;
   if (IsReady(descriptor_, events)) return true;
-  held_.emplace(scheduler, absl::MakeSpan(&descriptor_, 1));
   const absl::Duration time = LimitOfSocket(descriptor_, limit);
   // One with a limit is not started anew, whatever sigaction(2) has
   // (signal(7)).
   const auto interruption = time == absl::InfiniteDuration()
                                 ? &Interruptions::without_restart
                                 : &Interruptions::all;
+  if (Interrupts(scheduler, interruption)) {
+    errno = EINTR;
+    return false;
+  }
+  held_.emplace(scheduler, absl::MakeSpan(&descriptor_, 1));
   const Interruptions& now = scheduler.interruptions();
   const int before = now.*interruption;
   bool is_ready = false;
@@ -273,6 +279,15 @@ ssize_t CallWithRoom(int descriptor, int flags,
   return room.goes_on() ? call(room.descriptor()) : -1;
 }
 
+// As connect(2) that waits: 1, or -1 and why not; 0: it is not known yet.
+int IsConnected(int socket) {
+  if (!IsReady(socket, POLLOUT)) return 0;
+  int error = 0;
+  socklen_t size = sizeof(error);
+  if (getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size) != 0) return -1;
+  return error == 0 ? 1 : Failed(error);
+}
+
 // Whether one piece after the other comes to the same as all at once.
 bool IsStream(int descriptor) {
   struct stat found;
@@ -285,25 +300,93 @@ bool IsStream(int descriptor) {
           type == SOCK_STREAM);
 }
 
+// What is read or written in pieces has its file from the first one on.
+class PieceByPiece {
+ public:
+  explicit PieceByPiece(int descriptor) : descriptor_(descriptor) {}
+
+  int descriptor() const { return descriptor_; }
+  void GoOn() {
+    Scheduler* const scheduler = Intercepting();
+    if (scheduler == nullptr || held_.has_value()) return;
+    held_.emplace(*scheduler, absl::MakeSpan(&descriptor_, 1));
+  }
+
+ private:
+  int descriptor_;
+  std::optional<HeldFiles> held_;
+};
+
+using Buffers = absl::InlinedVector<iovec, 8>;
+
+// 0 if there is none, or the call is to say what is wrong with them.
+size_t SizeOf(const iovec* buffers, size_t count) {
+  if (buffers == nullptr || count > IOV_MAX) return 0;
+  size_t size = 0;
+  for (size_t i = 0; i < count; ++i) size += buffers[i].iov_len;
+  return size;
+}
+
+Buffers PartOf(const iovec* buffers, size_t count, size_t from, size_t size) {
+  Buffers part;
+  for (size_t i = 0; i < count && size > 0; ++i) {
+    const size_t skipped = std::min(from, buffers[i].iov_len);
+    from -= skipped;
+    const size_t taken = std::min(size, buffers[i].iov_len - skipped);
+    if (taken == 0) continue;
+    part.push_back({static_cast<char*>(buffers[i].iov_base) + skipped, taken});
+    size -= taken;
+  }
+  return part;
+}
+
+// Reads with `read_some`: what there is, or, with MSG_WAITALL, all.
+ssize_t ReadInSchedule(int descriptor, size_t size, int flags,
+                       absl::FunctionRef<ssize_t(int descriptor, size_t from,
+                                                 size_t size, int flags)>
+                           read_some) {
+  const bool all = (flags & MSG_WAITALL) != 0 && (flags & MSG_PEEK) == 0 &&
+                   Intercepting() != nullptr && IsStream(descriptor);
+  const int flags_of_piece = all ? flags & ~MSG_WAITALL : flags;
+  PieceByPiece pieces(descriptor);
+  size_t got = 0;
+  do {
+    const ssize_t result =
+        CallWithInput(pieces.descriptor(), flags, [&](int file) {
+          return read_some(file, got, all ? size - got : CutInput(file, size),
+                           flags_of_piece);
+        });
+    if (result <= 0) return got > 0 ? static_cast<ssize_t>(got) : result;
+    got += static_cast<size_t>(result);
+    pieces.GoOn();
+  } while (all && got < size);
+  return static_cast<ssize_t>(got);
+}
+
 // Writes all with `write_some`, in pieces that there is room for: a pipe has it
 // for so much when poll(2) says that it has any (pipe(7)), and so has a socket.
 ssize_t WriteInSchedule(
     int descriptor, size_t size, int flags,
     absl::FunctionRef<ssize_t(int descriptor, size_t from, size_t size)>
         write_some) {
-  const bool whole = Intercepting() == nullptr || !IsStream(descriptor);
+  Scheduler* const scheduler = Intercepting();
+  const bool whole = scheduler == nullptr || !IsStream(descriptor);
+  PieceByPiece pieces(descriptor);
   size_t written = 0;
   do {
     const size_t left = size - written;
-    const ssize_t result = CallWithRoom(descriptor, flags, [&](int fd) {
-      return write_some(fd, written,
-                        whole ? left : std::min<size_t>(left, PIPE_BUF));
-    });
+    const ssize_t result =
+        CallWithRoom(pieces.descriptor(), flags, [&](int file) {
+          return write_some(file, written,
+                            whole ? left : std::min<size_t>(left, PIPE_BUF));
+        });
     if (result < 0 && written == 0) return -1;
     if (result < 0) break;
     written += static_cast<size_t>(result);
-    if (result == 0 || whole) break;
-  } while (written < size);
+    if (result == 0 || whole || written == size) break;
+    pieces.GoOn();
+    if (CutsOutput(*scheduler, pieces.descriptor())) break;
+  } while (true);
   return Done(static_cast<ssize_t>(written), kWriting);
 }
 
@@ -333,22 +416,24 @@ int LookInSchedule(
   const int before = now.*interruption;
   int result = 0;
   int error = 0;
-  scheduler.AwaitWorld(
-      doing,
-      [&] {
-        if (result == 0) {
-          result =
-              Look([&] { return look(files, scheduler.now() >= deadline); });
-          error = errno;
-        }
-        if (result == 0 &&
-            (now.*interruption != before || waiting.HasLetThrough())) {
-          result = -1;
-          error = EINTR;
-        }
-        return result != 0;
-      },
-      deadline, wait.is_of_others ? nullptr : &files);
+  const auto is_over = [&] {
+    if (result == 0) {
+      result = Look([&] { return look(files, scheduler.now() >= deadline); });
+      error = errno;
+    }
+    if (result == 0 &&
+        (now.*interruption != before || waiting.HasLetThrough())) {
+      result = -1;
+      error = EINTR;
+    }
+    return result != 0;
+  };
+  if (scheduler.has_faults() && wait.limit > absl::ZeroDuration() &&
+      !is_over() && Interrupts(scheduler, interruption)) {
+    return Failed(EINTR);
+  }
+  scheduler.AwaitWorld(doing, is_over, deadline,
+                       wait.is_of_others ? nullptr : &files);
   Order::Acquire(&kDescriptors);
   if (result < 0 && error == EINTR) waiting.Deliver();
   errno = error;
@@ -517,8 +602,9 @@ absl::Duration LimitOf(const timespec* time) {
 }  // namespace
 }  // namespace ward::testing
 
+using ::ward::testing::Buffers;
 using ::ward::testing::CallWithInput;
-using ::ward::testing::CallWithRoom;
+using ::ward::testing::CutInput;
 using ::ward::testing::Done;
 using ::ward::testing::Failed;
 using ::ward::testing::HeldFiles;
@@ -529,39 +615,71 @@ using ::ward::testing::kDescriptors;
 using ::ward::testing::kWriting;
 using ::ward::testing::LimitOf;
 using ::ward::testing::LookInSchedule;
+using ::ward::testing::OpenInSchedule;
 using ::ward::testing::Order;
+using ::ward::testing::PartOf;
+using ::ward::testing::ReadInSchedule;
 using ::ward::testing::Scheduler;
+using ::ward::testing::SizeOf;
 using ::ward::testing::WriteInSchedule;
 
 extern "C" {
 // NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
 
 ssize_t read(int fd, void* buffer, size_t size) {
-  return CallWithInput(fd, 0,
-                       [&](int file) { return real_read(file, buffer, size); });
+  return ReadInSchedule(fd, size, 0, [&](int file, size_t, size_t part, int) {
+    return real_read(file, buffer, part);
+  });
 }
 
-ssize_t readv(int fd, const iovec* pieces, int count) {
-  return CallWithInput(
-      fd, 0, [&](int file) { return real_readv(file, pieces, count); });
+ssize_t readv(int fd, const iovec* buffers, int count) {
+  const size_t size = SizeOf(buffers, static_cast<size_t>(count));
+  return ReadInSchedule(fd, size, 0, [&](int file, size_t, size_t part, int) {
+    if (part == size) return real_readv(file, buffers, count);
+    const Buffers some = PartOf(buffers, static_cast<size_t>(count), 0, part);
+    return real_readv(file, some.data(), static_cast<int>(some.size()));
+  });
 }
 
 ssize_t recv(int fd, void* buffer, size_t size, int flags) {
-  return CallWithInput(fd, flags, [&](int file) {
-    return real_recv(file, buffer, size, flags);
-  });
+  return ReadInSchedule(
+      fd, size, flags, [&](int file, size_t from, size_t part, int its_flags) {
+        return real_recv(file, static_cast<char*>(buffer) + from, part,
+                         its_flags);
+      });
 }
 
 ssize_t recvfrom(int fd, void* buffer, size_t size, int flags, sockaddr* from,
                  socklen_t* from_size) {
-  return CallWithInput(fd, flags, [&](int file) {
-    return real_recvfrom(file, buffer, size, flags, from, from_size);
-  });
+  return ReadInSchedule(
+      fd, size, flags, [&](int file, size_t at, size_t part, int its_flags) {
+        return real_recvfrom(file, static_cast<char*>(buffer) + at, part,
+                             its_flags, from, from_size);
+      });
 }
 
+// One with descriptors ends with these, so it is never made in pieces.
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
-  return CallWithInput(
-      fd, flags, [&](int file) { return real_recvmsg(file, message, flags); });
+  const size_t size =
+      message == nullptr ? 0 : SizeOf(message->msg_iov, message->msg_iovlen);
+  const bool has_more = message != nullptr && message->msg_control != nullptr;
+  const auto receive = [&](int file, size_t from, size_t part, int its_flags) {
+    if (part == size) return real_recvmsg(file, message, its_flags);
+    Buffers some = PartOf(message->msg_iov, message->msg_iovlen, from, part);
+    msghdr piece = *message;
+    piece.msg_iov = some.data();
+    piece.msg_iovlen = some.size();
+    const ssize_t result = real_recvmsg(file, &piece, its_flags);
+    if (result < 0) return result;
+    message->msg_namelen = piece.msg_namelen;
+    message->msg_controllen = piece.msg_controllen;
+    message->msg_flags = piece.msg_flags;
+    return result;
+  };
+  if (!has_more) return ReadInSchedule(fd, size, flags, receive);
+  return CallWithInput(fd, flags, [&](int file) {
+    return receive(file, 0, CutInput(file, size), flags);
+  });
 }
 
 ssize_t write(int fd, const void* buffer, size_t size) {
@@ -570,11 +688,14 @@ ssize_t write(int fd, const void* buffer, size_t size) {
   });
 }
 
-ssize_t writev(int fd, const iovec* pieces, int count) {
-  return Done(
-      CallWithRoom(fd, 0,
-                   [&](int file) { return real_writev(file, pieces, count); }),
-      kWriting);
+ssize_t writev(int fd, const iovec* buffers, int count) {
+  const size_t size = SizeOf(buffers, static_cast<size_t>(count));
+  return WriteInSchedule(fd, size, 0, [&](int file, size_t from, size_t part) {
+    if (part == size) return real_writev(file, buffers, count);
+    const Buffers some =
+        PartOf(buffers, static_cast<size_t>(count), from, part);
+    return real_writev(file, some.data(), static_cast<int>(some.size()));
+  });
 }
 
 ssize_t send(int fd, const void* buffer, size_t size, int flags) {
@@ -594,11 +715,24 @@ ssize_t sendto(int fd, const void* buffer, size_t size, int flags,
       });
 }
 
+// What is sent along goes with the first piece.
 ssize_t sendmsg(int fd, const msghdr* message, int flags) {
-  return Done(CallWithRoom(
-                  fd, flags,
-                  [&](int file) { return real_sendmsg(file, message, flags); }),
-              kWriting);
+  const size_t size =
+      message == nullptr ? 0 : SizeOf(message->msg_iov, message->msg_iovlen);
+  return WriteInSchedule(
+      fd, size, flags, [&](int file, size_t from, size_t part) {
+        if (part == size) return real_sendmsg(file, message, flags);
+        Buffers some =
+            PartOf(message->msg_iov, message->msg_iovlen, from, part);
+        msghdr piece = *message;
+        piece.msg_iov = some.data();
+        piece.msg_iovlen = some.size();
+        if (from > 0) {
+          piece.msg_control = nullptr;
+          piece.msg_controllen = 0;
+        }
+        return real_sendmsg(file, &piece, flags);
+      });
 }
 
 // As the C library has them, whose own are not seen.
@@ -611,17 +745,20 @@ int eventfd_write(int fd, eventfd_t value) {
 }
 
 int accept(int fd, sockaddr* address, socklen_t* size) {
-  return static_cast<int>(CallWithInput(
-      fd, 0, [&](int file) { return real_accept(file, address, size); }));
+  return static_cast<int>(CallWithInput(fd, 0, [&](int file) {
+    return OpenInSchedule([&] { return real_accept(file, address, size); });
+  }));
 }
 
 int accept4(int fd, sockaddr* address, socklen_t* size, int flags) {
   return static_cast<int>(CallWithInput(fd, 0, [&](int file) {
-    return real_accept4(file, address, size, flags);
+    return OpenInSchedule(
+        [&] { return real_accept4(file, address, size, flags); });
   }));
 }
 
-// To a full queue of this machine it waits for who accepts (unix(7)).
+// On this machine it waits for who accepts, if the queue is full (unix(7)), or
+// the kernel takes its time (tcp(7)).
 int connect(int fd, const sockaddr* address, socklen_t size) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr || address == nullptr ||
@@ -634,7 +771,7 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
   Order::Release(&ward::testing::kDescriptors);
   constexpr const char* kConnecting = "connecting a socket";
   const int flags = fcntl(fd, F_GETFL);
-  if (address->sa_family != AF_UNIX || flags < 0 || (flags & O_NONBLOCK) != 0) {
+  if (flags < 0 || (flags & O_NONBLOCK) != 0) {
     scheduler->Point(kConnecting, &kDescriptors);
     return Done(real_connect(fd, address, size), kConnecting);
   }
@@ -642,32 +779,41 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
   wait.descriptors = absl::MakeSpan(&fd, 1);
   wait.limit = ward::testing::LimitOfSocket(fd, SO_SNDTIMEO);
   wait.interruption = &Interruptions::without_restart;
-  // Who listens may be another process.
-  wait.is_of_others = true;
+  wait.is_of_others =
+      address->sa_family == AF_UNIX && !ward::testing::ListensAt(address, size);
+  bool has_begun = false;
   const int result = LookInSchedule(
       *scheduler, kConnecting, wait, [&](const HeldFiles&, bool) {
+        if (has_begun) return ward::testing::IsConnected(fd);
         fcntl(fd, F_SETFL, flags | O_NONBLOCK);
         const bool connected = real_connect(fd, address, size) == 0;
         const int error = errno;
         fcntl(fd, F_SETFL, flags);
         errno = error;
         if (connected) return 1;
+        has_begun = error == EINPROGRESS || error == EALREADY;
+        if (has_begun) return ward::testing::IsConnected(fd);
         return error == EAGAIN ? 0 : -1;
       });
+  if (result == 0) return Failed(has_begun ? EINPROGRESS : EAGAIN);
   return result > 0 ? Done(0, kConnecting) : -1;
 }
 
 int socketpair(int domain, int type, int protocol, int ends[2]) noexcept {
-  const int result = real_socketpair(domain, type, protocol, ends);
+  const int first = OpenInSchedule([&] {
+    return real_socketpair(domain, type, protocol, ends) == 0 ? ends[0] : -1;
+  });
+  if (first < 0) return -1;
   Scheduler* const scheduler = Intercepting();
-  if (result != 0 || scheduler == nullptr) return result;
+  if (scheduler == nullptr) return 0;
+  scheduler->TellOpened(ends[1]);
   const ward::testing::NoSchedulingPoints quiet;
   struct stat one {};
   struct stat other {};
   if (fstat(ends[0], &one) == 0 && fstat(ends[1], &other) == 0) {
     scheduler->Kept<ward::testing::SocketPairs>().Add(one.st_ino, other.st_ino);
   }
-  return result;
+  return 0;
 }
 
 int poll(pollfd* polled, nfds_t count, int limit) {

@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +25,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <string>
 #include <thread>
@@ -117,6 +120,66 @@ TEST(EventLoops, ALongWriteWaitsForItsReader) {
       writer.join();
     });
   }
+}
+
+iovec Piece(std::string& of, size_t from, size_t size) {
+  return {of.data() + from, size};
+}
+
+TEST(EventLoops, ALongWriteOfSeveralBuffersWaitsForItsReader) {
+  using Write = ssize_t (*)(int fd, const iovec* buffers);
+  constexpr Write kWrites[] = {
+      [](int fd, const iovec* buffers) { return writev(fd, buffers, 2); },
+      [](int fd, const iovec* buffers) {
+        msghdr message{};
+        message.msg_iov = const_cast<iovec*>(buffers);
+        message.msg_iovlen = 2;
+        return sendmsg(fd, &message, 0);
+      }};
+  for (const Write write_it : kWrites) {
+    Explore({.runs = 5}, [write_it] {
+      const Pair own = MakeSocketPair();
+      std::string sent;
+      while (sent.size() < 500'000) absl::StrAppend(&sent, sent.size(), " ");
+      const size_t half = 200'001;
+      std::thread writer([&] {
+        const iovec buffers[] = {Piece(sent, 0, half),
+                                 Piece(sent, half, sent.size() - half)};
+        EXPECT_EQ(write_it(own.second.get(), buffers),
+                  static_cast<ssize_t>(sent.size()));
+      });
+      std::string got;
+      std::array<char, 50'000> buffer;
+      while (got.size() < sent.size()) {
+        const ssize_t size =
+            read(own.first.get(), buffer.data(), buffer.size());
+        ASSERT_GT(size, 0);
+        got.append(buffer.data(), static_cast<size_t>(size));
+      }
+      EXPECT_TRUE(got == sent);
+      writer.join();
+    });
+  }
+}
+
+TEST(EventLoops, WhoReceivesAllWaitsForAll) {
+  Explore({.runs = 20}, [] {
+    Pair own = MakeSocketPair();
+    std::thread writer([&] {
+      for (int i = 0; i < 5; ++i) WriteOne(own.second);
+      own.second.Reset();
+    });
+    std::string got = "....";
+    EXPECT_EQ(recv(own.first.get(), got.data(), 2, MSG_WAITALL), 2);
+    iovec buffers[] = {Piece(got, 2, 1), Piece(got, 3, 1)};
+    msghdr message{};
+    message.msg_iov = buffers;
+    message.msg_iovlen = 2;
+    EXPECT_EQ(recvmsg(own.first.get(), &message, MSG_WAITALL), 2);
+    EXPECT_EQ(got, "xxxx");
+    EXPECT_EQ(recv(own.first.get(), got.data(), 2, MSG_WAITALL), 1) << "an end";
+    writer.join();
+  });
 }
 
 // One that keeps its messages apart is not written to in pieces.
@@ -593,6 +656,162 @@ TEST(EventLoops, WhoConnectsWaitsForRoomInTheQueue) {
     }
     for (std::thread& client : clients) client.join();
   });
+}
+
+// Where the queue is full the kernel asks again after a second.
+TEST(EventLoops, WhoConnectsByTcpWaitsInTheSchedule) {
+  Explore({.runs = 1}, [] {
+    const auto make = [] {
+      return FileDescriptor(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    };
+    const FileDescriptor listener = make();
+    sockaddr_storage name{};
+    auto* const address = reinterpret_cast<sockaddr*>(&name);
+    socklen_t size = sizeof(name);
+    ASSERT_EQ(listen(listener.get(), 0), 0);
+    ASSERT_EQ(getsockname(listener.get(), address, &size), 0);
+    const auto call = [&] {
+      const FileDescriptor own = make();
+      EXPECT_EQ(connect(own.get(), address, size), 0);
+      EXPECT_EQ(fcntl(own.get(), F_GETFL) & O_NONBLOCK, 0);
+      ReadOne(own);
+    };
+    std::vector<std::thread> clients;
+    for (int i = 0; i < 2; ++i) clients.emplace_back(call);
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    for (int i = 0; i < 2; ++i) {
+      const FileDescriptor one(accept(listener.get(), nullptr, nullptr));
+      WriteOne(one);
+    }
+    for (std::thread& client : clients) client.join();
+    const FileDescriptor late = make();
+    EXPECT_EQ(shutdown(listener.get(), SHUT_RDWR), 0);
+    EXPECT_EQ(connect(late.get(), address, size), -1);
+    EXPECT_EQ(errno, ECONNREFUSED);
+  });
+}
+
+// --- what goes wrong where a search has faults ---
+
+// Whether a run fails in which it may.
+bool IsFoundWithFaults(void (*body)(), uint64_t runs = 1000) {
+  ExploreOptions options;
+  options.runs = runs;
+  options.faults = true;
+  return FindFailure(options, body).failure.has_value();
+}
+
+TEST(Faults, AStreamComesInPieces) {
+  EXPECT_TRUE(IsFoundWithFaults([] {
+    std::array<int, 2> ends;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+      return;
+    }
+    const FileDescriptor one(ends[0]);
+    const FileDescriptor other(ends[1]);
+    EXPECT_EQ(write(one.get(), "word", 4), 4);
+    std::array<char, 4> word;
+    EXPECT_EQ(read(other.get(), word.data(), word.size()), 4);
+  }));
+}
+
+// Messages, events and what is written to a pipe at once.
+TEST(Faults, WhatIsWholeComesWhole) {
+  EXPECT_FALSE(IsFoundWithFaults([] {
+    std::array<int, 2> ends;
+    std::array<char, 4> word;
+    const auto cross = [&] {
+      const FileDescriptor from(ends[0]);
+      const FileDescriptor to(ends[1]);
+      EXPECT_EQ(write(to.get(), "word", 4), 4);
+      EXPECT_EQ(read(from.get(), word.data(), word.size()), 4);
+    };
+    for (const int type : {SOCK_SEQPACKET, SOCK_DGRAM}) {
+      if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) == 0) {
+        cross();
+      }
+    }
+    if (pipe2(ends.data(), O_CLOEXEC) == 0) cross();
+    const FileDescriptor event(eventfd(0, EFD_CLOEXEC));
+    if (!event.is_open()) return;
+    EXPECT_EQ(eventfd_write(event.get(), 7), 0);
+    eventfd_t value = 0;
+    EXPECT_EQ(eventfd_read(event.get(), &value), 0);
+    EXPECT_EQ(value, 7u);
+  }));
+}
+
+TEST(Faults, DescriptorsMayBeExhausted) {
+  using Open = int (*)();
+  constexpr Open kOpens[] = {
+      [] { return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); },
+      [] { return eventfd(0, EFD_CLOEXEC); },
+      [] { return epoll_create1(EPOLL_CLOEXEC); },
+      [] { return timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC); },
+      [] { return dup(STDERR_FILENO); },
+      [] {
+        std::array<int, 2> ends = {-1, -1};
+        if (pipe2(ends.data(), O_CLOEXEC) == 0) close(ends[1]);
+        return ends[0];
+      },
+  };
+  for (const Open open_it : kOpens) {
+    ExploreOptions options;
+    options.faults = true;
+    const Exploration found = FindFailure(options, [open_it] {
+      const FileDescriptor opened(open_it());
+      EXPECT_TRUE(opened.is_open()) << strerrorname_np(errno);
+    });
+    ASSERT_TRUE(found.failure.has_value());
+    EXPECT_NE(found.failure->what.find("EMFILE"), std::string::npos)
+        << found.failure->what;
+  }
+}
+
+// Waits until somebody writes, with a handler of `flags`, or without one.
+template <int flags, bool polls>
+void ReadsWithHandler() {
+  struct sigaction action {};
+  struct sigaction found {};
+  action.sa_handler = [](int) {};
+  action.sa_flags = flags;
+  if (flags >= 0) sigaction(SIGUSR1, &action, &found);
+  std::array<int, 2> ends;
+  if (pipe2(ends.data(), O_CLOEXEC) == 0) {
+    const FileDescriptor from(ends[0]);
+    const FileDescriptor to(ends[1]);
+    std::thread writer([&] {
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      WriteOne(to);
+    });
+    pollfd polled{from.get(), POLLIN, 0};
+    if (polls) {
+      EXPECT_EQ(poll(&polled, 1, -1), 1);
+    } else {
+      ReadOne(from);
+    }
+    writer.join();
+  }
+  if (flags >= 0) sigaction(SIGUSR1, &found, nullptr);
+}
+
+// signal(7): poll(2) is never started anew.
+TEST(Faults, AWaitIsInterruptedWhereThereIsAHandler) {
+  EXPECT_TRUE(IsFoundWithFaults(&ReadsWithHandler<0, false>));
+  EXPECT_FALSE(IsFoundWithFaults(&ReadsWithHandler<SA_RESTART, false>, 200));
+  EXPECT_TRUE(IsFoundWithFaults(&ReadsWithHandler<SA_RESTART, true>));
+  EXPECT_FALSE(IsFoundWithFaults(&ReadsWithHandler<-1, true>, 200));
+}
+
+TEST(Faults, ALongWriteThatMustNotWaitMayEndBetween) {
+  EXPECT_TRUE(IsFoundWithFaults([] {
+    std::array<int, 2> ends;
+    if (pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0) return;
+    const FileDescriptor from(ends[0]);
+    const FileDescriptor to(ends[1]);
+    const std::string sent(10'000, 'x');
+    EXPECT_EQ(write(to.get(), sent.data(), sent.size()), 10'000);
+  }));
 }
 
 TEST(EventLoops, WhatIsUsedAfterAFileIsUnlockedIsFound) {

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
@@ -88,6 +89,17 @@ std::string HeldFiles::Describe() const {
                     ")");
   }
   return told == 0 ? "" : text;
+}
+
+std::vector<int> HeldFiles::Descriptors() const {
+  const NoSchedulingPoints quiet;
+  std::vector<int> numbers(numbers_.begin(), numbers_.end());
+  const All& all = scheduler_.Kept<All>();
+  for (int& number : numbers) {
+    const auto closed = all.replacements.find(number);
+    if (closed != all.replacements.end()) number = closed->second;
+  }
+  return numbers;
 }
 
 void HeldFiles::Keep(Scheduler& scheduler, int first, int last) {

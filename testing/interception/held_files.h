@@ -11,6 +11,7 @@
 #define WARD_TESTING_INTERCEPTION_HELD_FILES_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
@@ -32,6 +33,7 @@ class HeldFiles final : public AwaitedOutside {
 
   bool MayCome() const override;
   std::string Describe() const override;
+  std::vector<int> Descriptors() const override;
 
   // Whether one was.
   bool is_changed() const { return is_changed_; }

@@ -188,6 +188,22 @@ bool OthersMayServe(Scheduler& scheduler, int descriptor) {
   return target != "anon_inode:[eventfd]" && target != "anon_inode:[signalfd]";
 }
 
+bool ListensAt(const sockaddr* address, socklen_t size) {
+  const NoSchedulingPoints quiet;
+  const std::vector<int> numbers = [] {
+    const std::set<int> open = OpenNumbers();
+    return std::vector<int>(open.begin(), open.end());
+  }();
+  return std::any_of(numbers.begin(), numbers.end(), [&](int number) {
+    sockaddr_storage own{};
+    socklen_t own_size = sizeof(own);
+    return OptionOf(number, SOL_SOCKET, SO_ACCEPTCONN, 0) != 0 &&
+           getsockname(number, reinterpret_cast<sockaddr*>(&own), &own_size) ==
+               0 &&
+           own_size == size && std::memcmp(&own, address, size) == 0;
+  });
+}
+
 std::string KindOf(Scheduler& scheduler, int descriptor) {
   struct stat about {};
   if (fstat(descriptor, &about) != 0) return "which is not open";

@@ -12,6 +12,8 @@
 #ifndef WARD_TESTING_INTERCEPTION_OUTSIDE_H_
 #define WARD_TESTING_INTERCEPTION_OUTSIDE_H_
 
+#include <sys/socket.h>
+
 #include <string>
 
 #include "ward/testing/simulator/scheduler.h"
@@ -27,6 +29,9 @@ bool OthersMayAct(Scheduler& scheduler);
 
 // Whether somebody may have part in what `descriptor` refers to.
 bool OthersMayServe(Scheduler& scheduler, int descriptor);
+
+// Whether a Unix socket of this process listens at `address`.
+bool ListensAt(const sockaddr* address, socklen_t size);
 
 // "a pipe's reading end".
 std::string KindOf(Scheduler& scheduler, int descriptor);

@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "ward/channel/open_descriptors_for_test.h"
+#include "ward/testing/interception/faults.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
@@ -179,15 +180,17 @@ extern "C" {
 // NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
 
 int timerfd_create(clockid_t clock, int flags) noexcept {
-  Scheduler* const scheduler = Intercepting();
-  const int timer = real_timerfd_create(clock, flags);
-  if (scheduler == nullptr || timer < 0) return timer;
-  const NoSchedulingPoints quiet;
-  close(timer);
-  // Their flags are the same (timerfd_create(2), eventfd(2)).
-  const int event = eventfd(0, flags);
-  if (event >= 0) scheduler->Kept<Timers>().Add(event, scheduler->group());
-  return event;
+  return ward::testing::OpenInSchedule([&] {
+    Scheduler* const scheduler = Intercepting();
+    const int timer = real_timerfd_create(clock, flags);
+    if (scheduler == nullptr || timer < 0) return timer;
+    const NoSchedulingPoints quiet;
+    close(timer);
+    // Their flags are the same (timerfd_create(2), eventfd(2)).
+    const int event = eventfd(0, flags);
+    if (event >= 0) scheduler->Kept<Timers>().Add(event, scheduler->group());
+    return event;
+  });
 }
 
 int timerfd_settime(int fd, int flags, const itimerspec* setting,

@@ -270,6 +270,7 @@ struct Thread {
   bool will_join = false;
   // What it waits for outside of the simulation, at the end.
   std::string awaits;
+  std::vector<int> descriptors;
   // What it has come to lock, or has given back: what Abseil has it wait for;
   // and whether that was given back until it is woken.
   int mutex = -1;
@@ -364,6 +365,8 @@ class Explainer {
   // Of what others have to read: who may wait to write, behind whom it waits if
   // it is to read, too; Abseil does not tell which. Or nothing.
   std::string TellWriter(int number, int object);
+  // Where what it waits for outside was opened; or nothing.
+  std::string TellOpened(int number, size_t lines);
   // How it came to have what `waiting` waits for; or nothing.
   std::string TellHeld(int number, int waiting, size_t lines);
   std::string TellStuck();
@@ -387,6 +390,8 @@ class Explainer {
   std::map<int, Object> objects_;
   // Of pipes and connections: the threads that have read or written them.
   std::map<int, std::set<int>> users_;
+  // Where each descriptor was opened last.
+  std::map<int, int> opened_;
   std::map<std::pair<int, std::string_view>, int> number_of_;
   std::map<std::string_view, int> numbers_;
   // See In().
@@ -585,6 +590,10 @@ void Explainer::Take(const Event& event) {
     Of(number).will_join = true;
   } else if (kind == "i") {
     Of(number).awaits = event[2].text;
+    Of(number).descriptors = event[3].list;
+  } else if (kind == "h") {
+    opened_[static_cast<int>(event[2].number)] =
+        static_cast<int>(event[3].number);
   } else if (kind == "l") {
     Thread& thread = Of(number);
     thread.held.push_back({static_cast<int>(event[2].number), event.size() > 4,
@@ -910,6 +919,17 @@ std::string Explainer::TellHeld(int number, int waiting, size_t lines) {
   return text;
 }
 
+std::string Explainer::TellOpened(int number, size_t lines) {
+  std::string text;
+  for (const int descriptor : Of(number).descriptors) {
+    const auto opened = opened_.find(descriptor);
+    if (opened == opened_.end() || In(opened->second).empty()) continue;
+    absl::StrAppend(&text, "    Descriptor ", descriptor, " was opened in\n");
+    AppendStack(text, opened->second, lines, "      ");
+  }
+  return text;
+}
+
 std::string Explainer::TellOthers(const std::set<int>& but) {
   // Those that do the same at the same place are told at once.
   std::map<std::tuple<int, int, int>, std::vector<int>> alike;
@@ -944,6 +964,7 @@ std::string Explainer::TellOthers(const std::set<int>& but) {
       for (size_t i = 1; i < lines.size(); ++i) {
         absl::StrAppend(&text, "      ", lines[i], "\n");
       }
+      text += TellOpened(group.front(), 1);
       continue;
     }
     std::vector<std::string> numbers;
@@ -1006,6 +1027,7 @@ std::string Explainer::TellStuck() {
     AppendStack(text, Of(thread).step.stack, lines, "      ");
     if (text.size() == size) text += "      ?\n";
     text += TellHeld(thread, before, std::max<size_t>(lines - 2, 1));
+    text += TellOpened(thread, 1);
   }
   if (shown < circle.size()) {
     absl::StrAppend(&text, "  and ", circle.size() - shown,

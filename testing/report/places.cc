@@ -63,8 +63,10 @@ const char kInnerFunctions[] =
     ")*)*[.][.][.]$)"
     "|_|ward_begin_fiber|AbslInternal|PointBeforeLock|pthread_"
     "|sem_(clockwait|destroy|getvalue|init|post|timedwait|trywait|wait)$"
-    "|(accept4?|clone3?|close|epoll_wait|futex|nanosleep|poll|readv?|recv"
-    "|recvmsg|sched_yield|send|sendmsg|start_thread|syscall|waitpid|writev?)$"
+    "|(accept4?|clone3?|close|connect|dup|epoll_(create1?|pwait2?|wait)"
+    "|eventfd|flock|futex|nanosleep|pipe2?|p?poll|p?select|readv?|recv"
+    "|recvfrom|recvmsg|sched_yield|send|sendmsg|sendto|signalfd|socket"
+    "|socketpair|start_thread|syscall|timerfd_create|waitpid|writev?)$"
     "|(RUN_ALL_TESTS|main)([^a-zA-Z0-9_]|$))";
 
 namespace {

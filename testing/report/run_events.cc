@@ -256,8 +256,16 @@ void RunRecorder::IsAtFault(std::string_view what, const void* object) {
       absl::StrCat(R"(["f",)", running_, ",", report, ",", number, "]"));
 }
 
-void RunRecorder::Awaits(int thread, std::string_view what) {
-  events_.Add(absl::StrCat(R"(["i",)", thread, ",", JsonString(what), "]"));
+void RunRecorder::Awaits(int thread, std::string_view what,
+                         absl::Span<const int> descriptors) {
+  events_.Add(absl::StrCat(R"(["i",)", thread, ",", JsonString(what), ",[",
+                           absl::StrJoin(descriptors, ","), "]]"));
+}
+
+void RunRecorder::Opens(int thread, int descriptor) {
+  const int stack = Stack();
+  events_.Add(
+      absl::StrCat(R"(["h",)", thread, ",", descriptor, ",", stack, "]"));
 }
 
 void RunRecorder::IsStuck(std::string_view why) {

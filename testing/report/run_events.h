@@ -17,6 +17,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "ward/testing/report/transcript.h"
 #include "ward/testing/simulator/run_listener.h"
@@ -80,7 +81,9 @@ class RunEvents {
 //   ["w", thread, doing, object, stack]   or begins to wait; a further 1: until
 //                                   some time at the latest
 //   ["j", thread, other]            what it waits for next is the other's end
-//   ["i", thread, words]            what it waits for outside, at the end
+//   ["h", thread, descriptor, stack]   it has opened one
+//   ["i", thread, words, [descriptor, ...]]
+//                                   what it waits for outside, at the end
 //   ["g", thread]                   it goes on instead of another one
 //   ["l", thread, object, stack]    has a lock; a further 1: shared
 //   ["u", thread, object]           has given it back
@@ -119,7 +122,9 @@ class RunRecorder final : public RunListener,
   void Waits(int thread, std::string_view doing, const void* object,
              bool is_timed) override;
   void Joins(int thread, int other) override;
-  void Awaits(int thread, std::string_view what) override;
+  void Awaits(int thread, std::string_view what,
+              absl::Span<const int> descriptors) override;
+  void Opens(int thread, int descriptor) override;
   void GoesOn(int thread) override;
   void IsLocked(const void* object, bool is_shared) override;
   void IsUnlocked(const void* object) override;

@@ -127,7 +127,9 @@ class Witness final : public RunListener {
     Note(thread);
   }
   void Joins(int /*thread*/, int /*other*/) override {}
-  void Awaits(int /*thread*/, std::string_view /*what*/) override {}
+  void Awaits(int /*thread*/, std::string_view /*what*/,
+              absl::Span<const int> /*descriptors*/) override {}
+  void Opens(int /*thread*/, int /*descriptor*/) override {}
   void GoesOn(int /*thread*/) override {}
   void IsLocked(const void* /*object*/, bool /*is_shared*/) override {}
   void IsUnlocked(const void* /*object*/) override {}

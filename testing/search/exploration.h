@@ -44,7 +44,8 @@ struct ExploreOptions {
   Search search = Search::kPortfolio;
   uint64_t runs = 1000;
 
-  // Calls of the Environment may fail: see SimulationFaults.
+  // Calls of the Environment may fail: see SimulationFaults; and those for real
+  // descriptors that a run has opened: see docs/testing.md.
   bool faults = false;
   // Processes other than the test's own may be killed at each of their calls.
   bool deaths = false;

@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "ward/testing/simulator/strategy.h"
 
 namespace ward::testing {
@@ -36,9 +37,12 @@ class RunListener {
                      bool is_timed) = 0;
   // What it waits for next is another one's end.
   virtual void Joins(int thread, int other) = 0;
-  // What it waits for outside of the simulation, in words, when the run is
-  // stuck.
-  virtual void Awaits(int thread, std::string_view what) = 0;
+  // What it waits for outside of the simulation, in words, and which
+  // descriptors these are, when the run is stuck.
+  virtual void Awaits(int thread, std::string_view what,
+                      absl::Span<const int> descriptors) = 0;
+  // It has opened a descriptor.
+  virtual void Opens(int thread, int descriptor) = 0;
   // It goes on, and another one, or none, did before.
   virtual void GoesOn(int thread) = 0;
 

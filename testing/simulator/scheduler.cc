@@ -953,8 +953,15 @@ void Scheduler::TellAwaited() const {
   for (const Thread* thread : live_) {
     if (thread->awaited == nullptr) continue;
     const std::string what = thread->awaited->Describe();
-    if (!what.empty()) options_.listener->Awaits(thread->id, what);
+    if (what.empty()) continue;
+    options_.listener->Awaits(thread->id, what, thread->awaited->Descriptors());
   }
+}
+
+void Scheduler::TellOpened(int descriptor) const {
+  if (options_.listener == nullptr) return;
+  const NoSchedulingPoints quiet;
+  options_.listener->Opens(running_->id, descriptor);
 }
 
 void Scheduler::AdvanceTo(absl::Time time) {

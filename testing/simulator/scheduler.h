@@ -70,6 +70,10 @@ struct SchedulerOptions {
   // program.
   bool weak_memory = false;
 
+  // What is done with real descriptors may fail as it does in the kernel: see
+  // ward/testing/interception/faults.h.
+  bool faults = false;
+
   // A run that takes more steps than this is stuck in a loop. Of Advance, each
   // part between two deadlines may take as many. So no thread that could go on
   // is held back for as long: see Scheduler::Overdue.
@@ -106,8 +110,10 @@ class AwaitedOutside {
  public:
   // Whether it may come though none of them ever does.
   virtual bool MayCome() const = 0;
-  // "descriptor 5, a pipe's reading end"; empty if there is nothing to say.
+  // "descriptor 5 (a pipe's reading end)"; empty if there is nothing to say.
   virtual std::string Describe() const = 0;
+  // Which descriptors these are, or were when the wait began.
+  virtual std::vector<int> Descriptors() const = 0;
 
  protected:
   ~AwaitedOutside() = default;
@@ -275,6 +281,10 @@ class Scheduler {
 
   // See SchedulerOptions.
   const std::set<int>* open_before() const { return options_.open_before; }
+  bool has_faults() const { return options_.faults; }
+
+  // The thread that runs has opened it.
+  void TellOpened(int descriptor) const;
 
   // What a family of functions keeps for the length of this run, by its type.
   template <typename T>

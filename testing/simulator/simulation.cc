@@ -97,6 +97,7 @@ SchedulerOptions Simulation::ForScheduler() {
   };
   options.on_stuck = options_.on_stuck;
   options.on_fault = options_.on_fault;
+  options.faults = options_.faults.faults;
   options.open_before = options_.open_before;
   options.listener = options_.listener;
   options.coverage = options_.coverage;

@@ -284,6 +284,11 @@ void Watchdog::ShowStackOfCrash() {
 #endif
 }
 
+bool Watchdog::ShowsCrash(const struct sigaction& action) {
+  return (action.sa_flags & SA_SIGINFO) != 0 &&
+         action.sa_sigaction == &ShowCrash;
+}
+
 void Watchdog::PrintStacks() {
   const NoSchedulingPoints quiet;
   Handle(kStackSignal, PrintStacksOfKernelThread);

@@ -5,6 +5,8 @@
 #ifndef WARD_TESTING_SIMULATOR_WATCHDOG_H_
 #define WARD_TESTING_SIMULATOR_WATCHDOG_H_
 
+#include <signal.h>
+
 #include <string_view>
 
 namespace ward::testing {
@@ -47,6 +49,9 @@ class Watchdog {
   // From now on a thread of this process that crashes prints its stack, as does
   // the process when it is told to end. Sanitizers do that themselves.
   static void ShowStackOfCrash();
+
+  // Whether it is that which does so.
+  static bool ShowsCrash(const struct sigaction& action);
 
   // What each thread of this process is doing, to standard error.
   static void PrintStacks();
