@@ -203,7 +203,9 @@ void SimulatedEnvironment::CloseIfUnheld(ListenSocket& socket) {
         return entry.second.holds_listener &&
                entry.second.listener.get() == &socket;
       });
-  if (!socket.holders.empty() || on_its_way) return;
+  if (!socket.holders.empty() || !socket.accepting.empty() || on_its_way) {
+    return;
+  }
   Order::Release(&socket);
   socket.stopped = socket.shut = true;
   // Clients that nobody has accepted lose their connection; some may have left.

@@ -156,6 +156,10 @@ class SimulatedEnvironment final : public Environment {
     bool stopped = false;  // Nobody can connect any more.
     bool shut = false;     // Nobody has it open.
     absl::btree_set<pid_t> holders;
+    // How many threads of each process are about to accept, which has it open
+    // until they have; and the processes that accept no more.
+    absl::btree_map<pid_t, int> accepting;
+    absl::btree_set<pid_t> stopped_in;
     // All that ever had it.
     absl::btree_set<pid_t> users;
   };

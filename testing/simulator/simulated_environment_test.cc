@@ -951,6 +951,28 @@ TEST(SimulatedListener, StoppingEndsEveryAcceptOfOneProcess) {
   });
 }
 
+// As accept(2), which has the socket until it returns: whoever relies on
+// Close() to wake it hangs.
+TEST(SimulatedListener, ClosingEndsNoAccept) {
+  Simulate([](SimulatedEnvironment& environment) {
+    ASSERT_OK_AND_ASSIGN(auto listener, environment.Listen({"/s"}));
+    bool has_returned = false;
+    ASSERT_OK_AND_ASSIGN(auto thread, environment.StartThread([&] {
+      EXPECT_THAT(listener->Accept(), IsOk());
+      has_returned = true;
+    }));
+    absl::SleepFor(absl::Seconds(1));
+    listener->Close();
+    absl::SleepFor(absl::Seconds(1));
+    EXPECT_FALSE(has_returned);
+    EXPECT_THAT(environment.Connect("/s", kNever), IsOk());
+    thread.reset();
+    EXPECT_THAT(environment.Connect("/s", kNever),
+                FailsWith(reason::kServerUnreachable));
+    listener->RemovePath();
+  });
+}
+
 TEST(SimulatedListener, ListensUntilTheLastOfItsProcessesHasEnded) {
   Simulate([](SimulatedEnvironment& environment) {
     ASSERT_OK_AND_ASSIGN(auto listener, environment.Listen({"/s"}));

@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
 #include "absl/functional/function_ref.h"
@@ -355,14 +356,22 @@ class SimulatedListener final : public Listener, public Readiness {
   absl::StatusOr<Accepted> Accept() override {
     const NoSchedulingPoints quiet;
     environment_.Step("accepting");
-    const auto stopped = [this, self = environment_.ProcessId()] {
-      return socket_->stopped || !socket_->holders.contains(self);
+    const pid_t self = environment_.ProcessId();
+    const auto stopped = [&] {
+      return socket_->stopped || socket_->stopped_in.contains(self);
     };
-    environment_.scheduler_.BlockUntil(
-        "waiting for a client", [&] { return stopped() || Readable(); },
-        absl::InfiniteFuture());
+    const bool was_open = IsOpen();
+    if (was_open) {
+      ++socket_->accepting[self];
+      environment_.scheduler_.BlockUntil(
+          "waiting for a client", [&] { return stopped() || Readable(); },
+          absl::InfiniteFuture());
+    }
     Order::Acquire(socket_.get());
-    if (stopped()) {
+    const absl::Cleanup closes_at_last = [&] {
+      if (was_open) HasAccepted(self);
+    };
+    if (!was_open || stopped()) {
       return MakeError(reason::kServerStopping,
                        "the server accepts no more clients");
     }
@@ -382,6 +391,7 @@ class SimulatedListener final : public Listener, public Readiness {
       environment_.Step("accepting no more");
       Order::Release(socket_.get());
       if (has_name_ && IsOpen()) socket_->stopped = true;
+      socket_->stopped_in.insert(environment_.ProcessId());
     }
     while (std::unique_ptr<Transport> client = TakeStopped()) {
       refuse(std::move(client));
@@ -443,6 +453,12 @@ class SimulatedListener final : public Listener, public Readiness {
   }
 
  private:
+  void HasAccepted(pid_t process) {
+    const auto accepting = socket_->accepting.find(process);
+    if (--accepting->second == 0) socket_->accepting.erase(accepting);
+    environment_.CloseIfUnheld(*socket_);
+  }
+
   // One that waits in the queue of a socket that is stopped, or null. The
   // others stay there: they lose their connections if this process is killed.
   std::unique_ptr<Transport> TakeStopped() {

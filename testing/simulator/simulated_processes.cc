@@ -163,7 +163,10 @@ void SimulatedEnvironment::End(pid_t pid, ProcessExit exit) {
     socket->holders.erase(pid);
     CloseIfUnheld(*socket);
   }
-  for (const auto& [number, socket] : listeners_) Release(*socket, pid);
+  for (const auto& [number, socket] : listeners_) {
+    socket->accepting.erase(pid);
+    Release(*socket, pid);
+  }
   SweepTokens();
 }
 
@@ -352,7 +355,10 @@ absl::StatusOr<std::unique_ptr<Listener>> SimulatedEnvironment::AdoptListener(
                                   "\" is no listener of user ", user));
   }
   std::shared_ptr<ListenSocket> socket = token->listener;
-  if (parts.socket.is_open()) socket->holders.insert(ProcessId());
+  if (parts.socket.is_open()) {
+    socket->holders.insert(ProcessId());
+    socket->stopped_in.erase(ProcessId());
+  }
   socket->users.insert(ProcessId());
   const int number = next_number_++;
   listeners_.emplace(number, socket);
