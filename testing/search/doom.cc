@@ -26,6 +26,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "ward/testing/report/places.h"
 #include "ward/testing/report/run_events.h"
 #include "ward/testing/search/exploration.h"
