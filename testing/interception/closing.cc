@@ -3,6 +3,8 @@
 // Its number may be another's by now, or soon, and who has the other end may
 // have seen it: a point before, and one after.
 
+#include <fcntl.h>
+#include <linux/close_range.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -32,7 +34,7 @@ namespace ward::testing {
 namespace {
 
 // `close_them` returns whether those from `first` to `last` are closed, or may
-// be.
+// be. None if `first` is greater.
 void CloseInSchedule(Scheduler& scheduler, int first, int last,
                      absl::FunctionRef<bool()> close_them) {
   constexpr const char* kClosing = "closing a descriptor";
@@ -44,18 +46,24 @@ void CloseInSchedule(Scheduler& scheduler, int first, int last,
   scheduler.PointAfter(kClosing, &kDescriptors);
 }
 
-// The same of `fd` with a system call.
+// The same of `fd` with a system call; kNone: it closes no descriptor.
+constexpr int kNone = -1;
 template <typename... Parameters, typename... Arguments>
 int CloseInSchedule(int fd, Real<int, Parameters...>& close_it,
                     Arguments... arguments) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return close_it(arguments...);
   int result = -1;
-  CloseInSchedule(*scheduler, fd, fd, [&] {
+  CloseInSchedule(*scheduler, std::max(fd, 0), fd, [&] {
     result = close_it(arguments...);
     return result >= 0;
   });
   return result;
+}
+
+// What dup2(2) closes, if anything: not one that it leaves as it is.
+int Replaced(int fd, int number) {
+  return fd == number || fcntl(fd, F_GETFD) < 0 ? kNone : number;
 }
 
 // The same of what `file` has. It has no descriptor if it is only memory.
@@ -80,6 +88,8 @@ using ::ward::testing::CloseFileInSchedule;
 using ::ward::testing::CloseInSchedule;
 using ::ward::testing::HeldFiles;
 using ::ward::testing::Intercepting;
+using ::ward::testing::kNone;
+using ::ward::testing::Replaced;
 using ::ward::testing::Scheduler;
 
 extern "C" {
@@ -88,23 +98,27 @@ extern "C" {
 int close(int fd) { return CloseInSchedule(fd, real_close, fd); }
 
 int shutdown(int fd, int how) noexcept {
-  return CloseInSchedule(fd, real_shutdown, fd, how);
+  return CloseInSchedule(kNone, real_shutdown, fd, how);
 }
 
 int dup2(int fd, int number) noexcept {
-  return CloseInSchedule(number, real_dup2, fd, number);
+  return CloseInSchedule(Replaced(fd, number), real_dup2, fd, number);
 }
 
 int dup3(int fd, int number, int flags) noexcept {
-  return CloseInSchedule(number, real_dup3, fd, number, flags);
+  return CloseInSchedule(Replaced(fd, number), real_dup3, fd, number, flags);
 }
 
 int close_range(unsigned first, unsigned last, int flags) noexcept {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) return real_close_range(first, last, flags);
   int result = -1;
+  const bool closes = (flags & CLOSE_RANGE_CLOEXEC) == 0;
   CloseInSchedule(*scheduler, static_cast<int>(first),
-                  last > INT_MAX ? INT_MAX : static_cast<int>(last), [&] {
+                  !closes          ? kNone
+                  : last > INT_MAX ? INT_MAX
+                                   : static_cast<int>(last),
+                  [&] {
                     result = HeldFiles::CloseOthers(
                         *scheduler, first, last,
                         [flags](unsigned from, unsigned to) {

@@ -773,7 +773,9 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
   const int flags = fcntl(fd, F_GETFL);
   if (flags < 0 || (flags & O_NONBLOCK) != 0) {
     scheduler->Point(kConnecting, &kDescriptors);
-    return Done(real_connect(fd, address, size), kConnecting);
+    const int result = real_connect(fd, address, size);
+    if (result == 0) ward::testing::MeetPeer(*scheduler, fd);
+    return Done(result, kConnecting);
   }
   ward::testing::Wait wait;
   wait.descriptors = absl::MakeSpan(&fd, 1);
@@ -796,7 +798,9 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
         return error == EAGAIN ? 0 : -1;
       });
   if (result == 0) return Failed(has_begun ? EINPROGRESS : EAGAIN);
-  return result > 0 ? Done(0, kConnecting) : -1;
+  if (result < 0) return -1;
+  ward::testing::MeetPeer(*scheduler, fd);
+  return Done(0, kConnecting);
 }
 
 int socketpair(int domain, int type, int protocol, int ends[2]) noexcept {

@@ -2,6 +2,7 @@
 // serve: they run in the schedule, and the same again.
 
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -14,6 +15,7 @@
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -1002,6 +1004,53 @@ TEST(EventLoops, WhatWasOpenBeforeIsServedFromOutside) {
   });
   EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
   AwaitChild(child);
+}
+
+// It is closed as little as before.
+TEST(EventLoops, WhatIsShutDownOrStaysOpenIsNotClosed) {
+  const Exploration found = FindFailure({.runs = 1}, [] {
+    const Pair own = MakeSocketPair();
+    const int fd = own.first.get();
+    std::thread waiter([fd] {
+      char byte;
+      (void)!read(fd, &byte, 1);
+    });
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    EXPECT_EQ(shutdown(fd, SHUT_WR), 0);
+    EXPECT_EQ(dup2(fd, fd), fd);
+    EXPECT_EQ(dup2(-1, fd), -1);
+    EXPECT_EQ(close_range(static_cast<unsigned>(fd), static_cast<unsigned>(fd),
+                          CLOSE_RANGE_CLOEXEC),
+              0);
+    waiter.join();
+  });
+  ExpectDeadlock("shutdown", found);
+  EXPECT_EQ(found.failure->what.find("closed"), std::string::npos)
+      << found.failure->what;
+}
+
+// With a name as most programs give it: the whole of the structure.
+TEST(EventLoops, ADeadlockOverAFullQueueIsDecidedAtOnce) {
+  ExpectDeadlock(
+      "connect", FindFailure({.runs = 1}, [] {
+        sockaddr_un name{};
+        name.sun_family = AF_UNIX;
+        const std::string path = absl::StrCat(
+            std::getenv("TEST_TMPDIR"), "/queue.", static_cast<int>(getpid()));
+        path.copy(name.sun_path, sizeof(name.sun_path) - 1);
+        const auto* const address = reinterpret_cast<const sockaddr*>(&name);
+        unlink(path.c_str());
+        const auto make = [] {
+          return FileDescriptor(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        };
+        const FileDescriptor listener = make();
+        ASSERT_EQ(bind(listener.get(), address, sizeof(name)), 0);
+        ASSERT_EQ(listen(listener.get(), 0), 0);
+        const FileDescriptor one = make();
+        const FileDescriptor other = make();
+        EXPECT_EQ(connect(one.get(), address, sizeof(name)), 0);
+        connect(other.get(), address, sizeof(name));
+      }));
 }
 
 // Whatever closes it.

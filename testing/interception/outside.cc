@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -129,14 +130,18 @@ bool IsOurs(int connection) {
   return has_peer;
 }
 
+// Of a Unix socket: of who listens, or has made the pair.
+bool HasOtherPeer(int socket) {
+  const pid_t peer =
+      OptionOf<ucred>(socket, SOL_SOCKET, SO_PEERCRED, {-1, 0, 0}).pid;
+  // 0: it is not connected.
+  return peer != 0 && peer != getpid();
+}
+
 bool OthersMayServeSocket(int socket) {
   switch (OptionOf(socket, SOL_SOCKET, SO_DOMAIN, -1)) {
-    case AF_UNIX: {
-      // Of who listens, or has made the pair; 0: it is not connected.
-      const pid_t peer =
-          OptionOf<ucred>(socket, SOL_SOCKET, SO_PEERCRED, {-1, 0, 0}).pid;
-      return peer != 0 && peer != getpid();
-    }
+    case AF_UNIX:
+      return HasOtherPeer(socket);
     case AF_INET:
     case AF_INET6:
       return !IsTcp(socket) ||
@@ -144,6 +149,16 @@ bool OthersMayServeSocket(int socket) {
     default:
       return true;
   }
+}
+
+// Of a Unix socket. What follows a path is none of it; a name that begins with
+// a zero is all that there is (unix(7)).
+std::string_view NameOf(const sockaddr* address, socklen_t size) {
+  constexpr size_t kBegin = offsetof(sockaddr_un, sun_path);
+  if (size <= kBegin) return "";
+  const std::string_view name(reinterpret_cast<const char*>(address) + kBegin,
+                              size - kBegin);
+  return name.front() == '\0' ? name : name.substr(0, name.find('\0'));
 }
 
 std::string KindOfSocket(int socket) {
@@ -161,6 +176,13 @@ std::string KindOfSocket(int socket) {
 void AskOutside(Scheduler& scheduler) {
   const NoSchedulingPoints quiet;
   scheduler.Kept<Outside>().is_asked = true;
+}
+
+void MeetPeer(Scheduler& scheduler, int socket) {
+  if (OptionOf(socket, SOL_SOCKET, SO_DOMAIN, -1) == AF_UNIX &&
+      HasOtherPeer(socket)) {
+    AskOutside(scheduler);
+  }
 }
 
 bool OthersMayAct(Scheduler& scheduler) {
@@ -190,17 +212,15 @@ bool OthersMayServe(Scheduler& scheduler, int descriptor) {
 
 bool ListensAt(const sockaddr* address, socklen_t size) {
   const NoSchedulingPoints quiet;
-  const std::vector<int> numbers = [] {
-    const std::set<int> open = OpenNumbers();
-    return std::vector<int>(open.begin(), open.end());
-  }();
+  const std::set<int> numbers = OpenNumbers();
   return std::any_of(numbers.begin(), numbers.end(), [&](int number) {
-    sockaddr_storage own{};
-    socklen_t own_size = sizeof(own);
+    sockaddr_storage found{};
+    auto* const own = reinterpret_cast<sockaddr*>(&found);
+    socklen_t own_size = sizeof(found);
     return OptionOf(number, SOL_SOCKET, SO_ACCEPTCONN, 0) != 0 &&
-           getsockname(number, reinterpret_cast<sockaddr*>(&own), &own_size) ==
-               0 &&
-           own_size == size && std::memcmp(&own, address, size) == 0;
+           getsockname(number, own, &own_size) == 0 &&
+           own->sa_family == AF_UNIX &&
+           NameOf(own, own_size) == NameOf(address, size);
   });
 }
 

@@ -30,6 +30,10 @@ bool OthersMayAct(Scheduler& scheduler);
 // Whether somebody may have part in what `descriptor` refers to.
 bool OthersMayServe(Scheduler& scheduler, int descriptor);
 
+// `socket` was connected: if it is a Unix socket, to another process, that may
+// act for the rest of the run. It may even be sent what only the run has.
+void MeetPeer(Scheduler& scheduler, int socket);
+
 // Whether a Unix socket of this process listens at `address`.
 bool ListensAt(const sockaddr* address, socklen_t size);
 
