@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -500,6 +501,34 @@ TEST(EventLoops, AChildMayWaitForAnotherThread) {
     });
     AwaitChild(StartChild(pipe.first.get()));
     writer.join();
+  });
+}
+
+// What it calls before it becomes another program is no matter of the schedule,
+// though it has this process's memory (vfork(2)).
+TEST(EventLoops, AChildThatSharesMemoryHasNoPartInTheSchedule) {
+  std::atomic<int>& others = *static_cast<std::atomic<int>*>(
+      mmap(nullptr, sizeof(std::atomic<int>), PROT_READ | PROT_WRITE,
+           MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  Explore({.runs = 100}, [&others] {
+    others = 0;
+    const pid_t self = getpid();
+    std::thread other([&] {
+      for (int i = 0; i < 3; ++i) {
+        SchedulingPoint();
+        if (getpid() != self) ++others;
+      }
+    });
+    const Pair pipe = MakePipe();
+    const pid_t child = vfork();  // NOLINT(clang-analyzer-*)
+    if (child == 0) {
+      dup2(STDERR_FILENO, 99);
+      close(99);
+      _exit(7);
+    }
+    AwaitChild(child);
+    other.join();
+    EXPECT_EQ(others, 0) << "it went on in the child";
   });
 }
 

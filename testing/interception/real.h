@@ -28,7 +28,6 @@ class Real {
 
   Result operator()(Parameters... parameters) { return Find()(parameters...); }
 
- private:
   Function* Find() {
     if (sanitizer_ != nullptr) return sanitizer_;
     Function* found = found_.load(std::memory_order_relaxed);
@@ -39,6 +38,7 @@ class Real {
     return found;
   }
 
+ private:
   const char* const name_;
   Function* const sanitizer_;
   std::atomic<Function*> found_{nullptr};

@@ -50,6 +50,7 @@ WARD_REAL(popen);
 WARD_REAL(pclose);
 WARD_REAL(system);
 WARD_REAL(fork);
+WARD_REAL(vfork);
 WARD_REAL(posix_spawn);
 WARD_REAL(posix_spawnp);
 WARD_REAL(ppoll);
@@ -120,6 +121,24 @@ int Spawn(const char* function, Function& real, pid_t* child,
   if (child != nullptr && error == 0) *child = started;
   return error;
 }
+
+pid_t Fork(const char* function) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr) return real_fork();
+  scheduler->Point("forking");
+  const auto words = [&] {
+    const NoSchedulingPoints quiet;
+    Remark(*scheduler, function);
+    return std::make_shared<LastWords>();
+  }();
+  const pid_t child = ForkInSchedule(*scheduler, words);
+  const NoSchedulingPoints quiet;
+  if (child > 0) Expect(*scheduler, child, words);
+  if (child == 0) HeldFiles::Close(*scheduler);
+  return child;
+}
+
+pid_t ForkAsVfork() { return Fork("vfork"); }
 
 }  // namespace
 
@@ -265,20 +284,14 @@ int pclose(FILE* pipe) {
   return status;
 }
 
-pid_t fork() noexcept {
-  Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr) return real_fork();
-  scheduler->Point("forking");
-  ward::testing::Remark(*scheduler, "fork");
-  const auto words = [] {
-    const NoSchedulingPoints quiet;
-    return std::make_shared<LastWords>();
-  }();
-  const pid_t child = ward::testing::ForkInSchedule(*scheduler, words);
-  const NoSchedulingPoints quiet;
-  if (child > 0) ward::testing::Expect(*scheduler, child, words);
-  if (child == 0) ward::testing::HeldFiles::Close(*scheduler);
-  return child;
+pid_t fork() noexcept { return ward::testing::Fork("fork"); }
+
+// What vfork() jumps to. A simulated thread has fork(2), as POSIX allows: a
+// child with this process's memory would be in the schedule with all that it
+// calls.
+pid_t (*ward_choose_vfork())() {
+  if (Intercepting() != nullptr) return &ward::testing::ForkAsVfork;
+  return real_vfork.Find();
 }
 
 int posix_spawn(pid_t* child, const char* path,
@@ -299,3 +312,41 @@ int posix_spawnp(pid_t* child, const char* file,
 
 // NOLINTEND(readability-inconsistent-declaration-parameter-name)
 }  // extern "C"
+
+// The child returns to where it was called from, and the parent does so after
+// it: there may be no other function between (vfork(2)).
+#if defined(__x86_64__)
+asm(R"(
+  .text
+  .globl vfork
+  .type vfork, @function
+vfork:
+  .cfi_startproc
+  endbr64
+  subq $8, %rsp
+  .cfi_adjust_cfa_offset 8
+  call ward_choose_vfork@PLT
+  addq $8, %rsp
+  .cfi_adjust_cfa_offset -8
+  jmp *%rax
+  .cfi_endproc
+  .size vfork, .-vfork
+)");
+#elif defined(__aarch64__)
+asm(R"(
+  .text
+  .globl vfork
+  .type vfork, %function
+vfork:
+  .cfi_startproc
+  stp x29, x30, [sp, #-16]!
+  .cfi_adjust_cfa_offset 16
+  bl ward_choose_vfork
+  mov x16, x0
+  ldp x29, x30, [sp], #16
+  .cfi_adjust_cfa_offset -16
+  br x16
+  .cfi_endproc
+  .size vfork, .-vfork
+)");
+#endif
