@@ -30,6 +30,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <iterator>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -887,42 +889,33 @@ TEST(EventLoops, WhatIsReplacedIsNotLeft) {
 
 // --- what is closed while a thread waits for it ---
 
-// What waits for one of `fds` in the kernel, for as long as nothing comes:
-// that another thread closes it is nothing (close(2)).
-struct WaitFor {
-  const char* what;
-  void (*wait)(const Pair& fds);
-};
-
+// What waits for the first one of `fds` in the kernel, for as long as nothing
+// comes: that another thread closes it is nothing (close(2)).
+using WaitFor = void (*)(const Pair& fds);
 constexpr WaitFor kWaits[] = {
-    {"read",
-     [](const Pair& fds) {
-       char byte;
-       (void)!read(fds.first.get(), &byte, 1);
-     }},
-    {"recvmsg",
-     [](const Pair& fds) {
-       msghdr message{};
-       (void)!recvmsg(fds.first.get(), &message, 0);
-     }},
-    {"poll",
-     [](const Pair& fds) {
-       pollfd polled{fds.first.get(), POLLIN, 0};
-       poll(&polled, 1, -1);
-     }},
-    {"ppoll",
-     [](const Pair& fds) {
-       pollfd polled[2] = {{fds.first.get(), POLLIN, 0},
-                           {fds.second.get(), POLLPRI, 0}};
-       ppoll(polled, 2, nullptr, nullptr);
-     }},
-    {"select",
-     [](const Pair& fds) {
-       fd_set set;
-       FD_ZERO(&set);
-       FD_SET(fds.first.get(), &set);
-       select(fds.first.get() + 1, &set, nullptr, nullptr, nullptr);
-     }},
+    [](const Pair& fds) {
+      char byte;
+      (void)!read(fds.first.get(), &byte, 1);
+    },
+    [](const Pair& fds) {
+      msghdr message{};
+      (void)!recvmsg(fds.first.get(), &message, 0);
+    },
+    [](const Pair& fds) {
+      pollfd polled{fds.first.get(), POLLIN, 0};
+      poll(&polled, 1, -1);
+    },
+    [](const Pair& fds) {
+      pollfd polled[2] = {{fds.first.get(), POLLIN, 0},
+                          {fds.second.get(), POLLPRI, 0}};
+      ppoll(polled, 2, nullptr, nullptr);
+    },
+    [](const Pair& fds) {
+      fd_set set;
+      FD_ZERO(&set);
+      FD_SET(fds.first.get(), &set);
+      select(fds.first.get() + 1, &set, nullptr, nullptr, nullptr);
+    },
 };
 
 void ExpectDeadlock(const char* what, const Exploration& found) {
@@ -933,45 +926,47 @@ void ExpectDeadlock(const char* what, const Exploration& found) {
   EXPECT_TRUE(found.failure->replayed) << what;
 }
 
-TEST(EventLoops, WhoWaitsForADescriptorIsNotWokenByItsEnd) {
-  for (const WaitFor& way : kWaits) {
-    ExpectDeadlock(way.what, FindFailure({.runs = 1}, [&way] {
-                     Pair own = MakeSocketPair();
-                     std::thread waiter([&] { way.wait(own); });
-                     std::this_thread::sleep_for(std::chrono::seconds(1));
-                     own.first.Reset();
-                     waiter.join();
-                   }));
+FileDescriptor ListenAnywhere(int domain) {
+  FileDescriptor listener(socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (domain == AF_UNIX) {
+    const sockaddr name{AF_UNIX, {}};
+    EXPECT_EQ(bind(listener.get(), &name, sizeof(name.sa_family)), 0);
   }
-  ExpectDeadlock("epoll_wait", FindFailure({.runs = 1}, [] {
-                   FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
-                   std::thread waiter([&] {
-                     epoll_event event;
-                     epoll_wait(epoll.get(), &event, 1, -1);
-                   });
-                   std::this_thread::sleep_for(std::chrono::seconds(1));
-                   epoll.Reset();
-                   waiter.join();
-                 }));
+  EXPECT_EQ(listen(listener.get(), 1), 0);
+  return listener;
 }
 
-TEST(EventLoops, WhoAcceptsIsNotWokenByTheEndOfItsListener) {
-  for (const int domain : {AF_UNIX, AF_INET}) {
-    ExpectDeadlock(
-        "accept", FindFailure({.runs = 20}, [domain] {
-          FileDescriptor listener(
-              socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0));
-          if (domain == AF_UNIX) {
-            sockaddr name{AF_UNIX, {}};
-            ASSERT_EQ(bind(listener.get(), &name, sizeof(name.sa_family)), 0);
-          }
-          ASSERT_EQ(listen(listener.get(), 1), 0);
-          std::thread waiter([&] { accept(listener.get(), nullptr, nullptr); });
-          std::this_thread::sleep_for(std::chrono::seconds(1));
-          listener.Reset();
-          waiter.join();
-        }));
+// All of these, in one run.
+TEST(EventLoops, WhoWaitsForADescriptorIsNotWokenByItsEnd) {
+  const Exploration found = FindFailure({.runs = 1}, [] {
+    std::vector<std::thread> waiters;
+    std::array<Pair, std::size(kWaits)> pairs;
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      pairs[i] = MakeSocketPair();
+      waiters.emplace_back([&own = pairs[i], &way = kWaits[i]] { way(own); });
+    }
+    FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+    waiters.emplace_back([&] {
+      epoll_event event;
+      epoll_wait(epoll.get(), &event, 1, -1);
+    });
+    FileDescriptor named = ListenAnywhere(AF_UNIX);
+    FileDescriptor numbered = ListenAnywhere(AF_INET);
+    waiters.emplace_back([&] { accept(named.get(), nullptr, nullptr); });
+    waiters.emplace_back([&] { accept4(numbered.get(), nullptr, nullptr, 0); });
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    for (Pair& own : pairs) own.first.Reset();
+    for (FileDescriptor* const fd : {&epoll, &named, &numbered}) fd->Reset();
+    for (std::thread& waiter : waiters) waiter.join();
+  });
+  ExpectDeadlock("all", found);
+  size_t waiting = 0;
+  std::istringstream lines(found.failure->what);
+  for (std::string line; std::getline(lines, line);) {
+    waiting += line.find("it was closed meanwhile, which wakes nobody") !=
+               std::string::npos;
   }
+  EXPECT_EQ(waiting, std::size(kWaits) + 3) << found.failure->what;
 }
 
 // What was sent has arrived, and nobody else has the other end.
