@@ -464,17 +464,18 @@ int PollInSchedule(Scheduler& scheduler, pollfd* polled, nfds_t count,
                    absl::Duration limit, const sigset_t* mask) {
   Polled numbers(polled == nullptr ? 0 : count);
   for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = polled[i].fd;
+  const auto is_one_ready = [&] {
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      if (IsReady(numbers[i], polled[i].events)) return true;
+    }
+    return false;
+  };
   return LookInSchedule(scheduler, "polling descriptors",
                         {absl::MakeSpan(numbers), limit, mask},
                         [&](const HeldFiles& files, bool is_last) {
-                          const bool is_woken = IsWoken(files, is_last, [&] {
-                            for (size_t i = 0; i < numbers.size(); ++i) {
-                              if (IsReady(numbers[i], polled[i].events))
-                                return true;
-                            }
-                            return false;
-                          });
-                          return is_woken ? real_poll(polled, count, 0) : 0;
+                          return IsWoken(files, is_last, is_one_ready)
+                                     ? real_poll(polled, count, 0)
+                                     : 0;
                         });
 }
 
