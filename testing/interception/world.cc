@@ -205,7 +205,6 @@ void ChildHasEnded(Scheduler& scheduler, pid_t child) {
 
 using ::ward::testing::Ask;
 using ::ward::testing::Intercepting;
-using ::ward::testing::LastWords;
 using ::ward::testing::NoSchedulingPoints;
 using ::ward::testing::Programs;
 using ::ward::testing::Scheduler;
