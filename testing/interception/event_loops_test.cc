@@ -440,7 +440,7 @@ TEST(EventLoops, AnEventIsReadByOneAndWrittenByAnother) {
 
 // What nobody of the simulation can say is waited for.
 TEST(EventLoops, TheWorldIsGivenTime) {
-  Explore({.runs = 5}, [] {
+  Explore({.runs = 5, .early_sleeps = false}, [] {
     const Pair pipe = MakePipe();
     timespec start;
     syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &start);
@@ -496,7 +496,7 @@ TEST(EventLoops, AChildsEndHasItsPlaceInTheSchedule) {
 }
 
 TEST(EventLoops, AChildMayWaitForAnotherThread) {
-  Explore({.runs = 5}, [] {
+  Explore({.runs = 5, .early_sleeps = false}, [] {
     const Pair pipe = MakePipe();
     std::thread writer([&] {
       std::this_thread::sleep_for(std::chrono::seconds(1));
@@ -550,7 +550,7 @@ TEST(EventLoops, AnyFunctionWaitsForAChildInTheSchedule) {
       },
   };
   for (const Wait wait_for : kWaits) {
-    Explore({.runs = 3}, [wait_for] {
+    Explore({.runs = 3, .early_sleeps = false}, [wait_for] {
       const Pair pipe = MakePipe();
       std::thread writer([&] {
         std::this_thread::sleep_for(std::chrono::seconds(1));
@@ -1058,12 +1058,14 @@ TEST(EventLoops, WhatIsShutDownOrStaysOpenIsNotClosed) {
 
 // With a name as most programs give it: the whole of the structure.
 TEST(EventLoops, ADeadlockOverAFullQueueIsDecidedAtOnce) {
+  // Not in TEST_TMPDIR, which may be longer than such a name.
+  std::string directory = "/tmp/ward-test-XXXXXX";
+  ASSERT_NE(mkdtemp(directory.data()), nullptr);
+  const std::string path = directory + "/queue";
   ExpectDeadlock(
-      "connect", FindFailure({.runs = 1}, [] {
+      "connect", FindFailure({.runs = 1}, [&path] {
         sockaddr_un name{};
         name.sun_family = AF_UNIX;
-        const std::string path = absl::StrCat(
-            std::getenv("TEST_TMPDIR"), "/queue.", static_cast<int>(getpid()));
         path.copy(name.sun_path, sizeof(name.sun_path) - 1);
         const auto* const address = reinterpret_cast<const sockaddr*>(&name);
         unlink(path.c_str());
@@ -1078,6 +1080,8 @@ TEST(EventLoops, ADeadlockOverAFullQueueIsDecidedAtOnce) {
         EXPECT_EQ(connect(one.get(), address, sizeof(name)), 0);
         connect(other.get(), address, sizeof(name));
       }));
+  unlink(path.c_str());
+  rmdir(directory.c_str());
 }
 
 // Whatever closes it.
@@ -1096,7 +1100,7 @@ TEST(EventLoops, WhoWaitsHasTheFileThatItBeganWith) {
       },
   };
   for (const Close close_it : kCloses) {
-    Explore({.runs = 20}, [close_it] {
+    Explore({.runs = 20, .early_sleeps = false}, [close_it] {
       std::array<int, 2> ends;
       ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()),
                 0);
@@ -1126,7 +1130,7 @@ TEST(EventLoops, WhoWaitsHasTheFileThatItBeganWith) {
 
 // poll(2) looks at the numbers anew when it is woken, and at its end.
 TEST(EventLoops, APollTellsOfWhatWasClosedOnceItIsWoken) {
-  Explore({.runs = 20}, [] {
+  Explore({.runs = 20, .early_sleeps = false}, [] {
     for (const int limit : {-1, 3000}) {
       Pair one = MakePipe();
       const Pair other = MakePipe();
@@ -1167,7 +1171,7 @@ TEST(EventLoops, APollTellsOfWhatWasClosedOnceItIsWoken) {
 }
 
 TEST(EventLoops, WhoWaitsForALockHasItOfTheFileThatItBeganWith) {
-  Explore({.runs = 20}, [] {
+  Explore({.runs = 20, .early_sleeps = false}, [] {
     const FileDescriptor held = OpenLock();
     ASSERT_TRUE(LockWhole(held.get(), true));
     FileDescriptor own = OpenLock();
