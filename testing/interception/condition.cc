@@ -25,9 +25,9 @@ WARD_REAL(pthread_cond_broadcast);
 namespace ward::testing {
 namespace {
 
-bool IsShared(const pthread_cond_t& condition) {
+bool IsShared(const pthread_cond_t* condition) {
   constexpr unsigned kSharedBit = 1;
-  return (condition.__data.__wrefs & kSharedBit) != 0;
+  return (condition->__data.__wrefs & kSharedBit) != 0;
 }
 
 int WaitInSchedule(Scheduler& scheduler, pthread_cond_t* condition,
@@ -39,7 +39,7 @@ int WaitInSchedule(Scheduler& scheduler, pthread_cond_t* condition,
   if (const int error = UnlockInSchedule(scheduler, mutex)) return error;
   // The signal of another process is not seen: such a wait ends soon, for no
   // reason, as any may.
-  const bool is_asked_again = IsShared(*condition) && HasChildren(scheduler);
+  const bool is_asked_again = IsShared(condition) && HasChildren(scheduler);
   const absl::Time end =
       is_asked_again
           ? std::min(deadline, scheduler.now() + absl::Milliseconds(1))
@@ -71,7 +71,7 @@ extern "C" {
 int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) {
-    if (ward::testing::IsChild() && !ward::testing::IsShared(*condition)) {
+    if (ward::testing::IsChild() && !ward::testing::IsShared(condition)) {
       ward::testing::CheckWaitInChild("waiting for a condition");
     }
     return real_pthread_cond_wait(condition, mutex);

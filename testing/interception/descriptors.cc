@@ -462,11 +462,13 @@ bool IsWoken(const HeldFiles& files, bool is_last,
 
 int PollInSchedule(Scheduler& scheduler, pollfd* polled, nfds_t count,
                    absl::Duration limit, const sigset_t* mask) {
-  Polled numbers(polled == nullptr ? 0 : count);
-  for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = polled[i].fd;
+  // None of what is not there: the call itself says so.
+  const auto asked = absl::MakeConstSpan(polled, polled == nullptr ? 0 : count);
+  Polled numbers;
+  for (const pollfd& one : asked) numbers.push_back(one.fd);
   const auto is_one_ready = [&] {
-    for (size_t i = 0; i < numbers.size(); ++i) {
-      if (IsReady(numbers[i], polled[i].events)) return true;
+    for (size_t i = 0; i < asked.size(); ++i) {
+      if (IsReady(numbers[i], asked[i].events)) return true;
     }
     return false;
   };
@@ -613,7 +615,6 @@ using ::ward::testing::Intercepting;
 using ::ward::testing::Interruptions;
 using ::ward::testing::IsValidLength;
 using ::ward::testing::kDescriptors;
-using ::ward::testing::kWriting;
 using ::ward::testing::LimitOf;
 using ::ward::testing::LookInSchedule;
 using ::ward::testing::OpenInSchedule;

@@ -942,9 +942,11 @@ TEST(EventLoops, WhoWaitsForADescriptorIsNotWokenByItsEnd) {
   const Exploration found = FindFailure({.runs = 1}, [] {
     std::vector<std::thread> waiters;
     std::array<Pair, std::size(kWaits)> pairs;
-    for (size_t i = 0; i < pairs.size(); ++i) {
-      pairs[i] = MakeSocketPair();
-      waiters.emplace_back([&own = pairs[i], &way = kWaits[i]] { way(own); });
+    Pair* own = pairs.data();
+    for (const WaitFor wait_for : kWaits) {
+      *own = MakeSocketPair();
+      waiters.emplace_back([own, wait_for] { wait_for(*own); });
+      ++own;
     }
     FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
     waiters.emplace_back([&] {
@@ -1078,7 +1080,7 @@ TEST(EventLoops, ADeadlockOverAFullQueueIsDecidedAtOnce) {
         const FileDescriptor one = make();
         const FileDescriptor other = make();
         EXPECT_EQ(connect(one.get(), address, sizeof(name)), 0);
-        connect(other.get(), address, sizeof(name));
+        (void)connect(other.get(), address, sizeof(name));
       }));
   unlink(path.c_str());
   rmdir(directory.c_str());

@@ -233,7 +233,7 @@ std::string KindOf(Scheduler& scheduler, int descriptor) {
   }
   if (S_ISSOCK(about.st_mode)) return KindOfSocket(descriptor);
   if (IsTimer(scheduler, descriptor)) return "a timer";
-  const std::string target = TargetOf(descriptor);
+  std::string target = TargetOf(descriptor);
   if (target == "anon_inode:[eventfd]") return "an eventfd";
   if (target == "anon_inode:[signalfd]") return "a signalfd";
   if (target != "anon_inode:[eventpoll]") return target;

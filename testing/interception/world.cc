@@ -288,7 +288,7 @@ pid_t fork() noexcept { return ward::testing::Fork("fork"); }
 // What vfork() jumps to. A simulated thread has fork(2), as POSIX allows: a
 // child with this process's memory would be in the schedule with all that it
 // calls.
-pid_t (*ward_choose_vfork())() {
+pid_t (*WardChooseVfork())() {
   if (Intercepting() != nullptr) return &ward::testing::ForkAsVfork;
   return real_vfork.Find();
 }
@@ -324,7 +324,7 @@ vfork:
   endbr64
   subq $8, %rsp
   .cfi_adjust_cfa_offset 8
-  call ward_choose_vfork@PLT
+  call WardChooseVfork@PLT
   addq $8, %rsp
   .cfi_adjust_cfa_offset -8
   jmp *%rax
@@ -340,7 +340,7 @@ vfork:
   .cfi_startproc
   stp x29, x30, [sp, #-16]!
   .cfi_adjust_cfa_offset 16
-  bl ward_choose_vfork
+  bl WardChooseVfork
   mov x16, x0
   ldp x29, x30, [sp], #16
   .cfi_adjust_cfa_offset -16

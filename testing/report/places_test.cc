@@ -84,8 +84,8 @@ TEST(Places, AreInnerByTheirFilesOrTheirFunctions) {
         "ward::testing::Explore(int)",
         "ward::FileDescriptor::Reset(int)",
         "void ward::internal::Handle<Shop, int>(Shop&)",
-        "ward::Handle<Shop>(Shop&) bazel-out/bin/server/_virtual_includes/"
-        "method/ward/server/method.h:12",
+        ("ward::Handle<Shop>(Shop&) bazel-out/bin/server/_virtual_includes/"
+         "method/ward/server/method.h:12"),
         "main",
         "RUN_ALL_TESTS()",
         "clone3",

@@ -52,12 +52,12 @@ struct Record {
   Search search;
   // Others were made before it, in this process.
   bool warm;
+  // See Scheduler::has_kept_limits, of any of them.
+  bool kept_limits;
   uint64_t runs;
   uint64_t skipped;
   uint64_t switches;
   uint64_t points;
-  // See Scheduler::has_kept_limits, of any of them.
-  bool kept_limits;
   // `course` of each run that was made.
   size_t courses;
   std::array<uint64_t, kMostCourses> course_of;
