@@ -122,7 +122,9 @@ absl::StatusOr<FileDescriptor> Copied(std::string_view bytes) {
 }
 
 // Whether all its pages are there. One that is not would be taken from the
-// system by who reads it first, or end him with SIGBUS if there is none.
+// system by who reads it first, or end him with SIGBUS if there is none. Of
+// those that were read and never written to the kernel may drop some later, and
+// makes them anew: that they are there says that there was the memory for them.
 bool IsAllThere(const FileDescriptor& memory, size_t size) {
   struct stat found;
   return fstat(memory.get(), &found) == 0 &&
@@ -157,15 +159,20 @@ absl::Status CheckMemory(const FileDescriptor& memory, size_t size) {
     return SystemError(errno, "look at a bulk's memory (fstatfs)");
   }
   if (system.f_type != TMPFS_MAGIC) return Unfit("it has huge pages");
-  // Of another size it fails, for the seals. Pages behind its end, which would
-  // be counted for missing ones before it, are gone then.
-  if (ftruncate(memory.get(), static_cast<off_t>(size)) != 0) {
-    const int error = errno;
-    return Unfit(absl::StrCat(
-        error == EPERM
-            ? absl::StrCat("it has not the ", size, " bytes that were said")
-            : "it was opened to be read only",
-        " (", absl::ErrnoToStatus(error, "ftruncate").message(), ")"));
+  // Before it is cut: to a size that is over RLIMIT_FSIZE that ends the
+  // process, by SIGXFSZ, and looks at the seals later.
+  struct stat found;
+  if (fstat(memory.get(), &found) != 0 ||
+      static_cast<uint64_t>(found.st_size) != size) {
+    return Unfit(
+        absl::StrCat("it has not the ", size, " bytes that were said"));
+  }
+  // Pages behind its end, which would be counted for missing ones before it,
+  // are gone then.
+  if (ftruncate(memory.get(), found.st_size) != 0) {
+    return Unfit(
+        absl::StrCat("it was opened to be read only: ",
+                     absl::ErrnoToStatus(errno, "ftruncate").message()));
   }
   if (!IsAllThere(memory, size)) {
     return Unfit("its sender has not allocated all of its memory (fallocate)");

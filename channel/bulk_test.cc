@@ -387,6 +387,15 @@ TEST_F(BulkTest, ASizeThatIsNotSoIsRefused) {
                 FailsWith(reason::kInvalidArguments,
                           absl::StrCat("it has not the ", said, " bytes")));
   }
+  // Nor does it end who may make no files of that size (SIGXFSZ).
+  FileDescriptor memory = MemoryOf(kPage);
+  rlimit found;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &found), 0);
+  const rlimit none = {0, found.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &none), 0);
+  const auto large = Unpacked(size_t{1} << 29, std::move(memory));
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &found), 0);
+  EXPECT_THAT(large, FailsWith(reason::kInvalidArguments, "it has not the"));
   EXPECT_THAT(Unpacked(PartOf(kPage), {}),
               FailsWith(reason::kInvalidArguments, "1 descriptor"));
   EXPECT_THAT(Unpacked(0, MemoryOf(kPage)),

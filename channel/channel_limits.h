@@ -22,9 +22,11 @@ struct ChannelLimits {
   // Descriptors in one frame.
   size_t max_descriptors = kMaxDescriptorsPerMessage;
 
-  // One Bulk that is received, in bytes: kFrameTooLarge when it is unpacked. It
-  // takes so many of this process's addresses, and a 512th for page tables if
-  // all of it is read; the memory is its sender's.
+  // One Bulk that is received as memory, in bytes: kFrameTooLarge when it is
+  // unpacked. It takes so many of this process's addresses, and a 512th for
+  // page tables if all of it is read. The memory is an honest sender's; a
+  // hostile one can see to it that pages which are read are charged to this
+  // process.
   size_t max_bulk_bytes = size_t{1} << 30;
 
   // What the kernel and protobuf can do at all; set_limits() goes no further.

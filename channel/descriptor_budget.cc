@@ -53,9 +53,13 @@ bool DescriptorBudget::Share::is_cut() const {
 bool DescriptorBudget::Share::Keep(size_t descriptors) {
   if (budget_ == nullptr) return true;
   absl::MutexLock lock(&budget_->mutex_);
-  if (budget_->kept_ > 0 && budget_->kept_ + descriptors > 2 * budget_->max_) {
+  const auto found = budget_->kept_of_.find(process_);
+  const size_t own = found == budget_->kept_of_.end() ? 0 : found->second;
+  if (own + descriptors > kAlways && budget_->kept_ > 0 &&
+      budget_->kept_ + descriptors > 2 * budget_->max_) {
     return false;
   }
+  budget_->kept_of_[process_] = own + descriptors;
   budget_->kept_ += descriptors;
   kept_ += descriptors;
   return true;
@@ -64,7 +68,12 @@ bool DescriptorBudget::Share::Keep(size_t descriptors) {
 void DescriptorBudget::Share::Release() {
   if (id_ == 0 && kept_ == 0) return;
   absl::MutexLock lock(&budget_->mutex_);
-  budget_->kept_ -= std::exchange(kept_, 0);
+  if (kept_ > 0) {
+    budget_->kept_ -= kept_;
+    const auto found = budget_->kept_of_.find(process_);
+    found->second -= std::exchange(kept_, 0);
+    if (found->second == 0) budget_->kept_of_.erase(found);
+  }
   if (id_ == 0) return;
   const auto own = budget_->all_.find(std::exchange(id_, 0));
   if (!own->second.cut) budget_->held_ -= count_;

@@ -22,6 +22,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "ward/channel/transport.h"
@@ -31,8 +32,12 @@ namespace ward {
 // Thread-safe. Outlives the channels that have a share.
 class DescriptorBudget {
  public:
+  // As many as a first message may have, by default.
+  static constexpr size_t kAlways = 16;
+
   // Of messages that are not whole, and twice as many behind others; in either
-  // case beside those of one message.
+  // case beside those of one message. kAlways of what is behind have room
+  // whatever there is, of each process.
   explicit DescriptorBudget(size_t max_descriptors) : max_(max_descriptors) {}
 
   // What a channel has of it, for one message. Move-only; for one thread at a
@@ -109,6 +114,8 @@ class DescriptorBudget {
   uint64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t held_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t kept_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Of that, by process; of those that have any.
+  absl::flat_hash_map<pid_t, size_t> kept_of_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ward

@@ -104,7 +104,12 @@ TEST(DescriptorBudgetTest, WhatLiesBehindAMessageHasRoomOrNone) {
   Holder second(budget, 2);
   // One message may have more.
   EXPECT_TRUE(first.share.Keep(253));
-  EXPECT_FALSE(second.share.Keep(1));
+  EXPECT_FALSE(second.share.Keep(DescriptorBudget::kAlways + 1));
+  // A few of another process have room whatever there is.
+  EXPECT_TRUE(second.share.Keep(DescriptorBudget::kAlways - 1));
+  EXPECT_FALSE(second.share.Keep(2));
+  EXPECT_TRUE(second.share.Keep(1));
+  second.share.Release();
   first.share.Release();
   EXPECT_TRUE(second.share.Keep(2 * kMax - 1));
   EXPECT_TRUE(first.share.Keep(1));
@@ -112,7 +117,7 @@ TEST(DescriptorBudgetTest, WhatLiesBehindAMessageHasRoomOrNone) {
   EXPECT_FALSE(budget.CutOne(absl::InfiniteDuration()));
   EXPECT_EQ(budget.held(), 0);
   Holder third(budget, 1);
-  EXPECT_FALSE(third.share.Keep(1));
+  EXPECT_FALSE(third.share.Keep(DescriptorBudget::kAlways));
   first.share = DescriptorBudget::Share();
   EXPECT_TRUE(third.share.Keep(1));
   // That is one of the other kind now.

@@ -733,7 +733,10 @@ absl::Status AbstractServer::GreetClient(ClientPool::Client& client) const {
   }
   WARD_RETURN_IF_ERROR(client.peer.status());
   WARD_RETURN_IF_ERROR(CheckPeer(*client.peer));
-  client.channel.set_limits(options_.first_message_limits);
+  ChannelLimits first = options_.first_message_limits;
+  // Looked at by who unpacks it: when the password was right.
+  first.max_bulk_bytes = options_.limits.max_bulk_bytes;
+  client.channel.set_limits(first);
   client.channel.set_spin_time(options_.spin_time);
   client.channel.ExpectPassword(options_.password);
   return absl::OkStatus();

@@ -205,7 +205,8 @@ class ClientPool {
   bool MakeRoomInTable() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether it refused one: of those that have descriptors here, of a first
   // message that is not whole, or behind it, the oldest of the process that has
-  // most of them. Only if all have over `allowed`.
+  // most of them; of silent_ before those of queued_. Only if all have over
+  // `allowed`.
   bool RefuseHolder(absl::Span<Waiting* const> among, size_t allowed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::unique_ptr<Client> TakeHolder(absl::Span<Waiting* const> among,

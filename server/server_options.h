@@ -123,7 +123,8 @@ struct ServerOptions {
   absl::Duration idle_timeout = absl::InfiniteDuration();
 
   // What a client's first message may have: it is buffered before its password
-  // can be checked.
+  // can be checked. A Bulk is not, and has max_bulk_bytes of `limits` there,
+  // too.
   ChannelLimits first_message_limits = {size_t{1} << 20, 4096, 16};
 
   // What all other messages may have.
