@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <shared_mutex>
@@ -343,6 +345,43 @@ TEST(Children, ThatGiveNothingLeaveADeadlock) {
   });
   ASSERT_TRUE(locked.failure.has_value());
   EXPECT_THAT(locked.failure->what, HasSubstr("deadlock: all threads wait"));
+}
+
+// A sleep that is to give it time ends in its own time.
+TEST(Children, HaveTheTimeOfASleep) {
+  const Exploration found = FindFailure({.runs = 20}, [] {
+    const pid_t child = fork();
+    if (child == 0) {
+      ReallySleep();
+      _exit(0);
+    }
+    std::thread other([] {
+      for (int i = 0; i < 5; ++i) std::this_thread::yield();
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_EQ(waitpid(child, nullptr, WNOHANG), child);
+    other.join();
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+// Whoever has locked it after that may give it up.
+TEST(Children, ThatEndLeaveARobustMutexToOthers) {
+  const Exploration found = FindFailure({.runs = 20}, [] {
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    const Shared<pthread_mutex_t> mutex;
+    pthread_mutex_init(&*mutex, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    EXPECT_EQ(RunInChild([&] { return pthread_mutex_lock(&*mutex); }), 0);
+    EXPECT_EQ(pthread_mutex_lock(&*mutex), EOWNERDEAD);
+    EXPECT_EQ(pthread_mutex_unlock(&*mutex), 0);
+    EXPECT_EQ(pthread_mutex_lock(&*mutex), ENOTRECOVERABLE);
+    EXPECT_EQ(pthread_mutex_destroy(&*mutex), 0);
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
 }
 
 }  // namespace

@@ -348,6 +348,7 @@ ssize_t ReadInSchedule(int descriptor, size_t size, int flags,
   const bool all = (flags & MSG_WAITALL) != 0 && (flags & MSG_PEEK) == 0 &&
                    Intercepting() != nullptr && IsStream(descriptor);
   const int flags_of_piece = all ? flags & ~MSG_WAITALL : flags;
+  if ((flags & MSG_PEEK) != 0) KeepWhole(descriptor);
   PieceByPiece pieces(descriptor);
   size_t got = 0;
   do {
@@ -385,7 +386,8 @@ ssize_t WriteInSchedule(
     written += static_cast<size_t>(result);
     if (result == 0 || whole || written == size) break;
     pieces.GoOn();
-    if (CutsOutput(*scheduler, pieces.descriptor())) break;
+    const bool must_wait = !IsReady(pieces.descriptor(), POLLOUT);
+    if (CutsOutput(*scheduler, pieces.descriptor(), must_wait)) break;
   } while (true);
   return Done(static_cast<ssize_t>(written), kWriting);
 }
@@ -429,7 +431,7 @@ int LookInSchedule(
     return result != 0;
   };
   if (scheduler.has_faults() && wait.limit > absl::ZeroDuration() &&
-      !is_over() && Interrupts(scheduler, interruption)) {
+      !is_over() && Interrupts(scheduler, interruption, wait.mask)) {
     return Failed(EINTR);
   }
   scheduler.AwaitWorld(doing, is_over, deadline,
@@ -679,8 +681,10 @@ ssize_t recvmsg(int fd, msghdr* message, int flags) {
     return result;
   };
   if (!has_more) return ReadInSchedule(fd, size, flags, receive);
+  if ((flags & MSG_PEEK) != 0) ward::testing::KeepWhole(fd);
   return CallWithInput(fd, flags, [&](int file) {
-    return receive(file, 0, CutInput(file, size), flags);
+    const bool all = (flags & MSG_WAITALL) != 0;
+    return receive(file, 0, all ? size : CutInput(file, size), flags);
   });
 }
 
@@ -872,7 +876,12 @@ int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) noexcept {
     scheduler->Point(kChanging, &kDescriptors);
   }
   Order::Release(&kDescriptors);
-  return Done(real_epoll_ctl(epoll, operation, fd, event), kChanging);
+  const int result = real_epoll_ctl(epoll, operation, fd, event);
+  if (result == 0 && operation != EPOLL_CTL_DEL &&
+      (event->events & EPOLLET) != 0) {
+    ward::testing::KeepWhole(fd);
+  }
+  return Done(result, kChanging);
 }
 
 int pselect(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,

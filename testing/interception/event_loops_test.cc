@@ -735,6 +735,73 @@ bool IsFoundWithFaults(void (*body)(), uint64_t runs = 1000) {
   return FindFailure(options, body).failure.has_value();
 }
 
+// Such a loop takes fewer bytes than it has asked for to be all (epoll(7)).
+TEST(Faults, WhatIsWatchedForEdgesComesWhole) {
+  Explore({.runs = 200, .faults = true}, [] {
+    std::array<int, 2> ends;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0,
+                   ends.data()) != 0) {
+      return;
+    }
+    const FileDescriptor reading(ends[0]);
+    const FileDescriptor writing(ends[1]);
+    const FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+    if (!epoll.is_open()) return;
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLET;
+    ASSERT_EQ(epoll_ctl(epoll.get(), EPOLL_CTL_ADD, reading.get(), &event), 0);
+    const std::string sent(100, 'x');
+    std::thread writer([&] {
+      EXPECT_EQ(write(writing.get(), sent.data(), sent.size()), 100);
+    });
+    for (ssize_t got = 0; got < 100;) {
+      ASSERT_EQ(epoll_wait(epoll.get(), &event, 1, -1), 1);
+      std::array<char, 4096> bytes;
+      const ssize_t some = read(reading.get(), bytes.data(), bytes.size());
+      ASSERT_GT(some, 0);
+      got += some;
+    }
+    writer.join();
+  });
+}
+
+// What was seen with MSG_PEEK is there.
+TEST(Faults, WhatWasPeekedAtComesWhole) {
+  Explore({.runs = 100, .faults = true}, [] {
+    std::array<int, 2> ends;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+      return;
+    }
+    const FileDescriptor reading(ends[0]);
+    const FileDescriptor writing(ends[1]);
+    std::array<char, 100> bytes{};
+    ASSERT_EQ(send(writing.get(), bytes.data(), bytes.size(), 0), 100);
+    ASSERT_EQ(recv(reading.get(), bytes.data(), bytes.size(), MSG_PEEK), 100);
+    EXPECT_EQ(recv(reading.get(), bytes.data(), 81, 0), 81);
+  });
+}
+
+// Not by a signal that this wait blocks.
+TEST(Faults, AWaitIsInterruptedByWhatItsMaskLetsThrough) {
+  struct sigaction action {};
+  struct sigaction found {};
+  action.sa_handler = [](int) {};
+  sigaction(SIGUSR1, &action, &found);
+  Explore({.runs = 100, .faults = true}, [] {
+    std::array<int, 2> ends;
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) return;
+    const FileDescriptor reading(ends[0]);
+    const FileDescriptor writing(ends[1]);
+    std::thread writer([&] { WriteOne(writing); });
+    pollfd polled{reading.get(), POLLIN, 0};
+    sigset_t all;
+    sigfillset(&all);
+    EXPECT_EQ(ppoll(&polled, 1, nullptr, &all), 1);
+    writer.join();
+  });
+  sigaction(SIGUSR1, &found, nullptr);
+}
+
 TEST(Faults, AStreamComesInPieces) {
   EXPECT_TRUE(IsFoundWithFaults([] {
     std::array<int, 2> ends;

@@ -12,6 +12,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "ward/testing/interception/interception.h"
+#include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/scheduler.h"
 #include "ward/testing/simulator/strategy.h"
 #include "ward/testing/simulator/watchdog.h"
@@ -41,6 +42,8 @@ bool MayInterrupt(int signal, bool restarts_count) {
     case SIGSYS:
     case SIGABRT:
     case SIGURG:
+    case SIGPIPE:
+    case SIGXFSZ:
       return false;
     default:
       break;
@@ -52,9 +55,14 @@ bool MayInterrupt(int signal, bool restarts_count) {
          !Watchdog::ShowsCrash(action);
 }
 
-bool CanBeInterrupted(int Interruptions::*interruption) {
+bool CanBeInterrupted(int Interruptions::*interruption,
+                      const sigset_t* mask = nullptr) {
   sigset_t blocked;
-  pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
+  if (mask != nullptr) {
+    blocked = *mask;
+  } else {
+    pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
+  }
   for (int signal = 1; signal < NSIG; ++signal) {
     if (sigismember(&blocked, signal) == 0 &&
         MayInterrupt(signal, interruption == &Interruptions::all)) {
@@ -64,34 +72,57 @@ bool CanBeInterrupted(int Interruptions::*interruption) {
   return false;
 }
 
+// Descriptors, by their numbers.
+struct Whole {
+  std::set<int> numbers;
+};
+
+bool ComesWhole(Scheduler& scheduler, int descriptor) {
+  return !IsOwn(scheduler, descriptor) ||
+         scheduler.Kept<Whole>().numbers.count(descriptor) > 0;
+}
+
 }  // namespace
+
+void KeepWhole(int descriptor) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr || !scheduler->has_faults()) return;
+  const NoSchedulingPoints quiet;
+  scheduler->Kept<Whole>().numbers.insert(descriptor);
+}
 
 size_t CutInput(int descriptor, size_t size) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr || !scheduler->has_faults() ||
-      !IsOwn(*scheduler, descriptor)) {
+      ComesWhole(*scheduler, descriptor)) {
     return size;
   }
   int type = 0;
   socklen_t size_of_type = sizeof(type);
+  int least = 0;
+  socklen_t size_of_least = sizeof(least);
   int come = 0;
   if (getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &size_of_type) != 0 ||
-      type != SOCK_STREAM || ioctl(descriptor, FIONREAD, &come) != 0) {
+      type != SOCK_STREAM ||
+      getsockopt(descriptor, SOL_SOCKET, SO_RCVLOWAT, &least, &size_of_least) !=
+          0 ||
+      least > 1 || ioctl(descriptor, FIONREAD, &come) != 0) {
     return size;
   }
   const size_t whole = std::min(size, static_cast<size_t>(std::max(come, 0)));
   return whole > 1 && Fails(*scheduler, EMSGSIZE) ? (whole + 3) / 4 : size;
 }
 
-bool CutsOutput(Scheduler& scheduler, int descriptor) {
-  return scheduler.has_faults() && IsOwn(scheduler, descriptor) &&
+bool CutsOutput(Scheduler& scheduler, int descriptor, bool must_wait) {
+  return scheduler.has_faults() && !ComesWhole(scheduler, descriptor) &&
          ((fcntl(descriptor, F_GETFL) & O_NONBLOCK) != 0 ||
-          CanBeInterrupted(&Interruptions::all)) &&
+          (must_wait && CanBeInterrupted(&Interruptions::all))) &&
          Fails(scheduler, EMSGSIZE);
 }
 
-bool Interrupts(Scheduler& scheduler, int Interruptions::*interruption) {
-  return scheduler.has_faults() && CanBeInterrupted(interruption) &&
+bool Interrupts(Scheduler& scheduler, int Interruptions::*interruption,
+                const sigset_t* mask) {
+  return scheduler.has_faults() && CanBeInterrupted(interruption, mask) &&
          Fails(scheduler, EINTR);
 }
 

@@ -13,10 +13,16 @@
 //   handler does not run: it is as if it had done nothing. Whoever has none is
 //   never interrupted.
 // - What makes a descriptor fails with EMFILE.
-// Not with those that were open before the run, such as standard output.
+// Not with those that were open before the run, such as standard output, but
+// for EINTR. And nothing comes in pieces of what is watched with EPOLLET, which
+// may take fewer bytes than it has asked for to be all that there are
+// (epoll(7)), of what was looked at with MSG_PEEK, or where more is asked for
+// (MSG_WAITALL, SO_RCVLOWAT).
 
 #ifndef WARD_TESTING_INTERCEPTION_FAULTS_H_
 #define WARD_TESTING_INTERCEPTION_FAULTS_H_
+
+#include <signal.h>
 
 #include <cstddef>
 
@@ -29,11 +35,17 @@ namespace ward::testing {
 // choice, if fewer may be and more than that have come.
 size_t CutInput(int descriptor, size_t size);
 
-// Whether what is written ends here, after the first piece of several.
-bool CutsOutput(Scheduler& scheduler, int descriptor);
+// Whether what is written ends here, after the first piece of several. Where it
+// `must_wait` for the next one, a signal may come.
+bool CutsOutput(Scheduler& scheduler, int descriptor, bool must_wait);
+
+// What `descriptor` has comes whole, for the rest of the run.
+void KeepWhole(int descriptor);
 
 // Whether a wait that begins ends, by a signal that `interruption` counts.
-bool Interrupts(Scheduler& scheduler, int Interruptions::*interruption);
+// `mask`: those that it blocks; null: those that are blocked.
+bool Interrupts(Scheduler& scheduler, int Interruptions::*interruption,
+                const sigset_t* mask = nullptr);
 
 // -1 and EMFILE, or what `open` returns: a descriptor, of which reports say
 // where it was opened, or -1.

@@ -140,6 +140,13 @@ extern "C" ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS long syscall(long number,
       if (result.has_value()) return *result;
     }
   }
+  // The kernel goes on with what it is asked to do.
+  if (number == SYS_io_submit || number == SYS_io_uring_setup) {
+    if (ward::testing::Scheduler* const scheduler =
+            ward::testing::Intercepting()) {
+      ward::testing::AskOutside(*scheduler);
+    }
+  }
   for (const auto& [waiting, why] : ward::testing::kWaiting) {
     if (number != waiting) continue;
     if (ward::testing::Scheduler* const scheduler =

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include <cerrno>
+#include <climits>
 
 #include "ward/testing/interception/children.h"
 #include "ward/testing/interception/interception.h"
@@ -104,7 +105,14 @@ int LockInSchedule(Scheduler& scheduler, pthread_mutex_t* mutex) {
 }
 
 int UnlockInSchedule(Scheduler& scheduler, pthread_mutex_t* mutex) {
-  if (!scheduler.Runs(mutex->__data.__owner)) FailUnlock(scheduler, mutex);
+  // A robust one whose owner has died has none until somebody makes it
+  // consistent; who has locked it may also give it up (pthread_mutex_consistent
+  // (3)).
+  constexpr pid_t kInconsistent = INT_MAX;
+  const pid_t owner = mutex->__data.__owner;
+  if (owner != kInconsistent && !scheduler.Runs(owner)) {
+    FailUnlock(scheduler, mutex);
+  }
   const int error = real_pthread_mutex_unlock(mutex);
   if (error != 0) return error;
   Order::Unlocked(mutex);

@@ -28,6 +28,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/open_descriptors_for_test.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/interception/timers.h"
@@ -134,8 +135,28 @@ bool IsOurs(int connection) {
 bool HasOtherPeer(int socket) {
   const pid_t peer =
       OptionOf<ucred>(socket, SOL_SOCKET, SO_PEERCRED, {-1, 0, 0}).pid;
-  // 0: it is not connected.
-  return peer != 0 && peer != getpid();
+  if (peer != 0) return peer != getpid();
+  // It is not connected, or is one of datagrams, which know no peer's process,
+  // or this pid namespace does not.
+  sockaddr_storage name{};
+  socklen_t size = sizeof(name);
+  return OptionOf(socket, SOL_SOCKET, SO_TYPE, -1) == SOCK_DGRAM ||
+         getpeername(socket, reinterpret_cast<sockaddr*>(&name), &size) == 0;
+}
+
+// The kernel serves what is asked by these, as an eventfd.
+bool HasRings() {
+  const std::set<int> numbers = OpenNumbers();
+  return std::any_of(numbers.begin(), numbers.end(), [](int number) {
+    return TargetOf(number) == "anon_inode:[io_uring]";
+  });
+}
+
+// Without /proc, or with a full table, nothing of that is known.
+bool CanLook() {
+  return FileDescriptor(
+             open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC))
+      .is_open();
 }
 
 bool OthersMayServeSocket(int socket) {
@@ -197,7 +218,7 @@ bool OthersMayServe(Scheduler& scheduler, int descriptor) {
   struct stat about {};
   // It says so at once.
   if (fstat(descriptor, &about) != 0) return false;
-  if (WasOpenBefore(scheduler, descriptor, about)) return true;
+  if (!CanLook() || WasOpenBefore(scheduler, descriptor, about)) return true;
   const std::string target = TargetOf(descriptor);
   if (S_ISFIFO(about.st_mode)) return !absl::StartsWith(target, "pipe:");
   if (S_ISSOCK(about.st_mode)) return OthersMayServeSocket(descriptor);
@@ -207,11 +228,13 @@ bool OthersMayServe(Scheduler& scheduler, int descriptor) {
       return OthersMayServe(scheduler, number);
     });
   }
-  return target != "anon_inode:[eventfd]" && target != "anon_inode:[signalfd]";
+  if (target == "anon_inode:[eventfd]") return HasRings();
+  return target != "anon_inode:[signalfd]";
 }
 
 bool ListensAt(const sockaddr* address, socklen_t size) {
   const NoSchedulingPoints quiet;
+  if (!CanLook()) return false;
   const std::set<int> numbers = OpenNumbers();
   return std::any_of(numbers.begin(), numbers.end(), [&](int number) {
     sockaddr_storage found{};

@@ -194,6 +194,12 @@ void ChildHasEnded(Scheduler& scheduler, pid_t child) {
   auto& processes = scheduler.Kept<Programs>().processes;
   const auto found = processes.find(child);
   if (found == processes.end()) return;
+  // It may have been stopped only, or left to be waited for again.
+  siginfo_t about{};
+  if (real_waitid(P_PID, static_cast<id_t>(child), &about,
+                  WEXITED | WNOHANG | WNOWAIT) == 0) {
+    return;
+  }
   const std::string said =
       found->second == nullptr ? "" : found->second->Said();
   processes.erase(found);

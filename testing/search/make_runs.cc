@@ -326,10 +326,11 @@ Exploration MakeRuns(const ExploreOptions& asked, uint64_t seed,
   // Those limits might be over when a sleep ends early.
   const bool may_have_limits =
       dull.record().runs == 0 || dull.record().kept_limits;
+  ExploreOptions of_runs = options;
+  of_runs.early_sleeps &= !may_have_limits;
   const auto begin = [&](size_t i) {
     Work work;
-    work.options = options;
-    work.options.early_sleeps &= !may_have_limits;
+    work.options = of_runs;
     work.seed = seed;
     work.worker = i;
     work.workers = processors.size();
@@ -405,7 +406,7 @@ Exploration MakeRuns(const ExploreOptions& asked, uint64_t seed,
     AddRemarks(worker->record(), exploration.remarks, exploration.unseen);
   }
   if (failed != nullptr) {
-    exploration.failure = Shown(Describe(*failed, options, command, body));
+    exploration.failure = Shown(Describe(*failed, of_runs, command, body));
   }
   return exploration;
 }

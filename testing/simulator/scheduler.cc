@@ -704,6 +704,7 @@ bool Scheduler::AwaitWorld(std::string_view doing,
                            absl::FunctionRef<bool()> ready, absl::Time deadline,
                            const AwaitedOutside* awaited) {
   const NoSchedulingPoints quiet;
+  if (deadline != absl::InfiniteFuture()) has_limits_ = true;
   if (ready()) return true;
   Thread& self = *running_;
   // It may be in a signal's handler, which interrupts another wait.
@@ -919,7 +920,11 @@ absl::Time Scheduler::NextDeadline() const {
 }
 
 bool Scheduler::MaySleepEndEarly() const {
-  if (sleepers_ == 0 || early_sleeps_ == kMostEarlySleeps) return false;
+  // Another process has the time that a sleep is to give it, or none.
+  if (sleepers_ == 0 || early_sleeps_ == kMostEarlySleeps ||
+      Watchdog::ExpectsTheWorld()) {
+    return false;
+  }
   absl::Time first_end = absl::InfiniteFuture();
   absl::Time first_limit = absl::InfiniteFuture();
   for (const Thread* thread : live_) {
@@ -1019,6 +1024,7 @@ void Scheduler::SetTimer(int group, absl::Time time,
   const std::pair<int, int> owner(group, number);
   timers_.erase(owner);
   if (time == absl::InfiniteFuture()) return;
+  has_limits_ = true;
   timers_.emplace(owner, Timer{time, std::move(at_time)});
 }
 
