@@ -30,7 +30,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -394,22 +393,29 @@ class OtherThread {
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstack(&attributes, stack_.data(), stack_.size());
-    if (pthread_create(&thread_, &attributes, &Run, &done_) != 0) abort();
+    if (pthread_create(&thread_, &attributes, &Run, this) != 0) abort();
     pthread_attr_destroy(&attributes);
+    if (!BecomesReadable(began_.read.get())) abort();
   }
   ~OtherThread() {
-    done_.Notify();
+    WriteAll(done_.write.get(), "x");
     pthread_join(thread_, nullptr);
   }
 
  private:
-  static void* Run(void* done) {
-    static_cast<absl::Notification*>(done)->WaitForNotification();
+  // In system calls alone once it has begun: whatever it had locked would stay
+  // so in a child.
+  static void* Run(void* self) {
+    const auto& own = *static_cast<OtherThread*>(self);
+    WriteAll(own.began_.write.get(), "x");
+    char byte;
+    (void)!read(own.done_.read.get(), &byte, 1);
     return nullptr;
   }
 
   std::vector<char> stack_;
-  absl::Notification done_;
+  const Pipe began_ = MakePipe();
+  const Pipe done_ = MakePipe();
   pthread_t thread_{};
 };
 
