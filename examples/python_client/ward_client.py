@@ -50,6 +50,7 @@ import struct
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar, Union, overload
 
@@ -764,6 +765,10 @@ class _Connection:
         with self._open, contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
+    def drop(self) -> None:
+        """In a fork: the connection is the parent's."""
+        self._socket.close()
+
     def close(self) -> None:
         self.shut_down()  # Who is in send() or receive() comes out.
         with self.sending, self._receiving, self._open:
@@ -840,9 +845,9 @@ def _connect(path: str, deadline: _Deadline, cancellation: Cancellation) -> sock
                 if failure != errno.EAGAIN:
                     raise OSError(failure, os.strerror(failure))
                 # Its queue is full, and nothing tells when it is not.
-                cancellation.wait(deadline.sooner(pause))
+                time.sleep(deadline.sooner(pause))
                 cancellation.check()
-                pause *= 2
+                pause = min(2 * pause, 0.1)
         undo.pop_all()
     return stream
 
@@ -851,22 +856,19 @@ class Cancellation:
     """Ends the calls that were given it, from any thread, or a signal's handler."""
 
     def __init__(self) -> None:
-        self._cancelled = threading.Event()
+        self._cancelled = False
         self._lock = threading.RLock()
-        self._connections: set[_Connection] = set()
+        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
 
     def cancel(self) -> None:
-        self._cancelled.set()
+        self._cancelled = True
         with self._lock:
             for connection in self._connections:
                 connection.shut_down()
 
     @property
     def cancelled(self) -> bool:
-        return self._cancelled.is_set()
-
-    def wait(self, timeout: float) -> bool:
-        return self._cancelled.wait(timeout)
+        return self._cancelled
 
     def check(self) -> None:
         if self.cancelled:
@@ -1233,7 +1235,8 @@ class Client:
         """After a fork: two processes would mix their calls on one connection."""
         if self._process != os.getpid():
             self._process = os.getpid()
-            self._idle = []  # Closed, and not shut down: they are the parent's.
+            while self._idle:
+                self._idle.pop().drop()
 
 
 # --- Servers ---

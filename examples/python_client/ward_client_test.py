@@ -289,6 +289,14 @@ def test_a_stream_that_is_cancelled_or_left_is_so_at_the_server(server: Server) 
         call.read()
 
 
+def test_a_stream_that_nobody_has_any_more_is_cancelled(server: Server) -> None:
+    call = server.client.stream("wait", reply=int)
+    server.client.call("waiting", 1)
+    with pytest.warns(ResourceWarning):
+        del call
+    server.client.call("cancelled", 1)
+
+
 def test_an_interrupt_leaves_no_call_at_the_server(server: Server) -> None:
     def interrupt() -> None:
         server.client.call("waiting", 1)
@@ -370,7 +378,8 @@ def test_what_cannot_be_sent_is_told_before_it_is(server: Server) -> None:
 def test_a_path_may_be_longer_than_a_sockets_address(server: Server, tmp_path: pathlib.Path) -> None:
     directory = tmp_path / ("x" * 200)
     directory.symlink_to(os.path.dirname(server.path))
-    Client(directory / os.path.basename(server.path), server.password).call("cancelled", 0)
+    with Client(directory / os.path.basename(server.path), server.password) as client:
+        client.call("cancelled", 0)
 
 
 def test_nobody_listens_at_a_path(tmp_path: pathlib.Path) -> None:
