@@ -155,7 +155,8 @@ bool FromPart(std::string_view part, T& value) {
   } else if constexpr (kIsNumber<T>) {
     const char* end = part.data() + part.size();
     const auto read = std::from_chars(part.data(), end, value);
-    return read.ec == std::errc() && read.ptr == end;
+    // It takes "nan(...)" for a number.
+    return read.ec == std::errc() && read.ptr == end && part.back() != ')';
   } else if constexpr (std::is_same_v<T, Descriptors>) {
     return value.NamesFromPart(part);
   } else if constexpr (std::is_same_v<T, Bulk>) {

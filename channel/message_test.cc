@@ -122,7 +122,7 @@ TEST(ArgumentTest, FloatingPointNumbersComeBackTheSame) {
 TEST(ArgumentTest, FloatingPointNumbersAreReadStrictly) {
   for (const std::string_view text :
        {"", " ", "+1", " 1", "1 ", "1x", "0x1p3", "1,5", "1e", "e1", ".", "-",
-        "1e400", "-1e400", "true", "1.5f"}) {
+        "1e400", "-1e400", "1e-400", "nan()", "nan(1)", "true", "1.5f"}) {
     EXPECT_FALSE(Reads<double>(text)) << "'" << text << "'";
   }
   EXPECT_FALSE(Reads<float>("1e39"));
