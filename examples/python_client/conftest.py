@@ -10,7 +10,10 @@ import ward_client
 
 @pytest.fixture
 def start_server() -> Iterator[Callable[..., ward_client.Server]]:
-    """ward_client.start() for a program and its arguments; what it has started ends with
-    the test, also if the test fails, hangs until it is killed, or crashes: it is the owner."""
+    """ward_client.start() for a program and its arguments.
+
+    What it has started ends with the test, also if that fails, crashes, or hangs until
+    it is killed: the test is its owner.
+    """
     with contextlib.ExitStack() as servers:
         yield lambda *command: servers.enter_context(ward_client.start(command))

@@ -15,8 +15,8 @@ Whoever starts the server owns it, and has a client of it at once:
 A value in a request, or of a reply, is
 
     str, bytes, int, float, bool    as a handler of C++ takes and returns them
-    a protobuf message              any object of its methods; this file needs no protobuf
-    Descriptor                      in a request: whatever has a fileno(), as open() returns
+    a protobuf message              any object of its methods; this file needs none
+    Descriptor                      in a request: whatever has a fileno(), as of open()
     Descriptors                     descriptors with names
     Bulk                            bytes that are passed as memory
 
@@ -52,7 +52,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar, Union, overload
+from typing import (
+    Any,
+    Generic,
+    NamedTuple,
+    NoReturn,
+    Protocol,
+    TypeVar,
+    Union,
+    overload,
+)
 
 # What both sides hold to, unless the server's options say otherwise.
 MAX_FRAME = 16 << 20
@@ -100,7 +109,9 @@ class Error(Exception):
         self.text = text
 
     def __str__(self) -> str:
-        return f"{self.code.name}{f' ({self.reason})' if self.reason else ''}: {self.text}"
+        return (
+            f"{self.code.name}{f' ({self.reason})' if self.reason else ''}: {self.text}"
+        )
 
 
 class Unreachable(Error, ConnectionError):
@@ -147,13 +158,16 @@ def _too_large(text: str) -> BadReply:
 
 
 class HasFileno(Protocol):
-    def fileno(self) -> int: ...
+    def fileno(self) -> int:
+        ...
 
 
 class ProtobufMessage(Protocol):
-    def SerializeToString(self) -> bytes: ...
+    def SerializeToString(self) -> bytes:
+        ...
 
-    def ParseFromString(self, serialized: bytes) -> Any: ...
+    def ParseFromString(self, serialized: bytes) -> Any:
+        ...
 
 
 class Descriptor:
@@ -168,7 +182,7 @@ class Descriptor:
         return self._number
 
     def detach(self) -> int:
-        """The number, for os.fdopen() or socket.socket(fileno=); it is the caller's now."""
+        """The number, the caller's now: for os.fdopen(), socket.socket(fileno=)."""
         number, self._number = self.fileno(), -1
         return number
 
@@ -192,7 +206,7 @@ def _close_all(files: Sequence[Descriptor]) -> None:
 
 
 class Descriptors(dict[str, Any]):
-    """Files by name. Those of a reply are of class Descriptor, and closed with the set."""
+    """Files by name. Those of a reply are Descriptors, and closed with the set."""
 
     def close(self) -> None:
         for file in self.values():
@@ -233,7 +247,18 @@ class Message:
         _close_all(self.descriptors)
 
 
-Value = Union[str, bytes, bytearray, memoryview, int, float, HasFileno, Descriptors, Bulk, ProtobufMessage]
+Value = Union[
+    str,
+    bytes,
+    bytearray,
+    memoryview,
+    int,
+    float,
+    HasFileno,
+    Descriptors,
+    Bulk,
+    ProtobufMessage,
+]
 T = TypeVar("T")
 
 # Of any length, as the page has them: what takes long to convert is none.
@@ -268,7 +293,11 @@ def _pack(values: Sequence[Value]) -> _Packed:
         elif isinstance(value, Descriptors):
             names = [name.encode(errors="surrogateescape") for name in value]
             if not all(1 <= len(name) <= 255 for name in names):
-                raise NotSent(Code.INVALID_ARGUMENT, "InvalidArguments", "a descriptor's name has 1 to 255 bytes")
+                raise NotSent(
+                    Code.INVALID_ARGUMENT,
+                    "InvalidArguments",
+                    "a descriptor's name has 1 to 255 bytes",
+                )
             packed.parts.append(b"".join(_field(1, name) for name in names))
             packed.descriptors += [file.fileno() for file in value.values()]
         elif isinstance(value, Bulk):
@@ -288,7 +317,11 @@ def _pack_bulk(bulk: Bulk, packed: _Packed) -> None:
         packed.parts.append(_field(2, bytes(bulk)))
         return
     if size > MAX_BULK:
-        raise NotSent(Code.RESOURCE_EXHAUSTED, "FrameTooLarge", f"a bulk of {size} bytes is over {MAX_BULK}")
+        raise NotSent(
+            Code.RESOURCE_EXHAUSTED,
+            "FrameTooLarge",
+            f"a bulk of {size} bytes is over {MAX_BULK}",
+        )
     memory = Descriptor(os.memfd_create("bulk", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     packed.own.append(memory)
     os.posix_fallocate(memory.fileno(), 0, size)
@@ -316,7 +349,9 @@ def _unpack(message: Message, types: Sequence[Any]) -> list[Any]:
             else:
                 values.append(_unpack_part(_take(parts, "part"), kind))
         if parts or files:
-            raise _unexpected(f"{len(parts)} parts and {len(files)} descriptors more than were asked for")
+            raise _unexpected(
+                f"{len(parts)} parts and {len(files)} descriptors more than asked for"
+            )
     except BaseException:
         message.close()
         raise
@@ -359,7 +394,9 @@ def _unpack_part(part: bytes, kind: Any) -> Any:
     raise _unexpected(f"what came is no {kind.__name__}")
 
 
-def _unpack_descriptors(part: bytes, files: collections.deque[Descriptor]) -> Descriptors:
+def _unpack_descriptors(
+    part: bytes, files: collections.deque[Descriptor]
+) -> Descriptors:
     named = Descriptors()
     for number, wire, value in _fields(part):
         if number != 1:
@@ -430,7 +467,9 @@ def _number_field(number: int, value: int) -> bytes:
     return _varint(number << 3) + _varint(value) if value else b""
 
 
-def _read_varint(data: bytes | bytearray, at: int, end: int, bits: int) -> tuple[int, int] | None:
+def _read_varint(
+    data: bytes | bytearray, at: int, end: int, bits: int
+) -> tuple[int, int] | None:
     """A number of at most so many bits, and where it ends; None if it does not yet."""
     value = 0
     for shift in range(0, bits, 7):
@@ -450,7 +489,9 @@ def _read_varint(data: bytes | bytearray, at: int, end: int, bits: int) -> tuple
 _FieldValue = Union[int, tuple[int, int]]
 
 
-def _fields(data: bytes, at: int = 0, end: int = -1) -> Iterator[tuple[int, int, _FieldValue]]:
+def _fields(
+    data: bytes, at: int = 0, end: int = -1
+) -> Iterator[tuple[int, int, _FieldValue]]:
     """Number, wire type and value of each field of a protobuf message."""
     if end < 0:
         end = len(data)
@@ -615,7 +656,12 @@ def _array(parts: Sequence[bytes]) -> bytes:
 
 
 def _request(
-    packed: _Packed, *, password: bytes | None = None, keep: bool = False, time_left: int = 0, trace_id: bytes = b""
+    packed: _Packed,
+    *,
+    password: bytes | None = None,
+    keep: bool = False,
+    time_left: int = 0,
+    trace_id: bytes = b"",
 ) -> bytes:
     """The first frame of a call; with a password, that of a connection."""
     body = _number_field(1, len(packed.descriptors))
@@ -642,16 +688,22 @@ _END = b"\x02" + _field(7, b"")
 
 def _checked(packed: _Packed, body: bytes, most: int, most_descriptors: int) -> bytes:
     if len(body) > most:
-        raise NotSent(Code.RESOURCE_EXHAUSTED, "FrameTooLarge", f"a message of {len(body)} bytes is over {most}")
+        raise NotSent(
+            Code.RESOURCE_EXHAUSTED,
+            "FrameTooLarge",
+            f"a message of {len(body)} bytes is over {most}",
+        )
     if len(packed.parts) > MAX_PARTS:
         raise NotSent(
-            Code.RESOURCE_EXHAUSTED, "FrameTooLarge", f"a message of {len(packed.parts)} values is over {MAX_PARTS}"
+            Code.RESOURCE_EXHAUSTED,
+            "FrameTooLarge",
+            f"a message of {len(packed.parts)} values is over {MAX_PARTS}",
         )
     if len(packed.descriptors) > most_descriptors:
         raise NotSent(
             Code.RESOURCE_EXHAUSTED,
             "TooManyDescriptors",
-            f"a message with {len(packed.descriptors)} descriptors is over {most_descriptors}",
+            f"{len(packed.descriptors)} descriptors are more than {most_descriptors}",
         )
     return _varint(len(body)) + body
 
@@ -660,7 +712,7 @@ def _checked(packed: _Packed, body: bytes, most: int, most_descriptors: int) -> 
 
 
 class PeerCredentials(NamedTuple):
-    """The process that listens, as the kernel knows it; for an owner's fork, the owner."""
+    """Who listens, as the kernel has it; the owner, where the server is its fork."""
 
     pid: int
     uid: int
@@ -701,7 +753,7 @@ class _Connection:
 
     def __init__(self, stream: socket.socket) -> None:
         self._socket = stream
-        # Who shuts it down, sends or receives must not meet another socket of its number.
+        # Who uses the socket must not meet another one of its number.
         self._open = threading.RLock()
         self.sending = threading.RLock()
         self._receiving = threading.RLock()
@@ -710,14 +762,22 @@ class _Connection:
         self.heard = False  # Of the server.
         self.knows_end = False
 
-    def send(self, frame: bytes, descriptors: Sequence[int], deadline: _Deadline) -> None:
+    def send(
+        self, frame: bytes, descriptors: Sequence[int], deadline: _Deadline
+    ) -> None:
         """OSError, and what of it is for whom: docs/protocol.md."""
         rest = memoryview(frame)
-        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        control = (
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+            if descriptors
+            else []
+        )
         with self.sending:
             while rest:
                 self._socket.settimeout(deadline.left())
-                rest = rest[self._socket.sendmsg([rest], control, socket.MSG_NOSIGNAL) :]
+                rest = rest[
+                    self._socket.sendmsg([rest], control, socket.MSG_NOSIGNAL) :
+                ]
                 control = []  # Once.
 
     def receive(self, deadline: _Deadline) -> _Frame:
@@ -808,9 +868,13 @@ class _Connection:
         numbers = array.array("i")
         for level, kind, content in control:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+                numbers.frombytes(
+                    content[: len(content) - len(content) % numbers.itemsize]
+                )
         if numbers or truncated:
-            self._units.append(_Unit([Descriptor(number) for number in numbers], truncated))
+            self._units.append(
+                _Unit([Descriptor(number) for number in numbers], truncated)
+            )
         if not data:
             raise _EndOfStream
         self._received += data
@@ -824,19 +888,26 @@ class _Connection:
         _close_all(files)
         if truncated:
             raise BadReply(
-                Code.RESOURCE_EXHAUSTED, "DescriptorsTruncated", "this process has no free descriptors for those sent"
+                Code.RESOURCE_EXHAUSTED,
+                "DescriptorsTruncated",
+                "this process has no free descriptors for those sent",
             )
         raise _malformed("a frame has other descriptors than it declares")
 
 
-def _connect(path: str, deadline: _Deadline, cancellation: Cancellation) -> socket.socket:
+def _connect(
+    path: str, deadline: _Deadline, cancellation: Cancellation
+) -> socket.socket:
     name = os.fsencode(path)
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.ExitStack() as undo:
         undo.callback(stream.close)
         with contextlib.ExitStack() as directory:
             if len(name) > 107:
-                number = os.open(os.path.dirname(name) or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                number = os.open(
+                    os.path.dirname(name) or b".",
+                    os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC,
+                )
                 directory.callback(os.close, number)
                 name = b"/proc/self/fd/%d/%s" % (number, os.path.basename(name))
             stream.settimeout(0)
@@ -890,14 +961,19 @@ _Reply = TypeVar("_Reply")
 
 
 class Call(Generic[_Reply]):
-    """A call under way: what is written is the request's stream, what is read the reply's.
+    """A call under way: the request's stream is written, the reply's is read.
 
     It ends with its `with`; in the middle, that cancels it. One thread may write while
     another reads, and any may cancel().
     """
 
     def __init__(
-        self, client: Client, connection: _Connection, reply: Any, deadline: _Deadline, cancellation: Cancellation
+        self,
+        client: Client,
+        connection: _Connection,
+        reply: Any,
+        deadline: _Deadline,
+        cancellation: Cancellation,
     ) -> None:
         self._client = client
         self._connection = connection
@@ -978,7 +1054,11 @@ class Call(Generic[_Reply]):
                 if self._outcome is not None:
                     raise self._outcome
                 if self._over:
-                    raise Error(Code.FAILED_PRECONDITION, "", "the call has ended: nobody reads what is written")
+                    raise Error(
+                        Code.FAILED_PRECONDITION,
+                        "",
+                        "the call has ended: nobody reads what is written",
+                    )
                 self._connection.send(frame, descriptors, self._deadline)
         except Error:
             raise
@@ -988,7 +1068,11 @@ class Call(Generic[_Reply]):
             # The server has left. Why, it may have said before.
             while self._next() is not None:
                 pass
-            raise Error(Code.FAILED_PRECONDITION, "", "the call has ended: nobody reads what is written") from None
+            raise Error(
+                Code.FAILED_PRECONDITION,
+                "",
+                "the call has ended: nobody reads what is written",
+            ) from None
         except BaseException:
             self.close()
             raise
@@ -1010,7 +1094,13 @@ class Call(Generic[_Reply]):
             if self._is_old_servers_end(error):
                 self._leave(kept=False)
                 return None
-            self._fail(CallCut(Code.UNAVAILABLE, "CallCut", "the server left before the call had ended"))
+            self._fail(
+                CallCut(
+                    Code.UNAVAILABLE,
+                    "CallCut",
+                    "the server left before the call had ended",
+                )
+            )
         except BaseException:
             self.close()
             raise
@@ -1040,7 +1130,11 @@ class Call(Generic[_Reply]):
     def _fail(self, error: Error, kept: bool = False) -> NoReturn:
         with self._lock:
             if self._outcome is None:
-                self._outcome = _cancelled() if isinstance(error, CallCut) and self._was_cancelled() else error
+                self._outcome = (
+                    _cancelled()
+                    if isinstance(error, CallCut) and self._was_cancelled()
+                    else error
+                )
         self._leave(kept)
         raise self._outcome
 
@@ -1054,7 +1148,12 @@ class Call(Generic[_Reply]):
             if quiet:
                 self._connection.sending.release()
         self._cancellation.remove(self._connection)
-        if kept and quiet and not self._was_cancelled() and not self._connection.has_more():
+        if (
+            kept
+            and quiet
+            and not self._was_cancelled()
+            and not self._connection.has_more()
+        ):
             self._client._keep(self._connection)
         else:
             self._connection.close()
@@ -1065,7 +1164,11 @@ def _cancelled() -> Cancelled:
 
 
 def _timed_out() -> TimedOut:
-    return TimedOut(Code.DEADLINE_EXCEEDED, "TimedOut", "the call took too long; its handler may still run")
+    return TimedOut(
+        Code.DEADLINE_EXCEEDED,
+        "TimedOut",
+        "the call took too long; its handler may still run",
+    )
 
 
 def is_own_users_or_roots(server: PeerCredentials) -> bool:
@@ -1097,33 +1200,57 @@ class Client:
         self._closed = False
 
     @overload
-    def call(self, method: str, *arguments: Value, reply: None = None, **options: Any) -> None: ...
+    def call(
+        self, method: str, *arguments: Value, reply: None = None, **options: Any
+    ) -> None:
+        ...
 
     @overload
-    def call(self, method: str, *arguments: Value, reply: type[T], **options: Any) -> T: ...
+    def call(self, method: str, *arguments: Value, reply: type[T], **options: Any) -> T:
+        ...
 
     @overload
-    def call(self, method: str, *arguments: Value, reply: tuple[Any, ...], **options: Any) -> tuple[Any, ...]: ...
+    def call(
+        self, method: str, *arguments: Value, reply: tuple[Any, ...], **options: Any
+    ) -> tuple[Any, ...]:
+        ...
 
-    def call(self, method: str, *arguments: Value, reply: Any = None, **options: Any) -> Any:
-        """Calls a method, and returns its reply: a value of the class `reply`, a tuple of
-        them, nothing (None), or the Message as it came.
+    def call(
+        self, method: str, *arguments: Value, reply: Any = None, **options: Any
+    ) -> Any:
+        """Calls a method, and returns its reply.
 
-        Options: `timeout`, in seconds, for all of it, and a `cancellation`, of which the
-        handler is told; `trace_id`, bytes for the server's logs, which it passes on.
+        That is a value of the class `reply`, a tuple of them, nothing (None), or the
+        Message as it came. Options: `timeout`, in seconds, for all of it, and a
+        `cancellation`, which the handler is told of; `trace_id`, bytes for the server's
+        logs, which it passes on.
         """
         with self._begin(False, method, arguments, reply, **options) as call:
             return call.only_reply()
 
     @overload
-    def stream(self, method: str, *arguments: Value, reply: type[T], **options: Any) -> Call[T]: ...
+    def stream(
+        self, method: str, *arguments: Value, reply: type[T], **options: Any
+    ) -> Call[T]:
+        ...
 
     @overload
-    def stream(self, method: str, *arguments: Value, reply: tuple[Any, ...] | None = None, **options: Any) -> Call[Any]: ...
+    def stream(
+        self,
+        method: str,
+        *arguments: Value,
+        reply: tuple[Any, ...] | None = None,
+        **options: Any,
+    ) -> Call[Any]:
+        ...
 
-    def stream(self, method: str, *arguments: Value, reply: Any = None, **options: Any) -> Call[Any]:
-        """Begins a call of a method whose request, reply, or both are streams; `reply` is
-        the class of each element, or of the one reply. Options are those of call()."""
+    def stream(
+        self, method: str, *arguments: Value, reply: Any = None, **options: Any
+    ) -> Call[Any]:
+        """Begins a call of a method whose request, reply, or both are streams.
+
+        `reply` is of each element, or of the one reply. Options are those of call().
+        """
         return self._begin(True, method, arguments, reply, **options)
 
     def close(self) -> None:
@@ -1152,21 +1279,31 @@ class Client:
         trace_id: bytes = b"",
     ) -> Call[Any]:
         if len(trace_id) > MAX_TRACE_ID:
-            raise NotSent(Code.INVALID_ARGUMENT, "InvalidArguments", f"a trace id has {MAX_TRACE_ID} bytes at most")
+            raise NotSent(
+                Code.INVALID_ARGUMENT,
+                "InvalidArguments",
+                f"a trace id has {MAX_TRACE_ID} bytes at most",
+            )
         packed = _pack([method, *arguments])
         deadline = _Deadline(timeout)
 
         def send(connection: _Connection, password: bytes | None) -> None:
             left = deadline.left()
             time_left = 0 if left is None else max(1, int(left * 1e6))
-            frame = _request(packed, password=password, keep=True, time_left=time_left, trace_id=trace_id)
+            frame = _request(
+                packed,
+                password=password,
+                keep=True,
+                time_left=time_left,
+                trace_id=trace_id,
+            )
             cancellation.add(connection)
             connection.send(frame, packed.descriptors, deadline)
 
         connection = None
         try:
-            # The server may close an idle connection at any time. It has not read a call
-            # that does not go out whole; one of more frames than one may be read in part.
+            # The server may close an idle connection at any time. It has not read a
+            # call that did not go out whole. A stream it may have read in part.
             while not stream and (connection := self._take_idle()) is not None:
                 try:
                     send(connection, None)
@@ -1185,27 +1322,41 @@ class Client:
                 connection.close()
             if isinstance(error, TimeoutError) and not isinstance(error, Error):
                 raise TimedOut(
-                    Code.DEADLINE_EXCEEDED, "TimedOut", f"the call did not leave in time for {self._path}"
+                    Code.DEADLINE_EXCEEDED,
+                    "TimedOut",
+                    f"the call did not leave in time for {self._path}",
                 ) from None
             raise
 
     def _connect(self, deadline: _Deadline, cancellation: Cancellation) -> _Connection:
         try:
-            stream = _connect(self._path, _Deadline(deadline.sooner(self._connect_timeout)), cancellation)
+            stream = _connect(
+                self._path,
+                _Deadline(deadline.sooner(self._connect_timeout)),
+                cancellation,
+            )
         except TimeoutError:
             raise
         except OSError as error:
-            code = Code.PERMISSION_DENIED if isinstance(error, PermissionError) else Code.UNAVAILABLE
-            raise Unreachable(code, "ServerUnreachable", f"connect to {self._path}: {error}") from error
+            code = (
+                Code.PERMISSION_DENIED
+                if isinstance(error, PermissionError)
+                else Code.UNAVAILABLE
+            )
+            raise Unreachable(
+                code, "ServerUnreachable", f"connect to {self._path}: {error}"
+            ) from error
         try:
             credentials = PeerCredentials(
-                *struct.unpack("=iII", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                *struct.unpack(
+                    "=iII", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+                )
             )
             if not self._trust(credentials):
                 raise NotTrusted(
                     Code.PERMISSION_DENIED,
                     "ServerNotTrusted",
-                    f"at {self._path} listens {credentials}, which is not told the password",
+                    f"{credentials} listens at {self._path}: not told the password",
                 )
         except BaseException:
             stream.close()
@@ -1247,7 +1398,11 @@ class Server:
 
     def __init__(self, message: Message) -> None:
         """Of a `ward.owner`, as it came."""
-        if len(message.parts) != 3 or message.parts[0] != b"ward.owner" or len(message.descriptors) != 4:
+        if (
+            len(message.parts) != 3
+            or message.parts[0] != b"ward.owner"
+            or len(message.descriptors) != 4
+        ):
             message.close()
             raise _unexpected("what came is no share in a server's ownership")
         self.path = os.fsdecode(message.parts[1])
@@ -1270,8 +1425,11 @@ class Server:
             signal.pidfd_send_signal(self._process.fileno(), signal.SIGKILL)
 
     def close(self, timeout: float = 10.0) -> None:
-        """Gives up the ownership, and waits for the server's end: it quits without owners.
-        One that has other owners goes on: then use leave()."""
+        """Gives up the ownership, and waits for the server's end.
+
+        One that has other owners, too, does not end: it is killed after the timeout.
+        Then use leave().
+        """
         if self._left:
             return
         self.client.close()
@@ -1305,7 +1463,9 @@ class Server:
                 os.rmdir(os.path.dirname(self.path))
 
 
-def start(command: Sequence[str | os.PathLike[str]], *, timeout: float = 30.0, **popen: Any) -> Server:
+def start(
+    command: Sequence[str | os.PathLike[str]], *, timeout: float = 30.0, **popen: Any
+) -> Server:
     """Runs a program that gives its server away on its standard input, as main.cc does.
 
     `timeout` is in seconds; `popen` goes to subprocess.Popen. The error is the server's
@@ -1313,7 +1473,9 @@ def start(command: Sequence[str | os.PathLike[str]], *, timeout: float = 30.0, *
     """
     ours, theirs = socket.socketpair()
     with theirs:
-        program = subprocess.Popen([os.fspath(word) for word in command], stdin=theirs, **popen)  # type: ignore[call-overload]
+        program = subprocess.Popen(
+            [os.fspath(word) for word in command], stdin=theirs, **popen
+        )  # type: ignore[call-overload]
     connection = _Connection(ours)
     try:
         frame = connection.receive(_Deadline(timeout))
@@ -1325,9 +1487,15 @@ def start(command: Sequence[str | os.PathLike[str]], *, timeout: float = 30.0, *
         return server
     except _EndOfStream:
         status = program.wait()
-        raise Error(Code.UNAVAILABLE, "ServerDied", f"{command[0]} ended with status {status}") from None
+        raise Error(
+            Code.UNAVAILABLE, "ServerDied", f"{command[0]} ended with status {status}"
+        ) from None
     except TimeoutError:
-        raise TimedOut(Code.DEADLINE_EXCEEDED, "TimedOut", f"{command[0]} did not start in {timeout} s") from None
+        raise TimedOut(
+            Code.DEADLINE_EXCEEDED,
+            "TimedOut",
+            f"{command[0]} did not start in {timeout} s",
+        ) from None
     finally:
         connection.close()
         program.kill()  # Unless it has ended.

@@ -1,4 +1,4 @@
-"""Holds ward_client.py to a real server, to docs/protocol.md, and against hostile servers."""
+"""Holds ward_client.py to a real server, to docs/protocol.md, against hostile ones."""
 
 import array
 import contextlib
@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,6 +40,13 @@ def leaks_no_descriptors() -> Iterator[None]:
     assert os.listdir("/proc/self/fd") == before
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[pathlib.Path]:
+    """Short enough for a socket in it, which pytest's is not, and gone with the test."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield pathlib.Path(directory)
+
+
 def memory_file(content: bytes = b"") -> Descriptor:
     file = Descriptor(os.memfd_create("test"))
     os.pwrite(file.fileno(), content, 0)
@@ -63,14 +71,20 @@ def test_values_come_back_as_they_went(server: Server) -> None:
         ("x", 7, -1e-7, True),
         ("x", 7, 12345678901234567.0, True),
     ]:
-        assert server.client.call("same", *values, reply=(str, int, float, bool)) == values
+        assert (
+            server.client.call("same", *values, reply=(str, int, float, bool)) == values
+        )
 
 
 def test_bytes_need_not_be_text(server: Server) -> None:
-    reply = server.client.call("same", b"\xff\x00", 1, 2.5, True, reply=(bytes, int, float, bool))
+    reply = server.client.call(
+        "same", b"\xff\x00", 1, 2.5, True, reply=(bytes, int, float, bool)
+    )
     assert reply[0] == b"\xff\x00"
     with pytest.raises(ward_client.BadReply, match="no str"):
-        server.client.call("same", b"\xff\x00", 1, 2.5, True, reply=(str, int, float, bool))
+        server.client.call(
+            "same", b"\xff\x00", 1, 2.5, True, reply=(str, int, float, bool)
+        )
 
 
 def test_a_reply_is_there_as_it_came(server: Server) -> None:
@@ -79,9 +93,11 @@ def test_a_reply_is_there_as_it_came(server: Server) -> None:
 
 
 def types_of(server: Server) -> Callable[[str], Any]:
-    """The classes of the server's protobuf messages, by the server's own description."""
+    """The classes of the server's protobuf messages, by its own description."""
     pool = descriptor_pool.DescriptorPool()
-    with server.client.stream("ward.descriptor_set", reply=descriptor_pb2.FileDescriptorSet) as files:
+    with server.client.stream(
+        "ward.descriptor_set", reply=descriptor_pb2.FileDescriptorSet
+    ) as files:
         for files_of_one in files:
             for file in files_of_one.file:
                 pool.Add(file)
@@ -98,7 +114,9 @@ def types_of(server: Server) -> Callable[[str], Any]:
 def test_protobuf_messages_are_requests_and_replies(server: Server) -> None:
     types = types_of(server)
     Person, Greeting = types("ward.demo.Person"), types("ward.demo.Greeting")
-    greeting = server.client.call("greet", Person(name="Joe", born=1969), reply=Greeting)
+    greeting = server.client.call(
+        "greet", Person(name="Joe", born=1969), reply=Greeting
+    )
     assert greeting.text == "Hello Joe, born in 1969, how are you?"
     with server.client.stream("greet_all", reply=Greeting) as greetings:
         for name in ["Joe", "Jack"]:
@@ -133,7 +151,10 @@ def test_wards_own_errors_have_reasons(server: Server) -> None:
     assert reason(lambda: server.client.call("fail")) == "InvalidArguments"
     with memory_file() as file:
         assert reason(lambda: server.client.call("fail", file)) == "InvalidArguments"
-    assert reason(lambda: Client(server.path, b"wrong").call("fail", "eth7")) == "InvalidPassword"
+    assert (
+        reason(lambda: Client(server.path, b"wrong").call("fail", "eth7"))
+        == "InvalidPassword"
+    )
 
 
 def test_a_stream_comes_from_the_server(server: Server) -> None:
@@ -170,7 +191,9 @@ def test_who_writes_to_a_handler_that_has_failed_is_told_why(server: Server) -> 
 def test_a_stream_may_be_written_and_read_at_once(server: Server) -> None:
     types = types_of(server)
     person = types("ward.demo.Person")(name="x" * 1000)
-    with server.client.stream("greet_all", reply=types("ward.demo.Greeting")) as greetings:
+    with server.client.stream(
+        "greet_all", reply=types("ward.demo.Greeting")
+    ) as greetings:
 
         def write() -> None:
             for _ in range(1000):  # More than the socket holds.
@@ -186,14 +209,26 @@ def test_descriptors_go_each_way(server: Server) -> None:
     with server.client.call("file", "blue", reply=Descriptor) as file:
         assert not os.get_inheritable(file.fileno())
         with memory_file() as copy:
-            assert server.client.call("copy", Descriptors({"from": file, "to": copy}), reply=int) == 4
+            assert (
+                server.client.call(
+                    "copy", Descriptors({"from": file, "to": copy}), reply=int
+                )
+                == 4
+            )
             assert os.pread(copy.fileno(), 100, 0) == b"blue"
 
 
-def test_a_file_that_python_has_opened_may_be_sent(server: Server, tmp_path: pathlib.Path) -> None:
+def test_a_file_that_python_has_opened_may_be_sent(
+    server: Server, tmp_path: pathlib.Path
+) -> None:
     (tmp_path / "from").write_text("blue")
     with open(tmp_path / "from") as source, open(tmp_path / "to", "wb") as copy:
-        assert server.client.call("copy", Descriptors({"from": source, "to": copy}), reply=int) == 4
+        assert (
+            server.client.call(
+                "copy", Descriptors({"from": source, "to": copy}), reply=int
+            )
+            == 4
+        )
     assert (tmp_path / "to").read_text() == "blue"
 
 
@@ -226,7 +261,12 @@ def test_threads_call_at_once(server: Server) -> None:
     def call() -> None:
         try:
             for number in range(50):
-                assert server.client.call("same", "x", number, 0.5, True, reply=(str, int, float, bool))[1] == number
+                assert (
+                    server.client.call(
+                        "same", "x", number, 0.5, True, reply=(str, int, float, bool)
+                    )[1]
+                    == number
+                )
         except Exception as error:
             failed.append(error)
 
@@ -246,7 +286,9 @@ def test_a_fork_has_connections_of_its_own(server: Server) -> None:
 
 
 def test_a_deadline_and_a_trace_id_reach_the_handler(server: Server) -> None:
-    left, trace_id = server.client.call("context", reply=(int, bytes), timeout=600.0, trace_id=b"00-4bf9")
+    left, trace_id = server.client.call(
+        "context", reply=(int, bytes), timeout=600.0, trace_id=b"00-4bf9"
+    )
     assert 0 < left <= 600_000_000
     assert trace_id == b"00-4bf9"
 
@@ -350,7 +392,9 @@ def test_a_server_ends_with_its_owner_however_that_ends(tmp_path: pathlib.Path) 
     ) as owner:
         assert owner.stdout is not None
         path, password = owner.stdout.readline().split()
-        with Client(path.decode(), password) as client, client.stream("wait", reply=int) as call:
+        with Client(path.decode(), password) as client, client.stream(
+            "wait", reply=int
+        ) as call:
             client.call("waiting", 1)
             owner.kill()
             with pytest.raises(ward_client.Error):
@@ -366,7 +410,12 @@ def test_a_program_that_gives_no_server_is_an_error() -> None:
 
 def test_what_cannot_be_sent_is_told_before_it_is(server: Server) -> None:
     with memory_file() as file:
-        for request in [["x" * (1 << 20)], ["x"] * 4096, [file] * 17, [Descriptors({"": file})]]:
+        for request in [
+            ["x" * (1 << 20)],
+            ["x"] * 4096,
+            [file] * 17,
+            [Descriptors({"": file})],
+        ]:
             with pytest.raises(ward_client.NotSent):
                 server.client.call("same", *request)
     with pytest.raises(ward_client.NotSent):
@@ -375,7 +424,9 @@ def test_what_cannot_be_sent_is_told_before_it_is(server: Server) -> None:
         server.client.call("same", object())
 
 
-def test_a_path_may_be_longer_than_a_sockets_address(server: Server, tmp_path: pathlib.Path) -> None:
+def test_a_path_may_be_longer_than_a_sockets_address(
+    server: Server, tmp_path: pathlib.Path
+) -> None:
     directory = tmp_path / ("x" * 200)
     directory.symlink_to(os.path.dirname(server.path))
     with Client(directory / os.path.basename(server.path), server.password) as client:
@@ -393,7 +444,9 @@ def test_nobody_listens_at_a_path(tmp_path: pathlib.Path) -> None:
 
 
 def blocks(kind: str) -> dict[str, bytes]:
-    found = re.findall(rf"^```{kind} (.*)\n((?:.*\n)*?)```", PAGE.read_text(), re.MULTILINE)
+    found = re.findall(
+        rf"^```{kind} (.*)\n((?:.*\n)*?)```", PAGE.read_text(), re.MULTILINE
+    )
     assert found
     return {name: bytes.fromhex(re.sub("#.*", "", text)) for name, text in found}
 
@@ -414,7 +467,11 @@ def frames(data: bytes, files: int = 0) -> list[ward_client._Frame]:
 
 
 def send_with(stream: socket.socket, data: bytes, files: list[int]) -> None:
-    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
+    control = (
+        [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))]
+        if files
+        else []
+    )
     assert stream.sendmsg([data], control) == len(data)
 
 
@@ -423,10 +480,21 @@ def test_requests_have_the_pages_bytes() -> None:
     hello = ward_client._pack(["hello", "Joe", "Dalton"])
     password = b"open sesame"
     trace_id = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    assert ward_client._request(hello, password=password) == golden["hello-call-to-its-end"]
-    assert ward_client._request(hello, password=password, keep=True) == golden["kept-call"]
-    assert ward_client._request(hello, keep=True, time_left=1_500_000) == golden["later-call"]
-    assert ward_client._request(hello, keep=True, trace_id=trace_id) == golden["traced-call"]
+    assert (
+        ward_client._request(hello, password=password)
+        == golden["hello-call-to-its-end"]
+    )
+    assert (
+        ward_client._request(hello, password=password, keep=True) == golden["kept-call"]
+    )
+    assert (
+        ward_client._request(hello, keep=True, time_left=1_500_000)
+        == golden["later-call"]
+    )
+    assert (
+        ward_client._request(hello, keep=True, trace_id=trace_id)
+        == golden["traced-call"]
+    )
     with memory_file() as file:
         for name, *values in [
             ("empty-array",),
@@ -443,20 +511,39 @@ def test_requests_have_the_pages_bytes() -> None:
 def test_replies_are_read_as_the_page_has_them() -> None:
     golden = blocks("golden")
     reply, end = frames(golden["kept-reply"])
-    assert (reply.parts, reply.knows_end, end.end, end.kept) == ([b"ok"], True, True, True)
+    assert (reply.parts, reply.knows_end, end.end, end.kept) == (
+        [b"ok"],
+        True,
+        True,
+        True,
+    )
     reply, end = frames(golden["reply-and-end"])
-    assert (reply.parts, reply.knows_end, end.end, end.kept) == ([b"ok"], True, True, False)
+    assert (reply.parts, reply.knows_end, end.end, end.kept) == (
+        [b"ok"],
+        True,
+        True,
+        False,
+    )
     (end,) = frames(golden["end-alone"])
     assert (end.end, end.knows_end) == (True, True)
     (reply,) = frames(golden["hello-reply"])
-    assert (reply.parts, reply.knows_end) == ([b"Hello Joe Dalton, how are you?", b"1234"], False)
+    assert (reply.parts, reply.knows_end) == (
+        [b"Hello Joe Dalton, how are you?", b"1234"],
+        False,
+    )
     (failed,) = frames(golden["error"])
     assert failed.error is not None
-    assert (failed.error.code, failed.error.reason, failed.error.text) == (5, "NoSuchDevice", "no eth7")
+    assert (failed.error.code, failed.error.reason, failed.error.text) == (
+        5,
+        "NoSuchDevice",
+        "no eth7",
+    )
     (reply,) = frames(golden["descriptor"], files=1)
     assert (reply.parts, len(reply.files)) == ([], 1)
     (reply,) = frames(golden["named-descriptors"], files=2)
-    with ward_client._unpack(Message(reply.parts or [], reply.files), [Descriptors])[0] as named:
+    with ward_client._unpack(Message(reply.parts or [], reply.files), [Descriptors])[
+        0
+    ] as named:
         assert list(named) == ["out", "err"]
     (reply,) = frames(golden["scalar"])
     assert reply.scalar == b"ward"
@@ -484,7 +571,10 @@ def test_a_password_is_no_servers_to_say() -> None:
         frames(blocks("golden")["hello-call"])
 
 
-@pytest.mark.parametrize("code", ["08 00", "08 11", "08 ff ff ff ff ff ff ff ff ff 01", "08 85 80 80 80 10", ""])
+@pytest.mark.parametrize(
+    "code",
+    ["08 00", "08 11", "08 ff ff ff ff ff ff ff ff ff 01", "08 85 80 80 80 10", ""],
+)
 def test_a_code_that_there_is_not_is_unknown(code: str) -> None:
     content = bytes.fromhex(code)
     body = ward_client._field(5, content)
@@ -512,7 +602,9 @@ OK_AND_KEPT = blocks("golden")["kept-reply"]
 class Hostile:
     """Listens, and does with each connection what the test says."""
 
-    def __init__(self, path: pathlib.Path, *connections: Callable[[socket.socket], None]) -> None:
+    def __init__(
+        self, path: pathlib.Path, *connections: Callable[[socket.socket], None]
+    ) -> None:
         self.client = Client(path, b"open sesame")
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(os.fspath(path))
@@ -579,7 +671,9 @@ def test_a_frame_is_refused_by_its_length_alone(tmp_path: pathlib.Path) -> None:
 
 def test_parts_are_counted_before_they_are_stored(tmp_path: pathlib.Path) -> None:
     body = ward_client._field(3, b"\x0a\x00" * 4097)
-    with Hostile(tmp_path / "socket", says(ward_client._varint(len(body)) + body)) as server:
+    with Hostile(
+        tmp_path / "socket", says(ward_client._varint(len(body)) + body)
+    ) as server:
         with pytest.raises(ward_client.BadReply, match="4096 parts"):
             server.client.call("get", reply=Message)
 
@@ -593,7 +687,9 @@ def test_parts_are_counted_before_they_are_stored(tmp_path: pathlib.Path) -> Non
         ("04 08 01 1a 00 04 08 01 1a 00", 1),  # The second frame has none.
     ],
 )
-def test_descriptors_are_as_declared_or_closed(tmp_path: pathlib.Path, reply: str, files: int) -> None:
+def test_descriptors_are_as_declared_or_closed(
+    tmp_path: pathlib.Path, reply: str, files: int
+) -> None:
     with Hostile(tmp_path / "socket", says(bytes.fromhex(reply), files)) as server:
         with server.client.stream("get", reply=Message) as call:
             with pytest.raises(ward_client.BadReply, match="descriptors"):
@@ -638,8 +734,12 @@ def test_a_full_descriptor_table_is_an_error_of_its_own(tmp_path: pathlib.Path) 
     assert raised.value.reason == "DescriptorsTruncated"
 
 
-@pytest.mark.parametrize("what", ["no memfd", "not sealed", "other size", "missing pages", "huge size"])
-def test_memory_is_mapped_only_when_nobody_can_change_it(tmp_path: pathlib.Path, what: str) -> None:
+@pytest.mark.parametrize(
+    "what", ["no memfd", "not sealed", "other size", "missing pages", "huge size"]
+)
+def test_memory_is_mapped_only_when_nobody_can_change_it(
+    tmp_path: pathlib.Path, what: str
+) -> None:
     size = 65537
     said = 1 << 62 if what == "huge size" else size
     sealed = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -652,7 +752,11 @@ def test_memory_is_mapped_only_when_nobody_can_change_it(tmp_path: pathlib.Path,
         if what not in ("missing pages", "no memfd"):
             os.posix_fallocate(file.fileno(), 0, size)
         if what != "no memfd":
-            fcntl.fcntl(file.fileno(), fcntl.F_ADD_SEALS, sealed & ~(what == "not sealed" and fcntl.F_SEAL_WRITE))
+            fcntl.fcntl(
+                file.fileno(),
+                fcntl.F_ADD_SEALS,
+                sealed & ~(what == "not sealed" and fcntl.F_SEAL_WRITE),
+            )
         part = ward_client._number_field(1, said)
         body = b"\x08\x01" + ward_client._array([part])
         with file:
@@ -666,8 +770,32 @@ def test_memory_is_mapped_only_when_nobody_can_change_it(tmp_path: pathlib.Path,
 
 def test_numbers_and_flags_are_read_strictly() -> None:
     bad: dict[type, list[bytes]] = {
-        int: [b"", b" 1", b"+1", b"1_0", b"0x1", b"1.0", b"1\n", "\u0661".encode(), b"9" * 100000],
-        float: [b"", b" 1", b"+1", b"1_0", b"0x1", b"1e", b".", b"1\n", b"1e400", b"-1e400", b"1e-400", b"in", b"1" * 100000],
+        int: [
+            b"",
+            b" 1",
+            b"+1",
+            b"1_0",
+            b"0x1",
+            b"1.0",
+            b"1\n",
+            "\u0661".encode(),
+            b"9" * 100000,
+        ],
+        float: [
+            b"",
+            b" 1",
+            b"+1",
+            b"1_0",
+            b"0x1",
+            b"1e",
+            b".",
+            b"1\n",
+            b"1e400",
+            b"-1e400",
+            b"1e-400",
+            b"in",
+            b"1" * 100000,
+        ],
         bool: [b"", b"True", b"1", b"true\n"],
         str: [b"\xff"],
     }
@@ -675,22 +803,41 @@ def test_numbers_and_flags_are_read_strictly() -> None:
         for part in parts:
             with pytest.raises(ward_client.BadReply):
                 ward_client._unpack(Message([part], []), [kind])
-    for part in [b"1e20", b"1E+20", b"-INF", b"Infinity", b"1.", b".5", b"5e-324", b"007", b"0e9", b"-0.0"]:
+    for part in [
+        b"1e20",
+        b"1E+20",
+        b"-INF",
+        b"Infinity",
+        b"1.",
+        b".5",
+        b"5e-324",
+        b"007",
+        b"0e9",
+        b"-0.0",
+    ]:
         assert ward_client._unpack(Message([part], []), [float]) == [float(part)]
     assert ward_client._unpack(Message([b"-007"], []), [int]) == [-7]
 
 
-@pytest.mark.parametrize("names", ["0a 00", "0a 01 61 0a 01 61", "0a 01 61 0a 01 62 0a 01 63"])
+@pytest.mark.parametrize(
+    "names", ["0a 00", "0a 01 61 0a 01 61", "0a 01 61 0a 01 62 0a 01 63"]
+)
 def test_descriptors_names_are_checked(names: str) -> None:
     message = Message([bytes.fromhex(names)], [memory_file(), memory_file()])
     with pytest.raises(ward_client.BadReply):
         ward_client._unpack(message, [Descriptors])
 
 
-def test_a_server_that_is_not_trusted_is_not_told_the_password(tmp_path: pathlib.Path) -> None:
+def test_a_server_that_is_not_trusted_is_not_told_the_password(
+    tmp_path: pathlib.Path,
+) -> None:
     seen: list[ward_client.PeerCredentials] = []
     with Hostile(tmp_path / "socket", lambda stream: None) as server:
-        distrustful = Client(tmp_path / "socket", b"open sesame", trust=lambda peer: bool(seen.append(peer)))
+        distrustful = Client(
+            tmp_path / "socket",
+            b"open sesame",
+            trust=lambda peer: bool(seen.append(peer)),
+        )
         with pytest.raises(ward_client.NotTrusted):
             distrustful.call("get")
         assert seen == [(os.getpid(), os.getuid(), os.getgid())]
@@ -714,7 +861,9 @@ def test_an_idle_connection_that_was_closed_is_replaced(tmp_path: pathlib.Path) 
     assert all(b"open sesame" in request for request in server.requests)
 
 
-def test_a_call_that_may_have_been_read_is_not_made_again(tmp_path: pathlib.Path) -> None:
+def test_a_call_that_may_have_been_read_is_not_made_again(
+    tmp_path: pathlib.Path,
+) -> None:
     def once(stream: socket.socket) -> None:
         stream.send(OK_AND_KEPT)
         stream.recv(1 << 16)
@@ -734,7 +883,9 @@ def test_what_nobody_has_asked_for_is_no_reply(tmp_path: pathlib.Path) -> None:
         stream.send(OK_AND_KEPT)
         stream.recv(1)
 
-    with Hostile(tmp_path / "socket", more_than_asked, says(OK_AND_KEPT.replace(b"ok", b"OK"))) as server:
+    with Hostile(
+        tmp_path / "socket", more_than_asked, says(OK_AND_KEPT.replace(b"ok", b"OK"))
+    ) as server:
         assert server.client.call("get", reply=str) == "ok"
         (connection,) = server.client._idle
         more.set()
@@ -760,15 +911,27 @@ def test_a_reply_and_its_end_are_what_was_asked_for(tmp_path: pathlib.Path) -> N
 
 def test_a_call_is_cut_where_its_end_is_missing(tmp_path: pathlib.Path) -> None:
     golden = blocks("golden")
-    for number, data in enumerate([b"", golden["reply-and-end"][:-3], golden["hello-reply"][:5]]):
-        with Hostile(tmp_path / str(number), lambda stream: stream.sendall(data)) as server:
+    for number, data in enumerate(
+        [b"", golden["reply-and-end"][:-3], golden["hello-reply"][:5]]
+    ):
+        with Hostile(
+            tmp_path / str(number), lambda stream: stream.sendall(data)
+        ) as server:
             with pytest.raises(ward_client.CallCut):
                 server.client.call("get", reply=str)
 
 
-def test_a_server_older_than_ends_ends_calls_with_the_stream(tmp_path: pathlib.Path) -> None:
-    with Hostile(tmp_path / "socket", lambda stream: stream.sendall(blocks("golden")["hello-reply"])) as server:
-        assert server.client.call("get", reply=(str, int)) == ("Hello Joe Dalton, how are you?", 1234)
+def test_a_server_older_than_ends_ends_calls_with_the_stream(
+    tmp_path: pathlib.Path,
+) -> None:
+    with Hostile(
+        tmp_path / "socket",
+        lambda stream: stream.sendall(blocks("golden")["hello-reply"]),
+    ) as server:
+        assert server.client.call("get", reply=(str, int)) == (
+            "Hello Joe Dalton, how are you?",
+            1234,
+        )
 
 
 def test_why_a_request_was_not_read_is_told(tmp_path: pathlib.Path) -> None:
@@ -780,7 +943,9 @@ def test_why_a_request_was_not_read_is_told(tmp_path: pathlib.Path) -> None:
             server.client.call("get", "x" * 1_000_000)
 
 
-def test_a_client_waits_for_room_in_a_queue_that_is_full(tmp_path: pathlib.Path) -> None:
+def test_a_client_waits_for_room_in_a_queue_that_is_full(
+    tmp_path: pathlib.Path,
+) -> None:
     path = os.fspath(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as waiting:
         listener.bind(path)
@@ -804,7 +969,9 @@ def test_a_client_waits_for_room_in_a_queue_that_is_full(tmp_path: pathlib.Path)
 
 def test_what_the_readme_shows_runs(start_server: Callable[..., Server]) -> None:
     server = start_server(DEMO_SERVER)
-    call, test = re.findall(r"^```python\n((?:.*\n)*?)```", README.read_text(), re.MULTILINE)
+    call, test = re.findall(
+        r"^```python\n((?:.*\n)*?)```", README.read_text(), re.MULTILINE
+    )
     names: dict[str, Any] = {"path": server.path, "password": server.password}
     exec(call, names)
     exec(test, names)
