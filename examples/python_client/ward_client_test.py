@@ -188,6 +188,22 @@ def test_who_writes_to_a_handler_that_has_failed_is_told_why(server: Server) -> 
                 numbers.write(1)
 
 
+def test_nobody_writes_to_a_call_that_is_over(server: Server) -> None:
+    with server.client.stream("sum", reply=int) as numbers:
+        numbers.end()
+        with pytest.raises(ValueError, match="end was said"):
+            numbers.write(1)
+    with server.client.stream("words", "eth7", reply=str) as words:
+        with pytest.raises(ward_client.Error, match="no eth7"):
+            words.read()
+        with pytest.raises(ward_client.Error, match="no eth7"):
+            words.write("x")
+    with server.client.stream("words", "one", reply=str) as words:
+        assert list(words) == ["one"]
+        with pytest.raises(ward_client.Error, match="the call has ended"):
+            words.write("x")
+
+
 def test_a_stream_may_be_written_and_read_at_once(server: Server) -> None:
     types = types_of(server)
     person = types("ward.demo.Person")(name="x" * 1000)
@@ -255,6 +271,15 @@ def test_calls_share_a_connection_also_after_errors(server: Server) -> None:
     assert len(server.client._idle) == 2
 
 
+def test_to_cancel_what_is_over_cancels_no_other_call(server: Server) -> None:
+    with server.client.stream("words", "one", reply=str) as words:
+        assert list(words) == ["one"]
+    (connection,) = server.client._idle
+    words.cancel()
+    server.client.call("cancelled", 0)
+    assert server.client._idle == [connection]
+
+
 def test_threads_call_at_once(server: Server) -> None:
     failed: list[Exception] = []
 
@@ -277,10 +302,14 @@ def test_threads_call_at_once(server: Server) -> None:
 
 def test_a_fork_has_connections_of_its_own(server: Server) -> None:
     server.client.call("cancelled", 0)
+    (parents,) = server.client._idle
     child = os.fork()
     if child == 0:
-        server.client.call("cancelled", 0)
-        os._exit(7)
+        try:
+            server.client.call("cancelled", 0)
+            os._exit(7 if parents not in server.client._idle else 1)
+        finally:
+            os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     server.client.call("cancelled", 0)
 
@@ -399,6 +428,33 @@ def test_a_server_ends_with_its_owner_however_that_ends(tmp_path: pathlib.Path) 
             owner.kill()
             with pytest.raises(ward_client.Error):
                 call.read()
+
+
+def test_a_server_with_another_owner_is_killed_by_who_cannot_wait(
+    server: Server,
+) -> None:
+    with Descriptor(os.dup(server._owners_end.fileno())):
+        server.close(timeout=0.05)
+        assert not os.path.exists(server.path)
+
+
+def test_a_server_that_has_other_owners_goes_on_without_one(server: Server) -> None:
+    with Descriptor(os.dup(server._owners_end.fileno())):
+        server.leave()
+        with Client(server.path, server.password) as client:
+            client.call("cancelled", 0)
+
+
+def start_what_says(data: bytes) -> Server:
+    program = f"import os; os.write(0, {data!r})"
+    return ward_client.start([sys.executable, "-S", "-c", program])
+
+
+def test_why_a_server_does_not_start_is_told() -> None:
+    with pytest.raises(ward_client.Error, match="no eth7"):
+        start_what_says(blocks("golden")["error"])
+    with pytest.raises(ward_client.BadReply, match="no share"):
+        start_what_says(blocks("golden")["hello-reply"])
 
 
 def test_a_program_that_gives_no_server_is_an_error() -> None:
@@ -582,6 +638,23 @@ def test_a_code_that_there_is_not_is_unknown(code: str) -> None:
     assert frame.error is not None and frame.error.code == Code.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        "02 00",  # The number 0.
+        *("7b 01 01 01 01", "7c 01 01 01 01"),  # The wire types 3, 4,
+        *("7e 01 01 01 01", "7f 01 01 01 01"),  # 6 and 7.
+        "7a 05 01",  # Goes on behind the frame.
+        "7d 01 01 01",
+        "79 01 01 01 01 01 01 01",
+        "78",
+    ],
+)
+def test_a_field_that_there_cannot_be_is_malformed(field: str) -> None:
+    with pytest.raises(ward_client.BadReply):
+        ward_client._parse_frame(bytes.fromhex("1a 00" + field))
+
+
 def test_whatever_comes_is_a_frame_or_malformed() -> None:
     chance = random.Random(1)
     bodies = [ward_client._END[1:], *(data[1:] for data in blocks("golden").values())]
@@ -619,6 +692,10 @@ class Hostile:
 
     def __exit__(self, *_: object) -> None:
         self.client.close()
+        # Whom a test's client has not come to, because of a deadline, for one.
+        for _ in self._connections:
+            with socket.socket(socket.AF_UNIX) as other:
+                other.connect(self._listener.getsockname())
         self._thread.join()
         self._listener.close()
 
@@ -631,11 +708,12 @@ class Hostile:
 
 
 def says(data: bytes, files: int = 0) -> Callable[[socket.socket], None]:
-    """Sends that, and waits for the client to leave."""
+    """Sends that and no more, and waits for the client to leave."""
 
     def serve(stream: socket.socket) -> None:
         with memory_file() as file:
             send_with(stream, data, [file.fileno()] * files)
+        stream.shutdown(socket.SHUT_WR)
         while stream.recv(1 << 16):
             pass
 
@@ -761,11 +839,11 @@ def test_memory_is_mapped_only_when_nobody_can_change_it(
         body = b"\x08\x01" + ward_client._array([part])
         with file:
             send_with(stream, bytes([len(body)]) + body, [file.fileno()])
-        stream.recv(1)
 
     with Hostile(tmp_path / "socket", serve) as server:
-        with pytest.raises(ward_client.BadReply, match="bulk"):
+        with pytest.raises(ward_client.BadReply, match="bulk") as raised:
             server.client.call("get", reply=Bulk)
+    assert (raised.value.reason == "FrameTooLarge") == (what == "huge size")
 
 
 def test_numbers_and_flags_are_read_strictly() -> None:
@@ -819,11 +897,27 @@ def test_numbers_and_flags_are_read_strictly() -> None:
     assert ward_client._unpack(Message([b"-007"], []), [int]) == [-7]
 
 
+@pytest.mark.parametrize("bulk", ["", "08 00", "08 81 80 04 12 01 61", "08 81 80 04"])
+def test_a_bulk_is_bytes_or_memory(bulk: str) -> None:
+    with pytest.raises(ward_client.BadReply):
+        ward_client._unpack(Message([bytes.fromhex(bulk)], []), [Bulk])
+
+
+def test_a_descriptor_is_closed_once() -> None:
+    file = memory_file()
+    number = file.detach()
+    file.close()
+    os.close(number)
+    with pytest.raises(ValueError):
+        file.fileno()
+
+
 @pytest.mark.parametrize(
-    "names", ["0a 00", "0a 01 61 0a 01 61", "0a 01 61 0a 01 62 0a 01 63"]
+    ("names", "files"),
+    [("0a 00", 1), ("0a 01 61 0a 01 61", 2), ("0a 01 61 0a 01 62", 1), ("0a 01 61", 2)],
 )
-def test_descriptors_names_are_checked(names: str) -> None:
-    message = Message([bytes.fromhex(names)], [memory_file(), memory_file()])
+def test_descriptors_names_are_checked(names: str, files: int) -> None:
+    message = Message([bytes.fromhex(names)], [memory_file() for _ in range(files)])
     with pytest.raises(ward_client.BadReply):
         ward_client._unpack(message, [Descriptors])
 
@@ -844,13 +938,19 @@ def test_a_server_that_is_not_trusted_is_not_told_the_password(
     assert server.requests == [b""]
 
 
-def test_an_idle_connection_that_was_closed_is_replaced(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("reads_no_more", [True, False])
+def test_an_idle_connection_that_was_closed_is_replaced(
+    tmp_path: pathlib.Path, reads_no_more: bool
+) -> None:
     closed = threading.Event()
+    kept = []
 
     def once(stream: socket.socket) -> None:
         stream.send(OK_AND_KEPT)
-        # As a server does that wants its place back: it reads no more, and closes then.
-        stream.shutdown(socket.SHUT_RD)
+        if reads_no_more:  # As a server that wants its place back does, and then:
+            stream.shutdown(socket.SHUT_RD)
+            kept.append(stream.dup())
+        stream.close()
         closed.set()
 
     with Hostile(tmp_path / "socket", once, says(OK_AND_KEPT)) as server:
@@ -859,6 +959,8 @@ def test_an_idle_connection_that_was_closed_is_replaced(tmp_path: pathlib.Path) 
         assert server.client.call("get", reply=str) == "ok"
     assert len(server.requests) == 2
     assert all(b"open sesame" in request for request in server.requests)
+    for stream in kept:
+        stream.close()
 
 
 def test_a_call_that_may_have_been_read_is_not_made_again(
@@ -872,6 +974,37 @@ def test_a_call_that_may_have_been_read_is_not_made_again(
         assert server.client.call("get", reply=str) == "ok"
         with pytest.raises(ward_client.CallCut):
             server.client.call("get", reply=str)
+
+
+def test_what_comes_behind_a_calls_end_is_no_reply(tmp_path: pathlib.Path) -> None:
+    def twice(stream: socket.socket) -> None:
+        stream.send(OK_AND_KEPT + OK_AND_KEPT)
+        stream.recv(1)
+
+    other = OK_AND_KEPT.replace(b"ok", b"OK")
+    with Hostile(tmp_path / "socket", twice, says(other)) as server:
+        assert server.client.call("get", reply=str) == "ok"
+        assert server.client.call("get", reply=str) == "OK"
+
+
+def test_descriptors_go_once_however_the_request_leaves(
+    tmp_path: pathlib.Path,
+) -> None:
+    size = 900_000
+    came: list[int] = []
+
+    def serve(stream: socket.socket) -> None:
+        left = size - (1 << 16)  # Of which some was received, without the descriptor.
+        while left > 0:
+            data, files, _, _ = socket.recv_fds(stream, left, 253)
+            came.extend(files)
+            left -= len(data)
+        stream.send(OK_AND_KEPT)
+
+    with Hostile(tmp_path / "socket", serve) as server, memory_file() as file:
+        reply = server.client.call("put", file, "x" * size, reply=str, timeout=600.0)
+        assert reply == "ok"
+    assert came == []
 
 
 def test_what_nobody_has_asked_for_is_no_reply(tmp_path: pathlib.Path) -> None:
@@ -892,6 +1025,25 @@ def test_what_nobody_has_asked_for_is_no_reply(tmp_path: pathlib.Path) -> None:
         connection._socket.settimeout(None)
         connection._socket.recv(1, socket.MSG_PEEK)  # It has come.
         assert server.client.call("get", reply=str) == "OK"
+
+
+def test_a_deadline_is_of_what_is_written_too(tmp_path: pathlib.Path) -> None:
+    over = threading.Event()
+    with Hostile(tmp_path / "socket", lambda stream: bool(over.wait())) as server:
+        with pytest.raises(ward_client.TimedOut):
+            with server.client.stream("put", timeout=0.2) as call:
+                while True:
+                    call.write("x" * 100_000)
+        over.set()
+
+
+def test_who_writes_to_a_call_that_has_ended_is_told(tmp_path: pathlib.Path) -> None:
+    end = blocks("golden")["end-alone"]
+    with Hostile(tmp_path / "socket", lambda stream: stream.sendall(end)) as server:
+        with server.client.stream("put") as call:
+            with pytest.raises(ward_client.Error, match="the call has ended"):
+                while True:
+                    call.write("x" * 100_000)
 
 
 def test_a_reply_and_its_end_are_what_was_asked_for(tmp_path: pathlib.Path) -> None:
