@@ -125,6 +125,11 @@ TEST(ArgumentTest, FloatingPointNumbersAreReadStrictly) {
         "1e400", "-1e400", "1e-400", "nan()", "nan(1)", "true", "1.5f"}) {
     EXPECT_FALSE(Reads<double>(text)) << "'" << text << "'";
   }
+  for (const std::string_view text :
+       {"1.", ".5", "-.5", "007", "1E+20", "INF", "Infinity", "NaN"}) {
+    EXPECT_TRUE(Reads<double>(text)) << "'" << text << "'";
+  }
+  EXPECT_TRUE(Reads<int>("-007"));
   EXPECT_FALSE(Reads<float>("1e39"));
   EXPECT_TRUE(Reads<double>("1e39"));
   EXPECT_TRUE(Reads<double>("-1"));
