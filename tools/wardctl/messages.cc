@@ -1,0 +1,151 @@
+#include "ward/tools/wardctl/messages.h"
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/descriptor.pb.h"
+#include "google/protobuf/dynamic_message.h"
+#include "google/protobuf/io/tokenizer.h"
+#include "google/protobuf/message.h"
+#include "google/protobuf/text_format.h"
+#include "ward/channel/error.h"
+#include "ward/tools/wardctl/failure.h"
+
+namespace ward::ctl {
+namespace {
+
+using ::google::protobuf::Descriptor;
+
+// Has no fields, so that all are unknown, and shown by their numbers.
+constexpr char kNoType[] = "Unknown";
+
+// Keeps the first error, by place. Each of protobuf's versions calls it by one
+// of the two names.
+class FirstError : public google::protobuf::io::ErrorCollector {
+ public:
+  void AddError(int line, int column, const std::string& message)
+#if GOOGLE_PROTOBUF_VERSION < 4022000
+      override
+#endif
+  {
+    if (!text_.empty()) return;
+    text_ =
+        absl::StrCat("line ", line + 1, ", column ", column + 1, ": ", message);
+  }
+#if GOOGLE_PROTOBUF_VERSION >= 4022000
+  void RecordError(int line, int column, absl::string_view message) override {
+    AddError(line, column, std::string(message));
+  }
+#endif
+
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+// Names in JSON, which nobody needs here, would be shown beside each field.
+void ForgetJson(google::protobuf::DescriptorProto& type) {
+  for (auto& field : *type.mutable_field()) field.clear_json_name();
+  for (auto& nested : *type.mutable_nested_type()) ForgetJson(nested);
+}
+
+}  // namespace
+
+struct Messages::Pool {
+  google::protobuf::DescriptorPool types;
+  google::protobuf::DynamicMessageFactory factory{&types};
+
+  const Descriptor* Find(const std::string& type) const {
+    return types.FindMessageTypeByName(type);
+  }
+  std::unique_ptr<google::protobuf::Message> Make(const Descriptor* type) {
+    return std::unique_ptr<google::protobuf::Message>(
+        factory.GetPrototype(type)->New());
+  }
+};
+
+Messages::Messages() : pool_(std::make_unique<Pool>()) {
+  google::protobuf::FileDescriptorProto file;
+  file.set_name("wardctl/unknown.proto");
+  file.add_message_type()->set_name(kNoType);
+  pool_->types.BuildFile(file);
+}
+
+Messages::~Messages() = default;
+
+absl::Status Messages::Add(std::string_view descriptor_set) {
+  google::protobuf::FileDescriptorSet set;
+  if (!set.ParseFromArray(descriptor_set.data(),
+                          static_cast<int>(descriptor_set.size()))) {
+    return absl::InvalidArgumentError(
+        "the descriptors of the messages are no FileDescriptorSet");
+  }
+  for (auto& file : *set.mutable_file()) {
+    for (auto& type : *file.mutable_message_type()) ForgetJson(type);
+    // What is wrong with it protobuf says on standard error.
+    if (pool_->types.BuildFile(file) == nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the descriptors of ", file.name(),
+                       " are not sound, or without what they import"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+bool Messages::Know(const std::string& type) const {
+  return pool_->Find(type) != nullptr;
+}
+
+absl::StatusOr<std::string> Messages::FromText(const std::string& type,
+                                               const std::string& text) const {
+  const Descriptor* const known = pool_->Find(type);
+  if (known == nullptr) {
+    return UsageError(absl::StrCat(
+        "what a ", type,
+        " is the server does not tell: its program does not depend on "
+        "ward's //server:descriptor_set, or the message is of the lite "
+        "runtime; give --descriptor-set (protoc --include_imports "
+        "--descriptor_set_out)"));
+  }
+  const auto message = pool_->Make(known);
+  FirstError error;
+  google::protobuf::TextFormat::Parser parser;
+  parser.RecordErrorsTo(&error);
+  if (!parser.ParseFromString(text, message.get())) {
+    return UsageError(absl::StrCat("this is no ", type, ": ", error.text()));
+  }
+  return message->SerializeAsString();
+}
+
+absl::StatusOr<std::string> Messages::ToText(const std::string& type,
+                                             std::string_view bytes,
+                                             bool in_one_line) const {
+  const Descriptor* const known = pool_->Find(type);
+  const auto message =
+      pool_->Make(known != nullptr ? known : pool_->Find(kNoType));
+  if (!message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return MakeError(ward::reason::kUnexpectedFrame,
+                     absl::StrCat("what came is no ", type));
+  }
+  google::protobuf::TextFormat::Printer printer;
+  printer.SetSingleLineMode(in_one_line);
+  std::string text;
+  printer.PrintToString(*message, &text);
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) {
+    text.pop_back();
+  }
+  return text;
+}
+
+std::string Messages::Definition(const std::string& type) const {
+  const Descriptor* const known = pool_->Find(type);
+  return known == nullptr ? "" : std::string(known->DebugString());
+}
+
+}  // namespace ward::ctl

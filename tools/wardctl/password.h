@@ -1,0 +1,30 @@
+// Where wardctl has a server's password from. Never from its command line,
+// which every user sees (ps(1)).
+
+#ifndef WARD_TOOLS_WARDCTL_PASSWORD_H_
+#define WARD_TOOLS_WARDCTL_PASSWORD_H_
+
+#include "absl/status/statusor.h"
+#include "ward/channel/secret.h"
+#include "ward/tools/wardctl/command.h"
+
+namespace ward::ctl {
+
+inline constexpr Option kPasswordFile{
+    "password-file", "FILE",
+    "the server's password is what FILE has, less a newline at its end; \"-\" "
+    "is standard input"};
+inline constexpr Option kPasswordFd{
+    "password-fd", "N", "the same, of descriptor N, read to its end"};
+
+// Its name in the environment.
+inline constexpr char kPasswordVariable[] = "WARD_PASSWORD";
+
+// From the first of these that there is: the options above, the environment,
+// from which it is then gone, and, if `may_ask`, the terminal. At most 4 KiB.
+// kNoPassword; kUsage if an option names what cannot be read. With one thread.
+absl::StatusOr<Secret> FindPassword(const CommandLine& line, bool may_ask);
+
+}  // namespace ward::ctl
+
+#endif  // WARD_TOOLS_WARDCTL_PASSWORD_H_
