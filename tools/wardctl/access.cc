@@ -106,7 +106,8 @@ absl::StatusOr<std::unique_ptr<Access>> Access::Make(const CommandLine& line,
   WARD_ASSIGN_OR_RETURN(options.password, FindPassword(line, may_ask));
   access->deadline_ = absl::Now() + timeout;
   options.socket_filename = access->path_;
-  options.connect_timeout = timeout;
+  // Who waits for ever does not for a place in a queue.
+  if (timeout != absl::InfiniteDuration()) options.connect_timeout = timeout;
   options.trust_server = [other,
                           raw = access.get()](const PeerCredentials& server) {
     raw->listener_pid_ = server.pid;

@@ -51,10 +51,10 @@ void Fill(std::string_view text, size_t indent, size_t used,
 
 const Option* FindOption(const Command& command, std::string_view word) {
   if (!absl::ConsumePrefix(&word, "--")) return nullptr;
-  const auto found =
+  const auto* const found =
       std::find_if(command.options.begin(), command.options.end(),
                    [&](const Option& option) { return option.name == word; });
-  return found == command.options.end() ? nullptr : &*found;
+  return found == command.options.end() ? nullptr : found;
 }
 
 size_t CountOptions(const Command& command,

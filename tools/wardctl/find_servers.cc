@@ -80,30 +80,28 @@ absl::StatusOr<std::map<uint64_t, std::string>> ListeningSockets() {
   return listening;
 }
 
-// What a process has open: inodes of sockets, and names of files that are
-// sockets, as ward's servers have that of their own.
-struct OpenSockets {
-  std::set<uint64_t> inodes;
-  std::vector<std::string> names;
-};
-
-OpenSockets SocketsOf(const fs::path& process) {
-  OpenSockets open;
+// Calls `use` with what each descriptor of `process` leads to.
+template <typename Use>
+void ForEachOpen(const fs::path& process, const Use& use) {
   std::error_code error;
   for (fs::directory_iterator entry(process / "fd", error), end;
        !error && entry != end; entry.increment(error)) {
     std::error_code gone;
-    const std::string target = fs::read_symlink(entry->path(), gone).string();
-    std::string_view number = target;
-    uint64_t inode = 0;
-    if (absl::ConsumePrefix(&number, "socket:[") &&
-        absl::ConsumeSuffix(&number, "]") && absl::SimpleAtoi(number, &inode)) {
-      open.inodes.insert(inode);
-    } else if (absl::StartsWith(target, "/") && fs::is_socket(target, gone)) {
-      open.names.push_back(target);
-    }
+    use(fs::read_symlink(entry->path(), gone).string());
   }
-  return open;
+}
+
+// The inodes of its sockets.
+std::set<uint64_t> SocketsOf(const fs::path& process) {
+  std::set<uint64_t> inodes;
+  ForEachOpen(process, [&](std::string_view target) {
+    uint64_t inode = 0;
+    if (absl::ConsumePrefix(&target, "socket:[") &&
+        absl::ConsumeSuffix(&target, "]") && absl::SimpleAtoi(target, &inode)) {
+      inodes.insert(inode);
+    }
+  });
+  return inodes;
 }
 
 // Whether the program of `process` has ward in it: the name of a message that
@@ -138,16 +136,20 @@ class Programs {
   std::map<std::pair<dev_t, ino_t>, bool> known_;
 };
 
-// The name in the file system of a socket that is bound to `bound`; `names` are
-// those that its server has open.
-std::string NameOf(const std::string& bound,
-                   const std::vector<std::string>& names) {
+// The name in the file system of a socket that is bound to `bound`. Where that
+// says nothing it is the one that its server, `process`, has open; empty if it
+// has none. No other file is looked at: its file system may keep one waiting.
+std::string NameOf(const std::string& bound, const fs::path& process) {
   if (!absl::StartsWith(bound, kByDescriptor)) return bound;
-  const std::string file = fs::path(bound).filename();
-  for (const std::string& name : names) {
-    if (fs::path(name).filename() == file) return name;
-  }
-  return "";
+  const fs::path file = fs::path(bound).filename();
+  std::string name;
+  ForEachOpen(process, [&](const std::string& target) {
+    std::error_code error;
+    if (fs::path(target).filename() == file && fs::is_socket(target, error)) {
+      name = target;
+    }
+  });
+  return name;
 }
 
 }  // namespace
@@ -162,13 +164,12 @@ absl::StatusOr<std::vector<FoundServer>> FindServers() {
        !error && process != end; process.increment(error)) {
     pid_t pid = 0;
     if (!absl::SimpleAtoi(process->path().filename().string(), &pid)) continue;
-    const OpenSockets open = SocketsOf(process->path());
-    for (const uint64_t inode : open.inodes) {
+    for (const uint64_t inode : SocketsOf(process->path())) {
       const auto socket = listening.find(inode);
       if (socket == listening.end() || !programs.HaveWard(process->path())) {
         continue;
       }
-      const std::string path = NameOf(socket->second, open.names);
+      const std::string path = NameOf(socket->second, process->path());
       if (!path.empty()) paths.emplace(inode, path);
     }
   }

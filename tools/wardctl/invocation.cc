@@ -168,7 +168,9 @@ absl::Status Learn(Access& access, const CommandLine& line,
   if (const std::string* const name = line.Find(kDescriptorSet)) {
     WARD_ASSIGN_OR_RETURN(const FileDescriptor file, OpenWord(*name));
     WARD_ASSIGN_OR_RETURN(const std::string set, ReadAll(file));
-    return messages.Add(set);
+    const absl::Status added = messages.Add(set);
+    return added.ok() ? added
+                      : UsageError(absl::StrCat(*name, ": ", added.message()));
   }
   const absl::StatusOr<std::string> set = access.DescriptorSet();
   if (set.ok()) return messages.Add(*set);

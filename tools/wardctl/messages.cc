@@ -24,25 +24,36 @@ using ::google::protobuf::Descriptor;
 // Has no fields, so that all are unknown, and shown by their numbers.
 constexpr char kNoType[] = "Unknown";
 
-// Keeps the first error, by place. Each of protobuf's versions calls it by one
-// of the two names.
-class FirstError : public google::protobuf::io::ErrorCollector {
- public:
-  void AddError(int line, int column, const std::string& message)
-#if GOOGLE_PROTOBUF_VERSION < 4022000
-      override
+// Keep the first error, which protobuf would otherwise write on standard error
+// as it is. The versions from 22 on have other names for it.
+#if GOOGLE_PROTOBUF_VERSION >= 4022000
+using Text = absl::string_view;
+#define WARD_ADD_ERROR_ RecordError
+#else
+using Text = const std::string&;
+#define WARD_ADD_ERROR_ AddError
 #endif
-  {
+
+class TextError : public google::protobuf::io::ErrorCollector {
+ public:
+  void WARD_ADD_ERROR_(int line, int column, Text message) override {
     if (!text_.empty()) return;
     text_ =
         absl::StrCat("line ", line + 1, ", column ", column + 1, ": ", message);
   }
-#if GOOGLE_PROTOBUF_VERSION >= 4022000
-  void RecordError(int line, int column, absl::string_view message) override {
-    AddError(line, column, std::string(message));
-  }
-#endif
+  const std::string& text() const { return text_; }
 
+ private:
+  std::string text_;
+};
+
+class FileError : public google::protobuf::DescriptorPool::ErrorCollector {
+ public:
+  void WARD_ADD_ERROR_(Text file, Text element,
+                       const google::protobuf::Message* /*descriptor*/,
+                       ErrorLocation /*location*/, Text message) override {
+    if (text_.empty()) text_ = absl::StrCat(file, ", ", element, ": ", message);
+  }
   const std::string& text() const { return text_; }
 
  private:
@@ -88,11 +99,10 @@ absl::Status Messages::Add(std::string_view descriptor_set) {
   }
   for (auto& file : *set.mutable_file()) {
     for (auto& type : *file.mutable_message_type()) ForgetJson(type);
-    // What is wrong with it protobuf says on standard error.
-    if (pool_->types.BuildFile(file) == nullptr) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the descriptors of ", file.name(),
-                       " are not sound, or without what they import"));
+    FileError error;
+    if (pool_->types.BuildFileCollectingErrors(file, &error) == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the descriptors of the messages are not sound: ", error.text()));
     }
   }
   return absl::OkStatus();
@@ -114,7 +124,7 @@ absl::StatusOr<std::string> Messages::FromText(const std::string& type,
         "--descriptor_set_out)"));
   }
   const auto message = pool_->Make(known);
-  FirstError error;
+  TextError error;
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&error);
   if (!parser.ParseFromString(text, message.get())) {
@@ -129,7 +139,9 @@ absl::StatusOr<std::string> Messages::ToText(const std::string& type,
   const Descriptor* const known = pool_->Find(type);
   const auto message =
       pool_->Make(known != nullptr ? known : pool_->Find(kNoType));
-  if (!message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+  // Without what is required, too.
+  if (!message->ParsePartialFromArray(bytes.data(),
+                                      static_cast<int>(bytes.size()))) {
     return MakeError(ward::reason::kUnexpectedFrame,
                      absl::StrCat("what came is no ", type));
   }

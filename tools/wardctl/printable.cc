@@ -30,6 +30,8 @@ std::string Printable(std::string_view bytes) {
     mbstate_t state{};
     wchar_t character = 0;
     // NUL is 0 bytes long to it, and what is no character is more than all.
+    // With a state of its own it is thread-safe.
+    // NOLINTNEXTLINE(concurrency-mt-unsafe)
     const size_t size = mbrtowc(&character, bytes.data(), bytes.size(), &state);
     if (size == 0 || size > bytes.size() || iswprint(character) == 0) {
       absl::StrAppend(&text, absl::CHexEscape(bytes.substr(0, 1)));

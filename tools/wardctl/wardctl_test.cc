@@ -6,7 +6,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -124,9 +126,8 @@ class Shop : public AbstractServer {
     Define(kWait, [](const CallContext& context) -> absl::Status {
       absl::Mutex mutex;
       absl::MutexLock lock(&mutex);
-      constexpr auto kNever = +[](bool* never) { return *never; };
-      bool never = false;
-      context.Await(mutex, absl::Condition(kNever, &never));
+      const bool never = false;
+      context.Await(mutex, absl::Condition(&never));
       return absl::CancelledError("given up");
     });
     Define(kDouble, [](const Duration& time) -> absl::StatusOr<Duration> {
@@ -352,6 +353,17 @@ TEST_F(WardctlTest, SpeaksProtobufsThatItDoesNotKnow) {
   EXPECT_EQ(Out("wardctl call --password-file key $SOCKET ticks ab "
                 "'seconds: 2'"),
             "seconds: 1 nanos: 2\nseconds: 2 nanos: 2\n");
+  // What the server tells serves in its place.
+  EXPECT_EQ(Out("export WARD_PASSWORD='open sesame'; "
+                "wardctl call --raw $SOCKET ward.descriptor_set >set && "
+                "wardctl call --descriptor-set set $SOCKET double 'nanos: 2' "
+                "&& rm set"),
+            "nanos: 1\n");
+  const Ran no_set =
+      Run("wardctl call --descriptor-set blue --password-file key $SOCKET "
+          "double x");
+  EXPECT_EQ(no_set.code, 2);
+  EXPECT_THAT(no_set.err, HasSubstr("blue: the descriptors of the messages"));
   const Ran wrong =
       Run("wardctl call --password-file key $SOCKET double 'hours: 2'");
   EXPECT_EQ(wrong.code, 2);
@@ -686,12 +698,28 @@ TEST_F(WardctlTest, StopsAServer) {
 }
 
 TEST_F(WardctlTest, StopsOnlyServersOfWards) {
-  EXPECT_EQ(Run("perl -MIO::Socket::UNIX -e '"
-                "$s = IO::Socket::UNIX->new(Local => \"other\", Listen => 1);"
-                "system(\"wardctl\", \"stop\", \"other\");"
-                "unlink(\"other\"); exit($? >> 8)'")
-                .code,
-            3);
+  const std::string path = directory() + "/other";
+  FileDescriptor socket(::socket(AF_UNIX, SOCK_STREAM, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  ASSERT_EQ(bind(socket.get(), reinterpret_cast<sockaddr*>(&address),
+                 sizeof(address)),
+            0);
+  ASSERT_EQ(listen(socket.get(), 1), 0);
+  const pid_t other = fork();
+  if (other == 0) {
+    execlp("sleep", "sleep", "infinity", nullptr);
+    _exit(127);
+  }
+  // Of this process, which has ward in it, it would be a server.
+  socket.Reset();
+  const Ran ran = Run("wardctl stop other");
+  EXPECT_EQ(ran.code, 3);
+  EXPECT_THAT(ran.err, HasSubstr("no server of ward's is at other"));
+  EXPECT_EQ(kill(other, SIGKILL), 0);
+  EXPECT_EQ(waitpid(other, nullptr, 0), other);
+  fs::remove(path);
 }
 
 // As under strace, or one that will not end.
