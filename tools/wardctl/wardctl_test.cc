@@ -707,6 +707,9 @@ TEST_F(WardctlTest, StopsOnlyServersOfWards) {
                  sizeof(address)),
             0);
   ASSERT_EQ(listen(socket.get(), 1), 0);
+  // Closed when the child has become another program.
+  std::array<int, 2> ends{};
+  ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
   const pid_t other = fork();
   if (other == 0) {
     execlp("sleep", "sleep", "infinity", nullptr);
@@ -714,6 +717,10 @@ TEST_F(WardctlTest, StopsOnlyServersOfWards) {
   }
   // Of this process, which has ward in it, it would be a server.
   socket.Reset();
+  close(ends[1]);
+  char none = 0;
+  EXPECT_EQ(read(ends[0], &none, 1), 0);
+  close(ends[0]);
   const Ran ran = Run("wardctl stop other");
   EXPECT_EQ(ran.code, 3);
   EXPECT_THAT(ran.err, HasSubstr("no server of ward's is at other"));
