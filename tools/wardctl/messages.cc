@@ -1,8 +1,10 @@
 #include "ward/tools/wardctl/messages.h"
 
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -108,10 +110,6 @@ absl::Status Messages::Add(std::string_view descriptor_set) {
   return absl::OkStatus();
 }
 
-bool Messages::Know(const std::string& type) const {
-  return pool_->Find(type) != nullptr;
-}
-
 absl::StatusOr<std::string> Messages::FromText(const std::string& type,
                                                const std::string& text) const {
   const Descriptor* const known = pool_->Find(type);
@@ -155,9 +153,39 @@ absl::StatusOr<std::string> Messages::ToText(const std::string& type,
   return text;
 }
 
-std::string Messages::Definition(const std::string& type) const {
-  const Descriptor* const known = pool_->Find(type);
-  return known == nullptr ? "" : std::string(known->DebugString());
+std::string Messages::Definitions(const std::set<std::string>& types) const {
+  std::string text;
+  std::set<std::string> seen;
+  std::vector<const Descriptor*> left;
+  // A type that is nested in another is part of that one's definition.
+  const auto define = [&](const auto* type) {
+    const Descriptor* outer = type->containing_type();
+    while (outer != nullptr && outer->containing_type() != nullptr) {
+      outer = outer->containing_type();
+    }
+    const std::string name(outer != nullptr ? outer->full_name()
+                                            : type->full_name());
+    if (!seen.insert(name).second) return;
+    absl::StrAppend(
+        &text, "\n// ", name, "\n",
+        outer != nullptr ? outer->DebugString() : type->DebugString());
+  };
+  std::set<const Descriptor*> visited;
+  const auto visit = [&](const Descriptor* type) {
+    if (type != nullptr && visited.insert(type).second) left.push_back(type);
+  };
+  for (const std::string& type : types) visit(pool_->Find(type));
+  while (!left.empty()) {
+    const Descriptor* const type = left.back();
+    left.pop_back();
+    define(type);
+    for (int i = 0; i < type->field_count(); ++i) {
+      visit(type->field(i)->message_type());
+      const auto* const values = type->field(i)->enum_type();
+      if (values != nullptr) define(values);
+    }
+  }
+  return text;
 }
 
 }  // namespace ward::ctl

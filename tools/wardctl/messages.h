@@ -4,6 +4,7 @@
 #define WARD_TOOLS_WARDCTL_MESSAGES_H_
 
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -25,8 +26,6 @@ class Messages {
   // file comes behind those that it imports. InvalidArgument.
   absl::Status Add(std::string_view descriptor_set);
 
-  bool Know(const std::string& type) const;
-
   // From protobuf's text format to bytes. kUsage, with line and column.
   absl::StatusOr<std::string> FromText(const std::string& type,
                                        const std::string& text) const;
@@ -37,8 +36,9 @@ class Messages {
                                      std::string_view bytes,
                                      bool in_one_line) const;
 
-  // As in a .proto file; empty for a type that is not known.
-  std::string Definition(const std::string& type) const;
+  // Those of `types` that are known, and all that these are made of, as in a
+  // .proto file.
+  std::string Definitions(const std::set<std::string>& types) const;
 
  private:
   struct Pool;

@@ -45,12 +45,7 @@ absl::Status Define(Access& access, const CommandLine& line,
   if (types.empty()) return absl::OkStatus();
   Messages messages;
   WARD_RETURN_IF_ERROR(Learn(access, line, messages));
-  for (const std::string& type : types) {
-    if (messages.Know(type)) {
-      std::cout << "\n// " << Printable(type) << "\n"
-                << messages.Definition(type);
-    }
-  }
+  std::cout << messages.Definitions(types);
   return absl::OkStatus();
 }
 

@@ -38,7 +38,6 @@
 #include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/duration.pb.h"
 #include "gtest/gtest.h"
 #include "ward/channel/bulk.h"
 #include "ward/channel/descriptors.h"
@@ -50,6 +49,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/call_context.h"
+#include "ward/server/catalog_for_test.pb.h"
 #include "ward/server/method.h"
 #include "ward/server/owner_handle.h"
 #include "ward/testing/leak_check.h"
@@ -59,7 +59,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using ::google::protobuf::Duration;
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ContainsRegex;
@@ -78,9 +77,10 @@ constexpr Method<void, Arguments<std::string, bool>> kBytes{"bytes"};
 constexpr Method<void, void> kFail{"fail"};
 constexpr Method<void, void> kDie{"die"};
 constexpr Method<void, void> kWait{"wait"};
-constexpr Method<Duration, Duration> kDouble{"double"};
-constexpr Method<Arguments<std::string, Duration>, Stream<Duration>> kTicks{
-    "ticks"};
+constexpr Method<test::Query, test::Part> kPart{"part"};
+constexpr Method<void, test::Part> kLone{"lone"};
+constexpr Method<Arguments<std::string, test::Query>, Stream<test::Catalog>>
+    kFind{"find"};
 constexpr Method<Stream<int64_t>, int64_t> kSum{"sum"};
 constexpr Method<Stream<std::string>, Stream<std::string>> kEcho{"echo"};
 constexpr Method<FileDescriptor, std::string> kRead{"read"};
@@ -130,20 +130,25 @@ class Shop : public AbstractServer {
       context.Await(mutex, absl::Condition(&never));
       return absl::CancelledError("given up");
     });
-    Define(kDouble, [](const Duration& time) -> absl::StatusOr<Duration> {
-      Duration twice;
-      twice.set_seconds(2 * time.seconds());
-      twice.set_nanos(1);
-      return twice;
+    Define(kPart, [](const test::Query& query) -> absl::StatusOr<test::Part> {
+      test::Part part;
+      part.set_name("bolt");
+      part.set_price(query.most());
+      return part;
     });
-    Define(kTicks,
-           [](const std::string& name, const Duration& time,
-              StreamWriter<Duration>& ticks) -> absl::Status {
-             Duration tick;
-             for (int i = 1; i <= time.seconds(); ++i) {
-               tick.set_seconds(i);
-               tick.set_nanos(static_cast<int32_t>(name.size()));
-               WARD_RETURN_IF_ERROR(ticks.Write(tick));
+    Define(kLone, []() -> absl::StatusOr<test::Part> {
+      test::Part part;
+      part.set_name("bolt");
+      part.set_price(7);
+      return part;
+    });
+    Define(kFind,
+           [](const std::string& name, const test::Query& query,
+              StreamWriter<test::Catalog>& found) -> absl::Status {
+             for (int i = 0; i < query.most(); ++i) {
+               test::Catalog catalog;
+               catalog.add_parts()->set_name(absl::StrCat(name, i));
+               WARD_RETURN_IF_ERROR(found.Write(catalog));
              }
              return absl::OkStatus();
            });
@@ -345,32 +350,43 @@ TEST_F(WardctlTest, CallsByTheServersOwnDescription) {
 
 TEST_F(WardctlTest, SpeaksProtobufsThatItDoesNotKnow) {
   Start();
-  EXPECT_EQ(Out("wardctl call --password-file key $SOCKET double 'seconds: 2'"),
-            "seconds: 4\nnanos: 1\n");
-  EXPECT_EQ(Out("echo 'seconds: 3' | "
-                "wardctl call --password-file key $SOCKET double -"),
-            "seconds: 6\nnanos: 1\n");
-  EXPECT_EQ(Out("wardctl call --password-file key $SOCKET ticks ab "
-                "'seconds: 2'"),
-            "seconds: 1 nanos: 2\nseconds: 2 nanos: 2\n");
+  EXPECT_EQ(Out("wardctl call --password-file key $SOCKET part 'most: 2'"),
+            "name: \"bolt\"\nprice: 2\n");
+  EXPECT_EQ(Out("echo 'most: 3' | "
+                "wardctl call --password-file key $SOCKET part -"),
+            "name: \"bolt\"\nprice: 3\n");
+  EXPECT_EQ(Out("wardctl call --password-file key $SOCKET find nut 'most: 2'"),
+            "parts { name: \"nut0\" }\nparts { name: \"nut1\" }\n");
   // What the server tells serves in its place.
   EXPECT_EQ(Out("export WARD_PASSWORD='open sesame'; "
                 "wardctl call --raw $SOCKET ward.descriptor_set >set && "
-                "wardctl call --descriptor-set set $SOCKET double 'nanos: 2' "
-                "&& rm set"),
-            "nanos: 1\n");
-  const Ran no_set =
-      Run("wardctl call --descriptor-set blue --password-file key $SOCKET "
-          "double x");
+                "wardctl call --descriptor-set set $SOCKET part '' && rm set"),
+            "name: \"bolt\"\n");
+  const Ran no_set = Run(
+      "wardctl call --descriptor-set blue --password-file key $SOCKET part ''");
   EXPECT_EQ(no_set.code, 2);
   EXPECT_THAT(no_set.err, HasSubstr("blue: the descriptors of the messages"));
   const Ran wrong =
-      Run("wardctl call --password-file key $SOCKET double 'hours: 2'");
+      Run("wardctl call --password-file key $SOCKET part 'least: 2'");
   EXPECT_EQ(wrong.code, 2);
   EXPECT_EQ(wrong.out, "");
   EXPECT_THAT(wrong.err,
-              AllOf(HasSubstr("google.protobuf.Duration"),
-                    HasSubstr("line 1, column 6"), HasSubstr("hours")));
+              AllOf(HasSubstr("ward.test.Query"), HasSubstr("line 1, column 6"),
+                    HasSubstr("least")));
+}
+
+// As of a server without //server:descriptor_set.
+TEST_F(WardctlTest, ShowsFieldsOfUnknownMessagesByNumber) {
+  Start();
+  std::ofstream(directory() + "/none");
+  const std::string unknown =
+      "wardctl call --descriptor-set none --password-file key $SOCKET ";
+  EXPECT_EQ(Out(unknown + "lone"), "1: \"bolt\"\n2: 7\n");
+  const Ran given = Run(unknown + "part 'most: 2'");
+  EXPECT_EQ(given.code, 2);
+  EXPECT_THAT(given.err, AllOf(HasSubstr("what a ward.test.Query is"),
+                               HasSubstr("//server:descriptor_set")));
+  fs::remove(directory() + "/none");
 }
 
 TEST_F(WardctlTest, StreamsArgumentsAndLines) {
@@ -666,14 +682,19 @@ TEST_F(WardctlTest, ShowsMethodsAndTheirMessages) {
                     Contains("add(int32, int32) -> int32"),
                     Contains("sum(stream of int64) -> int64"),
                     Contains("talk(int32) -> conversation")));
-  EXPECT_THAT(methods, Not(HasSubstr("ward.")));
+  EXPECT_THAT(methods, Not(HasSubstr("ward.methods")));
   EXPECT_THAT(Out("wardctl methods --all --password-file key $SOCKET"),
               HasSubstr("ward.owners"));
-  EXPECT_THAT(Out("wardctl methods --password-file key $SOCKET double greet"),
-              AllOf(StartsWith("double(google.protobuf.Duration) -> "
-                               "google.protobuf.Duration\n"
+  EXPECT_THAT(Out("wardctl methods --password-file key $SOCKET part greet"),
+              AllOf(StartsWith("part(ward.test.Query) -> ward.test.Part\n"
                                "greet(string) -> string\n"),
-                    HasSubstr("message Duration {\n  int64 seconds = 1;\n")));
+                    HasSubstr("message Part {\n  string name = 1;\n  int32 "
+                              "price = 2;\n}\n"),
+                    HasSubstr("message Query {")));
+  // With what they are made of.
+  EXPECT_THAT(Out("wardctl methods --password-file key $SOCKET find"),
+              AllOf(HasSubstr("\n\n// ward.test.Catalog\nmessage Catalog {\n"),
+                    HasSubstr("\n\n// ward.test.Part\nmessage Part {\n")));
   EXPECT_EQ(Run("wardctl methods --password-file key $SOCKET grete").code, 2);
 }
 
