@@ -46,8 +46,13 @@ absl::StatusOr<uid_t> UserOf(const std::string& name) {
   return UsageError(absl::StrCat("--server-user: there is no user ", name));
 }
 
-// `status`, of a call that no handler has failed.
-absl::Status NotAllowed(const absl::Status& status) {
+// `status`, of a call that no handler has failed, for who has typed it.
+absl::Status Explained(const absl::Status& status) {
+  if (HasReason(status, ward::reason::kServerNotTrusted)) {
+    return MakeError(
+        ward::reason::kServerNotTrusted,
+        absl::StrCat(status.message(), " (of wardctl: --server-user)"));
+  }
   if (!absl::IsPermissionDenied(status) || !ReasonOf(status).empty()) {
     return status;
   }
@@ -138,7 +143,7 @@ absl::Status Access::Connect(
                              "--timeout");
         return use(channel);
       });
-  return connected ? status : NotAllowed(status);
+  return connected ? status : Explained(status);
 }
 
 absl::Status Access::Ask(std::string_view method,
@@ -153,7 +158,7 @@ absl::StatusOr<std::vector<Access::Method>> Access::Methods() {
   CallOptions options;
   options.deadline = deadline_;
   absl::StatusOr<std::vector<MethodInfo>> told = server_->Methods(options);
-  if (!told.ok()) return NotAllowed(told.status());
+  if (!told.ok()) return Explained(told.status());
   std::vector<Method> methods;
   for (MethodInfo& info : *told) {
     methods.push_back(

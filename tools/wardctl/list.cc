@@ -77,11 +77,10 @@ constexpr Command kList = {
     0,
     "show the servers that run here",
     "A line for each server, with its pid, that of the process which has "
-    "started it (\"busy\" where the server's queue is full), its socket, and "
-    "its "
-    "command. A server is found whatever its socket is called; one that "
-    "several "
-    "processes serve has a line for each of them.\n\n"
+    "started it, its socket, and its command. A server is found whatever its "
+    "socket is called; one that several processes serve has a line for each of "
+    "them. Who has started it a connection shows, over which nothing is said; "
+    "\"busy\" where the server's queue is full.\n\n"
     "Shown are servers of this user's processes, and to root those of all, in "
     "this network namespace. Their programs are told by what is in them: one "
     "that has ward in a shared library is not found.",
