@@ -30,7 +30,7 @@ const Command* FindCommand(std::string_view name) {
 }
 
 std::string Overview() {
-  constexpr size_t kColumn = 14;
+  constexpr size_t kColumn = 16;
   std::string text =
       "usage: wardctl COMMAND [OPTION]... [OPERAND]...\n\n"
       "Looks at servers of ward's on this machine, and calls them.\n\n";

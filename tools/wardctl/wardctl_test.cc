@@ -496,6 +496,11 @@ TEST_F(WardctlTest, ExitsWithWhatAScriptMustKnow) {
       Run("wardctl call --password-file key --timeout 50ms $SOCKET wait");
   EXPECT_EQ(late.code, 5);
   EXPECT_THAT(late.err, HasSubstr("[TimedOut]"));
+  // While it waits for standard input, too.
+  EXPECT_EQ(Run("mkfifo pipe && exec 3<>pipe && rm pipe && wardctl call "
+                "--password-file key --timeout 50ms $SOCKET echo - <&3")
+                .code,
+            5);
   const Ran died = Run("wardctl call --password-file key $SOCKET die");
   EXPECT_EQ(died.code, 6);
   EXPECT_THAT(died.err, HasSubstr("[CallCut]"));
