@@ -30,8 +30,10 @@ constexpr std::array<ExitCode, 8> kExitCodes = {{
     {kFailed,
      "The server's answer is an error of its own, or something else failed."},
     {kWrong,
-     "Nothing has run: what was typed is wrong, or the server has no such "
-     "method, or takes other arguments."},
+     "What was typed is wrong, or the server has no such method, or takes "
+     "other "
+     "arguments. Nothing has run, but for what stood before a wrong element of "
+     "a stream."},
     {kNobody,
      "Nothing has run: no server is there, or it has no room. Later, maybe."},
     {kRefused,

@@ -103,6 +103,8 @@ absl::Status Run(const CommandLine& /*line*/) {
   for (const ExitCode& exit : ExitCodes()) {
     roff += Term(absl::StrCat(exit.code), exit.meaning);
   }
+  roff += Description(
+      "A method whose own failure has a reason of ward's exits as that does.");
   absl::StrAppend(
       &roff, Section("EXAMPLES"), ".PP\n.nf\n",
       Roff("wardctl list\n"

@@ -491,6 +491,11 @@ TEST_F(WardctlTest, ExitsWithWhatAScriptMustKnow) {
   EXPECT_EQ(number.code, 2);
   EXPECT_THAT(number.err, HasSubstr("[InvalidArguments]"));
 
+  const Ran element =
+      Run("printf '1\\nx\\n' | wardctl call --password-file key $SOCKET sum -");
+  EXPECT_EQ(element.code, 2);
+  EXPECT_THAT(element.err, HasSubstr("[InvalidArguments]"));
+
   EXPECT_EQ(Run("wardctl ping --password-file wrong $SOCKET").code, 4);
   const Ran late =
       Run("wardctl call --password-file key --timeout 50ms $SOCKET wait");
