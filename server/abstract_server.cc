@@ -266,9 +266,9 @@ absl::Status AbstractServer::BeginStart() {
       CallUserCode("BeforeFork", [this] { return BeforeFork(); }));
   auto started = std::make_shared<StartedServer>();
   WARD_ASSIGN_OR_RETURN(started->process,
-                        options_.start_mode == StartMode::kExec
-                            ? Exec(*listener)
-                            : Fork(listener));
+                        options_.start_mode == StartMode::kFork
+                            ? Fork(listener)
+                            : Exec(*listener));
   std::move(give_up).Cancel();
   listener->Close();
   started->listener = std::move(listener);
@@ -294,15 +294,22 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> AbstractServer::Exec(
         "start by exec: LaunchOptions::fork.keep_open is for forks; open it in "
         "InitializeServer, or send it in a message");
   }
+  const bool by_zygote = options_.start_mode == StartMode::kZygote;
+  if (by_zygote && options_.zygote == nullptr) {
+    return absl::InvalidArgumentError(
+        "start by a zygote: ServerOptions::zygote is null; "
+        "Environment::StartZygote() makes one, for all servers of the program");
+  }
   WARD_ASSIGN_OR_RETURN(const std::string_view entry,
                         ExecEntryName(typeid(*this)));
   WARD_ASSIGN_OR_RETURN(const ListenerParts parts, listener.Share());
-  return ServerProcess::Exec(environment(), options_.launch, std::string(entry),
-                             [&](MessageChannel& channel, uint64_t owners_end) {
-                               return WriteHandOver(channel, options_,
-                                                    ignore_password_errors_,
-                                                    parts, owners_end);
-                             });
+  return ServerProcess::Exec(
+      environment(), options_.launch,
+      by_zygote ? options_.zygote.get() : nullptr, std::string(entry),
+      [&](MessageChannel& channel, uint64_t owners_end) {
+        return WriteHandOver(channel, options_, ignore_password_errors_, parts,
+                             owners_end);
+      });
 }
 
 absl::Status AbstractServer::WaitUntilReady() {

@@ -28,13 +28,13 @@
 //   WARD_RETURN_IF_ERROR(server.Stop());
 //
 // One object, two processes. What the class stores before Start() is there in
-// the server too (with StartMode::kExec: what is in its options); what handlers
+// the server too (by exec or a zygote: what is in its options); what handlers
 // change afterwards is the server's own, and the owner never sees it.
 //
 // Misuse:
 // - Starting it in a program that already has threads: refused with
 //   kForkWithThreads, since the child could inherit a locked lock. Start it
-//   before them, or with StartMode::kExec.
+//   before them, or with StartMode::kExec or kZygote.
 // - Handlers that share data without a lock: they run at the same time.
 // - Descriptors opened before Start() are closed in the server, except 0, 1, 2
 //   and those in ServerOptions::launch.fork.keep_open. Open them in
@@ -140,9 +140,9 @@ class AbstractServer {
   // kServerAlreadyStarted; kForkWithThreads (StartMode::kFork); kPathTaken,
   // kPathTooLong; kTimedOut after LaunchOptions::start_timeout; kServerDied
   // when the child ends without a word; FailedPrecondition where a program or a
-  // class is not made for StartMode::kExec; and whatever BeforeFork or
-  // InitializeServer return. After an error nothing is left behind, and Start
-  // may be called again.
+  // class is not made for StartMode::kExec or kZygote (and as of Zygote::Fork);
+  // and whatever BeforeFork or InitializeServer return. After an error nothing
+  // is left behind, and Start may be called again.
   absl::Status Start();
 
   // The two halves of Start, for programs with an event loop. BeginStart

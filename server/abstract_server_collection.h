@@ -21,7 +21,7 @@
 // Idle servers are stopped by CheckIdleServers(), from the program's own loop
 // (NextCleaningTime() says when), or by a thread that StartCleaner() starts.
 // With that thread the program cannot fork servers any more: start them by exec
-// (StartMode::kExec).
+// or a zygote (StartMode).
 //
 // Neither a factory nor a Stop is called with the collection's lock held: a
 // server that takes long to start or to stop keeps nobody waiting but those who

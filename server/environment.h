@@ -31,6 +31,7 @@
 #include "ward/server/poll_set.h"
 #include "ward/server/process.h"
 #include "ward/server/signals.h"
+#include "ward/server/zygote.h"
 
 namespace ward {
 
@@ -123,6 +124,13 @@ class Environment {
   // reaped it, before it could be watched.
   virtual absl::StatusOr<std::unique_ptr<Process>> Exec(
       const std::string& entry, ExecLinks links, ProcessGroup group) = 0;
+
+  // Starts this program anew, as Exec does, to make processes from: see
+  // zygote.h. It warms up by itself, and what it is asked before that waits.
+  // Of an environment without an own way, one whose Fork is Exec.
+  //
+  // Errors: as of Exec.
+  virtual absl::StatusOr<std::unique_ptr<Zygote>> StartZygote();
 
   // Ties this process to `end`, whose other end others have: it ends by
   // SIGKILL, whatever its threads are doing then, when `end` becomes readable

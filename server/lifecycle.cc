@@ -22,6 +22,8 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
+#include "ward/server/process.h"
+#include "ward/server/zygote.h"
 
 namespace ward {
 namespace {
@@ -197,7 +199,7 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Fork(
 }
 
 absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Exec(
-    Environment& environment, const LaunchOptions& options,
+    Environment& environment, const LaunchOptions& options, Zygote* zygote,
     const std::string& entry,
     absl::FunctionRef<absl::Status(MessageChannel&, uint64_t owners_end)>
         hand_over) {
@@ -205,10 +207,12 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Exec(
   WARD_ASSIGN_OR_RETURN(auto link, environment.CreateTransportPair());
   WARD_ASSIGN_OR_RETURN(const uint64_t owners_end,
                         environment.SocketId(*ends.first));
+  ExecLinks links = {std::move(link.second), std::move(ends.second)};
   WARD_ASSIGN_OR_RETURN(
       std::unique_ptr<Process> process,
-      environment.Exec(entry, {std::move(link.second), std::move(ends.second)},
-                       options.process_group));
+      zygote != nullptr
+          ? zygote->Fork(entry, std::move(links), options.process_group)
+          : environment.Exec(entry, std::move(links), options.process_group));
   WARD_ASSIGN_OR_RETURN(std::unique_ptr<ServerProcess> server,
                         Launched(environment, std::move(process),
                                  std::move(ends.first), options.start_timeout));

@@ -42,6 +42,7 @@
 #include "ward/server/environment.h"
 #include "ward/server/poll_set.h"
 #include "ward/server/process.h"
+#include "ward/server/zygote.h"
 
 namespace ward {
 
@@ -134,11 +135,12 @@ class ServerProcess {
       Environment& environment, LaunchOptions options,
       absl::AnyInvocable<absl::Status(OwnerLink&)> serve);
 
-  // Starts this program anew, at `entry` (see Environment::Exec), and calls
-  // `hand_over` to write to it what it needs, with the SocketId of the owner's
-  // end: on a channel of its own, since a word on the socket pair would end it.
+  // Starts this program anew, at `entry` (see Environment::Exec; or has
+  // `zygote` make a process of it, unless that is null), and calls `hand_over`
+  // to write to it what it needs, with the SocketId of the owner's end: on a
+  // channel of its own, since a word on the socket pair would end it.
   static absl::StatusOr<std::unique_ptr<ServerProcess>> Exec(
-      Environment& environment, const LaunchOptions& options,
+      Environment& environment, const LaunchOptions& options, Zygote* zygote,
       const std::string& entry,
       absl::FunctionRef<absl::Status(MessageChannel&, uint64_t owners_end)>
           hand_over);

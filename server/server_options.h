@@ -19,6 +19,7 @@
 #include "ward/server/environment.h"
 #include "ward/server/interceptor.h"
 #include "ward/server/lifecycle.h"
+#include "ward/server/zygote.h"
 
 namespace ward {
 
@@ -32,6 +33,10 @@ enum class StartMode {
   // see WARD_REGISTER_SERVER. It takes about 2 ms; a fork takes half of one,
   // and 50 or more where the owner has a gigabyte of memory.
   kExec,
+  // As kExec, from a process that was started so before, once for all servers:
+  // ServerOptions::zygote. However large the owner is, it takes little more
+  // than a fork of a small one; see zygote.h for what its servers share.
+  kZygote,
 };
 
 // What servers that were not told otherwise use: kFork, or what a test harness
@@ -158,9 +163,13 @@ struct ServerOptions {
 
   StartMode start_mode = DefaultStartMode();
 
-  // For the server's class to make of what it likes. With StartMode::kExec it
-  // is all that the object in the server is told of the one in the owner beside
-  // these options; it is handed over privately, not on a command line.
+  // With StartMode::kZygote: Environment::StartZygote's, of this environment.
+  std::shared_ptr<Zygote> zygote;
+
+  // For the server's class to make of what it likes. With StartMode::kExec and
+  // kZygote it is all that the object in the server is told of the one in the
+  // owner beside these options; it is handed over privately, not on a command
+  // line.
   std::vector<std::string> arguments;
 
   LaunchOptions launch;

@@ -5,22 +5,28 @@
 
 #include <malloc.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/message_channel.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/environment.h"
+#include "ward/server/server_options.h"
+#include "ward/server/zygote.h"
 #include "ward/testing/call_server.h"
 #include "ward/testing/environment_variable.h"
 #include "ward/testing/leak_check.h"
@@ -51,24 +57,28 @@ WARD_REGISTER_SERVER(EchoServer);
 class StartStopTest : public ::testing::TestWithParam<StartMode> {};
 
 INSTANTIATE_TEST_SUITE_P(Modes, StartStopTest,
-                         ::testing::Values(StartMode::kFork, StartMode::kExec),
+                         ::testing::Values(StartMode::kFork, StartMode::kExec,
+                                           StartMode::kZygote),
                          [](const auto& info) -> std::string {
-                           return info.param == StartMode::kFork ? "Fork"
-                                                                 : "Exec";
+                           return info.param == StartMode::kFork   ? "Fork"
+                                  : info.param == StartMode::kExec ? "Exec"
+                                                                   : "Zygote";
                          });
 
-void StartCallStop(StartMode mode) {
+void StartCallStop(StartMode mode, const std::shared_ptr<Zygote>& zygote) {
   ServerOptions options;
   options.start_mode = mode;
+  options.zygote = zygote;
   EchoServer server(std::move(options));
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(CallServer(server, "echo", "x"), RepliesWith("x"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
-size_t OpenDescriptors() {
+size_t OpenDescriptors(pid_t process = getpid()) {
   return static_cast<size_t>(
-      std::distance(std::filesystem::directory_iterator("/proc/self/fd"),
+      std::distance(std::filesystem::directory_iterator(
+                        absl::StrCat("/proc/", process, "/fd")),
                     std::filesystem::directory_iterator()));
 }
 
@@ -80,6 +90,11 @@ TEST_P(StartStopTest, LeavesNothingBehindHoweverOften) {
   constexpr int kWarmUp = 100;
   const auto cycles = static_cast<int>(EnvironmentNumber("WARD_RUNS", 130));
   const LeakCheck leaks;
+  std::shared_ptr<Zygote> zygote;
+  if (GetParam() == StartMode::kZygote) {
+    zygote = Environment::Default().StartZygote().value();
+    if (zygote->pid() == 0) GTEST_SKIP() << "there are no zygotes";
+  }
   size_t descriptors = 0;
   size_t allocated = 0;
   const absl::Time start = absl::Now();
@@ -88,7 +103,7 @@ TEST_P(StartStopTest, LeavesNothingBehindHoweverOften) {
       descriptors = OpenDescriptors();
       allocated = Allocated();
     }
-    StartCallStop(GetParam());
+    StartCallStop(GetParam(), zygote);
   }
   std::cout << cycles << " cycles in " << absl::Now() - start << ", "
             << descriptors << " descriptors and " << allocated
@@ -100,6 +115,11 @@ TEST_P(StartStopTest, LeavesNothingBehindHoweverOften) {
   constexpr size_t kSmallestBlock = 32;
   EXPECT_LT(Allocated(), allocated + kSmallestBlock / 2 *
                                          static_cast<size_t>(cycles - kWarmUp));
+  if (zygote != nullptr) {
+    // 0, 1, 2, by which it is asked, and what it is tied to.
+    EXPECT_EQ(OpenDescriptors(zygote->pid()), 5u);
+  }
+  zygote.reset();
   // Files, processes, threads, signals.
   EXPECT_THAT(leaks.Find(), IsEmpty());
 }

@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/functional/any_invocable.h"
@@ -47,7 +48,10 @@
 #include "ward/server/posix/signals.h"
 #include "ward/server/posix/socket_path.h"
 #include "ward/server/posix/tie.h"
+#include "ward/server/posix/zygote.h"
+#include "ward/server/process.h"
 #include "ward/server/signals.h"
+#include "ward/server/zygote.h"
 
 namespace ward {
 namespace {
@@ -249,6 +253,14 @@ class PosixEnvironment final : public Environment {
     return PosixExec(entry, links, group);
   }
 
+// ThreadSanitizer has a thread of its own, which knows of fork(2) alone; and on
+// an s390 clone(2) has another order.
+#if !defined(ABSL_HAVE_THREAD_SANITIZER) && !defined(__s390__)
+  absl::StatusOr<std::unique_ptr<Zygote>> StartZygote() override {
+    return PosixStartZygote();
+  }
+#endif
+
   absl::Status TieProcess(const Transport& end,
                           const Listener* listener) override {
     return PosixTieProcess(end.descriptor(), listener);
@@ -346,9 +358,28 @@ class PosixEnvironment final : public Environment {
   pid_t deadline_process_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
+class ExecZygote final : public Zygote {
+ public:
+  explicit ExecZygote(Environment& environment) : environment_(environment) {}
+
+  pid_t pid() const override { return 0; }
+  absl::StatusOr<std::unique_ptr<Process>> Fork(const std::string& entry,
+                                                ExecLinks links,
+                                                ProcessGroup group) override {
+    return environment_.Exec(entry, std::move(links), group);
+  }
+
+ private:
+  Environment& environment_;
+};
+
 Environment* default_environment = nullptr;
 
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<Zygote>> Environment::StartZygote() {
+  return std::make_unique<ExecZygote>(*this);
+}
 
 Environment& Environment::Posix() {
   static Environment& environment = *new PosixEnvironment();

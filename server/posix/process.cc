@@ -123,8 +123,8 @@ std::string WhyItHangs(pid_t pid) {
   return "";
 }
 
-// How many threads this process has beside the calling one, without those of
-// a sanitizer.
+}  // namespace
+
 absl::StatusOr<int> OtherThreads() {
   constexpr std::string_view kTasks = "/proc/self/task";
   constexpr int kExpected = 1 + kMaxRuntimeThreads;
@@ -157,19 +157,11 @@ absl::StatusOr<int> OtherThreads() {
   return std::max(0, threads - kExpected);
 }
 
-constexpr std::array<int, 3> kStandardDescriptors = {
-    STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
-
-bool IsOpen(int fd) { return fcntl(fd, F_GETFD) >= 0; }
-
-// Whether it is there for new programs, too. What is close-on-exec somebody has
-// opened for this one alone, and got the number because it was free.
 bool IsInherited(int fd) {
   const int flags = fcntl(fd, F_GETFD);
   return flags >= 0 && (flags & FD_CLOEXEC) == 0;
 }
 
-// Reads as empty, and makes nothing of what is written.
 absl::StatusOr<FileDescriptor> OpenNothing() {
   FileDescriptor nothing =
       FileDescriptor::Opened(open("/dev/null", O_RDWR | O_CLOEXEC));
@@ -184,6 +176,10 @@ absl::StatusOr<FileDescriptor> OpenNothing() {
   }
   return nothing;
 }
+
+namespace {
+
+bool IsOpen(int fd) { return fcntl(fd, F_GETFD) >= 0; }
 
 // What the child of a fork does with its copy of the descriptors, all prepared
 // before: the child must neither allocate nor lock.
@@ -521,9 +517,6 @@ absl::StatusOr<std::unique_ptr<Process>> PosixFork(
   return process;
 }
 
-// As WatchChild, of a child that nothing holds back: its program may have ended
-// before its main(), somebody who waits for all children may have reaped it,
-// and what has its number now must not be taken for it.
 absl::StatusOr<std::unique_ptr<Process>> WatchProgram(pid_t pid) {
   WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process, WatchChild(pid));
   siginfo_t info;

@@ -4,7 +4,9 @@
 #define WARD_SERVER_POSIX_PROCESS_H_
 
 #include <sys/types.h>
+#include <unistd.h>
 
+#include <array>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -25,6 +27,25 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
                                                    ProcessGroup group);
 absl::StatusOr<std::unique_ptr<Process>> PosixAdoptProcess(FileDescriptor pidfd,
                                                            uid_t user);
+
+// Of a child by exec, or by a zygote, which nothing holds back: its program may
+// have ended before its main(), somebody who waits for all children may have
+// reaped it, and what has its number now must not be taken for it.
+absl::StatusOr<std::unique_ptr<Process>> WatchProgram(pid_t pid);
+
+// How many threads this process has beside the calling one, without those of
+// a sanitizer.
+absl::StatusOr<int> OtherThreads();
+
+inline constexpr std::array<int, 3> kStandardDescriptors = {
+    STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
+
+// Whether it is there for new programs, too. What is close-on-exec somebody has
+// opened for this one alone, and got the number because it was free.
+bool IsInherited(int fd);
+
+// Reads as empty, and makes nothing of what is written.
+absl::StatusOr<FileDescriptor> OpenNothing();
 
 // Why a process or thread cannot be started.
 absl::Status StartError(int error, std::string_view attempt);

@@ -123,6 +123,27 @@ class RecordingProcess final : public Process {
   bool ended_ = false;
 };
 
+class RecordingZygote final : public Zygote {
+ public:
+  RecordingZygote(RecordingEnvironment& environment,
+                  std::unique_ptr<Zygote> real)
+      : environment_(environment), real_(std::move(real)) {}
+
+  pid_t pid() const override { return real_->pid(); }
+  absl::StatusOr<std::unique_ptr<Process>> Fork(const std::string& entry,
+                                                ExecLinks links,
+                                                ProcessGroup group) override {
+    WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
+                          real_->Fork(entry, std::move(links), group));
+    if (!environment_.records()) return process;
+    return environment_.Started(std::move(process), "server");
+  }
+
+ private:
+  RecordingEnvironment& environment_;
+  const std::unique_ptr<Zygote> real_;
+};
+
 RecordingEnvironment::RecordingEnvironment(Environment& real)
     : real_(real), recorded_(real.ProcessId()) {
   absl::MutexLock lock(&mutex_);
@@ -204,6 +225,11 @@ absl::StatusOr<std::unique_ptr<Process>> RecordingEnvironment::Exec(
                         real_.Exec(entry, std::move(links), group));
   if (!records()) return process;
   return Started(std::move(process), "server");
+}
+
+absl::StatusOr<std::unique_ptr<Zygote>> RecordingEnvironment::StartZygote() {
+  WARD_ASSIGN_OR_RETURN(std::unique_ptr<Zygote> zygote, real_.StartZygote());
+  return std::make_unique<RecordingZygote>(*this, std::move(zygote));
 }
 
 void RecordingEnvironment::NoteSignal(pid_t pid, int signal) {

@@ -66,6 +66,7 @@ class RecordingEnvironment final : public Environment {
   absl::StatusOr<std::unique_ptr<Process>> Exec(const std::string& entry,
                                                 ExecLinks links,
                                                 ProcessGroup group) override;
+  absl::StatusOr<std::unique_ptr<Zygote>> StartZygote() override;
   absl::Status TieProcess(const Transport& end,
                           const Listener* listener) override {
     return real_.TieProcess(end, listener);
@@ -125,6 +126,7 @@ class RecordingEnvironment final : public Environment {
  private:
   friend class RecordingTransport;
   friend class RecordingProcess;
+  friend class RecordingZygote;
 
   // In the transcript processes are numbered as in a simulation: the test is 1.
   static constexpr pid_t kTest = 1;

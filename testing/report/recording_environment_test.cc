@@ -45,6 +45,9 @@ WARD_REGISTER_SERVER(EchoServer);
 ServerOptions Options(StartMode mode) {
   ServerOptions options;
   options.start_mode = mode;
+  if (mode == StartMode::kZygote) {
+    options.zygote = Environment::Default().StartZygote().value();
+  }
   options.password = Secret("a password that nobody sees");
   options.arguments = {"an argument that nobody sees"};
   return options;
@@ -90,10 +93,12 @@ std::string Recorded(Environment& real, StartMode mode) {
 class RecordingEnvironmentTest : public ::testing::TestWithParam<StartMode> {};
 
 INSTANTIATE_TEST_SUITE_P(Modes, RecordingEnvironmentTest,
-                         ::testing::Values(StartMode::kFork, StartMode::kExec),
+                         ::testing::Values(StartMode::kFork, StartMode::kExec,
+                                           StartMode::kZygote),
                          [](const auto& info) -> std::string {
-                           return info.param == StartMode::kFork ? "Fork"
-                                                                 : "Exec";
+                           return info.param == StartMode::kFork   ? "Fork"
+                                  : info.param == StartMode::kExec ? "Exec"
+                                                                   : "Zygote";
                          });
 
 TEST_P(RecordingEnvironmentTest, DrawsWhatTheSimulationDraws) {
