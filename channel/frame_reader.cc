@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -73,7 +74,7 @@ absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
   WARD_RETURN_IF_ERROR(claimed);
   if (frame_.content != Frame::Content::kEnd) return absl::OkStatus();
   ended_ = at_end_ = true;
-  descriptors.clear();
+  Refuse(std::exchange(descriptors, {}));
   // What has been allocated serves the next call, too.
   return status_ = EndError();
 }
@@ -244,12 +245,14 @@ absl::Status FrameReader::BoundArrivals(const ChannelLimits& limits) {
         "the peer sent descriptors twice for one message, or for none"));
   }
   Arrival& arrival = arrivals_.front();
-  if (arrival.count > limits.max_descriptors) arrival.descriptors.Close();
+  if (arrival.count > limits.max_descriptors) {
+    Refuse(arrival.descriptors.Claim());
+  }
   return absl::OkStatus();
 }
 
 size_t FrameReader::unclaimed_descriptors() const {
-  size_t count = 0;
+  size_t count = refused_.size();
   for (const Arrival& arrival : arrivals_) count += arrival.descriptors.size();
   return count;
 }
@@ -314,6 +317,7 @@ absl::Status FrameReader::ClaimDescriptors(
   if (declared == 0 && arrivals_.empty()) return absl::OkStatus();
   held_.Release();
   Arrival arrival;
+  const absl::Cleanup refuse = [&] { Refuse(arrival.descriptors.Claim()); };
   if (declared > 0 && !arrivals_.empty()) {
     arrival = std::move(arrivals_.front());
     arrivals_.erase(arrivals_.begin());
@@ -366,21 +370,35 @@ void FrameReader::KeepBehind() {
   lost_behind_ = true;
 }
 
-void FrameReader::DiscardUnread(Transport& transport) {
+bool FrameReader::DiscardUnread(Transport& transport) {
   // First: then what there is has an end.
   transport.ShutDownReceiving();
-  (void)Failed(MakeError(reason::kChannelClosed,
-                         "what the peer has sent was discarded"));
+  status_ =
+      MakeError(reason::kChannelClosed, "what the peer has sent was discarded");
+  buffer_ = ReceiveBuffer();
   std::array<char, 4096> bytes;
-  while (true) {
-    UnclaimedDescriptors descriptors;
+  while (unclaimed_descriptors() == 0) {
     const absl::StatusOr<Transport::Received> received =
         transport.Receive(absl::MakeSpan(bytes), kMaxDescriptorsPerMessage,
-                          descriptors.all(), transport.TimeNow());
-    if (!received.ok() || received->end_of_stream) return;
+                          refused_.all(), transport.TimeNow());
+    if (!received.ok() || received->end_of_stream) return true;
     // It may be a password.
     Wipe(bytes.data(), received->bytes);
   }
+  return false;
+}
+
+void FrameReader::CloseUnclaimed() {
+  arrivals_.clear();
+  refused_.Close();
+  held_.Release();
+}
+
+void FrameReader::Refuse(std::vector<FileDescriptor> descriptors) {
+  for (FileDescriptor& refused : descriptors) {
+    refused_.all().push_back(std::move(refused));
+  }
+  if (!keeps_refused_) refused_.Close();
 }
 
 absl::Status FrameReader::PeerEnded(const absl::Status& how) {
@@ -405,6 +423,7 @@ absl::Status FrameReader::PeerEnded(const absl::Status& how) {
 
 absl::Status FrameReader::Failed(const absl::Status& status) {
   status_ = status;
+  for (Arrival& arrival : arrivals_) Refuse(arrival.descriptors.Claim());
   arrivals_.clear();
   held_.Release();
   buffer_ = ReceiveBuffer();

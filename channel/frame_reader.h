@@ -69,10 +69,13 @@ class FrameReader {
   // Refuses to read from now on.
   void Fail(const absl::Status& status) { (void)Failed(status); }
 
-  // Nothing more is to be read. What has come of the peer's, and is still in
-  // the transport, goes here: where the connection's close meets descriptors,
-  // it may wait for them.
-  void DiscardUnread(Transport& transport);
+  // See MessageChannel.
+  bool DiscardUnread(Transport& transport);
+  void CloseUnclaimed();
+  void set_keeps_refused(bool keeps) { keeps_refused_ = keeps; }
+
+  // Nobody is to have them.
+  void Refuse(std::vector<FileDescriptor> descriptors);
 
   // frame() is not needed any more: the memory of a large one is given back.
   void Release() {
@@ -111,7 +114,8 @@ class FrameReader {
   // Whether a part of the next frame, or all of it, has come already.
   bool has_begun() const { return buffer_.size() > 0; }
 
-  // How many descriptors have come that no frame was given yet.
+  // How many descriptors have come that no frame was given yet, or ever will
+  // be.
   size_t unclaimed_descriptors() const;
 
   // What else would be kEndOfStream or kConnectionLost is kCallCut, unless the
@@ -189,6 +193,9 @@ class FrameReader {
   std::vector<Arrival> arrivals_;
   // Of them, while the frame is not whole, and while nobody reads.
   DescriptorBudget::Share held_;
+  // Those that were refused, and are not closed.
+  UnclaimedDescriptors refused_;
+  bool keeps_refused_ = false;
   // There was no room for them, and they are closed.
   bool lost_behind_ = false;
 

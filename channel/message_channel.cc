@@ -271,7 +271,7 @@ absl::Status MessageChannel::ReadCall(Message& message,
   reader_.set_time_for_rest(absl::InfiniteDuration());
   if (!status.ok()) {
     // What has come with a scalar, say, is nobody's.
-    message.descriptors_.clear();
+    reader_.Refuse(std::exchange(message.descriptors_, {}));
     return status;
   }
   const absl::Cleanup release = [this] { reader_.Release(); };
@@ -396,8 +396,8 @@ void MessageChannel::ThrowAway() {
 
 // --- both ---
 
-void MessageChannel::DiscardUnread() {
-  if (is_open()) reader_.DiscardUnread(*transport_);
+bool MessageChannel::DiscardUnread() {
+  return !is_open() || reader_.DiscardUnread(*transport_);
 }
 
 void MessageChannel::ShutDown() {

@@ -318,17 +318,35 @@ class MessageChannel {
   bool read_error() const { return last_read_ == LastRead::kError; }
 
   // How many descriptors have come with messages that were not read yet, of
-  // which one may be received in part. They are closed with the channel.
+  // which one may be received in part; and those of messages that were refused,
+  // if they are kept. They are closed with the channel.
   size_t unclaimed_descriptors() const {
     return reader_.unclaimed_descriptors();
   }
 
   // --- ending ---
 
-  // Receives no more, and throws away what has come: the peer can send nothing,
-  // but is still written to. Before a peer that is not trusted is left: what it
-  // has sent could keep Close() waiting; see UnclaimedDescriptors.
-  void DiscardUnread();
+  // A peer that is not trusted could keep Close() waiting, for ever: in it, and
+  // in closing the connection over it, goes what the peer has attached; see
+  // UnclaimedDescriptors. Who waits for that is a thread that has the time:
+  //   if (channel.DiscardUnread()) {
+  //     channel.Close();  // At once.
+  //   } else {
+  //     // Elsewhere:
+  //     while (!channel.DiscardUnread()) channel.CloseUnclaimed();
+  //   }
+
+  // Receives no more, and throws away what has come, but no descriptors: where
+  // it finds any they are unclaimed_descriptors(), and it returns false. The
+  // peer can send nothing, but is still written to.
+  bool DiscardUnread();
+
+  // Of a channel that is not read any more.
+  void CloseUnclaimed() { reader_.CloseUnclaimed(); }
+
+  // Whether descriptors of messages that are refused stay, unclaimed, rather
+  // than be closed as soon as that is known. Default: no.
+  void set_keeps_refused(bool keeps) { reader_.set_keeps_refused(keeps); }
 
   // Ends both directions, from any thread: operations under way return, the
   // peer reads the end of the stream.

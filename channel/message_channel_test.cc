@@ -540,6 +540,35 @@ TEST_F(MessageChannelTest, RefusesToWriteOverTheLimitsAndStaysInStep) {
   EXPECT_THAT(ReadThere(), ElementsAre("1", "2", "3"));
 }
 
+// However it came to stay here, or in the socket.
+TEST_F(MessageChannelTest, ClosesWhatAPeerHasAttachedWhenItIsTold) {
+  ChannelLimits limits;
+  limits.max_descriptors = 1;
+  there_.set_limits(limits);
+  there_.set_keeps_refused(true);
+  const Pipe pipe;
+  ASSERT_THAT(here_.Write("refused", pipe.read, pipe.write), IsOk());
+  ASSERT_THAT(here_.Write("unread"), IsOk());
+  ASSERT_THAT(here_.Write("unread", pipe.read), IsOk());
+  ASSERT_THAT(here_.Write("unread"), IsOk());
+  ASSERT_THAT(here_.Write("unread", pipe.write), IsOk());
+  EXPECT_THAT(there_.Read(), FailsWith(reason::kTooManyDescriptors));
+  size_t closed = 0;
+  while (!there_.DiscardUnread()) {
+    // Again and again, until they are closed.
+    EXPECT_FALSE(there_.DiscardUnread());
+    closed += there_.unclaimed_descriptors();
+    there_.CloseUnclaimed();
+    EXPECT_EQ(there_.unclaimed_descriptors(), 0u);
+  }
+  EXPECT_EQ(closed, 4u);
+  EXPECT_THAT(there_.Read(), FailsWith(reason::kChannelClosed));
+  // It can still be written to.
+  ASSERT_THAT(there_.Write("sorry"), IsOk());
+  ASSERT_OK_AND_ASSIGN(const Message sorry, here_.Read());
+  EXPECT_THAT(sorry.parts(), ElementsAre("sorry"));
+}
+
 TEST_F(MessageChannelTest, TakesNoLimitThatTheKernelOrProtobufCannotHold) {
   ChannelLimits limits;
   limits.max_frame_bytes = SIZE_MAX;

@@ -7,7 +7,8 @@
 //
 // Misuse: closing a peer's descriptor in another way, before it is known that
 // the peer may have this thread wait. A file of a file system that waits at its
-// close (FUSE, NFS) waits here, too: nothing can be done about that.
+// close (FUSE, NFS) waits here, too, and so does a socket in which others lie
+// that linger: nothing can be done about that, but on another thread.
 
 #ifndef WARD_CHANNEL_UNCLAIMED_DESCRIPTORS_H_
 #define WARD_CHANNEL_UNCLAIMED_DESCRIPTORS_H_

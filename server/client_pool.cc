@@ -132,9 +132,11 @@ absl::Status ClientPool::Start() {
 void ClientPool::Run(int thread) {
   mutex_.Lock();
   --called_;
-  while (!stopping_ || !ready_.empty()) {
+  while (!stopping_ || !ready_.empty() || !to_close_.empty()) {
     if (std::unique_ptr<Client> client = TakeReady()) {
       Serve(std::move(client));
+    } else if (!to_close_.empty()) {
+      CloseNext();
     } else if (!watching_ && !deadlines_.empty()) {
       Watch();
     } else if (MayAccept()) {
@@ -174,9 +176,10 @@ bool ClientPool::CallIdle() {
     idle.changed.Signal();
     return true;
   }
-  // All that can be busy with a client, one that watches, and some to accept.
+  // All that can be busy with a client, one that watches, and some to accept;
+  // and those that may be busy for ever.
   const size_t max_threads = static_cast<size_t>(limits_.max_clients) +
-                             kMaxReceiving + 1 + kMaxAccepting;
+                             kMaxReceiving + 1 + kMaxAccepting + closing_;
   if (threads_.size() < max_threads) {
     const absl::Status status = StartThread();
     if (status.ok()) return true;
@@ -256,6 +259,7 @@ void ClientPool::Accept() {
       internal::Shared(std::move(accepted->transport)));
   client->on_reserve = accepted->on_reserve;
   client->deadline_ = environment_.TimeNow() + limits_.authentication_timeout;
+  client->channel.set_keeps_refused(true);
   absl::Status status = service_.greet(*client);
   if (status.ok()) {
     const absl::Duration soon = std::min(kSoon, limits_.authentication_timeout);
@@ -298,18 +302,26 @@ bool ClientPool::MakeRoomInTable() {
   mutex_.Lock();
   if (has_room) return true;
   const absl::Time end = environment_.TimeNow() + kLeavingTime;
-  const uint64_t dismissed = dismissed_;
+  const uint64_t closed = closed_;
   const bool one_leaves = DismissIdle(AnyClient) || leaving_ > 0;
-  while (dismissed_ == dismissed && !RefuseHolder({&silent_, &queued_}, 0)) {
-    // What fills it may be a client's that a thread receives from just now.
-    const auto changed = [this, one_leaves, last_id = last_id_,
-                          dismissed]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-      return stopping_ || last_id_ != last_id || dismissed_ != dismissed ||
-             (reading_ == 0 && !one_leaves);
+  while (closed_ == closed) {
+    const bool refused = RefuseHolder({&silent_, &queued_}, 0);
+    // What fills it may be a client's that a thread receives from just now, or
+    // is about to close.
+    const auto is_hopeless = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+      return reading_ == 0 && closing_ == 0 && !one_leaves;
     };
-    if (reading_ == 0 && !one_leaves) return false;
+    const auto changed = [&, last_id = last_id_]()
+                             ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+                               return stopping_ || closed_ != closed ||
+                                      (!refused && last_id_ != last_id) ||
+                                      is_hopeless();
+                             };
+    if (is_hopeless()) return false;
+    const absl::Duration left = end - environment_.TimeNow();
+    // One that takes long to be closed is not the last that is tried.
     mutex_.AwaitWithTimeout(absl::Condition(&changed),
-                            end - environment_.TimeNow());
+                            refused ? std::min(left, kBackOff) : left);
     if (stopping_ || environment_.TimeNow() >= end) return false;
   }
   return true;
@@ -317,19 +329,6 @@ bool ClientPool::MakeRoomInTable() {
 
 bool ClientPool::RefuseHolder(absl::Span<Waiting* const> among,
                               size_t allowed) {
-  std::unique_ptr<Client> holder = TakeHolder(among, allowed);
-  if (holder == nullptr) return false;
-  Refuse(std::move(holder),
-         MakeError(reason::kServerFull,
-                   "the server needs the descriptors that came with this "
-                   "message, which is not whole yet, or behind it; try again, "
-                   "and send it whole at once, and nothing else before it has "
-                   "its answer"));
-  return true;
-}
-
-std::unique_ptr<ClientPool::Client> ClientPool::TakeHolder(
-    absl::Span<Waiting* const> among, size_t allowed) {
   absl::flat_hash_map<pid_t, size_t> counts;
   pid_t greediest = 0;
   size_t most = 0;
@@ -344,7 +343,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::TakeHolder(
       greediest = PidOf(client->peer);
     }
   }
-  if (all <= allowed) return nullptr;
+  if (all <= allowed) return false;
   for (Waiting* const waiting : among) {
     const auto holder =
         std::find_if(waiting->begin(), waiting->end(), [&](const auto& entry) {
@@ -354,9 +353,18 @@ std::unique_ptr<ClientPool::Client> ClientPool::TakeHolder(
     if (holder == waiting->end()) continue;
     std::unique_ptr<Client> client = Take(*waiting, holder);
     if (waiting == &queued_ && client->refusal_.ok()) (void)AdmitSurplus();
-    return client;
+    Refuse(std::move(client),
+           MakeError(reason::kServerFull,
+                     waiting == &silent_
+                         ? "the server needs the descriptors that came with "
+                           "this message, which is not whole yet; try again, "
+                           "and send it whole at once"
+                         : "the server needs the descriptors that came behind "
+                           "this message; try again, and send nothing else "
+                           "before it has its answer"));
+    return true;
   }
-  return nullptr;
+  return false;
 }
 
 void ClientPool::AwaitRoom() {
@@ -543,24 +551,26 @@ bool ClientPool::AdmitSurplus() {
 void ClientPool::Serve(std::unique_ptr<Client> client) {
   LeaveAccepting();
   while (client != nullptr) {
+    // It has its thread to itself now.
+    client->channel.set_keeps_refused(false);
     do {
       ServeCall(*client);
     } while (client->channel.kept() && AwaitNextCall(*client));
     // Before its connection is closed: it must not be shut down any more.
     TakePlace(*client);
     std::unique_ptr<Client> next = NextToServe(client->peer->pid);
-    // Nor does the next one wait for what this one has attached to be closed.
-    if (next != nullptr && (client->channel.unclaimed_descriptors() > 0 ||
-                            !client->request.descriptors().empty())) {
-      ready_.push_front(std::move(next));
-      (void)Call();
+    // Few have another one wait for their thread: to look at what else each has
+    // sent would cost more than all the rest of its end.
+    const bool is_waited_for = next != nullptr || client->leaves_ ||
+                               NobodyAccepts() ||
+                               (!watching_ && !deadlines_.empty());
+    if (is_waited_for) {
+      Close(std::move(client));
+    } else {
+      ++closing_;
+      CloseHere(std::move(client));
     }
-    const bool leaves = client->leaves_;
-    mutex_.Unlock();
-    client = std::move(next);
-    mutex_.Lock();
-    if (leaves) ++dismissed_;
-    if (client == nullptr) client = TakeReady();
+    client = next != nullptr ? std::move(next) : TakeReady();
   }
 }
 
@@ -697,8 +707,8 @@ void ClientPool::Refuse(std::unique_ptr<Client> client,
                         const absl::Status& why) {
   mutex_.Unlock();
   Tell(*client, why);
-  client.reset();
   mutex_.Lock();
+  Close(std::move(client));
 }
 
 void ClientPool::Tell(Client& client, const absl::Status& error) {
@@ -706,8 +716,48 @@ void ClientPool::Tell(Client& client, const absl::Status& error) {
   client.channel.set_deadline(absl::InfiniteFuture());
   // A client that does not want to hear it, or has left, has its answer.
   (void)client.channel.WriteError(error);
-  // No thread may wait for what it has attached to be closed.
-  client.channel.DiscardUnread();
+  (void)client.channel.DiscardUnread();
+}
+
+void ClientPool::Close(std::unique_ptr<Client> client) {
+  mutex_.Unlock();
+  const bool has_attached = HasAttached(*client);
+  mutex_.Lock();
+  ++closing_;
+  if (has_attached && CallIdle()) {
+    to_close_.push_back(std::move(client));
+  } else {
+    CloseHere(std::move(client));
+  }
+}
+
+void ClientPool::CloseHere(std::unique_ptr<Client> client) {
+  mutex_.Unlock();
+  while (client->channel.unclaimed_descriptors() > 0) {
+    client->channel.CloseUnclaimed();
+    (void)client->channel.DiscardUnread();
+  }
+  client.reset();
+  mutex_.Lock();
+  --closing_;
+  ++closed_;
+}
+
+void ClientPool::CloseNext() {
+  std::unique_ptr<Client> client = std::move(to_close_.front());
+  to_close_.pop_front();
+  LeaveAccepting();
+  CloseHere(std::move(client));
+}
+
+bool ClientPool::HasAttached(Client& client) {
+  // Its handler may have closed the channel, or given it to somebody who still
+  // has it.
+  if (!client.channel.is_open() && client.connection_.use_count() == 1) {
+    client.channel = MessageChannel(client.connection_);
+  }
+  const bool none_unread = client.channel.DiscardUnread();
+  return !none_unread || !client.request.descriptors().empty();
 }
 
 // --- waiting ---
@@ -830,8 +880,8 @@ void ClientPool::Watch() {
       const uint64_t id = is_due ? deadlines_.begin()->second : *heard_of;
       cancelled = Forget(id);
       if (!silent_.contains(id) && !queued_.contains(id)) continue;
-      // Closing what it has attached may take as long as a file system likes:
-      // others have another thread meanwhile, if one can be had.
+      // Where its request is refused, what came with that is closed: others
+      // have another thread meanwhile, if one can be had.
       if (CallIdle()) {
         attended = id;
       } else {
@@ -906,14 +956,18 @@ void ClientPool::Stop(absl::Duration drain_time) {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  listener_.StopAccepting([](std::unique_ptr<Transport> connection) {
-    Client client;
-    client.channel = MessageChannel(std::move(connection));
-    Tell(client, StoppingError());
+  // In a full table there is room for one of them at a time, and all have to be
+  // told: each is gone before the next one comes, but for those that take long.
+  const absl::Time end = environment_.TimeNow() + kBackOff;
+  listener_.StopAccepting([&](std::unique_ptr<Transport> connection) {
+    absl::MutexLock lock(&mutex_);
+    Refuse(std::make_unique<Client>(internal::Shared(std::move(connection))),
+           StoppingError());
+    mutex_.AwaitWithTimeout(absl::Condition(this, &ClientPool::HasClosedAll),
+                            end - environment_.TimeNow());
   });
   absl::MutexLock lock(&mutex_);
   if (watched_ != nullptr) watched_->Wake();
-  for (Idle* const idle : idle_) idle->changed.Signal();
   while (std::unique_ptr<Client> client = TakeReady()) {
     TakePlace(*client);
     Refuse(std::move(client), StoppingError());
@@ -923,6 +977,7 @@ void ClientPool::Stop(absl::Duration drain_time) {
       Refuse(Take(*waiting, waiting->begin()), StoppingError());
     }
   }
+  for (Idle* const idle : idle_) idle->changed.Signal();
   // Not both directions: they can still be told.
   for (const Client* client : served_) {
     client->connection_->ShutDownReceiving();
@@ -972,6 +1027,8 @@ bool ClientPool::stopping() const {
 }
 
 bool ClientPool::IsStopping() const { return stopping_; }
+
+bool ClientPool::HasClosedAll() const { return closing_ == 0; }
 
 bool ClientPool::IsEmpty() const { return served_.empty() && receiving_ == 0; }
 

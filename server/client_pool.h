@@ -21,6 +21,11 @@
 // Who serves a client may have it observed: then the thread that watches hears,
 // too, when that one leaves.
 //
+// What a peer has attached takes as long to close as it likes: a file of a file
+// system that does not answer, for ever. So nothing of that is closed while
+// anybody waits: not in receiving a first message, and with the connection only
+// by a thread that has come for that, if one can be had.
+//
 // Threads are started when all are busy, and end when they are idle for long;
 // a few are kept. Where the system gives no more of them, the one that watches
 // accepts, too.
@@ -206,11 +211,8 @@ class ClientPool {
   // Whether it refused one: of those that have descriptors here, of a first
   // message that is not whole, or behind it, the oldest of the process that has
   // most of them; of silent_ before those of queued_. Only if all have over
-  // `allowed`.
+  // `allowed`. They may not be closed yet.
   bool RefuseHolder(absl::Span<Waiting* const> among, size_t allowed)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::unique_ptr<Client> TakeHolder(absl::Span<Waiting* const> among,
-                                     size_t allowed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AwaitRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int CountWaiting() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
@@ -294,10 +296,21 @@ class ClientPool {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void Tell(Client& client, const absl::Status& error);
 
+  // Closes its connection, if only when another thread has come.
+  void Close(std::unique_ptr<Client> client)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The same on this thread, whatever that takes.
+  void CloseHere(std::unique_ptr<Client> client)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CloseNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether that may take long. It is not read any more.
+  static bool HasAttached(Client& client);
+
   // Conditions.
   bool HasRoom() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool IsStopping() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool IsEmpty() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  bool HasClosedAll() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   Environment& environment_;
   Listener& listener_;
@@ -334,10 +347,14 @@ class ClientPool {
   // Those that have a place, and of them those that have no thread yet.
   Client::List served_ ABSL_GUARDED_BY(mutex_);
   // Of them, those that are between two calls, in the order in which they came
-  // there; how many of these are about to leave, and how many have had to.
+  // there; and how many of these are about to leave.
   Client::List between_calls_ ABSL_GUARDED_BY(mutex_);
   int leaving_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t dismissed_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Those that a thread was called for, to close them; how many are being
+  // closed, with these; and how many have been.
+  std::deque<std::unique_ptr<Client>> to_close_ ABSL_GUARDED_BY(mutex_);
+  size_t closing_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t closed_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<std::unique_ptr<Client>> ready_ ABSL_GUARDED_BY(mutex_);
   // Of those that have any; empty where there is no limit to them.
   Shares<pid_t> processes_ ABSL_GUARDED_BY(mutex_);

@@ -426,6 +426,51 @@ TEST_F(ClientPoolTest, NobodyWaitsForWhatAPeerHasAttachedToBeClosed) {
   EXPECT_LT(watch.Elapsed(), Lingering::kTime / 2);
 }
 
+// It lies in the connection, which cannot be closed sooner.
+TEST_F(ClientPoolTest, WhoIsNextWaitsForNothingThatWasSentBehindACall) {
+  for (const bool handler_closes : {false, true}) {
+    Environment& environment = Environment::Posix();
+    ASSERT_OK_AND_ASSIGN(const auto listener, environment.Listen({}));
+    const ClientPool::Limits limits{1, 10, 10, 10, kSurely, kSurely};
+    absl::Notification is_served;
+    absl::Notification may_end;
+    ClientPool::Service service = PlainService();
+    service.serve = [&](ClientPool::Client& client) {
+      if (client.request.name() == "next") {
+        return client.channel.Write("served");
+      }
+      is_served.Notify();
+      may_end.WaitForNotification();
+      if (handler_closes) client.channel.Close();
+      return absl::OkStatus();
+    };
+    ClientPool pool(environment, *listener, limits, std::move(service));
+    ASSERT_THAT(pool.Start(), IsOk());
+    const auto connect = [&] {
+      return environment.Connect(listener->path(), absl::InfiniteFuture());
+    };
+    ASSERT_OK_AND_ASSIGN(auto first, connect());
+    const std::shared_ptr<Transport> connection = std::move(first);
+    MessageChannel hostile(connection);
+    ASSERT_THAT(hostile.Write("call"), IsOk());
+    is_served.WaitForNotification();
+    Lingering lingering;
+    lingering.SendTo(*connection, "x");
+    ASSERT_OK_AND_ASSIGN(auto second, connect());
+    const int answer = second->descriptor();
+    MessageChannel next(std::move(second));
+    ASSERT_THAT(next.Write("next"), IsOk());
+    // There is one place.
+    EXPECT_FALSE(BecomesReadable(answer, absl::Milliseconds(100)));
+    const Stopwatch watch;
+    may_end.Notify();
+    EXPECT_THAT(next.Read(), RepliesWith("served"));
+    EXPECT_LT(watch.Elapsed(), Lingering::kTime / 2);
+    listener->RemovePath();
+    pool.Stop(absl::ZeroDuration());
+  }
+}
+
 TEST_F(ClientPoolTest, StopWaitsForNothingThatLiesInTheListenQueue) {
   ServerOptions options;
   options.max_clients = 1;

@@ -2,6 +2,7 @@
 // that die at every step: whatever happens, each call returns in bounded time
 // with a status that says why, and nothing is left behind.
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/types.h>
 
@@ -23,6 +24,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
@@ -294,19 +296,21 @@ TEST_P(ExplorationTest, OneTooManyIsServedAsSoonAsItMayBe) {
   }
 }
 
+// To which the system gives no more threads than these.
+struct FewThreadsServer : EchoServer {
+  FewThreadsServer(ServerOptions options, size_t threads)
+      : EchoServer(std::move(options)), threads_(threads) {}
+  absl::Status InitializeServer() override {
+    // And the main one.
+    testing::Simulation::Current()->environment().LimitThreads(1 + threads_);
+    return absl::OkStatus();
+  }
+  const size_t threads_;
+};
+
 // One that says nothing keeps nobody waiting, however few threads the system
 // gives to the server.
 TEST_P(ExplorationTest, ASilentPeerKeepsNobodyWaitingWhereThreadsAreFew) {
-  struct Server : EchoServer {
-    Server(ServerOptions options, size_t threads)
-        : EchoServer(std::move(options)), threads_(threads) {}
-    absl::Status InitializeServer() override {
-      // And the main one.
-      testing::Simulation::Current()->environment().LimitThreads(1 + threads_);
-      return absl::OkStatus();
-    }
-    const size_t threads_;
-  };
   ExploreOptions options;
   options.search = GetParam();
   options.runs = 100;
@@ -315,7 +319,7 @@ TEST_P(ExplorationTest, ASilentPeerKeepsNobodyWaitingWhereThreadsAreFew) {
     Explore(options, [threads] {
       ServerOptions server_options;
       server_options.authentication_timeout = absl::Minutes(1);
-      Server server(std::move(server_options), threads);
+      FewThreadsServer server(std::move(server_options), threads);
       ASSERT_THAT(server.Start(), IsOk());
       {
         const auto silent = server.environment().Connect(
@@ -333,6 +337,45 @@ TEST_P(ExplorationTest, ASilentPeerKeepsNobodyWaitingWhereThreadsAreFew) {
         RunAtOnce(call, call);
         EXPECT_LT(server.environment().TimeNow() - start, absl::Seconds(1));
       }
+      EXPECT_THAT(server.Stop(), IsOk());
+    });
+  }
+}
+
+// Who closes what they have attached has something else to do, where threads
+// are few; and there is nothing that nobody does.
+TEST_P(ExplorationTest, PeersThatAttachDescriptorsKeepNobodyWaiting) {
+  ExploreOptions options;
+  options.search = GetParam();
+  options.runs = 15;
+  for (const size_t threads : {1, 2, 8}) {
+    SCOPED_TRACE(threads);
+    Explore(options, [threads] {
+      ServerOptions server_options;
+      server_options.authentication_timeout = absl::Seconds(2);
+      server_options.max_clients = 1;
+      FewThreadsServer server(std::move(server_options), threads);
+      ASSERT_THAT(server.Start(), IsOk());
+      const FileDescriptor file(open("/dev/null", O_RDONLY | O_CLOEXEC));
+      // More than a first message may have, too.
+      const auto attach = [&](size_t count) {
+        auto peer = server.environment().Connect(server.socket_filename(),
+                                                 absl::InfiniteFuture());
+        ASSERT_THAT(peer, IsOk());
+        ASSERT_THAT((*peer)->Send("\x20", std::vector<int>(count, file.get()),
+                                  absl::InfiniteFuture()),
+                    IsOk());
+        MessageChannel hostile(*std::move(peer));
+        EXPECT_THAT(hostile.Read(), FailsWith(reason::kTimedOut));
+      };
+      const auto call = [&server] {
+        const absl::Time start = server.environment().TimeNow();
+        for (int i = 0; i < 3; ++i) {
+          EXPECT_THAT(CallServer(server, "echo", "x"), RepliesWith("x"));
+        }
+        EXPECT_LT(server.environment().TimeNow() - start, absl::Seconds(1));
+      };
+      RunAtOnce([&] { attach(1); }, [&] { attach(17); }, call, call);
       EXPECT_THAT(server.Stop(), IsOk());
     });
   }

@@ -3,7 +3,9 @@
 
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,12 +15,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -27,7 +32,9 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message_channel.h"
+#include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/proto/frame.pb.h"
 #include "ward/server/environment.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
@@ -36,12 +43,13 @@ namespace ward {
 namespace {
 
 // A file system of one file (fuse(4), linux/fuse.h), whose close(2) takes as
-// long as Hang says.
+// long as Hang says, but on the main thread. Where this process is killed while
+// it has such a file open itself, nobody answers it any more.
 class HangingFiles {
  public:
   explicit HangingFiles(std::string directory)
       : directory_(std::move(directory)),
-        device_(open("/dev/fuse", O_RDWR | O_CLOEXEC)) {
+        device_(open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC)) {
     const std::string options =
         absl::StrCat("fd=", device_.get(),
                      ",rootmode=40000,user_id=0,group_id=0,allow_other");
@@ -54,6 +62,8 @@ class HangingFiles {
     if (!is_mounted_) return;
     Hang(false);
     EXPECT_EQ(umount2(directory_.c_str(), MNT_DETACH), 0);
+    // The file system goes with the device, whoever has a file of it still.
+    WriteAll(end_.write.get(), "x");
     thread_.join();
   }
 
@@ -74,13 +84,13 @@ class HangingFiles {
     for (const uint64_t request : held) Reply(request, 0, {});
   }
 
-  // Until somebody waits for a file to be closed.
-  bool AwaitHanging() {
+  // Until so many wait at the same time for a file to be closed.
+  bool AwaitHanging(size_t count) {
     absl::MutexLock lock(&mutex_);
-    const auto holds = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-      return !held_.empty();
+    const auto holds = [this, count]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+      return held_.size() >= count;
     };
-    return mutex_.AwaitWithTimeout(absl::Condition(&holds), kSurely);
+    return mutex_.AwaitWithTimeout(absl::Condition(&holds), kSurely / 2);
   }
 
  private:
@@ -111,9 +121,15 @@ class HangingFiles {
 
   void Answer() {
     std::vector<char> buffer(1 << 17);
+    pollfd polled[] = {{end_.read.get(), POLLIN, 0},
+                       {device_.get(), POLLIN, 0}};
     while (true) {
+      (void)poll(polled, 2, -1);
+      if (polled[0].revents != 0) return;
       const ssize_t size = read(device_.get(), buffer.data(), buffer.size());
-      if (size < 0 && (errno == EINTR || errno == ENOENT)) continue;
+      if (size < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT)) {
+        continue;
+      }
       if (size < static_cast<ssize_t>(sizeof(fuse_in_header))) return;
       fuse_in_header header;
       std::memcpy(&header, buffer.data(), sizeof(header));
@@ -145,7 +161,7 @@ class HangingFiles {
         return Reply(asked.unique, 0, Bytes(fuse_open_out{}));
       case FUSE_FLUSH: {
         absl::MutexLock lock(&mutex_);
-        if (hangs_) {
+        if (hangs_ && asked.pid != static_cast<uint32_t>(getpid())) {
           held_.push_back(asked.unique);
           return;
         }
@@ -164,6 +180,7 @@ class HangingFiles {
 
   const std::string directory_;
   const FileDescriptor device_;
+  const Pipe end_ = MakePipe();
   bool is_mounted_ = false;
   std::thread thread_;
   absl::Mutex mutex_;
@@ -171,49 +188,209 @@ class HangingFiles {
   std::vector<uint64_t> held_ ABSL_GUARDED_BY(mutex_);
 };
 
-// From half a message, whose time is over.
-TEST(HangingFilesTest, KeepNobodyWaitingButWhoClosesThem) {
-  constexpr absl::Duration kTimeout = absl::Milliseconds(200);
-  std::string directory = "/tmp/ward-test-XXXXXX";
-  ASSERT_NE(mkdtemp(directory.data()), nullptr);
-  {
-    ServerOptions options;
-    options.authentication_timeout = kTimeout;
-    TestServer server(std::move(options));
-    ASSERT_THAT(server.Start(), IsOk());
-    HangingFiles files(directory);
-    if (!files.is_mounted()) {
-      rmdir(directory.c_str());
-      GTEST_SKIP() << "needs root, and /dev/fuse";
-    }
-    const auto connect = [&server] {
-      auto transport = Environment::Posix().Connect(server.socket_filename(),
-                                                    absl::InfiniteFuture());
-      EXPECT_THAT(transport, IsOk());
-      return *std::move(transport);
-    };
-    const auto hostile = connect();
-    {
-      const FileDescriptor file = files.Open();
-      ASSERT_TRUE(file.is_open());
-      const int attached[] = {file.get()};
-      ASSERT_THAT(hostile->Send("\x20", attached, absl::InfiniteFuture()),
-                  IsOk());
-    }
-    files.Hang(true);
-    ASSERT_TRUE(files.AwaitHanging());
-    // Who is silent is told so, and who comes in pieces is heard.
-    MessageChannel silent(connect());
-    EXPECT_THAT(silent.Read(), FailsWith(reason::kTimedOut));
-    MessageChannel late(connect());
-    absl::SleepFor(kTimeout / 4);
-    late.PresentPassword(server.password());
-    ASSERT_THAT(late.Write("echo", "x"), IsOk());
-    EXPECT_THAT(late.Read(), testing::RepliesWith("x"));
-    files.Hang(false);
-    EXPECT_THAT(server.Stop(), IsOk());
+class HangingFilesTest : public ::testing::Test {
+ protected:
+  HangingFilesTest() { EXPECT_NE(mkdtemp(directory_.data()), nullptr); }
+  ~HangingFilesTest() override {
+    files_.reset();
+    rmdir(directory_.c_str());
   }
-  rmdir(directory.c_str());
+
+  // With a thread of its own: a server is forked before. From now on what
+  // others close hangs.
+  bool Mount() {
+    files_ = std::make_unique<HangingFiles>(directory_);
+    if (!files_->is_mounted()) return false;
+    files_->Hang(true);
+    return true;
+  }
+  HangingFiles& files() { return *files_; }
+
+  // Everybody's close(2) comes to its end.
+  void StopHanging() { files_->Hang(false); }
+
+  static std::unique_ptr<Transport> Connect(const std::string& path) {
+    auto transport = Environment::Posix().Connect(path, absl::InfiniteFuture());
+    EXPECT_THAT(transport, IsOk());
+    return *std::move(transport);
+  }
+
+  // The beginning of a message, with the file so many times.
+  std::unique_ptr<Transport> SendHalf(const std::string& path,
+                                      size_t files) const {
+    std::unique_ptr<Transport> peer = Connect(path);
+    const FileDescriptor file = files_->Open();
+    EXPECT_TRUE(file.is_open());
+    EXPECT_THAT(peer->Send("\x20", std::vector<int>(files, file.get()),
+                           absl::InfiniteFuture()),
+                IsOk());
+    return peer;
+  }
+
+  static constexpr const char* kNeeds = "needs root, and /dev/fuse";
+
+ private:
+  std::string directory_ = "/tmp/ward-test-XXXXXX";
+  std::unique_ptr<HangingFiles> files_;
+};
+
+// From half a message, whose time is over, or that had more of them than it
+// may. They are more than there are threads for clients.
+TEST_F(HangingFilesTest, KeepNobodyWaitingButWhoClosesThem) {
+  constexpr absl::Duration kTimeout = absl::Milliseconds(400);
+  constexpr size_t kHostile = 30;
+  ServerOptions options;
+  options.max_clients = 1;
+  options.authentication_timeout = kTimeout;
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  if (!Mount()) GTEST_SKIP() << kNeeds;
+  const absl::Cleanup stop_hanging = [this] { StopHanging(); };
+  std::vector<std::unique_ptr<Transport>> hostile;
+  for (size_t i = 0; i < kHostile; ++i) {
+    hostile.push_back(SendHalf(server.socket_filename(), i % 2 == 0 ? 1 : 17));
+  }
+  ASSERT_TRUE(files().AwaitHanging(kHostile));
+  // Who is silent is told so, and who comes in pieces is heard.
+  MessageChannel silent(Connect(server.socket_filename()));
+  EXPECT_THAT(silent.Read(), FailsWith(reason::kTimedOut));
+  MessageChannel late(Connect(server.socket_filename()));
+  absl::SleepFor(kTimeout / 20);
+  late.PresentPassword(server.password());
+  ASSERT_THAT(late.Write("echo", "x"), IsOk());
+  EXPECT_THAT(late.Read(), testing::RepliesWith("x"));
+  StopHanging();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// Of this process, and of a server that is forked meanwhile.
+class FewDescriptors {
+ public:
+  explicit FewDescriptors(rlim_t count) {
+    EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &found_), 0);
+    const rlimit few{count, found_.rlim_max};
+    EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  }
+  ~FewDescriptors() { setrlimit(RLIMIT_NOFILE, &found_); }
+  FewDescriptors(const FewDescriptors&) = delete;
+  FewDescriptors& operator=(const FewDescriptors&) = delete;
+
+ private:
+  rlimit found_;
+};
+
+TEST_F(HangingFilesTest, KeepNobodyWaitingWhoComesWhenTheyFillTheirEighth) {
+  ServerOptions options;
+  options.authentication_timeout = kSurely;
+  TestServer server(std::move(options));
+  {
+    const FewDescriptors few(200);
+    ASSERT_THAT(server.Start(), IsOk());
+  }
+  if (!Mount()) GTEST_SKIP() << kNeeds;
+  const absl::Cleanup stop_hanging = [this] { StopHanging(); };
+  // Two of these have over 25, when the next one comes.
+  std::vector<std::unique_ptr<Transport>> hostile;
+  for (int i = 0; i < 8; ++i) {
+    hostile.push_back(SendHalf(server.socket_filename(), 16));
+  }
+  ASSERT_TRUE(files().AwaitHanging(1));
+  // One that comes in two pieces, with a descriptor that the handler does not
+  // take.
+  proto::Frame frame;
+  frame.set_password(std::string(server.password().Expose()));
+  frame.mutable_array()->add_part("echo");
+  frame.mutable_array()->add_part("x");
+  frame.set_descriptors(1);
+  const std::string body = frame.SerializeAsString();
+  std::unique_ptr<Transport> peer = Connect(server.socket_filename());
+  const FileDescriptor null(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const int attached[] = {null.get()};
+  ASSERT_THAT(peer->Send(Varint(body.size()), attached, absl::InfiniteFuture()),
+              IsOk());
+  absl::SleepFor(absl::Milliseconds(20));
+  // It may have had to go itself, for one of them that is late.
+  (void)peer->Send(body, {}, absl::InfiniteFuture());
+  MessageChannel honest(std::move(peer));
+  honest.set_timeout(kSurely / 2);
+  const absl::Status heard = honest.Read().status();
+  EXPECT_TRUE(HasReason(heard, reason::kInvalidArguments) ||
+              HasReason(heard, reason::kServerFull))
+      << heard;
+  StopHanging();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(HangingFilesTest, KeepNobodyWaitingWhoComesToAFullTable) {
+  ServerOptions options;
+  options.authentication_timeout = kSurely;
+  TestServer server(std::move(options));
+  server.DefineMessageHandler("fill", [](MessageChannel& channel) {
+    const rlimit few{64, 64};
+    if (setrlimit(RLIMIT_NOFILE, &few) != 0) return channel.Write("refused");
+    std::vector<int> filling;
+    int last = -1;
+    while ((last = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0) {
+      filling.push_back(last);
+    }
+    for (int free = 0; free < 6; ++free) {
+      close(filling.back());
+      filling.pop_back();
+    }
+    return channel.Write("filled");
+  });
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_THAT(Call(server, "fill"), IsOkAndHolds("filled"));
+  if (!Mount()) GTEST_SKIP() << kNeeds;
+  const absl::Cleanup stop_hanging = [this] { StopHanging(); };
+  const std::unique_ptr<Transport> hostile =
+      SendHalf(server.socket_filename(), 1);
+  std::vector<MessageChannel> held;
+  for (int i = 0; i < 8; ++i) {
+    held.emplace_back(Connect(server.socket_filename()));
+    held.back().PresentPassword(server.password());
+    held.back().set_timeout(kSurely / 2);
+    absl::Status heard = held.back().Write("hold");
+    if (heard.ok()) heard = held.back().Read().status();
+    EXPECT_TRUE(heard.ok() || HasReason(heard, reason::kDescriptorTableFull))
+        << heard;
+  }
+  EXPECT_TRUE(files().AwaitHanging(1));
+  held.clear();
+  StopHanging();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(HangingFilesTest, KeepNobodyFromHearingThatTheServerStops) {
+  ServerOptions options;
+  options.authentication_timeout = kSurely;
+  options.drain_time = kSurely;
+  options.max_waiting_clients = 1;
+  TestServer server(std::move(options));
+  // Until the client goes, or the server stops.
+  server.DefineMessageHandler("wait",
+                              [](MessageChannel& channel) -> absl::Status {
+                                WARD_RETURN_IF_ERROR(channel.Write("waits"));
+                                return channel.Read().status();
+                              });
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel served(Connect(server.socket_filename()));
+  served.PresentPassword(server.password());
+  served.set_timeout(kSurely / 2);
+  ASSERT_THAT(served.Write("wait"), IsOk());
+  ASSERT_THAT(served.Read(), testing::RepliesWith("waits"));
+  if (!Mount()) GTEST_SKIP() << kNeeds;
+  const absl::Cleanup stop_hanging = [this] { StopHanging(); };
+  // One is all that may wait: the others are in the listen queue.
+  std::vector<std::unique_ptr<Transport>> hostile;
+  for (int i = 0; i < 3; ++i) {
+    hostile.push_back(SendHalf(server.socket_filename(), 1));
+  }
+  std::thread stop([&server] { EXPECT_THAT(server.Stop(), IsOk()); });
+  EXPECT_TRUE(files().AwaitHanging(hostile.size()));
+  EXPECT_THAT(served.Read(), FailsWith(reason::kServerStopping));
+  StopHanging();
+  stop.join();
 }
 
 }  // namespace
