@@ -844,8 +844,9 @@ void ClientPool::Watch() {
          !comes && !stopping_ && !deadlines_.empty()) {
     const size_t waiting = silent_.size() + queued_.size();
     most_waiting_ = std::max(most_waiting_, waiting);
-    if (most_waiting_ >= kCrowd && waiting <= most_waiting_ / 2 &&
-        environment_.TimeNow() >= next_release_) {
+    const bool crowd_is_gone =
+        most_waiting_ >= kCrowd && waiting <= most_waiting_ / 2;
+    if (crowd_is_gone && environment_.TimeNow() >= next_release_) {
       most_waiting_ = waiting;
       next_release_ = environment_.TimeNow() + kReleaseInterval;
       mutex_.Unlock();
@@ -861,6 +862,9 @@ void ClientPool::Watch() {
           watched_->Add(kNewClient, listener_, PollSet::Event::kReadable).ok();
     }
     watching_until_ = deadlines_.begin()->first;
+    if (crowd_is_gone) {
+      watching_until_ = std::min(watching_until_, next_release_);
+    }
     // Where there was no memory to listen, it is tried again.
     if (!listens && NobodyAccepts()) {
       watching_until_ =
