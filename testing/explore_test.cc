@@ -1351,6 +1351,42 @@ TEST(FindDoom, NamesWhatLeadsToADeath) {
   EXPECT_GT(doom.curve[doom.after].chance(), 0.9) << doom.ToText();
 }
 
+// Where somebody has a time limit, none ends early.
+TEST(FindDoom, HasTheSleepsOfItsSearch) {
+  const auto body = [] {
+    std::mutex mutex;
+    std::condition_variable changed;
+    int value = 0;
+    bool is_checked = false;
+    const auto increment = [&] {
+      const int found = value;
+      SchedulingPoint();
+      value = found + 1;
+    };
+    std::thread one(increment);
+    std::thread other(increment);
+    std::thread checker([&] {
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      EXPECT_EQ(value, 2);
+      const std::lock_guard<std::mutex> lock(mutex);
+      is_checked = true;
+      changed.notify_one();
+    });
+    {
+      std::unique_lock<std::mutex> lock(mutex);
+      changed.wait_for(lock, std::chrono::seconds(10),
+                       [&] { return is_checked; });
+    }
+    for (std::thread* const thread : {&one, &other, &checker}) thread->join();
+  };
+  ExploreOptions options = FewEnds();
+  const Exploration found = FindFailure(options, body);
+  ASSERT_TRUE(found.failure.has_value());
+  const Doom doom = FindDoom(options, *found.failure, body);
+  options.early_sleeps = false;
+  EXPECT_EQ(doom.ToText(), FindDoom(options, *found.failure, body).ToText());
+}
+
 TEST(FindDoom, SaysThatItFailsInEachRun) {
   const Doom doom = DoomOf(FewEnds(), [] {
     LostUpdates();

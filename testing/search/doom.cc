@@ -680,7 +680,10 @@ Doom FindDoom(const ExploreOptions& options,
               absl::FunctionRef<void()> body,
               absl::FunctionRef<void()> announce) {
   if (!failure.replayed || failure.hung || options.doom_runs == 0) return {};
-  return Finder(options, failure, body, announce).Find();
+  // Its ends have what its search had.
+  ExploreOptions of_ends = options;
+  of_ends.early_sleeps &= failure.early_sleeps;
+  return Finder(of_ends, failure, body, announce).Find();
 }
 
 }  // namespace ward::testing

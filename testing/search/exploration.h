@@ -146,6 +146,9 @@ struct Exploration {
     // as the watchdog's patience. As each more would take as long, it was not
     // made again.
     bool hung = false;
+    // Sleeps might end early in it: ExploreOptions::early_sleeps, unless some
+    // time limit was kept.
+    bool early_sleeps = false;
     // The same deviations have made it fail again, in the same way.
     bool replayed = false;
     // Why it failed, and then what it has printed.

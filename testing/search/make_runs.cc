@@ -32,11 +32,11 @@
 #include "ward/testing/report/run_events.h"
 #include "ward/testing/search/exploration.h"
 #include "ward/testing/search/explored_run.h"
-#include "ward/testing/search/foreign_threads.h"
 #include "ward/testing/search/portfolio.h"
 #include "ward/testing/search/simplify.h"
 #include "ward/testing/search/worker.h"
 #include "ward/testing/simulator/coverage.h"
+#include "ward/testing/simulator/foreign_threads.h"
 #include "ward/testing/simulator/interception_check.h"
 #include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/remarks.h"
@@ -59,6 +59,7 @@ Exploration::Failure Describe(Worker& worker, const ExploreOptions& options,
   Exploration::Failure failure;
   failure.run = worker.record().run;
   failure.search = worker.record().search;
+  failure.early_sleeps = options.early_sleeps;
   failure.found = worker.record().Taken();
   bool crashed = false;
   const auto take = [&](Worker& from) {
@@ -306,11 +307,15 @@ Exploration MakeRuns(const ExploreOptions& asked, uint64_t seed,
   Worker dull;
   const bool is_dull_alone =
       options.runs == 1 && options.search == Search::kDepthFirst;
-  if (options.search != Search::kRandom && !is_dull_alone) {
-    dull.MakeProfile(options, body);
+  const bool has_dull = options.search != Search::kRandom && !is_dull_alone;
+  if (has_dull) dull.MakeProfile(options, body);
+  // A time limit might be over when a sleep ends early.
+  ExploreOptions of_runs = options;
+  of_runs.early_sleeps &= has_dull && !dull.record().kept_limits;
+  if (has_dull) {
     AddRemarks(dull.record(), exploration.remarks, exploration.unseen);
     if (dull.record().HasFailed()) {
-      exploration.failure = Shown(Describe(dull, options, command, body));
+      exploration.failure = Shown(Describe(dull, of_runs, command, body));
       exploration.runs = 1;
       exploration.time = absl::Now() - start;
       return exploration;
@@ -323,11 +328,6 @@ Exploration MakeRuns(const ExploreOptions& asked, uint64_t seed,
   // always has the same result: the others go on until they have come as far.
   uint64_t end = options.runs;
   std::vector<std::unique_ptr<Worker>> workers;
-  // Those limits might be over when a sleep ends early.
-  const bool may_have_limits =
-      dull.record().runs == 0 || dull.record().kept_limits;
-  ExploreOptions of_runs = options;
-  of_runs.early_sleeps &= !may_have_limits;
   const auto begin = [&](size_t i) {
     Work work;
     work.options = of_runs;

@@ -1,8 +1,7 @@
-// Threads of this process that no simulation has started. For this folder's
-// sources.
+// Threads of this process that no simulation has started.
 
-#ifndef WARD_TESTING_SEARCH_FOREIGN_THREADS_H_
-#define WARD_TESTING_SEARCH_FOREIGN_THREADS_H_
+#ifndef WARD_TESTING_SIMULATOR_FOREIGN_THREADS_H_
+#define WARD_TESTING_SIMULATOR_FOREIGN_THREADS_H_
 
 #include <string>
 #include <vector>
@@ -16,4 +15,4 @@ std::vector<std::string> ForeignThreads();
 
 }  // namespace ward::testing
 
-#endif  // WARD_TESTING_SEARCH_FOREIGN_THREADS_H_
+#endif  // WARD_TESTING_SIMULATOR_FOREIGN_THREADS_H_

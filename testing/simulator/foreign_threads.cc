@@ -1,6 +1,8 @@
-#include "ward/testing/search/foreign_threads.h"
+#include "ward/testing/simulator/foreign_threads.h"
 
+#include <sys/syscall.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -10,8 +12,6 @@
 #include <vector>
 
 #include "absl/strings/numbers.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "ward/testing/simulator/runner.h"
 
 namespace ward::testing {
@@ -29,8 +29,10 @@ std::vector<std::string> ForeignThreads() {
       threads.push_back(entry.path());
     }
   }
-  // One that was joined is still there for a moment.
-  if (!threads.empty()) absl::SleepFor(absl::Milliseconds(10));
+  // One that was joined is still there for a moment: a real one, though this
+  // may be asked within a simulation.
+  constexpr timespec kMoment = {0, 10'000'000};
+  if (!threads.empty()) syscall(SYS_nanosleep, &kMoment, nullptr);
   for (const auto& thread : threads) {
     std::ifstream file(thread / "comm");
     std::string name;
