@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <optional>
 
 #include "absl/base/config.h"
 #include "absl/base/internal/scheduling_mode.h"
@@ -46,9 +47,9 @@ bool ABSL_INTERNAL_C_SYMBOL(AbslInternalPerThreadSemWait)(
             ? absl::TimeFromTimespec(timeout.MakeAbsTimespec())
             : absl::InfiniteFuture());
   }
-  if (ward::testing::IsChild() && !timeout.has_timeout()) {
-    ward::testing::CheckWaitInChild(
-        "waiting for a mutex, condition or notification");
+  std::optional<ward::testing::WaitInChild> wait;
+  if (!timeout.has_timeout()) {
+    wait.emplace("waiting for a mutex, condition or notification");
   }
   ThreadIdentity* const identity =
       absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();

@@ -43,6 +43,8 @@ struct Child {
   const Scheduler* parent = nullptr;
   std::shared_ptr<LastWords> words;
   std::atomic<bool> has_threads{false};
+  // It is a child's child, of which the simulation knows nothing.
+  bool is_of_child = false;
 };
 
 Child& Own() {
@@ -64,6 +66,7 @@ __attribute__((constructor(101))) void RegisterAtFork() {
       },
       [] {
         Scheduler::LeaveInChild();
+        if (is_child) Own().is_of_child = true;
         if (under_way != nullptr) is_child = true;
         // A child's own child has none of its threads either.
         if (is_child) Own().has_threads = false;
@@ -93,6 +96,22 @@ std::string LastWords::Said() const {
   return {memory_->text.data(), std::min(memory_->size, memory_->text.size())};
 }
 
+void LastWords::WaitForGood(const std::string& words) {
+  if (memory_ == MAP_FAILED) return;
+  Say(words);
+  memory_->waits_for_good = true;
+}
+
+void LastWords::GoOn() {
+  if (memory_ == MAP_FAILED) return;
+  memory_->waits_for_good = false;
+  memory_->size = 0;
+}
+
+bool LastWords::WaitsForGood() const {
+  return memory_ != MAP_FAILED && memory_->waits_for_good;
+}
+
 pid_t ForkInSchedule(Scheduler& scheduler, std::shared_ptr<LastWords> words) {
   Fork fork{&scheduler, std::move(words), std::nullopt};
   under_way = &fork;
@@ -111,15 +130,17 @@ void ChildHasThreads() {
   if (is_child) Own().has_threads = true;
 }
 
-void CheckWaitInChild(const char* waiting, pid_t owner) {
-  if (owner == 0
-          ? Own().has_threads.load()
-          : syscall(SYS_tgkill, getpid(), owner, 0) == 0 || errno != ESRCH) {
+WaitInChild::WaitInChild(const char* waiting, pid_t owner) {
+  if (!is_child || (owner == 0 ? Own().has_threads.load()
+                               : syscall(SYS_tgkill, getpid(), owner, 0) == 0 ||
+                                     errno != ESRCH)) {
     return;
   }
   std::string why = absl::StrCat("deadlock in a child process: it is ", waiting,
                                  ", and has no thread that would end that\n");
-  std::cerr << why << std::flush;
+  const bool may_be_killed =
+      owner == 0 && !Own().is_of_child && Own().words != nullptr;
+  if (!may_be_killed) std::cerr << why << std::flush;
   const int thread = owner == 0 || Own().parent == nullptr
                          ? -1
                          : Own().parent->FindByNumber(owner);
@@ -133,8 +154,17 @@ void CheckWaitInChild(const char* waiting, pid_t owner) {
       "stays locked. Lock it before the fork, and unlock it on both sides, as "
       "functions of pthread_atfork(3) do; or let the child do nothing but to "
       "call exec(3) or _exit(2).\n");
+  if (may_be_killed) {
+    Own().words->WaitForGood(why);
+    is_said_ = true;
+    return;
+  }
   if (Own().words != nullptr) Own().words->Say(why);
   syscall(SYS_exit_group, 1);
+}
+
+WaitInChild::~WaitInChild() {
+  if (is_said_) Own().words->GoOn();
 }
 
 }  // namespace ward::testing

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -29,10 +30,17 @@ class LastWords {
   // Empty if there are none.
   std::string Said() const;
 
+  // The child waits on, and these are why nothing comes of that; until it does
+  // not wait any more.
+  void WaitForGood(const std::string& words);
+  void GoOn();
+  bool WaitsForGood() const;
+
  private:
   struct Memory {
     size_t size;
     std::array<char, 4000> text;
+    std::atomic<bool> waits_for_good;
   };
   Memory* const memory_;
 };
@@ -46,11 +54,22 @@ pid_t ForkInSchedule(Scheduler& scheduler, std::shared_ptr<LastWords> words);
 bool IsChild();
 void ChildHasThreads();
 
-// The calling thread of a child is about to wait, as `waiting` says, for what
-// nobody but a thread of the same process gives. Says so to the parent, and
-// ends the child, if there is none: who has it is `owner`, as gettid(2) has it,
-// or 0 if that is not known.
-void CheckWaitInChild(const char* waiting, pid_t owner = 0);
+// A wait of the calling thread, as `waiting` says, for what nobody but a thread
+// of the same process gives: who has it is `owner`, as gettid(2) has it, or 0
+// if that is not known. Where this process is a child that has no such thread,
+// this is said to the parent; and the child is ended, if it has gone from there
+// with its owner. Else it may be meant to wait until it is killed, which the
+// parent knows: see world.cc.
+class WaitInChild {
+ public:
+  explicit WaitInChild(const char* waiting, pid_t owner = 0);
+  WaitInChild(const WaitInChild&) = delete;
+  WaitInChild& operator=(const WaitInChild&) = delete;
+  ~WaitInChild();
+
+ private:
+  bool is_said_ = false;
+};
 
 }  // namespace ward::testing
 

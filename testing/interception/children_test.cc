@@ -1,15 +1,19 @@
 // Real children of simulated threads: what handlers of pthread_atfork(3) lock,
 // and what a child waits for that it has no thread for.
 
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/types.h>
 #include <sys/wait.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -41,6 +45,8 @@ using ::testing::StartsWith;
   EXPECT_EQ(waitpid(child, &status, 0), child);
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
+
+void ReallySleep() { poll(nullptr, 0, 2); }
 
 std::mutex locked_at_forks;
 // Set by the test whose forks are meant: handlers stay for ever.
@@ -137,6 +143,16 @@ TEST(Children, WaitForALockThatAThreadOfTheirParentHasLeftLocked) {
   ExpectDeadlockInChild(read, write,
                         "waiting to write under a reader-writer lock");
 
+  mtx_t c11s;
+  ASSERT_EQ(mtx_init(&c11s, mtx_plain), thrd_success);
+  const auto lock_c11s = [&] {
+    mtx_lock(&c11s);
+    std::this_thread::yield();
+    mtx_unlock(&c11s);
+  };
+  ExpectDeadlockInChild(lock_c11s, lock_c11s, "waiting for a mutex");
+  mtx_destroy(&c11s);
+
   absl::Mutex abseils;
   const auto lock_abseils = [&] {
     const absl::MutexLock its(&abseils);
@@ -170,6 +186,103 @@ TEST(Children, MayWaitForThreadsOfTheirOwn) {
               7);
   });
   EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+TEST(Children, MayWaitForC11sThreadsOfTheirOwn) {
+  struct Shared {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool is_set = false;
+  };
+  const Exploration found = FindFailure({.runs = 20}, [] {
+    EXPECT_EQ(RunInChild([] {
+                Shared shared;
+                thrd_t other;
+                thrd_create(
+                    &other,
+                    [](void* argument) {
+                      auto& its = *static_cast<Shared*>(argument);
+                      ReallySleep();
+                      const std::lock_guard<std::mutex> lock(its.mutex);
+                      its.is_set = true;
+                      its.changed.notify_one();
+                      return 7;
+                    },
+                    &shared);
+                {
+                  std::unique_lock<std::mutex> lock(shared.mutex);
+                  shared.changed.wait(lock, [&] { return shared.is_set; });
+                }
+                int result = 0;
+                thrd_join(other, &result);
+                return result;
+              }),
+              7);
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+[[noreturn]] void WaitForGood() {
+  std::mutex mutex;
+  std::condition_variable never;
+  std::unique_lock<std::mutex> lock(mutex);
+  while (true) never.wait(lock);
+}
+
+TEST(Children, MayWaitUntilTheyAreKilled) {
+  const Exploration found = FindFailure({.runs = 20}, [] {
+    const pid_t child = fork();
+    if (child == 0) WaitForGood();
+    // As long as it takes the child to wait, and not longer.
+    std::this_thread::sleep_for(std::chrono::minutes(1));
+    EXPECT_EQ(kill(child, SIGKILL), 0);
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFSIGNALED(status));
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+  EXPECT_THAT(found.remarks,
+              HasSubstr("a child that has ended while it waited for what no "
+                        "thread of it gives"));
+}
+
+// Whatever its parent does meanwhile.
+TEST(Children, ThatWaitForGoodAreToldOfOnceNobodyKillsThem) {
+  using Await = void (*)(pid_t child, int from);
+  constexpr Await kAwaits[] = {
+      [](pid_t, int from) {
+        char byte;
+        (void)!read(from, &byte, 1);
+      },
+      [](pid_t child, int) {
+        while (waitpid(child, nullptr, WNOHANG) == 0) usleep(10'000);
+      },
+      [](pid_t child, int) { waitpid(child, nullptr, 0); },
+  };
+  for (const Await await : kAwaits) {
+    ExploreOptions options;
+    options.runs = 1;
+    options.max_steps = 1000;
+    const Exploration found = FindFailure(options, [await] {
+      std::array<int, 2> ends;
+      ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
+      const pid_t child = fork();
+      if (child == 0) WaitForGood();
+      close(ends[1]);
+      await(child, ends[0]);
+      waitpid(child, nullptr, 0);
+      close(ends[0]);
+    });
+    ASSERT_TRUE(found.failure.has_value());
+    EXPECT_THAT(found.failure->what,
+                StartsWith("deadlock in a child process: it is waiting for a "
+                           "condition"));
+    EXPECT_FALSE(found.failure->hung);
+  }
+  sem_t never;
+  ASSERT_EQ(sem_init(&never, /*pshared=*/0, 0), 0);
+  ExpectDeadlockInChild([] {}, [&] { sem_wait(&never); },
+                        "waiting for a semaphore");
 }
 
 // Which has none of its parent's either.
@@ -237,8 +350,6 @@ struct Exchange {
   Shared<pthread_mutex_t> mutex;
   Shared<int> value;
 };
-
-void ReallySleep() { poll(nullptr, 0, 2); }
 
 // A child gives what its parent waits for; the other threads go on meanwhile.
 TEST(Children, GiveSemaphoresAndMutexesThatTheyShare) {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 
 #include "absl/time/time.h"
 #include "ward/testing/interception/children.h"
@@ -71,8 +72,9 @@ extern "C" {
 int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) {
-    if (ward::testing::IsChild() && !ward::testing::IsShared(condition)) {
-      ward::testing::CheckWaitInChild("waiting for a condition");
+    std::optional<ward::testing::WaitInChild> wait;
+    if (!ward::testing::IsShared(condition)) {
+      wait.emplace("waiting for a condition");
     }
     return real_pthread_cond_wait(condition, mutex);
   }

@@ -26,6 +26,7 @@
 #include <functional>
 #include <mutex>
 #include <random>
+#include <set>
 #include <shared_mutex>
 #include <stdexcept>
 #include <string>
@@ -38,6 +39,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/testing/simulator/runner.h"
 #include "ward/testing/simulator/scheduler.h"
 #include "ward/testing/simulator/strategy.h"
 
@@ -321,6 +323,26 @@ TEST_F(InterceptionTest, DestructorsOfKeysMayUseAbseil) {
   }
   thread.join();
   EXPECT_EQ(Passed(), absl::Seconds(1));
+}
+
+TEST_F(InterceptionTest, C11sKeysAreTheSame) {
+  static std::vector<std::string>* const kEnds = new std::vector<std::string>;
+  static tss_t key;
+  ASSERT_EQ(tss_create(&key,
+                       [](void* value) {
+                         kEnds->push_back(*static_cast<std::string*>(value));
+                       }),
+            thrd_success);
+  std::string first = "the first one's";
+  std::string second = "the second one's";
+  for (std::string* const own : {&first, &second}) {
+    std::thread([own] {
+      EXPECT_EQ(tss_get(key), nullptr);
+      EXPECT_EQ(tss_set(key, own), thrd_success);
+    }).join();
+  }
+  EXPECT_THAT(*kEnds, ElementsAre(first, second));
+  tss_delete(key);
 }
 
 TEST_F(InterceptionTest, MutexesKeepTheirTypes) {
@@ -658,6 +680,33 @@ TEST(InterceptionDeathTest, CancellationIsRefusedInWords) {
 }
 
 // On threads that are not simulated, everything does what it always did.
+// Nobody else could write, but it has all descriptors.
+TEST(Interception, AThreadThatWasThereBeforeMayServe) {
+  if (!Runner::AreFibers()) {
+    GTEST_SKIP() << "Kernel threads do not tell which was there before.";
+  }
+  std::atomic<int> to{-1};
+  std::thread before([&] {
+    while (to < 0) poll(nullptr, 0, 1);
+    poll(nullptr, 0, 100);
+    EXPECT_EQ(write(to, "x", 1), 1);
+  });
+  std::array<int, 2> ends = {-1, -1};
+  {
+    ReplayStrategy dull({});
+    const std::set<int> open_before;
+    SchedulerOptions options;
+    options.open_before = &open_before;
+    const Scheduler scheduler(dull, options);
+    ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
+    to = ends[1];
+    char byte = 0;
+    EXPECT_EQ(read(ends[0], &byte, 1), 1);
+  }
+  before.join();
+  for (const int end : ends) close(end);
+}
+
 TEST(Interception, LeavesOtherThreadsAlone) {
   std::mutex mutex;
   std::condition_variable changed;

@@ -70,11 +70,10 @@ int TryToLock(pthread_mutex_t* mutex) {
 }
 
 int LockInChild(pthread_mutex_t* mutex) {
-  if (!IsShared(mutex)) {
-    const int error = TryToLock(mutex);
-    if (error != EBUSY) return error;
-    CheckWaitInChild(kMutex.waiting, mutex->__data.__owner);
-  }
+  if (IsShared(mutex)) return real_pthread_mutex_lock(mutex);
+  const int error = TryToLock(mutex);
+  if (error != EBUSY) return error;
+  const WaitInChild wait(kMutex.waiting, mutex->__data.__owner);
   return real_pthread_mutex_lock(mutex);
 }
 

@@ -88,11 +88,10 @@ void CheckUnlock(Scheduler& scheduler, const pthread_rwlock_t& lock) {
 template <typename Function>
 int LockInChild(pthread_rwlock_t* lock, const Names& names, Function& try_to,
                 Function& lock_it) {
-  if (IsChild() && lock->__data.__shared == 0) {
-    const int error = Explain(try_to(lock), *lock);
-    if (error != EBUSY) return error;
-    CheckWaitInChild(names.waiting, lock->__data.__cur_writer);
-  }
+  if (!IsChild() || lock->__data.__shared != 0) return lock_it(lock);
+  const int error = Explain(try_to(lock), *lock);
+  if (error != EBUSY) return error;
+  const WaitInChild wait(names.waiting, lock->__data.__cur_writer);
   return lock_it(lock);
 }
 

@@ -6,8 +6,10 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 
 #include "absl/time/time.h"
+#include "ward/testing/interception/children.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/order.h"
@@ -25,7 +27,7 @@ namespace {
 
 // As glibc has it, whose sem_t says no more than its size: of a semaphore that
 // processes share, a flag of futex(2) comes after its value.
-bool IsElsewhere(const Scheduler&, const void* object) {
+bool IsShared(const void* object) {
   struct Semaphore {
     uint64_t value;
     int shared;
@@ -34,6 +36,10 @@ bool IsElsewhere(const Scheduler&, const void* object) {
   Semaphore found;
   std::memcpy(&found, object, sizeof(found));
   return found.shared != 0;
+}
+
+bool IsElsewhere(const Scheduler& /*scheduler*/, const void* object) {
+  return IsShared(object);
 }
 
 bool IsFree(const void* object) {
@@ -76,7 +82,14 @@ extern "C" {
 
 int sem_wait(sem_t* semaphore) {
   Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr) return real_sem_wait(semaphore);
+  if (scheduler == nullptr) {
+    std::optional<ward::testing::WaitInChild> wait;
+    if (!ward::testing::IsShared(semaphore) &&
+        !ward::testing::IsFree(semaphore)) {
+      wait.emplace(ward::testing::kSemaphore.waiting);
+    }
+    return real_sem_wait(semaphore);
+  }
   return ward::testing::Take(*scheduler, semaphore, absl::InfiniteFuture(),
                              &Interruptions::without_restart);
 }

@@ -19,7 +19,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <set>
@@ -27,6 +29,8 @@
 #include <utility>
 
 #include "absl/functional/function_ref.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "ward/testing/interception/children.h"
 #include "ward/testing/interception/held_files.h"
 #include "ward/testing/interception/interception.h"
@@ -59,12 +63,79 @@ WARD_REAL(waitid);
 namespace ward::testing {
 namespace {
 
+struct Program {
+  // What a child may have to say; null for another program.
+  std::shared_ptr<const LastWords> words;
+  // It waits until it is killed, as far as is known, and so nothing of it is
+  // waited for.
+  bool waits_for_good = false;
+  // The run fails, as nobody will.
+  bool is_told = false;
+};
+
 // Programs that run, and are to be waited for.
 struct Programs {
-  // With what a child may have to say; null for another program.
-  std::map<pid_t, std::shared_ptr<const LastWords>> processes;
+  std::map<pid_t, Program> processes;
   std::set<const FILE*> pipes;
 };
+
+bool IsRunning(pid_t process) {
+  siginfo_t about{};
+  return real_waitid(P_PID, static_cast<id_t>(process), &about,
+                     WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         about.si_pid == 0;
+}
+
+// Whether it sleeps, and no signal is on its way to it, which would end it or
+// have it do something (proc(5)). Who has said that it is going to wait may not
+// do so yet.
+bool IsAtRest(pid_t process) {
+  std::ifstream about(absl::StrCat("/proc/", process, "/status"));
+  bool sleeps = false;
+  uint64_t sent = 0;
+  uint64_t blocked = 0;
+  for (std::string name; about >> name;) {
+    std::string value;
+    if (name == "State:") sleeps = about >> value && value == "S";
+    if (name != "SigPnd:" && name != "ShdPnd:" && name != "SigBlk:") continue;
+    uint64_t signals = 0;
+    if (!(about >> value) || !absl::SimpleHexAtoi(value, &signals))
+      return false;
+    (name == "SigBlk:" ? blocked : sent) |= signals;
+  }
+  return sleeps && (sent & ~blocked) == 0;
+}
+
+// Whether there are programs, all of which wait for good.
+bool AllWaitForGood(Programs& programs) {
+  bool all = programs.pipes.empty() && !programs.processes.empty();
+  for (auto& [process, program] : programs.processes) {
+    const bool waits = program.words != nullptr &&
+                       program.words->WaitsForGood() && IsRunning(process) &&
+                       IsAtRest(process);
+    if (waits && !program.waits_for_good) Watchdog::WorldHasAnswered();
+    if (!waits && program.waits_for_good) Watchdog::ExpectTheWorld();
+    program.waits_for_good = waits;
+    all &= waits;
+  }
+  return all;
+}
+
+// Who waits for good is in a deadlock if nobody of this run is left who might
+// kill it; see Scheduler::SetLastResort.
+bool TellDeadlocks(Scheduler& scheduler, bool is_last) {
+  const NoSchedulingPoints quiet;
+  auto& programs = scheduler.Kept<Programs>();
+  if (!AllWaitForGood(programs) || !is_last) return false;
+  bool are_new = false;
+  for (auto& [process, program] : programs.processes) {
+    if (std::exchange(program.is_told, true)) continue;
+    are_new = true;
+    scheduler.Fault(program.words->Said());
+    kill(process, SIGKILL);
+  }
+  return are_new;
+}
 
 void Remark(Scheduler& scheduler, const char* function) {
   AskOutside(scheduler);
@@ -99,8 +170,10 @@ Result Ask(const char* function, Real<Result, Parameters...>& real,
 
 void Expect(Scheduler& scheduler, pid_t child,
             std::shared_ptr<const LastWords> words = nullptr) {
-  scheduler.Kept<Programs>().processes[child] = std::move(words);
+  scheduler.Kept<Programs>().processes[child].words = std::move(words);
   Watchdog::ExpectTheWorld();
+  scheduler.SetLastResort(
+      [&scheduler](bool is_last) { return TellDeadlocks(scheduler, is_last); });
 }
 
 template <typename Function, typename... Arguments>
@@ -170,6 +243,7 @@ pid_t GiveTimeToChild(Scheduler& scheduler, absl::FunctionRef<pid_t()> look) {
     const pid_t found = look();
     if (found != 0) return found;
     const NoSchedulingPoints quiet;
+    if (AllWaitForGood(scheduler.Kept<Programs>())) return 0;
     real_ppoll(nullptr, 0, &moment, nullptr);
     // 50 us, 100 us, ... 51 ms.
     if (naps < 10) moment.tv_nsec *= 2;
@@ -181,12 +255,8 @@ bool HasChildren(Scheduler& scheduler) {
   const NoSchedulingPoints quiet;
   const auto& processes = scheduler.Kept<Programs>().processes;
   return std::any_of(
-      processes.begin(), processes.end(), [](const auto& process) {
-        siginfo_t about{};
-        return real_waitid(P_PID, static_cast<id_t>(process.first), &about,
-                           WEXITED | WNOHANG | WNOWAIT) == 0 &&
-               about.si_pid == 0;
-      });
+      processes.begin(), processes.end(),
+      [](const auto& process) { return IsRunning(process.first); });
 }
 
 void ChildHasEnded(Scheduler& scheduler, pid_t child) {
@@ -200,11 +270,19 @@ void ChildHasEnded(Scheduler& scheduler, pid_t child) {
                   WEXITED | WNOHANG | WNOWAIT) == 0) {
     return;
   }
-  const std::string said =
-      found->second == nullptr ? "" : found->second->Said();
+  const Program program = std::move(found->second);
   processes.erase(found);
-  Watchdog::WorldHasAnswered();
-  if (!said.empty()) scheduler.Fault(said);
+  if (!program.waits_for_good) Watchdog::WorldHasAnswered();
+  const std::string said =
+      program.words == nullptr ? "" : program.words->Said();
+  if (said.empty() || program.is_told) return;
+  if (!program.words->WaitsForGood()) {
+    scheduler.Fault(said);
+    return;
+  }
+  Remarks::Add("wait4",
+               "which tells of a child that has ended while it waited for what "
+               "no thread of it gives");
 }
 
 }  // namespace ward::testing

@@ -63,10 +63,12 @@ const char kInnerFunctions[] =
     ")*)*[.][.][.]$)"
     "|_|ward_begin_fiber|AbslInternal|PointBeforeLock|pthread_"
     "|sem_(clockwait|destroy|getvalue|init|post|timedwait|trywait|wait)$"
-    "|(accept4?|clone3?|close|connect|dup|epoll_(create1?|pwait2?|wait)"
-    "|eventfd|flock|futex|nanosleep|pipe2?|p?poll|p?select|readv?|recv"
-    "|recvfrom|recvmsg|sched_yield|send|sendmsg|sendto|signalfd|socket"
-    "|socketpair|start_thread|syscall|timerfd_create|waitpid|writev?)$"
+    "|(cnd|mtx|thrd|tss)_[a-z]*$"
+    "|(accept4?|call_once|clone3?|close|connect|dup[23]?"
+    "|epoll_(create1?|pwait2?|wait)|eventfd|fcntl(64)?|flock|futex|ioctl"
+    "|nanosleep|pipe2?|p?poll|p?select|readv?|recv|recvfrom|recvmsg"
+    "|sched_yield|send|sendmsg|sendto|signalfd|socket|socketpair|start_thread"
+    "|syscall|timerfd_create|wait[34]?|waitid|waitpid|writev?)$"
     "|(RUN_ALL_TESTS|main)([^a-zA-Z0-9_]|$))";
 
 namespace {

@@ -607,6 +607,7 @@ void Scheduler::FindCandidates() {
 Scheduler::Thread* Scheduler::Next() {
   Watchdog::Feed();
   if (++steps_ - first_step_ > options_.max_steps) {
+    if (last_resort_) last_resort_(/*is_last=*/true);
     Stuck(absl::StrCat(
         "no end after ", options_.max_steps,
         " steps: a loop that waits for nothing? One that waits for another "
@@ -631,6 +632,10 @@ Scheduler::Thread* Scheduler::Next() {
     FindCandidates();
     if (candidates_.empty()) {
       const absl::Time next_deadline = NextDeadline();
+      if (last_resort_ &&
+          last_resort_(next_deadline == absl::InfiniteFuture())) {
+        continue;
+      }
       if (next_deadline == absl::InfiniteFuture()) {
         const bool hope = SomethingMayCome();
         if (idle_since == absl::ZeroDuration()) idle_since = RealTime();
@@ -641,6 +646,9 @@ Scheduler::Thread* Scheduler::Next() {
           moment = std::min(2 * moment, absl::Milliseconds(10));
           continue;
         }
+        // Whoever could act may have done so meanwhile, and be gone.
+        if (!hope) FindCandidates();
+        if (!candidates_.empty()) continue;
         has_waited_in_vain_ = hope;
         Stuck(hope ? absl::StrCat("all threads wait, one of them for something "
                                   "outside of the simulation, and nothing came "

@@ -252,6 +252,12 @@ class Scheduler {
     signal_taker_ = std::move(taker);
   }
 
+  // Asked when no thread can go on, before time passes or others act; with
+  // `is_last`, when it would end here. True: it has done something about that.
+  void SetLastResort(std::function<bool(bool is_last)> act) {
+    last_resort_ = std::move(act);
+  }
+
   // Moves the clock, and lets everyone act whose time comes meanwhile.
   void Advance(absl::Duration time);
 
@@ -414,6 +420,7 @@ class Scheduler {
   absl::btree_map<std::pair<int, int>, Timer> timers_;
   absl::btree_map<std::type_index, std::shared_ptr<void>> kept_;
   std::function<bool(int group, int signal)> signal_taker_;
+  std::function<bool(bool is_last)> last_resort_;
   // At this step, and their numbers.
   std::vector<Thread*> candidates_;
   std::vector<int> candidate_ids_;
