@@ -9,15 +9,18 @@
 #include <cstddef>
 #include <cstdlib>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 
 namespace ward {
 
-inline std::set<int> OpenNumbers() {
-  std::set<int> open;
+// Nothing: it is not known, as there is no /proc, or no descriptor to look at
+// it with.
+inline std::optional<std::set<int>> OpenNumbers() {
   DIR* const directory = opendir("/proc/self/fd");
-  if (directory == nullptr) abort();
+  if (directory == nullptr) return std::nullopt;
+  std::set<int> open;
   // Safe on a stream of its own (readdir(3)).
   // NOLINTNEXTLINE(concurrency-mt-unsafe)
   while (const dirent* entry = readdir(directory)) {
@@ -37,10 +40,12 @@ inline std::string TargetOf(int fd) {
 }
 
 // With the targets, so that a descriptor that was closed and another that got
-// its number do not look alike.
+// its number do not look alike. Where that is not known, it ends the process.
 inline std::map<int, std::string> OpenDescriptors() {
+  const std::optional<std::set<int>> numbers = OpenNumbers();
+  if (!numbers.has_value()) abort();
   std::map<int, std::string> open;
-  for (const int fd : OpenNumbers()) open[fd] = TargetOf(fd);
+  for (const int fd : *numbers) open[fd] = TargetOf(fd);
   return open;
 }
 

@@ -13,6 +13,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -149,9 +150,9 @@ ServerTestBase::ServerTestBase() {
   switch (TestMode()) {
     case Mode::kSimulated: {
       SimulationOptions options;
-      static auto& open_before = *new std::set<int>;
+      static auto& open_before = *new std::optional<std::set<int>>;
       open_before = OpenNumbers();
-      options.open_before = &open_before;
+      if (open_before.has_value()) options.open_before = &*open_before;
       options.on_stuck = [this](const std::string& why) {
         std::cerr << why;
         ShowWhatHappened();

@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -33,6 +34,7 @@
 #include <cstdarg>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <optional>
@@ -95,6 +97,7 @@ namespace {
 using RealFcntl = Real<int, int, int, void*>;
 RealFcntl real_fcntl("fcntl", nullptr);
 RealFcntl real_fcntl64("fcntl64", nullptr);
+Real<int, int, unsigned long, void*> real_ioctl("ioctl", nullptr);
 
 constexpr const char* kWriting = "writing a descriptor";
 
@@ -206,39 +209,52 @@ void PointAt(Scheduler& scheduler, int descriptor, const char* doing) {
   }
 }
 
-// A scheduling point, and a wait unless the call itself would not wait. Until
-// its end the call has the file, see HeldFiles.
-class Awaited {
+// What a call reads or writes: a descriptor, and, once the call has waited for
+// it or done a part of its work, the file that this was then, see HeldFiles.
+class CalledFile {
  public:
-  Awaited(int descriptor, short events, int flags, int limit, const char* doing)
-      : descriptor_(descriptor) {
-    Scheduler* const scheduler = Intercepting();
-    if (scheduler != nullptr) {
-      goes_on_ = Await(*scheduler, events, flags, limit, doing);
-    }
-  }
+  explicit CalledFile(int descriptor) : descriptor_(descriptor) {}
 
-  // False if the descriptor's own limit has come, or a signal.
-  bool goes_on() const { return goes_on_; }
   int descriptor() const { return descriptor_; }
 
- private:
-  bool Await(Scheduler& scheduler, short events, int flags, int limit,
-             const char* doing);
+  // Until the end of the call.
+  const HeldFiles& Hold(Scheduler& scheduler) {
+    if (!held_.has_value()) {
+      held_.emplace(scheduler, absl::MakeSpan(&descriptor_, 1));
+    }
+    return *held_;
+  }
 
+ private:
   int descriptor_;
   std::optional<HeldFiles> held_;
-  bool goes_on_ = true;
 };
 
-bool Awaited::Await(Scheduler& scheduler, short events, int flags, int limit,
-                    const char* doing) {
-  PointAt(scheduler, descriptor_, doing);
+// Whether a read would not wait that takes `least` bytes at once; 0: what
+// poll(2) says, who on TCP waits for SO_RCVLOWAT, however few are asked for.
+bool HasInput(int descriptor, size_t least) {
+  if (least == 0) return IsReady(descriptor, POLLIN);
+  const NoSchedulingPoints quiet;
+  int come = 0;
+  return IsReady(descriptor, POLLRDHUP) ||
+         ioctl(descriptor, FIONREAD, &come) != 0 ||
+         static_cast<size_t>(come) >= least;
+}
+
+// A scheduling point, and a wait unless the call itself would not wait. False
+// if the descriptor's own limit has come, or a signal.
+bool Await(Scheduler& scheduler, CalledFile& file, short events, size_t least,
+           int flags, int limit, const char* doing) {
+  PointAt(scheduler, file.descriptor(), doing);
   if ((flags & MSG_DONTWAIT) != 0) return true;
-  const int status = fcntl(descriptor_, F_GETFL);
+  const int status = fcntl(file.descriptor(), F_GETFL);
   if (status < 0 || (status & O_NONBLOCK) != 0) return true;
-  if (IsReady(descriptor_, events)) return true;
-  const absl::Duration time = LimitOfSocket(descriptor_, limit);
+  const auto is_there = [&] {
+    return events == POLLIN ? HasInput(file.descriptor(), least)
+                            : IsReady(file.descriptor(), events);
+  };
+  if (is_there()) return true;
+  const absl::Duration time = LimitOfSocket(file.descriptor(), limit);
   // One with a limit is not started anew, whatever sigaction(2) has
   // (signal(7)).
   const auto interruption = time == absl::InfiniteDuration()
@@ -248,35 +264,44 @@ bool Awaited::Await(Scheduler& scheduler, short events, int flags, int limit,
     errno = EINTR;
     return false;
   }
-  held_.emplace(scheduler, absl::MakeSpan(&descriptor_, 1));
+  const HeldFiles& held = file.Hold(scheduler);
   const Interruptions& now = scheduler.interruptions();
   const int before = now.*interruption;
   bool is_ready = false;
   scheduler.AwaitWorld(
       doing,
       [&] {
-        is_ready = IsReady(descriptor_, events);
+        is_ready = is_there();
         return is_ready || now.*interruption != before;
       },
-      scheduler.now() + time, &*held_);
+      scheduler.now() + time, &held);
   if (!is_ready) errno = now.*interruption != before ? EINTR : EAGAIN;
   return is_ready;
 }
 
-// `call` has the descriptor that it is about.
-ssize_t CallWithInput(int descriptor, int flags,
-                      absl::FunctionRef<ssize_t(int descriptor)> call) {
-  const Awaited input(descriptor, POLLIN, flags, SO_RCVTIMEO,
-                      "reading a descriptor");
+using Call = absl::FunctionRef<ssize_t(int descriptor)>;
+
+ssize_t CallWithInput(CalledFile& file, size_t least, int flags, Call call) {
+  Scheduler* const scheduler = Intercepting();
+  const bool goes_on =
+      scheduler == nullptr || Await(*scheduler, file, POLLIN, least, flags,
+                                    SO_RCVTIMEO, "reading a descriptor");
   Order::Acquire(&kDescriptors);
-  return input.goes_on() ? call(input.descriptor()) : -1;
+  return goes_on ? call(file.descriptor()) : -1;
 }
 
-ssize_t CallWithRoom(int descriptor, int flags,
-                     absl::FunctionRef<ssize_t(int descriptor)> call) {
-  const Awaited room(descriptor, POLLOUT, flags, SO_SNDTIMEO, kWriting);
+ssize_t CallWithInput(int descriptor, Call call) {
+  CalledFile file(descriptor);
+  return CallWithInput(file, 0, 0, call);
+}
+
+ssize_t CallWithRoom(CalledFile& file, int flags, Call call) {
+  Scheduler* const scheduler = Intercepting();
+  const bool goes_on =
+      scheduler == nullptr ||
+      Await(*scheduler, file, POLLOUT, 0, flags, SO_SNDTIMEO, kWriting);
   Order::Release(&kDescriptors);
-  return room.goes_on() ? call(room.descriptor()) : -1;
+  return goes_on ? call(file.descriptor()) : -1;
 }
 
 // As connect(2) that waits: 1, or -1 and why not; 0: it is not known yet.
@@ -299,23 +324,6 @@ bool IsStream(int descriptor) {
           getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
           type == SOCK_STREAM);
 }
-
-// What is read or written in pieces has its file from the first one on.
-class PieceByPiece {
- public:
-  explicit PieceByPiece(int descriptor) : descriptor_(descriptor) {}
-
-  int descriptor() const { return descriptor_; }
-  void GoOn() {
-    Scheduler* const scheduler = Intercepting();
-    if (scheduler == nullptr || held_.has_value()) return;
-    held_.emplace(*scheduler, absl::MakeSpan(&descriptor_, 1));
-  }
-
- private:
-  int descriptor_;
-  std::optional<HeldFiles> held_;
-};
 
 using Buffers = absl::InlinedVector<iovec, 8>;
 
@@ -340,27 +348,110 @@ Buffers PartOf(const iovec* buffers, size_t count, size_t from, size_t size) {
   return part;
 }
 
-// Reads with `read_some`: what there is, or, with MSG_WAITALL, all.
+// What a message has along of that type (unix(7)), or null.
+const cmsghdr* FindAlong(msghdr message, int type) {
+  cmsghdr* along = CMSG_FIRSTHDR(&message);
+  while (along != nullptr &&
+         (along->cmsg_level != SOL_SOCKET || along->cmsg_type != type)) {
+    along = CMSG_NXTHDR(&message, along);
+  }
+  return along;
+}
+
+// Who has sent it; pid -1: it does not say so.
+ucred SenderOf(const msghdr& message) {
+  ucred sender{-1, 0, 0};
+  const cmsghdr* const said = FindAlong(message, SCM_CREDENTIALS);
+  if (said != nullptr) std::memcpy(&sender, CMSG_DATA(said), sizeof(sender));
+  return sender;
+}
+
+// Whether who has sent `message` has sent what comes next there.
+bool ComesFromSame(int socket, const msghdr& message) {
+  const ucred sender = SenderOf(message);
+  if (sender.pid < 0) return true;
+  char byte;
+  iovec buffer{&byte, 1};
+  // No room for descriptors, which would be opened.
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(ucred))> control;
+  msghdr next{};
+  next.msg_iov = &buffer;
+  next.msg_iovlen = 1;
+  next.msg_control = control.data();
+  next.msg_controllen = control.size();
+  if (real_recvmsg(socket, &next, MSG_PEEK | MSG_DONTWAIT) <= 0) return true;
+  const ucred found = SenderOf(next);
+  return found.pid == sender.pid && found.uid == sender.uid &&
+         found.gid == sender.gid;
+}
+
+// Descriptors have come, or are about to be sent, by `socket`.
+void ExchangeDescriptors(int socket) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler != nullptr && OthersMayServe(*scheduler, socket)) {
+    AskOutside(*scheduler);
+  }
+}
+
+// How many bytes a read of a stream waits for, if not for whatever there is: 0.
+size_t WaitsFor(int descriptor, size_t size, int flags) {
+  const bool all = (flags & MSG_WAITALL) != 0;
+  int least = 0;
+  socklen_t size_of_least = sizeof(least);
+  if (size == 0 ||
+      getsockopt(descriptor, SOL_SOCKET, SO_RCVLOWAT, &least, &size_of_least) !=
+          0 ||
+      (!all && least <= 1) || !IsStream(descriptor)) {
+    return 0;
+  }
+  return all ? size : std::min(size, static_cast<size_t>(least));
+}
+
+bool IsUnix(int socket) {
+  int domain = 0;
+  socklen_t size = sizeof(domain);
+  return getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
+         domain == AF_UNIX;
+}
+
+// Reads with `read_some`: what there is; or, with MSG_WAITALL, all, and with
+// SO_RCVLOWAT as much as that, which never waits in the kernel: in pieces, of
+// which one is the last if `ends` says so then.
 ssize_t ReadInSchedule(int descriptor, size_t size, int flags,
                        absl::FunctionRef<ssize_t(int descriptor, size_t from,
                                                  size_t size, int flags)>
-                           read_some) {
-  const bool all = (flags & MSG_WAITALL) != 0 && (flags & MSG_PEEK) == 0 &&
-                   Intercepting() != nullptr && IsStream(descriptor);
-  const int flags_of_piece = all ? flags & ~MSG_WAITALL : flags;
-  if ((flags & MSG_PEEK) != 0) KeepWhole(descriptor);
-  PieceByPiece pieces(descriptor);
+                           read_some,
+                       const bool* ends = nullptr) {
+  const bool peeks = (flags & MSG_PEEK) != 0;
+  const size_t awaited =
+      Intercepting() == nullptr ? 0 : WaitsFor(descriptor, size, flags);
+  const bool in_pieces = awaited > 0 && !peeks;
+  // Who peeks takes nothing, and so waits until all is there; on a Unix socket,
+  // until something is.
+  const size_t least =
+      in_pieces || (awaited > 0 && IsUnix(descriptor)) ? 1 : awaited;
+  const int flags_of_piece =
+      in_pieces ? (flags & ~MSG_WAITALL) | MSG_DONTWAIT : flags;
+  CalledFile file(descriptor);
   size_t got = 0;
   do {
-    const ssize_t result =
-        CallWithInput(pieces.descriptor(), flags, [&](int file) {
-          return read_some(file, got, all ? size - got : CutInput(file, size),
-                           flags_of_piece);
-        });
+    const ssize_t result = CallWithInput(file, least, flags, [&](int number) {
+      return read_some(number, got,
+                       in_pieces ? size - got
+                       : peeks   ? size
+                                 : CutInput(number, size),
+                       flags_of_piece);
+    });
+    if (peeks) {
+      KeepWhole(file.descriptor(), result);
+    } else {
+      HasRead(file.descriptor(), result);
+    }
     if (result <= 0) return got > 0 ? static_cast<ssize_t>(got) : result;
     got += static_cast<size_t>(result);
-    pieces.GoOn();
-  } while (all && got < size);
+    if (!in_pieces || got >= awaited || (ends != nullptr && *ends)) break;
+    file.Hold(*Intercepting());
+  } while (true);
   return static_cast<ssize_t>(got);
 }
 
@@ -372,22 +463,21 @@ ssize_t WriteInSchedule(
         write_some) {
   Scheduler* const scheduler = Intercepting();
   const bool whole = scheduler == nullptr || !IsStream(descriptor);
-  PieceByPiece pieces(descriptor);
+  CalledFile file(descriptor);
   size_t written = 0;
   do {
     const size_t left = size - written;
-    const ssize_t result =
-        CallWithRoom(pieces.descriptor(), flags, [&](int file) {
-          return write_some(file, written,
-                            whole ? left : std::min<size_t>(left, PIPE_BUF));
-        });
+    const ssize_t result = CallWithRoom(file, flags, [&](int number) {
+      return write_some(number, written,
+                        whole ? left : std::min<size_t>(left, PIPE_BUF));
+    });
     if (result < 0 && written == 0) return -1;
     if (result < 0) break;
     written += static_cast<size_t>(result);
     if (result == 0 || whole || written == size) break;
-    pieces.GoOn();
-    const bool must_wait = !IsReady(pieces.descriptor(), POLLOUT);
-    if (CutsOutput(*scheduler, pieces.descriptor(), must_wait)) break;
+    file.Hold(*scheduler);
+    const bool must_wait = !IsReady(file.descriptor(), POLLOUT);
+    if (CutsOutput(*scheduler, file.descriptor(), must_wait)) break;
   } while (true);
   return Done(static_cast<ssize_t>(written), kWriting);
 }
@@ -609,7 +699,6 @@ absl::Duration LimitOf(const timespec* time) {
 
 using ::ward::testing::Buffers;
 using ::ward::testing::CallWithInput;
-using ::ward::testing::CutInput;
 using ::ward::testing::Done;
 using ::ward::testing::Failed;
 using ::ward::testing::HeldFiles;
@@ -630,19 +719,30 @@ using ::ward::testing::WriteInSchedule;
 extern "C" {
 // NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
 
+// Those with flags are of sockets.
 ssize_t read(int fd, void* buffer, size_t size) {
-  return ReadInSchedule(fd, size, 0, [&](int file, size_t, size_t part, int) {
-    return real_read(file, buffer, part);
-  });
+  return ReadInSchedule(fd, size, 0,
+                        [&](int file, size_t from, size_t part, int flags) {
+                          auto* const to = static_cast<char*>(buffer) + from;
+                          return flags == 0 ? real_read(file, to, part)
+                                            : real_recv(file, to, part, flags);
+                        });
 }
 
 ssize_t readv(int fd, const iovec* buffers, int count) {
   const size_t size = SizeOf(buffers, static_cast<size_t>(count));
-  return ReadInSchedule(fd, size, 0, [&](int file, size_t, size_t part, int) {
-    if (part == size) return real_readv(file, buffers, count);
-    const Buffers some = PartOf(buffers, static_cast<size_t>(count), 0, part);
-    return real_readv(file, some.data(), static_cast<int>(some.size()));
-  });
+  return ReadInSchedule(
+      fd, size, 0, [&](int file, size_t from, size_t part, int flags) {
+        if (part == size && flags == 0) return real_readv(file, buffers, count);
+        Buffers some = PartOf(buffers, static_cast<size_t>(count), from, part);
+        if (flags == 0) {
+          return real_readv(file, some.data(), static_cast<int>(some.size()));
+        }
+        msghdr message{};
+        message.msg_iov = some.data();
+        message.msg_iovlen = some.size();
+        return real_recvmsg(file, &message, flags);
+      });
 }
 
 ssize_t recv(int fd, void* buffer, size_t size, int flags) {
@@ -662,30 +762,48 @@ ssize_t recvfrom(int fd, void* buffer, size_t size, int flags, sockaddr* from,
       });
 }
 
-// One with descriptors ends with these, so it is never made in pieces.
+// What comes along is that of the last piece; one with descriptors is the last,
+// and none is of another sender than the first (unix(7)).
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
   const size_t size =
       message == nullptr ? 0 : SizeOf(message->msg_iov, message->msg_iovlen);
-  const bool has_more = message != nullptr && message->msg_control != nullptr;
+  const size_t room = message == nullptr ? 0 : message->msg_controllen;
+  bool ends = false;
   const auto receive = [&](int file, size_t from, size_t part, int its_flags) {
-    if (part == size) return real_recvmsg(file, message, its_flags);
-    Buffers some = PartOf(message->msg_iov, message->msg_iovlen, from, part);
-    msghdr piece = *message;
-    piece.msg_iov = some.data();
-    piece.msg_iovlen = some.size();
-    const ssize_t result = real_recvmsg(file, &piece, its_flags);
-    if (result < 0) return result;
-    message->msg_namelen = piece.msg_namelen;
-    message->msg_controllen = piece.msg_controllen;
-    message->msg_flags = piece.msg_flags;
+    ssize_t result = -1;
+    if (part == size) {
+      result = real_recvmsg(file, message, its_flags);
+    } else {
+      Buffers some = PartOf(message->msg_iov, message->msg_iovlen, from, part);
+      absl::InlinedVector<char, 128> control(room);
+      msghdr piece = *message;
+      piece.msg_iov = some.data();
+      piece.msg_iovlen = some.size();
+      if (from > 0 && room > 0) {
+        if (!ward::testing::ComesFromSame(file, *message)) return ssize_t{0};
+        piece.msg_control = control.data();
+        piece.msg_controllen = room;
+      }
+      result = real_recvmsg(file, &piece, its_flags);
+      if (result < 0 || (result == 0 && from > 0)) return result;
+      if (piece.msg_control != message->msg_control) {
+        std::copy_n(control.data(), piece.msg_controllen,
+                    static_cast<char*>(message->msg_control));
+      }
+      message->msg_namelen = piece.msg_namelen;
+      message->msg_controllen = piece.msg_controllen;
+      message->msg_flags = piece.msg_flags;
+    }
+    if (result < 0 || message->msg_control == nullptr) return result;
+    // Without room for them they are dropped.
+    ends = (message->msg_flags & MSG_CTRUNC) != 0;
+    if (ward::testing::FindAlong(*message, SCM_RIGHTS) != nullptr) {
+      ends = true;
+      ward::testing::ExchangeDescriptors(file);
+    }
     return result;
   };
-  if (!has_more) return ReadInSchedule(fd, size, flags, receive);
-  if ((flags & MSG_PEEK) != 0) ward::testing::KeepWhole(fd);
-  return CallWithInput(fd, flags, [&](int file) {
-    const bool all = (flags & MSG_WAITALL) != 0;
-    return receive(file, 0, all ? size : CutInput(file, size), flags);
-  });
+  return ReadInSchedule(fd, size, flags, receive, &ends);
 }
 
 ssize_t write(int fd, const void* buffer, size_t size) {
@@ -727,6 +845,10 @@ ssize_t sendmsg(int fd, const msghdr* message, int flags) {
       message == nullptr ? 0 : SizeOf(message->msg_iov, message->msg_iovlen);
   return WriteInSchedule(
       fd, size, flags, [&](int file, size_t from, size_t part) {
+        if (message != nullptr &&
+            ward::testing::FindAlong(*message, SCM_RIGHTS) != nullptr) {
+          ward::testing::ExchangeDescriptors(file);
+        }
         if (part == size) return real_sendmsg(file, message, flags);
         Buffers some =
             PartOf(message->msg_iov, message->msg_iovlen, from, part);
@@ -751,13 +873,13 @@ int eventfd_write(int fd, eventfd_t value) {
 }
 
 int accept(int fd, sockaddr* address, socklen_t* size) {
-  return static_cast<int>(CallWithInput(fd, 0, [&](int file) {
+  return static_cast<int>(CallWithInput(fd, [&](int file) {
     return OpenInSchedule([&] { return real_accept(file, address, size); });
   }));
 }
 
 int accept4(int fd, sockaddr* address, socklen_t* size, int flags) {
-  return static_cast<int>(CallWithInput(fd, 0, [&](int file) {
+  return static_cast<int>(CallWithInput(fd, [&](int file) {
     return OpenInSchedule(
         [&] { return real_accept4(file, address, size, flags); });
   }));
@@ -908,6 +1030,25 @@ int select(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
   }
   return pselect(count, readable, writable, exceptional,
                  limit == nullptr ? nullptr : &time, nullptr);
+}
+
+// Others' requests than this one tell nothing of what others do.
+int ioctl(int fd, unsigned long request, ...) noexcept {
+  va_list arguments;
+  va_start(arguments, request);
+  void* const argument = va_arg(arguments, void*);
+  va_end(arguments);
+  Scheduler* const scheduler = request == FIONREAD ? Intercepting() : nullptr;
+  if (scheduler == nullptr) {
+    return ward::testing::real_ioctl(fd, request, argument);
+  }
+  ward::testing::PointAt(*scheduler, fd, "asking what there is to read");
+  Order::Acquire(&kDescriptors);
+  const int result = ward::testing::real_ioctl(fd, request, argument);
+  if (result == 0) {
+    ward::testing::KeepWhole(fd, *static_cast<const int*>(argument));
+  }
+  return result;
 }
 
 int flock(int fd, int operation) noexcept {

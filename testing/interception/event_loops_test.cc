@@ -1,6 +1,7 @@
 // Programs that wait in the kernel for descriptors which their own threads
 // serve: they run in the schedule, and the same again.
 
+#include <aio.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <poll.h>
@@ -8,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/select.h>
@@ -34,6 +36,7 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -185,6 +188,222 @@ TEST(EventLoops, WhoReceivesAllWaitsForAll) {
     EXPECT_EQ(got, "xxxx");
     EXPECT_EQ(recv(own.first.get(), got.data(), 2, MSG_WAITALL), 1) << "an end";
     writer.join();
+  });
+}
+
+// A message with a descriptor ends what is received at once (unix(7)).
+void SendDescriptor(const FileDescriptor& to, const FileDescriptor& sent) {
+  std::string byte = "d";
+  iovec buffer = Piece(byte, 0, 1);
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &buffer;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* const along = CMSG_FIRSTHDR(&message);
+  along->cmsg_level = SOL_SOCKET;
+  along->cmsg_type = SCM_RIGHTS;
+  along->cmsg_len = CMSG_LEN(sizeof(int));
+  const int number = sent.get();
+  std::memcpy(CMSG_DATA(along), &number, sizeof(number));
+  EXPECT_EQ(sendmsg(to.get(), &message, MSG_NOSIGNAL), 1);
+}
+
+struct Received {
+  std::string bytes;
+  FileDescriptor descriptor;
+};
+Received Receive(const FileDescriptor& from, size_t size) {
+  Received received{std::string(size, '.'), {}};
+  iovec buffer = Piece(received.bytes, 0, size);
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &buffer;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  const ssize_t got = recvmsg(from.get(), &message, MSG_WAITALL);
+  EXPECT_GE(got, 0);
+  received.bytes.resize(static_cast<size_t>(std::max<ssize_t>(got, 0)));
+  if (const cmsghdr* const along = CMSG_FIRSTHDR(&message)) {
+    EXPECT_EQ(along->cmsg_type, SCM_RIGHTS);
+    int number = -1;
+    std::memcpy(&number, CMSG_DATA(along), sizeof(number));
+    received.descriptor.Reset(number);
+  }
+  return received;
+}
+
+TEST(EventLoops, WhoReceivesAllAndDescriptorsWaitsForAll) {
+  Explore({.runs = 100, .early_sleeps = false}, [] {
+    Pair own = MakeSocketPair();
+    std::thread writer([&] {
+      for (int i = 0; i < 3; ++i) {
+        WriteOne(own.second);
+        std::this_thread::sleep_for(std::chrono::seconds(1));
+      }
+      SendDescriptor(own.second, own.second);
+      SendDescriptor(own.second, own.second);
+      for (int i = 0; i < 3; ++i) WriteOne(own.second);
+      own.second.Reset();
+    });
+    {
+      const Received received = Receive(own.first, 2);
+      EXPECT_EQ(received.bytes, "xx");
+      EXPECT_FALSE(received.descriptor.is_open());
+    }
+    for (const char* const bytes : {"xd", "d"}) {
+      const Received received = Receive(own.first, 4);
+      EXPECT_EQ(received.bytes, bytes);
+      EXPECT_TRUE(received.descriptor.is_open());
+    }
+    EXPECT_EQ(Receive(own.first, 3).bytes, "xxx");
+    EXPECT_EQ(Receive(own.first, 3).bytes, "") << "an end";
+    writer.join();
+  });
+}
+
+// Not what another process has sent, if it is to be told who has (unix(7)).
+TEST(EventLoops, WhoReceivesAllHasItOfOneSender) {
+  Explore({.runs = 5, .early_sleeps = false}, [] {
+    const Pair own = MakeSocketPair();
+    const int on = 1;
+    ASSERT_EQ(
+        setsockopt(own.first.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)),
+        0);
+    std::string got = "....";
+    iovec buffer = Piece(got, 0, 4);
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(ucred))> control{};
+    msghdr message{};
+    message.msg_iov = &buffer;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    std::thread writer([&] {
+      WriteOne(own.second);
+      WriteOne(own.second);
+      const pid_t child = fork();
+      if (child == 0) {
+        (void)!write(own.second.get(), "y", 1);
+        _exit(7);
+      }
+      int status = 0;
+      EXPECT_EQ(waitpid(child, &status, 0), child);
+    });
+    EXPECT_EQ(recvmsg(own.first.get(), &message, MSG_WAITALL), 2);
+    EXPECT_EQ(got, "xx..");
+    ucred sender{};
+    std::memcpy(&sender, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(sender));
+    EXPECT_EQ(sender.pid, getpid());
+    writer.join();
+  });
+}
+
+Pair MakeConnection() {
+  const auto make = [] {
+    return FileDescriptor(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  };
+  const FileDescriptor listener = make();
+  sockaddr_storage name{};
+  name.ss_family = AF_INET;
+  auto* const address = reinterpret_cast<sockaddr*>(&name);
+  socklen_t size = sizeof(name);
+  EXPECT_EQ(listen(listener.get(), 1), 0);
+  EXPECT_EQ(getsockname(listener.get(), address, &size), 0);
+  FileDescriptor client = make();
+  EXPECT_EQ(connect(client.get(), address, size), 0);
+  FileDescriptor server(accept(listener.get(), nullptr, nullptr));
+  return {std::move(server), std::move(client)};
+}
+
+// However few have come, nobody waits for the others in the kernel.
+TEST(EventLoops, WhoWantsSoManyBytesWaitsForThemInTheSchedule) {
+  for (Pair (*const make)() : {MakeSocketPair, MakeConnection}) {
+    Explore({.runs = 20, .early_sleeps = false}, [make] {
+      const Pair own = make();
+      const int least = 3;
+      ASSERT_EQ(setsockopt(own.first.get(), SOL_SOCKET, SO_RCVLOWAT, &least,
+                           sizeof(least)),
+                0);
+      std::thread writer([&] {
+        for (int i = 0; i < 9; ++i) {
+          WriteOne(own.second);
+          std::this_thread::sleep_for(std::chrono::seconds(1));
+        }
+      });
+      std::array<char, 9> bytes;
+      ssize_t got = recv(own.first.get(), bytes.data(), 2, 0);
+      EXPECT_EQ(got, 2) << "no more was asked for";
+      const ssize_t some = read(own.first.get(), bytes.data(), 5);
+      EXPECT_GE(some, 3);
+      got += some;
+      while (got < 9) {
+        iovec buffer{bytes.data(), static_cast<size_t>(9 - got)};
+        const ssize_t more = readv(own.first.get(), &buffer, 1);
+        ASSERT_GT(more, 0);
+        got += more;
+      }
+      writer.join();
+    });
+  }
+}
+
+TEST(EventLoops, WhoPeeksAtAllWaitsForAllByTcpAlone) {
+  for (const bool is_tcp : {false, true}) {
+    Explore({.runs = 20, .early_sleeps = false}, [is_tcp] {
+      Pair own = is_tcp ? MakeConnection() : MakeSocketPair();
+      std::thread writer([&] {
+        for (int i = 0; i < 3; ++i) {
+          WriteOne(own.second);
+          std::this_thread::sleep_for(std::chrono::seconds(1));
+        }
+        own.second.Reset();
+      });
+      std::array<char, 3> bytes;
+      const auto peek = [&] {
+        return recv(own.first.get(), bytes.data(), 3, MSG_PEEK | MSG_WAITALL);
+      };
+      EXPECT_GE(peek(), is_tcp ? 3 : 1);
+      ReadOne(own.first);
+      writer.join();
+      EXPECT_EQ(peek(), 2) << "an end";
+    });
+  }
+}
+
+// Whatever has its number by then.
+TEST(EventLoops, WhatGoesInPiecesHasTheFileThatItBeganWith) {
+  Explore({.runs = 300}, [] {
+    const Pair one = MakePipe();
+    const Pair other = MakePipe();
+    std::thread replacer([&] {
+      EXPECT_EQ(dup2(other.second.get(), one.second.get()), one.second.get());
+    });
+    const std::string sent(10'000, 'x');
+    EXPECT_EQ(write(one.second.get(), sent.data(), sent.size()), 10'000);
+    replacer.join();
+    for (const Pair* const pipe : {&one, &other}) {
+      int come = 0;
+      ASSERT_EQ(ioctl(pipe->first.get(), FIONREAD, &come), 0);
+      EXPECT_TRUE(come == 0 || come == 10'000) << come;
+    }
+  });
+  Explore({.runs = 300}, [] {
+    const Pair one = MakeSocketPair();
+    const Pair other = MakeSocketPair();
+    for (int i = 0; i < 2; ++i) WriteOne(one.second);
+    EXPECT_EQ(write(other.second.get(), "yyyy", 4), 4);
+    const int number = dup(one.first.get());
+    std::thread replacer([&] {
+      EXPECT_EQ(dup2(other.first.get(), number), number);
+      for (int i = 0; i < 2; ++i) WriteOne(one.second);
+    });
+    std::string got = "....";
+    EXPECT_EQ(recv(number, got.data(), 4, MSG_WAITALL), 4);
+    EXPECT_TRUE(got == "xxxx" || got == "yyyy") << got;
+    replacer.join();
+    close(number);
   });
 }
 
@@ -781,6 +1000,35 @@ TEST(Faults, WhatWasPeekedAtComesWhole) {
   });
 }
 
+// What has come after that may be cut off.
+TEST(Faults, WhatWasCountedComesWhole) {
+  constexpr size_t kCounted = 80;
+  bool (*const is_cut)() = [] {
+    std::array<int, 2> ends;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+      return false;
+    }
+    const FileDescriptor reading(ends[0]);
+    const FileDescriptor writing(ends[1]);
+    std::array<char, 100> bytes{};
+    EXPECT_EQ(send(writing.get(), bytes.data(), kCounted, 0), 80);
+    int come = 0;
+    EXPECT_EQ(ioctl(reading.get(), FIONREAD, &come), 0);
+    EXPECT_EQ(come, 80);
+    EXPECT_EQ(recv(reading.get(), bytes.data(), 50, 0), 50);
+    EXPECT_EQ(send(writing.get(), bytes.data(), 20, 0), 20);
+    const ssize_t got = recv(reading.get(), bytes.data(), bytes.size(), 0);
+    EXPECT_GE(got, 30);
+    return got < 50;
+  };
+  Explore({.runs = 100, .faults = true}, [&] { is_cut(); });
+  ExploreOptions options;
+  options.faults = true;
+  EXPECT_TRUE(FindFailure(options, [&] {
+                EXPECT_FALSE(is_cut());
+              }).failure.has_value());
+}
+
 // Not by a signal that this wait blocks.
 TEST(Faults, AWaitIsInterruptedByWhatItsMaskLetsThrough) {
   struct sigaction action {};
@@ -1100,6 +1348,132 @@ TEST(EventLoops, WhatWasOpenBeforeIsServedFromOutside) {
   });
   EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
   AwaitChild(child);
+}
+
+// Who has sent it may serve it, as may who has got it.
+TEST(EventLoops, WhatIsExchangedWithOthersIsServedFromOutside) {
+  for (const bool is_sent : {false, true}) {
+    const Pair line = MakeSocketPair();
+    const pid_t child = fork();
+    if (child == 0) {
+      Pair own = MakePipe();
+      if (is_sent) {
+        own.second = std::move(Receive(line.second, 1).descriptor);
+      } else {
+        SendDescriptor(line.second, own.first);
+      }
+      usleep(200'000);
+      WriteOne(own.second);
+      _exit(7);
+    }
+    const Exploration found = FindFailure({.runs = 1}, [&] {
+      Pair own = is_sent ? MakePipe() : Pair();
+      if (is_sent) {
+        SendDescriptor(line.first, own.second);
+        own.second.Reset();
+      } else {
+        own.first = std::move(Receive(line.first, 1).descriptor);
+      }
+      ReadOne(own.first);
+    });
+    EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+    AwaitChild(child);
+  }
+}
+
+// The C library writes by a thread of its own.
+TEST(EventLoops, WhatIsWrittenBesideTheScheduleIsWaitedFor) {
+  const Exploration found = FindFailure({.runs = 1}, [] {
+    const Pair pipe = MakePipe();
+    const int room = fcntl(pipe.second.get(), F_SETPIPE_SZ, 4096);
+    std::string bytes(static_cast<size_t>(room), 'x');
+    ASSERT_EQ(write(pipe.second.get(), bytes.data(), bytes.size()), room);
+    aiocb request{};
+    request.aio_fildes = pipe.second.get();
+    request.aio_buf = bytes.data();
+    request.aio_nbytes = 1;
+    ASSERT_EQ(aio_write(&request), 0);
+    EXPECT_EQ(read(pipe.first.get(), bytes.data(), bytes.size()), room);
+    ReadOne(pipe.first);
+    while (aio_error(&request) == EINPROGRESS) usleep(1000);
+    EXPECT_EQ(aio_return(&request), 1);
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+// Whatever has become of the numbers by which it was asked to.
+TEST(EventLoops, AnEpollWatchesFilesThatOthersMayServe) {
+  const Pair pipe = MakePipe();
+  const FileDescriptor event(eventfd(0, EFD_CLOEXEC));
+  const pid_t child = fork();
+  if (child == 0) {
+    usleep(300'000);
+    WriteOne(pipe.second);
+    usleep(300'000);
+    (void)eventfd_write(event.get(), 1);
+    _exit(7);
+  }
+  const auto watch = [](int epoll, int fd) {
+    epoll_event wanted{};
+    wanted.events = EPOLLIN;
+    EXPECT_EQ(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &wanted), 0);
+  };
+  const Exploration found = FindFailure({.runs = 1}, [&] {
+    for (const FileDescriptor* const fd : {&pipe.first, &event}) {
+      const FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+      FileDescriptor same(dup(fd->get()));
+      watch(epoll.get(), same.get());
+      same.Reset();
+      // That has its number, and nobody serves it.
+      const FileDescriptor other(eventfd(0, EFD_CLOEXEC));
+      epoll_event found_event;
+      EXPECT_EQ(epoll_wait(epoll.get(), &found_event, 1, -1), 1);
+    }
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+  AwaitChild(child);
+  ExpectDeadlock("an epoll", FindFailure({.runs = 1}, [&] {
+                   const Pair own = MakePipe();
+                   const FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+                   FileDescriptor same(dup(own.first.get()));
+                   watch(epoll.get(), same.get());
+                   same.Reset();
+                   epoll_event found_event;
+                   epoll_wait(epoll.get(), &found_event, 1, -1);
+                 }));
+}
+
+// Where it cannot be looked for who has what, somebody may.
+TEST(EventLoops, AFullTableOfDescriptorsIsNoDeadlock) {
+  const Pair pipe = MakePipe();
+  const pid_t child = fork();
+  if (child == 0) {
+    usleep(200'000);
+    WriteOne(pipe.second);
+    _exit(7);
+  }
+  const Exploration found = FindFailure({.runs = 1}, [&] {
+    rlimit limit;
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    const FileDescriptor next(dup(pipe.first.get()));
+    rlimit less = limit;
+    less.rlim_cur = static_cast<rlim_t>(next.get()) + 1;
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &less), 0);
+    ReadOne(next);
+    EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+  AwaitChild(child);
+  const Exploration left = FindFailure({.runs = 1}, [] {
+    const int next = dup(STDERR_FILENO);
+    rlimit limit;
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = static_cast<rlim_t>(next) + 1;
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  });
+  ASSERT_TRUE(left.failure.has_value());
+  EXPECT_EQ(left.failure->what.rfind("descriptors are left open", 0), 0u)
+      << left.failure->what;
 }
 
 // It is closed as little as before.

@@ -4,10 +4,14 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <limits>
+#include <map>
 #include <set>
 
 #include "absl/functional/function_ref.h"
@@ -72,31 +76,59 @@ bool CanBeInterrupted(int Interruptions::*interruption,
   return false;
 }
 
-// Descriptors, by their numbers.
-struct Whole {
-  std::set<int> numbers;
+constexpr size_t kAll = std::numeric_limits<size_t>::max();
+
+// How many bytes come whole, by the files that have them, of which duplicates
+// have the same.
+class Whole {
+ public:
+  size_t& operator[](int descriptor) {
+    struct stat about {};
+    // One that is not open has none.
+    return bytes_[fstat(descriptor, &about) == 0 ? about.st_ino : 0];
+  }
+
+ private:
+  std::map<ino_t, size_t> bytes_;
 };
 
-bool ComesWhole(Scheduler& scheduler, int descriptor) {
-  return !IsOwn(scheduler, descriptor) ||
-         scheduler.Kept<Whole>().numbers.count(descriptor) > 0;
+// Null where nothing is cut.
+size_t* WholeOf(int descriptor) {
+  Scheduler* const scheduler = Intercepting();
+  if (scheduler == nullptr || !scheduler->has_faults()) return nullptr;
+  const NoSchedulingPoints quiet;
+  return &scheduler->Kept<Whole>()[descriptor];
+}
+
+// How many bytes there are to be read; not in the schedule.
+int HasCome(int descriptor, int& bytes) {
+  const NoSchedulingPoints quiet;
+  return ioctl(descriptor, FIONREAD, &bytes);
 }
 
 }  // namespace
 
 void KeepWhole(int descriptor) {
-  Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr || !scheduler->has_faults()) return;
-  const NoSchedulingPoints quiet;
-  scheduler->Kept<Whole>().numbers.insert(descriptor);
+  if (size_t* const whole = WholeOf(descriptor)) *whole = kAll;
+}
+
+void KeepWhole(int descriptor, ssize_t bytes) {
+  if (bytes < 1) return;
+  size_t* const whole = WholeOf(descriptor);
+  if (whole != nullptr) *whole = std::max(*whole, static_cast<size_t>(bytes));
+}
+
+void HasRead(int descriptor, ssize_t bytes) {
+  if (bytes < 1) return;
+  size_t* const whole = WholeOf(descriptor);
+  if (whole == nullptr || *whole == kAll) return;
+  *whole -= std::min(*whole, static_cast<size_t>(bytes));
 }
 
 size_t CutInput(int descriptor, size_t size) {
   Scheduler* const scheduler = Intercepting();
-  if (scheduler == nullptr || !scheduler->has_faults() ||
-      ComesWhole(*scheduler, descriptor)) {
-    return size;
-  }
+  const size_t* const known = WholeOf(descriptor);
+  if (known == nullptr || !IsOwn(*scheduler, descriptor)) return size;
   int type = 0;
   socklen_t size_of_type = sizeof(type);
   int least = 0;
@@ -106,15 +138,17 @@ size_t CutInput(int descriptor, size_t size) {
       type != SOCK_STREAM ||
       getsockopt(descriptor, SOL_SOCKET, SO_RCVLOWAT, &least, &size_of_least) !=
           0 ||
-      least > 1 || ioctl(descriptor, FIONREAD, &come) != 0) {
+      least > 1 || HasCome(descriptor, come) != 0) {
     return size;
   }
   const size_t whole = std::min(size, static_cast<size_t>(std::max(come, 0)));
-  return whole > 1 && Fails(*scheduler, EMSGSIZE) ? (whole + 3) / 4 : size;
+  const size_t part = std::max((whole + 3) / 4, *known);
+  return part < whole && Fails(*scheduler, EMSGSIZE) ? part : size;
 }
 
 bool CutsOutput(Scheduler& scheduler, int descriptor, bool must_wait) {
-  return scheduler.has_faults() && !ComesWhole(scheduler, descriptor) &&
+  return scheduler.has_faults() && IsOwn(scheduler, descriptor) &&
+         *WholeOf(descriptor) != kAll &&
          ((fcntl(descriptor, F_GETFL) & O_NONBLOCK) != 0 ||
           (must_wait && CanBeInterrupted(&Interruptions::all))) &&
          Fails(scheduler, EMSGSIZE);

@@ -16,13 +16,17 @@
 // Not with those that were open before the run, such as standard output, but
 // for EINTR. And nothing comes in pieces of what is watched with EPOLLET, which
 // may take fewer bytes than it has asked for to be all that there are
-// (epoll(7)), of what was looked at with MSG_PEEK, or where more is asked for
-// (MSG_WAITALL, SO_RCVLOWAT).
+// (epoll(7)), or where more is asked for (MSG_WAITALL, SO_RCVLOWAT). What
+// MSG_PEEK has shown, or FIONREAD has counted, is there: who then asks for it
+// gets at least that, from a stream of either kind, as long as nobody else
+// reads there (unix_inq_len(), tcp_inq()); what has come later may be cut off.
+// Pipes, and what has messages, are never cut, whatever FIONREAD says of them.
 
 #ifndef WARD_TESTING_INTERCEPTION_FAULTS_H_
 #define WARD_TESTING_INTERCEPTION_FAULTS_H_
 
 #include <signal.h>
+#include <sys/types.h>
 
 #include <cstddef>
 
@@ -39,8 +43,12 @@ size_t CutInput(int descriptor, size_t size);
 // `must_wait` for the next one, a signal may come.
 bool CutsOutput(Scheduler& scheduler, int descriptor, bool must_wait);
 
-// What `descriptor` has comes whole, for the rest of the run.
+// What `descriptor` has comes whole, for the rest of the run; or the next
+// `bytes` do, which are there. Fewer than 1: none are.
 void KeepWhole(int descriptor);
+void KeepWhole(int descriptor, ssize_t bytes);
+// So many were read there.
+void HasRead(int descriptor, ssize_t bytes);
 
 // Whether a wait that begins ends, by a signal that `interruption` counts.
 // `mask`: those that it blocks; null: those that are blocked.

@@ -140,8 +140,10 @@ extern "C" ABSL_ATTRIBUTE_NO_SANITIZE_ADDRESS long syscall(long number,
       if (result.has_value()) return *result;
     }
   }
-  // The kernel goes on with what it is asked to do.
-  if (number == SYS_io_submit || number == SYS_io_uring_setup) {
+  // The kernel goes on with what it is asked to do; and others have what comes
+  // from them.
+  if (number == SYS_io_submit || number == SYS_io_uring_setup ||
+      number == SYS_pidfd_getfd) {
     if (ward::testing::Scheduler* const scheduler =
             ward::testing::Intercepting()) {
       ward::testing::AskOutside(*scheduler);

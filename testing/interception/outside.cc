@@ -20,19 +20,22 @@
 #include <cstdint>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "ward/channel/file_descriptor.h"
+#include "absl/strings/strip.h"
 #include "ward/channel/open_descriptors_for_test.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/interception/timers.h"
 #include "ward/testing/interception/world.h"
+#include "ward/testing/simulator/foreign_threads.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
 #include "ward/testing/simulator/scheduler.h"
 
@@ -74,16 +77,48 @@ bool WasOpenBefore(const Scheduler& scheduler, int descriptor,
   return std::any_of(before->begin(), before->end(), is_same);
 }
 
-// The descriptors that it watches (proc(5)).
-std::vector<int> WatchedBy(int epoll) {
+// A file that an epoll watches, whatever becomes of the number by which it was
+// asked to (epoll(7)).
+struct Watched {
+  int number = -1;
+  // Of those that have the same number.
+  unsigned place = 0;
+  ino_t inode = 0;
+};
+
+// Those of `epoll` (proc(5)).
+std::vector<Watched> WatchedBy(int epoll) {
   std::ifstream about(absl::StrCat("/proc/self/fdinfo/", epoll));
-  std::vector<int> watched;
+  std::vector<Watched> all;
   std::string word;
   while (about >> word) {
-    int number = 0;
-    if (word == "tfd:" && about >> number) watched.push_back(number);
+    Watched watched;
+    std::string_view inode = word;
+    if (word == "tfd:" && about >> watched.number) {
+      watched.place = static_cast<unsigned>(
+          std::count_if(all.begin(), all.end(), [&](const Watched& other) {
+            return other.number == watched.number;
+          }));
+      all.push_back(watched);
+    } else if (!all.empty() && absl::ConsumePrefix(&inode, "ino:")) {
+      (void)absl::SimpleHexAtoi(inode, &all.back().inode);
+    }
   }
-  return watched;
+  return all;
+}
+
+// Whether `descriptor` refers to it, or may.
+bool MayBe(const Watched& watched, int epoll, int descriptor) {
+  struct stat about {};
+  if (fstat(descriptor, &about) != 0 || about.st_ino != watched.inode) {
+    return false;
+  }
+  kcmp_epoll_slot slot{};
+  slot.efd = static_cast<unsigned>(epoll);
+  slot.tfd = static_cast<unsigned>(watched.number);
+  slot.toff = watched.place;
+  return syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, descriptor,
+                 &slot) <= 0;
 }
 
 int StateOf(int socket) {
@@ -113,8 +148,10 @@ bool IsOurs(int connection) {
       IsElsewhere(address, size)) {
     return false;
   }
+  const std::optional<std::set<int>> numbers = OpenNumbers();
+  if (!numbers.has_value()) return false;
   bool has_peer = false;
-  for (const int other : OpenNumbers()) {
+  for (const int other : *numbers) {
     if (!IsTcp(other)) continue;
     int unsent = 0;
     const int state = StateOf(other);
@@ -145,18 +182,10 @@ bool HasOtherPeer(int socket) {
 }
 
 // The kernel serves what is asked by these, as an eventfd.
-bool HasRings() {
-  const std::set<int> numbers = OpenNumbers();
+bool HasRings(const std::set<int>& numbers) {
   return std::any_of(numbers.begin(), numbers.end(), [](int number) {
     return TargetOf(number) == "anon_inode:[io_uring]";
   });
-}
-
-// Without /proc, or with a full table, nothing of that is known.
-bool CanLook() {
-  return FileDescriptor(
-             open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC))
-      .is_open();
 }
 
 bool OthersMayServeSocket(int socket) {
@@ -207,7 +236,9 @@ void MeetPeer(Scheduler& scheduler, int socket) {
 }
 
 bool OthersMayAct(Scheduler& scheduler) {
-  if (scheduler.Kept<Outside>().is_asked) return true;
+  if (scheduler.Kept<Outside>().is_asked || !ForeignThreads().empty()) {
+    return true;
+  }
   siginfo_t about{};
   return real_waitid(P_ALL, 0, &about, WEXITED | WNOHANG | WNOWAIT | __WALL) ==
              0 ||
@@ -218,25 +249,35 @@ bool OthersMayServe(Scheduler& scheduler, int descriptor) {
   struct stat about {};
   // It says so at once.
   if (fstat(descriptor, &about) != 0) return false;
-  if (!CanLook() || WasOpenBefore(scheduler, descriptor, about)) return true;
+  const std::optional<std::set<int>> numbers = OpenNumbers();
+  if (!numbers.has_value() || WasOpenBefore(scheduler, descriptor, about)) {
+    return true;
+  }
   const std::string target = TargetOf(descriptor);
   if (S_ISFIFO(about.st_mode)) return !absl::StartsWith(target, "pipe:");
   if (S_ISSOCK(about.st_mode)) return OthersMayServeSocket(descriptor);
   if (target == "anon_inode:[eventpoll]") {
-    const std::vector<int> watched = WatchedBy(descriptor);
-    return std::any_of(watched.begin(), watched.end(), [&](int number) {
-      return OthersMayServe(scheduler, number);
+    const std::vector<Watched> all = WatchedBy(descriptor);
+    return std::any_of(all.begin(), all.end(), [&](const Watched& watched) {
+      bool is_open = false;
+      for (const int number : *numbers) {
+        if (!MayBe(watched, descriptor, number)) continue;
+        if (OthersMayServe(scheduler, number)) return true;
+        is_open = true;
+      }
+      // Others have it.
+      return !is_open;
     });
   }
-  if (target == "anon_inode:[eventfd]") return HasRings();
+  if (target == "anon_inode:[eventfd]") return HasRings(*numbers);
   return target != "anon_inode:[signalfd]";
 }
 
 bool ListensAt(const sockaddr* address, socklen_t size) {
   const NoSchedulingPoints quiet;
-  if (!CanLook()) return false;
-  const std::set<int> numbers = OpenNumbers();
-  return std::any_of(numbers.begin(), numbers.end(), [&](int number) {
+  const std::optional<std::set<int>> numbers = OpenNumbers();
+  if (!numbers.has_value()) return false;
+  return std::any_of(numbers->begin(), numbers->end(), [&](int number) {
     sockaddr_storage found{};
     auto* const own = reinterpret_cast<sockaddr*>(&found);
     socklen_t own_size = sizeof(found);
@@ -260,9 +301,12 @@ std::string KindOf(Scheduler& scheduler, int descriptor) {
   if (target == "anon_inode:[eventfd]") return "an eventfd";
   if (target == "anon_inode:[signalfd]") return "a signalfd";
   if (target != "anon_inode:[eventpoll]") return target;
-  const std::vector<int> watched = WatchedBy(descriptor);
+  const std::vector<Watched> watched = WatchedBy(descriptor);
   if (watched.empty()) return "an epoll of nothing";
-  return absl::StrCat("an epoll of ", absl::StrJoin(watched, ", "));
+  const auto add = [](std::string* text, const Watched& one) {
+    absl::StrAppend(text, one.number);
+  };
+  return absl::StrCat("an epoll of ", absl::StrJoin(watched, ", ", add));
 }
 
 }  // namespace ward::testing

@@ -6,8 +6,12 @@
 // other process, and has called nothing that is not in the schedule. A socket
 // at which it listens is for its own clients: who else should know of it? What
 // has not arrived yet on a connection of TCP comes in the kernel's time. Other
-// machines and processes, files that were open before, terminals, messages of
-// UDP, and locks of files may have others behind them.
+// machines and processes, threads that were there before, files that were open
+// before, terminals, messages of UDP, and locks of files may have others behind
+// them; so may all that there is once descriptors were sent to others, or came
+// from them. Of threads that were there before nothing is known where simulated
+// ones are kernel threads (Runner), nor of what this process opens of another
+// one's by /proc.
 
 #ifndef WARD_TESTING_INTERCEPTION_OUTSIDE_H_
 #define WARD_TESTING_INTERCEPTION_OUTSIDE_H_
@@ -24,7 +28,7 @@ namespace ward::testing {
 // is not in the schedule.
 void AskOutside(Scheduler& scheduler);
 
-// Whether somebody may: that, or this process has children.
+// Whether somebody may: that, or this process has children, or other threads.
 bool OthersMayAct(Scheduler& scheduler);
 
 // Whether somebody may have part in what `descriptor` refers to.

@@ -6,6 +6,7 @@
 
 #include "ward/testing/interception/timers.h"
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -16,6 +17,8 @@
 #include <cstdint>
 #include <fstream>
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -45,9 +48,12 @@ struct Timer {
 };
 
 // Which eventfd(2) a descriptor refers to (proc(5)), or -1: none. Whichever of
-// its duplicates it is, and for as long as one of them is open.
+// its duplicates it is, and for as long as one of them is open. kNotKnown:
+// there is no descriptor to look at it with, or no /proc.
+constexpr int kNotKnown = -2;
 int EventNumber(int descriptor) {
   std::ifstream about(absl::StrCat("/proc/self/fdinfo/", descriptor));
+  if (!about.is_open() && fcntl(descriptor, F_GETFD) >= 0) return kNotKnown;
   std::string word;
   while (about >> word) {
     int number;
@@ -97,8 +103,11 @@ class Timers {
   // False, and it is forgotten: none refers to it.
   bool IsOpen(Scheduler& scheduler, int number) {
     Timer& timer = timers_[number];
-    if (EventNumber(timer.descriptor) == number) return true;
-    for (const auto& [other, target] : OpenDescriptors()) {
+    const int found = EventNumber(timer.descriptor);
+    if (found == number || found == kNotKnown) return true;
+    const std::optional<std::set<int>> numbers = OpenNumbers();
+    if (!numbers.has_value()) return true;
+    for (const int other : *numbers) {
       if (EventNumber(other) != number) continue;
       timer.descriptor = other;
       return true;

@@ -1,8 +1,10 @@
 // What waits, or wakes, and is not in the schedule: it does what it always
 // does, and is said once, so that nobody takes a search for what it is not.
 
+#include <aio.h>
 #include <fcntl.h>
 #include <mqueue.h>
+#include <netdb.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -24,7 +26,19 @@
 #include "ward/testing/simulator/remarks.h"
 #include "ward/testing/simulator/scheduler.h"
 
+WARD_REAL(aio_fsync);
+WARD_REAL(aio_fsync64);
+WARD_REAL(aio_read);
+WARD_REAL(aio_read64);
+WARD_REAL(aio_suspend);
+WARD_REAL(aio_suspend64);
+WARD_REAL(aio_write);
+WARD_REAL(aio_write64);
 WARD_REAL(alarm);
+WARD_REAL(getaddrinfo_a);
+WARD_REAL(lio_listio);
+WARD_REAL(lio_listio64);
+WARD_REAL(mq_notify);
 WARD_REAL(setitimer);
 WARD_REAL(timer_create);
 WARD_REAL(sigqueue);
@@ -68,6 +82,50 @@ using ::ward::testing::Unseen;
 
 extern "C" {
 // NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
+
+// The C library has threads of its own for these (aio(7)).
+int aio_read(aiocb* request) noexcept {
+  return Unseen("aio_read", real_aio_read, request);
+}
+int aio_read64(aiocb64* request) noexcept {
+  return Unseen("aio_read64", real_aio_read64, request);
+}
+int aio_write(aiocb* request) noexcept {
+  return Unseen("aio_write", real_aio_write, request);
+}
+int aio_write64(aiocb64* request) noexcept {
+  return Unseen("aio_write64", real_aio_write64, request);
+}
+int aio_fsync(int operation, aiocb* request) noexcept {
+  return Unseen("aio_fsync", real_aio_fsync, operation, request);
+}
+int aio_fsync64(int operation, aiocb64* request) noexcept {
+  return Unseen("aio_fsync64", real_aio_fsync64, operation, request);
+}
+int aio_suspend(const aiocb* const requests[], int count,
+                const timespec* limit) {
+  return Unseen("aio_suspend", real_aio_suspend, requests, count, limit);
+}
+int aio_suspend64(const aiocb64* const requests[], int count,
+                  const timespec* limit) {
+  return Unseen("aio_suspend64", real_aio_suspend64, requests, count, limit);
+}
+int lio_listio(int mode, aiocb* const requests[], int count,
+               sigevent* event) noexcept {
+  return Unseen("lio_listio", real_lio_listio, mode, requests, count, event);
+}
+int lio_listio64(int mode, aiocb64* const requests[], int count,
+                 sigevent* event) noexcept {
+  return Unseen("lio_listio64", real_lio_listio64, mode, requests, count,
+                event);
+}
+int getaddrinfo_a(int mode, gaicb* requests[], int count, sigevent* event) {
+  return Unseen("getaddrinfo_a", real_getaddrinfo_a, mode, requests, count,
+                event);
+}
+int mq_notify(mqd_t queue, const sigevent* event) noexcept {
+  return Unseen("mq_notify", real_mq_notify, queue, event);
+}
 
 unsigned alarm(unsigned seconds) noexcept {
   return Unseen("alarm", real_alarm, seconds);

@@ -99,19 +99,24 @@ namespace {
 // The descriptors of this process, listed anew when there are more or fewer.
 class OpenTable {
  public:
-  // As of then.
-  const std::set<int>& numbers() const { return numbers_; }
+  // As of then; null: it is not known.
+  const std::set<int>* numbers() const {
+    return numbers_.has_value() ? &*numbers_ : nullptr;
+  }
 
-  // Those that were not open when it was last called.
+  // Those that were not open when it was last called; none, if that is not
+  // known.
   std::vector<int> TakeNew() {
     const off_t count = Count();
     if (count != 0 && count == count_) return {};
     count_ = count;
-    const std::set<int> before = std::exchange(numbers_, OpenNumbers());
-    numbers_.erase(folder_.get());
+    const std::optional<std::set<int>> before =
+        std::exchange(numbers_, OpenNumbers());
+    if (numbers_.has_value()) numbers_->erase(folder_.get());
     std::vector<int> opened;
-    std::set_difference(numbers_.begin(), numbers_.end(), before.begin(),
-                        before.end(), std::back_inserter(opened));
+    if (!before.has_value() || !numbers_.has_value()) return opened;
+    std::set_difference(numbers_->begin(), numbers_->end(), before->begin(),
+                        before->end(), std::back_inserter(opened));
     return opened;
   }
 
@@ -139,7 +144,7 @@ class OpenTable {
   pid_t process_ = 0;
   ino_t inode_ = 0;
   off_t count_ = 0;
-  std::set<int> numbers_;
+  std::optional<std::set<int>> numbers_;
 };
 
 }  // namespace
@@ -169,6 +174,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
                             size_t option) {
     // At once: the run may fail before its end.
     record.steps = running->scheduler().steps();
+    record.kept_limits |= running->scheduler().has_kept_limits();
     record.Follow(choice, option);
     if (keep == Keep::kAllTheTime) record.Keep(running->transcript());
     const PlacedDeviation placed = places.Place(choice, option);
@@ -190,6 +196,7 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   simulated.on_stuck = [&](const std::string& why) {
     record.Fail(why);
     record.steps = running->scheduler().steps();
+    record.kept_limits |= running->scheduler().has_kept_limits();
     record.hung = running->scheduler().has_waited_in_vain();
     record.looped = running->scheduler().has_looped();
     if (keep != Keep::kNever) record.Keep(running->transcript());
@@ -209,7 +216,8 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   if (events != nullptr) simulated.listener = &recorder.emplace(*events);
   static auto& table = *new OpenTable;
   table.TakeNew();
-  simulated.open_before = &table.numbers();
+  const bool is_known = table.numbers() != nullptr;
+  simulated.open_before = table.numbers();
   srandom(1);  // rand(3), too.
   Simulation simulation(strategy, simulated);
   running = &simulation;
@@ -231,6 +239,11 @@ size_t Run(const ExploreOptions& options, Strategy& strategy, Keep keep,
   const std::vector<int> opened = table.TakeNew();
   // Real descriptors of a process that was killed are nobody's to close.
   if (killed_threads == 0 && left.empty()) {
+    if (is_known && table.numbers() == nullptr) {
+      record.Fail(
+          "descriptors are left open: so many that none is left to look with "
+          "for which they are\n");
+    }
     for (const int number : opened) {
       // Its number comes last: it may be another one in the replayed run.
       record.Fail(absl::StrCat("a descriptor is left open: ", TargetOf(number),
