@@ -492,6 +492,11 @@ struct Wait {
   int Interruptions::*interruption = &Interruptions::all;
   // What it waits for may come from outside, whatever these are.
   bool is_of_others = false;
+  // Or if this says so of one of them; see HeldFiles.
+  const OthersMay* others_may = nullptr;
+  // Whether there may be something to find, which it leaves there: whoever of
+  // several goes on first finds it. Null: the call leaves what it finds.
+  const absl::FunctionRef<bool()>* is_there = nullptr;
 };
 
 // `look` returns what the call returns, without waiting: 0 if it would. Its
@@ -500,7 +505,7 @@ int LookInSchedule(
     Scheduler& scheduler, const char* doing, const Wait& wait,
     absl::FunctionRef<int(const HeldFiles& files, bool is_last)> look) {
   scheduler.Point(doing, &kDescriptors);
-  const HeldFiles files(scheduler, wait.descriptors);
+  const HeldFiles files(scheduler, wait.descriptors, wait.others_may);
   const absl::Time deadline = scheduler.now() + wait.limit;
   const auto interruption = wait.interruption;
   const WaitingMask waiting(wait.mask);
@@ -508,10 +513,14 @@ int LookInSchedule(
   const int before = now.*interruption;
   int result = 0;
   int error = 0;
+  const auto look_once = [&] {
+    result = Look([&] { return look(files, scheduler.now() >= deadline); });
+    error = errno;
+  };
   const auto is_over = [&] {
-    if (result == 0) {
-      result = Look([&] { return look(files, scheduler.now() >= deadline); });
-      error = errno;
+    if (result == 0 && wait.is_there == nullptr) look_once();
+    if (result == 0 && wait.is_there != nullptr && (*wait.is_there)()) {
+      return true;
     }
     if (result == 0 &&
         (now.*interruption != before || waiting.HasLetThrough())) {
@@ -520,12 +529,19 @@ int LookInSchedule(
     }
     return result != 0;
   };
+  look_once();
   if (scheduler.has_faults() && wait.limit > absl::ZeroDuration() &&
       !is_over() && Interrupts(scheduler, interruption, wait.mask)) {
     return Failed(EINTR);
   }
-  scheduler.AwaitWorld(doing, is_over, deadline,
-                       wait.is_of_others ? nullptr : &files);
+  while (true) {
+    scheduler.AwaitWorld(doing, is_over, deadline,
+                         wait.is_of_others ? nullptr : &files);
+    if (result != 0 || wait.is_there == nullptr) break;
+    look_once();
+    // Another one may have been there first.
+    if (result != 0 || scheduler.now() >= deadline) break;
+  }
   Order::Acquire(&kDescriptors);
   if (result < 0 && error == EINTR) waiting.Deliver();
   errno = error;
@@ -534,9 +550,12 @@ int LookInSchedule(
 
 int AwaitEvents(Scheduler& scheduler, int epoll, epoll_event* events, int most,
                 absl::Duration limit, const sigset_t* mask) {
+  const auto is_one_ready = [&] { return IsReady(epoll, POLLIN); };
+  const absl::FunctionRef<bool()> is_there = is_one_ready;
+  Wait wait{absl::MakeSpan(&epoll, 1), limit, mask};
+  wait.is_there = &is_there;
   return LookInSchedule(
-      scheduler, "waiting at an epoll",
-      {absl::MakeSpan(&epoll, 1), limit, mask}, [&](const HeldFiles&, bool) {
+      scheduler, "waiting at an epoll", wait, [&](const HeldFiles&, bool) {
         return real_epoll_pwait(epoll, events, most, 0, nullptr);
       });
 }
@@ -634,8 +653,10 @@ pid_t AwaitChild(absl::FunctionRef<pid_t()> look, bool without_waiting) {
   return ended;
 }
 
-// `lock` locks a file, or unlocks it, and waits if it is told to.
+// `lock` locks a file, or unlocks it, and waits if it is told to; `others_may`:
+// whether others may unlock it, while it waits.
 int LockInSchedule(int file, bool waits, bool unlocks,
+                   const OthersMay& others_may,
                    absl::FunctionRef<int(int file, bool wait)> lock) {
   constexpr const char* kLocking = "locking a file";
   Scheduler* const scheduler = Intercepting();
@@ -652,7 +673,7 @@ int LockInSchedule(int file, bool waits, bool unlocks,
   Wait wait;
   wait.descriptors = absl::MakeSpan(&file, 1);
   wait.interruption = &Interruptions::without_restart;
-  wait.is_of_others = true;
+  wait.others_may = &others_may;
   const int result =
       LookInSchedule(*scheduler, kLocking, wait, [&](const HeldFiles&, bool) {
         if (lock(file, false) == 0) return 1;
@@ -663,12 +684,15 @@ int LockInSchedule(int file, bool waits, bool unlocks,
 
 int Control(RealFcntl& real, int fd, int operation, void* argument) {
   int at_once = operation;
+  int to_ask = operation;
   switch (operation) {
     case F_SETLKW:
       at_once = F_SETLK;
+      to_ask = F_GETLK;
       break;
     case F_OFD_SETLKW:
       at_once = F_OFD_SETLK;
+      to_ask = F_OFD_GETLK;
       break;
     case F_SETLK:
     case F_OFD_SETLK:
@@ -678,9 +702,14 @@ int Control(RealFcntl& real, int fd, int operation, void* argument) {
   }
   // The type stands at the same place in those of 64 bits.
   const auto* const part = static_cast<const struct flock*>(argument);
+  const OthersMay others_may = [&](Scheduler& scheduler, int file) {
+    struct flock in_the_way = *part;
+    return real(file, to_ask, &in_the_way) != 0 ||
+           !IsInTheWay(scheduler, file, in_the_way);
+  };
   return LockInSchedule(
       fd, at_once != operation, part != nullptr && part->l_type == F_UNLCK,
-      [&](int file, bool wait) {
+      others_may, [&](int file, bool wait) {
         return real(file, wait ? operation : at_once, argument);
       });
 }
@@ -710,6 +739,7 @@ using ::ward::testing::LimitOf;
 using ::ward::testing::LookInSchedule;
 using ::ward::testing::OpenInSchedule;
 using ::ward::testing::Order;
+using ::ward::testing::OthersMay;
 using ::ward::testing::PartOf;
 using ::ward::testing::ReadInSchedule;
 using ::ward::testing::Scheduler;
@@ -1053,9 +1083,14 @@ int ioctl(int fd, unsigned long request, ...) noexcept {
 
 int flock(int fd, int operation) noexcept {
   const int at_once = operation | LOCK_NB;
+  const OthersMay others_may = [&](Scheduler& scheduler, int file) {
+    return !ward::testing::IsInTheWay(scheduler, file,
+                                      (operation & LOCK_SH) == 0);
+  };
   return ward::testing::LockInSchedule(
       fd, /*waits=*/operation != at_once,
-      /*unlocks=*/(at_once ^ LOCK_NB) == LOCK_UN, [&](int file, bool wait) {
+      /*unlocks=*/(at_once ^ LOCK_NB) == LOCK_UN, others_may,
+      [&](int file, bool wait) {
         return real_flock(file, wait ? operation : at_once);
       });
 }

@@ -526,10 +526,11 @@ bool LockPart64(int file, bool lock) {
 }
 
 // Several processes make runs at once.
-FileDescriptor OpenLock() {
-  const std::string name = absl::StrCat(std::getenv("TEST_TMPDIR"), "/lock.",
-                                        static_cast<int>(getpid()));
-  return FileDescriptor(open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+FileDescriptor OpenLock(const char* name = "lock",
+                        int process = static_cast<int>(getpid())) {
+  const std::string path =
+      absl::StrCat(std::getenv("TEST_TMPDIR"), "/", name, ".", process);
+  return FileDescriptor(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
 }
 
 template <Locking lock>
@@ -1474,6 +1475,91 @@ TEST(EventLoops, AFullTableOfDescriptorsIsNoDeadlock) {
   ASSERT_TRUE(left.failure.has_value());
   EXPECT_EQ(left.failure->what.rfind("descriptors are left open", 0), 0u)
       << left.failure->what;
+}
+
+// Nobody else can unlock what the run has locked.
+TEST(EventLoops, ADeadlockOverLocksOfFilesIsDecidedAtOnce) {
+  for (const Locking lock : {LockWhole, LockPart}) {
+    ExpectDeadlock("locks", FindFailure({.runs = 1}, [lock] {
+                     const auto take = [lock](const char* one,
+                                              const char* other) {
+                       const FileDescriptor first = OpenLock(one);
+                       const FileDescriptor second = OpenLock(other);
+                       ASSERT_TRUE(lock(first.get(), true));
+                       std::this_thread::sleep_for(std::chrono::seconds(1));
+                       ASSERT_TRUE(lock(second.get(), true));
+                     };
+                     std::thread thread([&] { take("one", "other"); });
+                     take("other", "one");
+                     thread.join();
+                   }));
+  }
+}
+
+// A part of it, for this process.
+bool LockForProcess(int file, bool lock) {
+  struct flock part {};
+  part.l_type = static_cast<short>(lock ? F_WRLCK : F_UNLCK);
+  part.l_len = 1;
+  return fcntl(file, F_SETLKW, &part) == 0;
+}
+
+TEST(EventLoops, ALockThatOthersHaveIsWaitedFor) {
+  const auto self = static_cast<int>(getpid());
+  for (const Locking lock : {LockWhole, LockPart, LockForProcess}) {
+    const Pair ready = MakePipe();
+    const pid_t child = fork();
+    if (child == 0) {
+      const FileDescriptor file = OpenLock("others", self);
+      lock(file.get(), true);
+      WriteOne(ready.second);
+      usleep(200'000);
+      _exit(7);
+    }
+    ReadOne(ready.first);
+    const Exploration found = FindFailure({.runs = 1}, [&] {
+      const FileDescriptor other = OpenLock("others", self);
+      const FileDescriptor file = OpenLock("others", self);
+      EXPECT_TRUE(lock(file.get(), true));
+    });
+    EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+    AwaitChild(child);
+  }
+}
+
+// As the kernel has it, whose order nobody may rely on.
+TEST(EventLoops, AnyOfThoseThatWaitAtAnEpollMayBeTold) {
+  for (const int first : {1, 2}) {
+    const ExploreOptions options{.runs = 100, .early_sleeps = false};
+    const Exploration found = FindFailure(options, [first] {
+      const Pair pipe = MakePipe();
+      const Pair told = MakePipe();
+      const FileDescriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+      epoll_event wanted{};
+      wanted.events = EPOLLIN | EPOLLET;
+      ASSERT_EQ(
+          epoll_ctl(epoll.get(), EPOLL_CTL_ADD, pipe.first.get(), &wanted), 0);
+      std::atomic<int> last{0};
+      const auto await = [&](int number) {
+        epoll_event event;
+        ASSERT_EQ(epoll_wait(epoll.get(), &event, 1, -1), 1);
+        ReadOne(pipe.first);
+        last = number;
+        WriteOne(told.second);
+      };
+      std::thread one([&] { await(1); });
+      std::thread other([&] { await(2); });
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      WriteOne(pipe.second);
+      ReadOne(told.first);
+      EXPECT_EQ(last, first);
+      WriteOne(pipe.second);
+      one.join();
+      other.join();
+    });
+    ASSERT_TRUE(found.failure.has_value()) << "it is always " << first;
+    EXPECT_TRUE(found.failure->replayed);
+  }
 }
 
 // It is closed as little as before.

@@ -40,8 +40,12 @@ struct HeldFiles::All {
   std::map<int, int> replacements;
 };
 
-HeldFiles::HeldFiles(Scheduler& scheduler, absl::Span<int> numbers)
-    : scheduler_(scheduler), numbers_(numbers), process_(scheduler.group()) {
+HeldFiles::HeldFiles(Scheduler& scheduler, absl::Span<int> numbers,
+                     const OthersMay* others_may)
+    : scheduler_(scheduler),
+      numbers_(numbers),
+      others_may_(others_may),
+      process_(scheduler.group()) {
   All& all = scheduler_.Kept<All>();
   next_ = all.first;
   if (next_ != nullptr) next_->previous_ = this;
@@ -64,7 +68,8 @@ HeldFiles::~HeldFiles() {
 bool HeldFiles::MayCome() const {
   return OthersMayAct(scheduler_) ||
          std::any_of(numbers_.begin(), numbers_.end(), [this](int number) {
-           return OthersMayServe(scheduler_, number);
+           return others_may_ == nullptr ? OthersMayServe(scheduler_, number)
+                                         : (*others_may_)(scheduler_, number);
          });
 }
 

@@ -10,6 +10,7 @@
 #ifndef WARD_TESTING_INTERCEPTION_HELD_FILES_H_
 #define WARD_TESTING_INTERCEPTION_HELD_FILES_H_
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -19,13 +20,17 @@
 
 namespace ward::testing {
 
+// Whether others than the run's threads may end a wait for that descriptor.
+using OthersMay = std::function<bool(Scheduler& scheduler, int descriptor)>;
+
 // Those of a call that waits, from then until it has returned.
 class HeldFiles final : public AwaitedOutside {
  public:
   // By the thread that runs. `numbers` are the descriptors, borrowed: one that
   // is closed is replaced there by another one of the same file. Those that are
-  // negative are none.
-  HeldFiles(Scheduler& scheduler, absl::Span<int> numbers);
+  // negative are none. `others_may` is borrowed; null: OthersMayServe.
+  HeldFiles(Scheduler& scheduler, absl::Span<int> numbers,
+            const OthersMay* others_may = nullptr);
   HeldFiles(const HeldFiles&) = delete;
   HeldFiles& operator=(const HeldFiles&) = delete;
   // Leaves errno as it is.
@@ -56,6 +61,7 @@ class HeldFiles final : public AwaitedOutside {
 
   Scheduler& scheduler_;
   const absl::Span<int> numbers_;
+  const OthersMay* const others_may_;
   const int process_;
   bool is_changed_ = false;
   // In the run.

@@ -24,8 +24,10 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -119,6 +121,49 @@ bool MayBe(const Watched& watched, int epoll, int descriptor) {
   slot.toff = watched.place;
   return syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, descriptor,
                  &slot) <= 0;
+}
+
+// As proc(5) has it: "OFDLCK", "WRITE", "0", "EOF".
+struct FileLock {
+  std::string kind;
+  std::string mode;
+  std::string begin;
+  std::string end;
+};
+
+// Those that were made by `descriptor`, or a duplicate.
+std::vector<FileLock> LocksOf(int descriptor) {
+  std::ifstream about(absl::StrCat("/proc/self/fdinfo/", descriptor));
+  std::vector<FileLock> locks;
+  for (std::string word; about >> word;) {
+    if (word != "lock:") continue;
+    FileLock lock;
+    std::string skipped;
+    about >> skipped >> lock.kind >> skipped >> lock.mode >> skipped >>
+        skipped >> lock.begin >> lock.end;
+    if (about) locks.push_back(std::move(lock));
+  }
+  return locks;
+}
+
+// Whether the run has one on the same file as `file`, but not by that, of which
+// `is_asked_for`.
+bool HasLock(const Scheduler& scheduler, int file,
+             absl::FunctionRef<bool(const FileLock&)> is_asked_for) {
+  struct stat about {};
+  const std::optional<std::set<int>> numbers = OpenNumbers();
+  if (fstat(file, &about) != 0 || !numbers.has_value()) return false;
+  return std::any_of(numbers->begin(), numbers->end(), [&](int number) {
+    struct stat found {};
+    if (fstat(number, &found) != 0 || found.st_dev != about.st_dev ||
+        found.st_ino != about.st_ino ||
+        syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, number, file) <= 0 ||
+        WasOpenBefore(scheduler, number, found)) {
+      return false;
+    }
+    const std::vector<FileLock> locks = LocksOf(number);
+    return std::any_of(locks.begin(), locks.end(), is_asked_for);
+  });
 }
 
 int StateOf(int socket) {
@@ -271,6 +316,28 @@ bool OthersMayServe(Scheduler& scheduler, int descriptor) {
   }
   if (target == "anon_inode:[eventfd]") return HasRings(*numbers);
   return target != "anon_inode:[signalfd]";
+}
+
+bool IsInTheWay(Scheduler& scheduler, int file, bool exclusive) {
+  return HasLock(scheduler, file, [&](const FileLock& lock) {
+    return lock.kind == "FLOCK" && (exclusive || lock.mode == "WRITE");
+  });
+}
+
+bool IsInTheWay(Scheduler& scheduler, int file, const struct flock& lock) {
+  // Of another process, which F_GETLK names; of an open file it does not.
+  const bool is_of_process = lock.l_pid == getpid();
+  if (lock.l_type == F_UNLCK || (lock.l_pid != -1 && !is_of_process)) {
+    return false;
+  }
+  const std::string begin = absl::StrCat(lock.l_start);
+  const std::string end =
+      lock.l_len == 0 ? "EOF" : absl::StrCat(lock.l_start + lock.l_len - 1);
+  return HasLock(scheduler, file, [&](const FileLock& own) {
+    return own.kind == (is_of_process ? "POSIX" : "OFDLCK") &&
+           own.begin == begin && own.end == end &&
+           own.mode == (lock.l_type == F_WRLCK ? "WRITE" : "READ");
+  });
 }
 
 bool ListensAt(const sockaddr* address, socklen_t size) {
