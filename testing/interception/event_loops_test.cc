@@ -1363,7 +1363,7 @@ TEST(EventLoops, WhatIsExchangedWithOthersIsServedFromOutside) {
       } else {
         SendDescriptor(line.second, own.first);
       }
-      usleep(200'000);
+      usleep(100'000);
       WriteOne(own.second);
       _exit(7);
     }
@@ -1408,9 +1408,9 @@ TEST(EventLoops, AnEpollWatchesFilesThatOthersMayServe) {
   const FileDescriptor event(eventfd(0, EFD_CLOEXEC));
   const pid_t child = fork();
   if (child == 0) {
-    usleep(300'000);
+    usleep(100'000);
     WriteOne(pipe.second);
-    usleep(300'000);
+    usleep(100'000);
     (void)eventfd_write(event.get(), 1);
     _exit(7);
   }
@@ -1449,7 +1449,7 @@ TEST(EventLoops, AFullTableOfDescriptorsIsNoDeadlock) {
   const Pair pipe = MakePipe();
   const pid_t child = fork();
   if (child == 0) {
-    usleep(200'000);
+    usleep(100'000);
     WriteOne(pipe.second);
     _exit(7);
   }
@@ -1513,7 +1513,7 @@ TEST(EventLoops, ALockThatOthersHaveIsWaitedFor) {
       const FileDescriptor file = OpenLock("others", self);
       lock(file.get(), true);
       WriteOne(ready.second);
-      usleep(200'000);
+      usleep(100'000);
       _exit(7);
     }
     ReadOne(ready.first);
@@ -1716,6 +1716,45 @@ TEST(EventLoops, WhoWaitsForALockHasItOfTheFileThatItBeganWith) {
     ASSERT_TRUE(LockWhole(held.get(), false));
     waiter.join();
   });
+}
+
+// Two of each may be on their way, and who comes later goes on at once.
+TEST(EventLoops, WhoOpensAFifoWaitsForTheOtherEnd) {
+  for (const bool has_writer_first : {false, true}) {
+    Explore({.runs = 200, .early_sleeps = false}, [has_writer_first] {
+      const std::string path =
+          absl::StrCat(std::getenv("TEST_TMPDIR"), "/fifo.", int{getpid()});
+      unlink(path.c_str());
+      ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+      const auto open_it = [&](int flags) {
+        FileDescriptor opened(open(path.c_str(), flags | O_CLOEXEC));
+        EXPECT_TRUE(opened.is_open()) << strerrorname_np(errno);
+        EXPECT_EQ(fcntl(opened.get(), F_GETFL) & O_NONBLOCK, 0);
+        return opened;
+      };
+      const auto pause = [](bool is_later) {
+        if (is_later) std::this_thread::sleep_for(std::chrono::seconds(1));
+      };
+      std::thread writer([&] {
+        pause(!has_writer_first);
+        const FileDescriptor to = open_it(O_WRONLY);
+        pause(true);
+        WriteOne(to);
+      });
+      pause(has_writer_first);
+      const FileDescriptor from = open_it(O_RDONLY);
+      std::thread other([&] { WriteOne(open_it(O_WRONLY)); });
+      char byte;
+      EXPECT_EQ(read(from.get(), &byte, 1), 1);
+      other.join();
+      writer.join();
+      EXPECT_EQ(read(from.get(), &byte, 1), 1);
+      EXPECT_EQ(read(from.get(), &byte, 1), 0) << "an end";
+      EXPECT_EQ(open((path + "/none").c_str(), O_RDONLY), -1);
+      EXPECT_EQ(errno, ENOTDIR);
+      unlink(path.c_str());
+    });
+  }
 }
 
 TEST(EventLoops, ADescriptorThatIsClosedTooEarlyIsFound) {

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdio.h>
 #include <sys/random.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
@@ -343,6 +344,30 @@ TEST_F(InterceptionTest, C11sKeysAreTheSame) {
   }
   EXPECT_THAT(*kEnds, ElementsAre(first, second));
   tss_delete(key);
+}
+
+TEST_F(InterceptionTest, AFileIsLockedInTheSchedule) {
+  FILE* const file = tmpfile();
+  ASSERT_NE(file, nullptr);
+  flockfile(file);
+  flockfile(file);
+  bool is_unlocked = false;
+  std::thread other([&] {
+    EXPECT_NE(ftrylockfile(file), 0);
+    flockfile(file);
+    EXPECT_TRUE(is_unlocked);
+    funlockfile(file);
+  });
+  std::this_thread::sleep_for(1s);
+  funlockfile(file);
+  std::this_thread::sleep_for(1s);
+  is_unlocked = true;
+  funlockfile(file);
+  other.join();
+  EXPECT_EQ(ftrylockfile(file), 0);
+  funlockfile(file);
+  fclose(file);
+  EXPECT_EQ(Passed(), absl::Seconds(2));
 }
 
 TEST_F(InterceptionTest, MutexesKeepTheirTypes) {
