@@ -29,6 +29,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <climits>
 #include <cstdarg>
@@ -72,6 +73,7 @@ WARD_REAL(send);
 WARD_REAL(sendto);
 WARD_REAL(sendmsg);
 WARD_REAL(connect);
+WARD_REAL(setsockopt);
 WARD_REAL(socketpair);
 WARD_REAL(accept);
 WARD_REAL(accept4);
@@ -234,10 +236,9 @@ class CalledFile {
 // poll(2) says, who on TCP waits for SO_RCVLOWAT, however few are asked for.
 bool HasInput(int descriptor, size_t least) {
   if (least == 0) return IsReady(descriptor, POLLIN);
-  const NoSchedulingPoints quiet;
   int come = 0;
   return IsReady(descriptor, POLLRDHUP) ||
-         ioctl(descriptor, FIONREAD, &come) != 0 ||
+         real_ioctl(descriptor, FIONREAD, &come) != 0 ||
          static_cast<size_t>(come) >= least;
 }
 
@@ -393,13 +394,16 @@ void ExchangeDescriptors(int socket) {
   }
 }
 
+// Whether this process has set SO_RCVLOWAT anywhere.
+std::atomic<bool> has_least{false};
+
 // How many bytes a read of a stream waits for, if not for whatever there is: 0.
 size_t WaitsFor(int descriptor, size_t size, int flags) {
   const bool all = (flags & MSG_WAITALL) != 0;
+  if (size == 0 || (!all && !has_least)) return 0;
   int least = 0;
   socklen_t size_of_least = sizeof(least);
-  if (size == 0 ||
-      getsockopt(descriptor, SOL_SOCKET, SO_RCVLOWAT, &least, &size_of_least) !=
+  if (getsockopt(descriptor, SOL_SOCKET, SO_RCVLOWAT, &least, &size_of_least) !=
           0 ||
       (!all && least <= 1) || !IsStream(descriptor)) {
     return 0;
@@ -529,7 +533,7 @@ int LookInSchedule(
     }
     return result != 0;
   };
-  look_once();
+  if (wait.is_there != nullptr) look_once();
   if (scheduler.has_faults() && wait.limit > absl::ZeroDuration() &&
       !is_over() && Interrupts(scheduler, interruption, wait.mask)) {
     return Failed(EINTR);
@@ -1060,6 +1064,14 @@ int select(int count, fd_set* readable, fd_set* writable, fd_set* exceptional,
   }
   return pselect(count, readable, writable, exceptional,
                  limit == nullptr ? nullptr : &time, nullptr);
+}
+
+int setsockopt(int fd, int level, int option, const void* value,
+               socklen_t size) noexcept {
+  if (level == SOL_SOCKET && option == SO_RCVLOWAT) {
+    ward::testing::has_least = true;
+  }
+  return real_setsockopt(fd, level, option, value, size);
 }
 
 // Others' requests than this one tell nothing of what others do.
