@@ -877,12 +877,12 @@ ssize_t sendto(int fd, const void* buffer, size_t size, int flags,
 ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   const size_t size =
       message == nullptr ? 0 : SizeOf(message->msg_iov, message->msg_iovlen);
+  const bool has_descriptors =
+      message != nullptr &&
+      ward::testing::FindAlong(*message, SCM_RIGHTS) != nullptr;
   return WriteInSchedule(
       fd, size, flags, [&](int file, size_t from, size_t part) {
-        if (message != nullptr &&
-            ward::testing::FindAlong(*message, SCM_RIGHTS) != nullptr) {
-          ward::testing::ExchangeDescriptors(file);
-        }
+        if (has_descriptors) ward::testing::ExchangeDescriptors(file);
         if (part == size) return real_sendmsg(file, message, flags);
         Buffers some =
             PartOf(message->msg_iov, message->msg_iovlen, from, part);

@@ -34,6 +34,7 @@ using ::ward::testing::Scheduler;
 using ::ward::testing::TryToLock;
 
 extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): short ones.
 
 void flockfile(FILE* file) noexcept {
   Scheduler* const scheduler = Intercepting();
@@ -61,4 +62,5 @@ void funlockfile(FILE* file) noexcept {
   }
 }
 
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
 }  // extern "C"

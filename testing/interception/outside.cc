@@ -109,18 +109,18 @@ std::vector<Watched> WatchedBy(int epoll) {
   return all;
 }
 
-// Whether `descriptor` refers to it, or may.
-bool MayBe(const Watched& watched, int epoll, int descriptor) {
+// Whether the descriptor `number` refers to it, or may.
+bool MayBe(int number, const Watched& watched, int epoll) {
   struct stat about {};
-  if (fstat(descriptor, &about) != 0 || about.st_ino != watched.inode) {
+  if (fstat(number, &about) != 0 || about.st_ino != watched.inode) {
     return false;
   }
   kcmp_epoll_slot slot{};
   slot.efd = static_cast<unsigned>(epoll);
   slot.tfd = static_cast<unsigned>(watched.number);
   slot.toff = watched.place;
-  return syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, descriptor,
-                 &slot) <= 0;
+  return syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, number, &slot) <=
+         0;
 }
 
 // As proc(5) has it: "OFDLCK", "WRITE", "0", "EOF".
@@ -306,7 +306,7 @@ bool OthersMayServe(Scheduler& scheduler, int descriptor) {
     return std::any_of(all.begin(), all.end(), [&](const Watched& watched) {
       bool is_open = false;
       for (const int number : *numbers) {
-        if (!MayBe(watched, descriptor, number)) continue;
+        if (!MayBe(number, watched, descriptor)) continue;
         if (OthersMayServe(scheduler, number)) return true;
         is_open = true;
       }

@@ -99,8 +99,9 @@ bool IsAtRest(pid_t process) {
     if (name == "State:") sleeps = about >> value && value == "S";
     if (name != "SigPnd:" && name != "ShdPnd:" && name != "SigBlk:") continue;
     uint64_t signals = 0;
-    if (!(about >> value) || !absl::SimpleHexAtoi(value, &signals))
+    if (!(about >> value) || !absl::SimpleHexAtoi(value, &signals)) {
       return false;
+    }
     (name == "SigBlk:" ? blocked : sent) |= signals;
   }
   return sleeps && (sent & ~blocked) == 0;
