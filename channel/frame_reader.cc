@@ -45,6 +45,13 @@ const absl::Status& EndError() {
   return *kError;
 }
 
+absl::Status TooMany(size_t count, const ChannelLimits& limits) {
+  return MakeError(
+      reason::kTooManyDescriptors,
+      absl::StrCat("the message came with ", count,
+                   " descriptors, over the limit of ", limits.max_descriptors));
+}
+
 absl::Status TooManyHeld(std::string_view what) {
   return MakeError(reason::kServerFull,
                    absl::StrCat("the descriptors that came ", what,
@@ -245,9 +252,10 @@ absl::Status FrameReader::BoundArrivals(const ChannelLimits& limits) {
         "the peer sent descriptors twice for one message, or for none"));
   }
   Arrival& arrival = arrivals_.front();
-  if (arrival.count > limits.max_descriptors) {
-    Refuse(arrival.descriptors.Claim());
-  }
+  if (arrival.count <= limits.max_descriptors) return absl::OkStatus();
+  // They would be here as long as the peer likes to send the rest.
+  if (keeps_refused_) return Failed(TooMany(arrival.count, limits));
+  arrival.descriptors.Close();
   return absl::OkStatus();
 }
 
@@ -344,10 +352,7 @@ absl::Status FrameReader::ClaimDescriptors(
   }
   if (declared > limits.max_descriptors ||
       arrival.descriptors.size() < arrival.count) {
-    return MakeError(reason::kTooManyDescriptors,
-                     absl::StrCat("the message came with ", declared,
-                                  " descriptors, over the limit of ",
-                                  limits.max_descriptors));
+    return TooMany(declared, limits);
   }
   if (arrival.truncated) {
     return MakeError(

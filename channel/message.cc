@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "ward/channel/error.h"
+#include "ward/channel/unclaimed_descriptors.h"
 
 namespace ward {
 namespace {
@@ -28,7 +29,9 @@ absl::Span<const std::string> Message::arguments() const {
 
 void Message::Recycle() {
   constexpr size_t kKeptBytes = size_t{1} << 10;
-  descriptors_.clear();
+  // Those that the handler has left are a peer's, and may linger.
+  UnclaimedDescriptors unclaimed;
+  unclaimed.all().swap(descriptors_);
   if (parts_.capacity() > MessageParts().capacity()) {
     parts_.clear();
     parts_.shrink_to_fit();

@@ -359,7 +359,7 @@ absl::Status MessageChannel::ReceiveFrame(
   absl::Status status;
   bool is_left_over = false;
   do {
-    descriptors.clear();
+    reader_.Refuse(std::exchange(descriptors, {}));
     status = reader_.Read(*transport_, max_bytes, limits_, deadline,
                           descriptors, scalar_memory);
     is_left_over = awaits_call_ &&

@@ -1066,6 +1066,19 @@ TEST_F(HostileDescriptorsTest, OverTheLimitAreNotKeptForTheRestOfTheirFrame) {
   EXPECT_THAT(channel_.Read(), FailsWith(reason::kTooManyDescriptors));
 }
 
+TEST_F(HostileDescriptorsTest, OverTheLimitAreRefusedAtOnceWhereTheyAreKept) {
+  ChannelLimits limits;
+  limits.max_descriptors = 2;
+  channel_.set_limits(limits);
+  channel_.set_keeps_refused(true);
+  Comes(ArrayFrame({"hello"}, 3).substr(0, 4), {kNull, kNull, kNull});
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kTooManyDescriptors));
+  EXPECT_EQ(script_->receives, 1u);
+  EXPECT_EQ(channel_.unclaimed_descriptors(), 3u);
+  channel_.CloseUnclaimed();
+  EXPECT_EQ(OpenDescriptors(), before_);
+}
+
 TEST_F(HostileDescriptorsTest, OtherThanDeclaredAreNoFaultOfThisProcesss) {
   // Whether they are over the limit, or found no room, or both: fewer were
   // declared than came.

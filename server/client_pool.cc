@@ -318,11 +318,15 @@ bool ClientPool::MakeRoomInTable() {
                                       is_hopeless();
                              };
     if (is_hopeless()) return false;
+    const bool one_closes_alone = !refused && reading_ == 0 && !one_leaves;
     const absl::Duration left = end - environment_.TimeNow();
-    // One that takes long to be closed is not the last that is tried.
-    mutex_.AwaitWithTimeout(absl::Condition(&changed),
-                            refused ? std::min(left, kBackOff) : left);
+    // One that takes long to be closed, or for ever, is not the last that is
+    // tried; nor does anybody wait for it alone.
+    const bool has_changed = mutex_.AwaitWithTimeout(
+        absl::Condition(&changed),
+        refused || one_closes_alone ? std::min(left, kBackOff) : left);
     if (stopping_ || environment_.TimeNow() >= end) return false;
+    if (one_closes_alone && !has_changed) return false;
   }
   return true;
 }
@@ -737,6 +741,7 @@ void ClientPool::CloseHere(std::unique_ptr<Client> client) {
     client->channel.CloseUnclaimed();
     (void)client->channel.DiscardUnread();
   }
+  client->request.Recycle();
   client.reset();
   mutex_.Lock();
   --closing_;
@@ -840,8 +845,12 @@ void ClientPool::Watch() {
   std::optional<uint64_t> attended;
   bool listens = false;
   bool comes = false;
+  // A crowd that has left leaves its memory, which is to be given back.
+  const auto has_work = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return !deadlines_.empty() || most_waiting_ >= kCrowd;
+  };
   while (client == nullptr && cancelled == nullptr && !attended.has_value() &&
-         !comes && !stopping_ && !deadlines_.empty()) {
+         !comes && !stopping_ && has_work()) {
     const size_t waiting = silent_.size() + queued_.size();
     most_waiting_ = std::max(most_waiting_, waiting);
     const bool crowd_is_gone =
@@ -861,7 +870,8 @@ void ClientPool::Watch() {
       listens =
           watched_->Add(kNewClient, listener_, PollSet::Event::kReadable).ok();
     }
-    watching_until_ = deadlines_.begin()->first;
+    watching_until_ =
+        deadlines_.empty() ? next_release_ : deadlines_.begin()->first;
     if (crowd_is_gone) {
       watching_until_ = std::min(watching_until_, next_release_);
     }

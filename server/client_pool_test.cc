@@ -377,6 +377,8 @@ class Lingering {
     socket_.Reset();
   }
 
+  const FileDescriptor& descriptor() const { return socket_; }
+
  private:
   FileDescriptor socket_;
   FileDescriptor peer_;
@@ -469,6 +471,22 @@ TEST_F(ClientPoolTest, WhoIsNextWaitsForNothingThatWasSentBehindACall) {
     listener->RemovePath();
     pool.Stop(absl::ZeroDuration());
   }
+}
+
+TEST_F(ClientPoolTest, NoAnswerWaitsForWhatNoHandlerHasTaken) {
+  TestServer server;
+  ASSERT_THAT(server.Start(), IsOk());
+  ASSERT_OK_AND_ASSIGN(auto connection,
+                       Environment::Posix().Connect(server.socket_filename(),
+                                                    absl::InfiniteFuture()));
+  MessageChannel channel(std::move(connection));
+  channel.PresentPassword(server.password());
+  const Lingering lingering;
+  const Stopwatch watch;
+  ASSERT_THAT(channel.Write("nobody", lingering.descriptor()), IsOk());
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kUnknownMessage));
+  EXPECT_THAT(server.Stop(), IsOk());
+  EXPECT_LT(watch.Elapsed(), Lingering::kTime / 2);
 }
 
 TEST_F(ClientPoolTest, StopWaitsForNothingThatLiesInTheListenQueue) {

@@ -409,5 +409,15 @@ TEST_F(HostilePeerTest, DescriptorsOfAnUnfinishedFrameAreBounded) {
   EXPECT_LE(most, 1u + 3 * 16);
 }
 
+TEST_F(HostilePeerTest, MoreDescriptorsThanItMayHaveEndAHalfFrameAtOnce) {
+  for (const size_t count : {size_t{17}, size_t{253}}) {
+    auto connected = Connect(path());
+    ASSERT_TRUE(Send(*connected, Varint(1000), count));
+    MessageChannel peer(std::move(connected));
+    EXPECT_THAT(peer.Read(), FailsWith(reason::kTooManyDescriptors));
+    EXPECT_FALSE(peer.Read().ok());
+  }
+}
+
 }  // namespace
 }  // namespace ward
