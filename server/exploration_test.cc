@@ -358,7 +358,7 @@ TEST_P(ExplorationTest, PeersThatAttachDescriptorsKeepNobodyWaiting) {
       ASSERT_THAT(server.Start(), IsOk());
       const FileDescriptor file(open("/dev/null", O_RDONLY | O_CLOEXEC));
       // More than a first message may have, too.
-      const auto attach = [&](size_t count) {
+      const auto attach = [&](size_t count, Reason told) {
         auto peer = server.environment().Connect(server.socket_filename(),
                                                  absl::InfiniteFuture());
         ASSERT_THAT(peer, IsOk());
@@ -366,7 +366,7 @@ TEST_P(ExplorationTest, PeersThatAttachDescriptorsKeepNobodyWaiting) {
                                   absl::InfiniteFuture()),
                     IsOk());
         MessageChannel hostile(*std::move(peer));
-        EXPECT_THAT(hostile.Read(), FailsWith(reason::kTimedOut));
+        EXPECT_THAT(hostile.Read(), FailsWith(told));
       };
       const auto call = [&server] {
         const absl::Time start = server.environment().TimeNow();
@@ -375,7 +375,8 @@ TEST_P(ExplorationTest, PeersThatAttachDescriptorsKeepNobodyWaiting) {
         }
         EXPECT_LT(server.environment().TimeNow() - start, absl::Seconds(1));
       };
-      RunAtOnce([&] { attach(1); }, [&] { attach(17); }, call, call);
+      RunAtOnce([&] { attach(1, reason::kTimedOut); },
+                [&] { attach(17, reason::kTooManyDescriptors); }, call, call);
       EXPECT_THAT(server.Stop(), IsOk());
     });
   }
