@@ -59,7 +59,8 @@ void ChildHasThreads();
 // if that is not known. Where this process is a child that has no such thread,
 // this is said to the parent; and the child is ended, if it has gone from there
 // with its owner. Else it may be meant to wait until it is killed, which the
-// parent knows: see world.cc.
+// parent knows: see world.cc. Of a child's child nobody knows, and nothing is
+// said.
 class WaitInChild {
  public:
   explicit WaitInChild(const char* waiting, pid_t owner = 0);

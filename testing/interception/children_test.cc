@@ -289,18 +289,18 @@ TEST(Children, ThatWaitForGoodAreToldOfOnceNobodyKillsThem) {
 TEST(Children, AreForkedByOthers) {
   const Exploration found = FindFailure({.runs = 3}, [] {
     EXPECT_EQ(RunInChild([] {
-                absl::Mutex mutex;
+                std::mutex mutex;
                 absl::Notification locked;
                 absl::Notification done;
                 std::thread holder([&] {
-                  const absl::MutexLock lock(&mutex);
+                  const std::lock_guard<std::mutex> lock(mutex);
                   locked.Notify();
                   done.WaitForNotification();
                 });
                 locked.WaitForNotification();
                 const int code = RunInChild([&] {
                   alarm(5);
-                  const absl::MutexLock lock(&mutex);
+                  const std::lock_guard<std::mutex> lock(mutex);
                   return 7;
                 });
                 done.Notify();
@@ -332,6 +332,41 @@ class Shared {
  private:
   T* const memory_;
 };
+
+// Of whose end the simulation does not hear, as of a daemon's.
+TEST(Children, OfChildrenMayWaitUntilTheyAreKilled) {
+  const Exploration found = FindFailure({.runs = 1}, [] {
+    EXPECT_EQ(RunInChild([] {
+                const pid_t grandchild = fork();
+                if (grandchild == 0) WaitForGood();
+                usleep(50'000);
+                kill(grandchild, SIGKILL);
+                int status = 0;
+                waitpid(grandchild, &status, 0);
+                return WIFSIGNALED(status) ? 7 : 1;
+              }),
+              7);
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+sem_t posted_by_a_handler;
+
+// sem_post(3) may be called by a handler, and signals come from elsewhere.
+TEST(Children, MayWaitForASignalsHandlerToPostASemaphore) {
+  ASSERT_EQ(sem_init(&posted_by_a_handler, /*pshared=*/0, 0), 0);
+  const Exploration found = FindFailure({.runs = 3}, [] {
+    EXPECT_EQ(RunInChild([] {
+                signal(SIGALRM, [](int) { sem_post(&posted_by_a_handler); });
+                ualarm(100'000, 0);
+                while (sem_wait(&posted_by_a_handler) != 0) {
+                }
+                return 7;
+              }),
+              7);
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
 
 struct Exchange {
   explicit Exchange(int type = PTHREAD_MUTEX_NORMAL) {

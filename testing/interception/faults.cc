@@ -59,23 +59,6 @@ bool MayInterrupt(int signal, bool restarts_count) {
          !Watchdog::ShowsCrash(action);
 }
 
-bool CanBeInterrupted(int Interruptions::*interruption,
-                      const sigset_t* mask = nullptr) {
-  sigset_t blocked;
-  if (mask != nullptr) {
-    blocked = *mask;
-  } else {
-    pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
-  }
-  for (int signal = 1; signal < NSIG; ++signal) {
-    if (sigismember(&blocked, signal) == 0 &&
-        MayInterrupt(signal, interruption == &Interruptions::all)) {
-      return true;
-    }
-  }
-  return false;
-}
-
 constexpr size_t kAll = std::numeric_limits<size_t>::max();
 
 // How many bytes come whole, by the files that have them, of which duplicates
@@ -152,6 +135,22 @@ bool CutsOutput(Scheduler& scheduler, int descriptor, bool must_wait) {
          ((fcntl(descriptor, F_GETFL) & O_NONBLOCK) != 0 ||
           (must_wait && CanBeInterrupted(&Interruptions::all))) &&
          Fails(scheduler, EMSGSIZE);
+}
+
+bool CanBeInterrupted(int Interruptions::*interruption, const sigset_t* mask) {
+  sigset_t blocked;
+  if (mask != nullptr) {
+    blocked = *mask;
+  } else {
+    pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
+  }
+  for (int signal = 1; signal < NSIG; ++signal) {
+    if (sigismember(&blocked, signal) == 0 &&
+        MayInterrupt(signal, interruption == &Interruptions::all)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 bool Interrupts(Scheduler& scheduler, int Interruptions::*interruption,

@@ -50,6 +50,12 @@ void KeepWhole(int descriptor, ssize_t bytes);
 // So many were read there.
 void HasRead(int descriptor, ssize_t bytes);
 
+// Whether there is a handler of a signal that is not blocked, and that
+// `interruption` counts. `mask`: those that are blocked; null: those that the
+// calling thread blocks.
+bool CanBeInterrupted(int Interruptions::*interruption,
+                      const sigset_t* mask = nullptr);
+
 // Whether a wait that begins ends, by a signal that `interruption` counts.
 // `mask`: those that it blocks; null: those that are blocked.
 bool Interrupts(Scheduler& scheduler, int Interruptions::*interruption,

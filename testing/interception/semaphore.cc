@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "ward/testing/interception/children.h"
+#include "ward/testing/interception/faults.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/order.h"
@@ -84,8 +85,10 @@ int sem_wait(sem_t* semaphore) {
   Scheduler* const scheduler = Intercepting();
   if (scheduler == nullptr) {
     std::optional<ward::testing::WaitInChild> wait;
+    // A signal's handler may post it (signal-safety(7)).
     if (!ward::testing::IsShared(semaphore) &&
-        !ward::testing::IsFree(semaphore)) {
+        !ward::testing::IsFree(semaphore) &&
+        !ward::testing::CanBeInterrupted(&Interruptions::all)) {
       wait.emplace(ward::testing::kSemaphore.waiting);
     }
     return real_sem_wait(semaphore);
