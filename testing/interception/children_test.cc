@@ -7,6 +7,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <threads.h>
@@ -21,13 +22,16 @@
 #include <shared_mutex>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/testing/explore.h"
+#include "ward/testing/simulator/scheduler.h"
 
 namespace ward::testing {
 namespace {
@@ -366,6 +370,85 @@ TEST(Children, MayWaitForASignalsHandlerToPostASemaphore) {
               7);
   });
   EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+// A child that says when it is about to wait for good, really: of a condition
+// that nobody signals, once it is let.
+class ChildToWait {
+ public:
+  ChildToWait() {
+    EXPECT_EQ(sem_init(&*may_wait_, /*pshared=*/1, 0), 0);
+    child_ = fork();
+    if (child_ != 0) return;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    sem_wait(&*may_wait_);
+    *waits_ = 1;
+    WaitForGood();
+  }
+
+  // Not in the schedule: until it waits, or nearly.
+  void Let() {
+    sem_post(&*may_wait_);
+    while (*static_cast<volatile int*>(&*waits_) == 0) ReallySleep();
+    for (int i = 0; i < 50; ++i) ReallySleep();
+  }
+
+  pid_t pid() const { return child_; }
+
+ private:
+  Shared<sem_t> may_wait_;
+  Shared<int> waits_;
+  pid_t child_ = 0;
+};
+
+// As if it had written something after the last look.
+TEST(Children, ThatWaitForGoodMayHaveLetTheirParentGoOnBefore) {
+  const Exploration found = FindFailure({.runs = 1}, [] {
+    ChildToWait child;
+    int looks = 0;
+    Scheduler::Current()->AwaitWorld(
+        "waiting for a child",
+        [&] {
+          const bool has_come = looks > 1;
+          if (++looks == 2) child.Let();
+          return has_come;
+        },
+        absl::InfiniteFuture());
+    EXPECT_EQ(kill(child.pid(), SIGKILL), 0);
+    EXPECT_EQ(waitpid(child.pid(), nullptr, 0), child.pid());
+  });
+  EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
+}
+
+// They are not judged, but said with what went wrong.
+TEST(Children, ThatWaitForGoodAreSaidOfARunThatIsStuckForOthers) {
+  ExploreOptions options;
+  options.runs = 1;
+  options.max_steps = 1000;
+  const Exploration found = FindFailure(options, [] {
+    ChildToWait child;
+    const pid_t other = fork();
+    if (other == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      pause();
+      _exit(1);
+    }
+    bool has_let = false;
+    Scheduler::Current()->AwaitWorld(
+        "waiting for a child",
+        [&] {
+          if (!has_let) child.Let();
+          return std::exchange(has_let, true);
+        },
+        absl::InfiniteFuture());
+    while (true) std::this_thread::yield();
+  });
+  ASSERT_TRUE(found.failure.has_value());
+  EXPECT_THAT(found.failure->what,
+              AllOf(StartsWith("no end after 1000 steps"),
+                    HasSubstr("deadlock in a child process: it is waiting for "
+                              "a condition"),
+                    Not(HasSubstr("<+0x"))));
 }
 
 struct Exchange {

@@ -123,11 +123,12 @@ bool AllWaitForGood(Programs& programs) {
 }
 
 // Who waits for good is in a deadlock if nobody of this run is left who might
-// kill it; see Scheduler::SetLastResort.
-bool TellDeadlocks(Scheduler& scheduler, bool is_last) {
+// kill it; see Scheduler::SetLastResort. Only once all are at rest none of them
+// can have anybody go on any more.
+bool TellDeadlocks(Scheduler& scheduler, absl::FunctionRef<bool()> is_last) {
   const NoSchedulingPoints quiet;
   auto& programs = scheduler.Kept<Programs>();
-  if (!AllWaitForGood(programs) || !is_last) return false;
+  if (!AllWaitForGood(programs) || !is_last()) return false;
   bool are_new = false;
   for (auto& [process, program] : programs.processes) {
     if (std::exchange(program.is_told, true)) continue;
@@ -136,6 +137,19 @@ bool TellDeadlocks(Scheduler& scheduler, bool is_last) {
     kill(process, SIGKILL);
   }
   return are_new;
+}
+
+// What those say that wait for good, though others may still kill them.
+std::string LastWordsOfAll(Scheduler& scheduler) {
+  const NoSchedulingPoints quiet;
+  std::string all;
+  for (const auto& [process, program] : scheduler.Kept<Programs>().processes) {
+    if (program.words != nullptr && program.words->WaitsForGood() &&
+        !program.is_told && IsRunning(process)) {
+      absl::StrAppend(&all, program.words->Said());
+    }
+  }
+  return all;
 }
 
 void Remark(Scheduler& scheduler, const char* function) {
@@ -174,7 +188,10 @@ void Expect(Scheduler& scheduler, pid_t child,
   scheduler.Kept<Programs>().processes[child].words = std::move(words);
   Watchdog::ExpectTheWorld();
   scheduler.SetLastResort(
-      [&scheduler](bool is_last) { return TellDeadlocks(scheduler, is_last); });
+      [&scheduler](absl::FunctionRef<bool()> is_last) {
+        return TellDeadlocks(scheduler, is_last);
+      },
+      [&scheduler] { return LastWordsOfAll(scheduler); });
 }
 
 template <typename Function, typename... Arguments>

@@ -607,7 +607,7 @@ void Scheduler::FindCandidates() {
 Scheduler::Thread* Scheduler::Next() {
   Watchdog::Feed();
   if (++steps_ - first_step_ > options_.max_steps) {
-    if (last_resort_) last_resort_(/*is_last=*/true);
+    if (last_resort_) last_resort_(/*is_last=*/[] { return true; });
     Stuck(absl::StrCat(
         "no end after ", options_.max_steps,
         " steps: a loop that waits for nothing? One that waits for another "
@@ -632,8 +632,12 @@ Scheduler::Thread* Scheduler::Next() {
     FindCandidates();
     if (candidates_.empty()) {
       const absl::Time next_deadline = NextDeadline();
-      if (last_resort_ &&
-          last_resort_(next_deadline == absl::InfiniteFuture())) {
+      const auto is_last = [this, next_deadline] {
+        if (next_deadline != absl::InfiniteFuture()) return false;
+        FindCandidates();
+        return candidates_.empty();
+      };
+      if (last_resort_ && (last_resort_(is_last) || !candidates_.empty())) {
         continue;
       }
       if (next_deadline == absl::InfiniteFuture()) {
@@ -1181,7 +1185,8 @@ void Scheduler::Fault(const std::string& what, const void* object) {
 }
 
 void Scheduler::Stuck(std::string_view why) {
-  const std::string text = absl::StrCat(why, "\n", WhoWaits());
+  const std::string text = absl::StrCat(
+      why, "\n", WhoWaits(), last_words_ ? last_words_() : std::string());
   debugged.text = text.c_str();
   StopForDebugger();
   if (options_.listener != nullptr) {
@@ -1189,7 +1194,7 @@ void Scheduler::Stuck(std::string_view why) {
     options_.listener->IsStuck(why);
   }
   if (options_.on_stuck) options_.on_stuck(text);
-  std::cerr << text;
+  std::cerr << (options_.on_fault ? text : WithPlaces(text));
   Watchdog::PrintStacks();
   std::abort();
 }

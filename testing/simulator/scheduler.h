@@ -252,10 +252,15 @@ class Scheduler {
     signal_taker_ = std::move(taker);
   }
 
-  // Asked when no thread can go on, before time passes or others act; with
-  // `is_last`, when it would end here. True: it has done something about that.
-  void SetLastResort(std::function<bool(bool is_last)> act) {
+  // Asked when no thread can go on, before time passes or others act.
+  // `is_last` looks once more, and says whether the run would end here: what
+  // others have done until then counts. True: it has done something about that.
+  using LastResort = std::function<bool(absl::FunctionRef<bool()> is_last)>;
+  // `last_words` are those of others that wait, too, said of a run that is
+  // stuck: lines, or none.
+  void SetLastResort(LastResort act, std::function<std::string()> last_words) {
     last_resort_ = std::move(act);
+    last_words_ = std::move(last_words);
   }
 
   // Moves the clock, and lets everyone act whose time comes meanwhile.
@@ -420,7 +425,8 @@ class Scheduler {
   absl::btree_map<std::pair<int, int>, Timer> timers_;
   absl::btree_map<std::type_index, std::shared_ptr<void>> kept_;
   std::function<bool(int group, int signal)> signal_taker_;
-  std::function<bool(bool is_last)> last_resort_;
+  LastResort last_resort_;
+  std::function<std::string()> last_words_;
   // At this step, and their numbers.
   std::vector<Thread*> candidates_;
   std::vector<int> candidate_ids_;
