@@ -4,6 +4,9 @@
 #include <aio.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/filter.h>
+#include <linux/kcmp.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -11,6 +14,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -27,6 +31,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -1253,6 +1258,12 @@ FileDescriptor ListenAnywhere(int domain) {
   return listener;
 }
 
+// Whether kcmp(2) is to be had.
+bool TellsFilesApart() {
+  return syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, STDERR_FILENO,
+                 STDERR_FILENO) == 0;
+}
+
 // All of these, in one run.
 TEST(EventLoops, WhoWaitsForADescriptorIsNotWokenByItsEnd) {
   const Exploration found = FindFailure({.runs = 1}, [] {
@@ -1444,6 +1455,33 @@ TEST(EventLoops, AnEpollWatchesFilesThatOthersMayServe) {
                  }));
 }
 
+// Of files that have no inode of their own, as where a container's filter of
+// system calls has none of kcmp(2).
+TEST(EventLoops, ADeadlockIsToldWhereTheKernelTellsNoFilesApart) {
+  ExpectDeadlock(
+      "epolls", FindFailure({.runs = 1}, [] {
+        std::array<sock_filter, 4> filter = {
+            {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+             BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_kcmp, 0, 1),
+             BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+             BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}};
+        const sock_fprog program{filter.size(), filter.data()};
+        ASSERT_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        ASSERT_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+        ASSERT_FALSE(TellsFilesApart());
+        const FileDescriptor event(eventfd(0, EFD_CLOEXEC));
+        const FileDescriptor first(epoll_create1(EPOLL_CLOEXEC));
+        const FileDescriptor second(epoll_create1(EPOLL_CLOEXEC));
+        epoll_event wanted{};
+        wanted.events = EPOLLIN;
+        for (const auto& [epoll, fd] : {std::pair(first.get(), event.get()),
+                                        std::pair(second.get(), first.get())}) {
+          ASSERT_EQ(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &wanted), 0);
+        }
+        epoll_wait(second.get(), &wanted, 1, -1);
+      }));
+}
+
 // Where it cannot be looked for who has what, somebody may.
 TEST(EventLoops, AFullTableOfDescriptorsIsNoDeadlock) {
   const Pair pipe = MakePipe();
@@ -1479,6 +1517,7 @@ TEST(EventLoops, AFullTableOfDescriptorsIsNoDeadlock) {
 
 // Nobody else can unlock what the run has locked.
 TEST(EventLoops, ADeadlockOverLocksOfFilesIsDecidedAtOnce) {
+  if (!TellsFilesApart()) GTEST_SKIP() << "kcmp(2) is denied";
   for (const Locking lock : {LockWhole, LockPart}) {
     ExpectDeadlock("locks", FindFailure({.runs = 1}, [lock] {
                      const auto take = [lock](const char* one,

@@ -73,8 +73,9 @@ bool WasOpenBefore(const Scheduler& scheduler, int descriptor,
         found.st_ino != about.st_ino) {
       return false;
     }
-    return !IsAnonymous(about) || syscall(SYS_kcmp, getpid(), getpid(),
-                                          KCMP_FILE, descriptor, other) <= 0;
+    return !IsAnonymous(about) || (TargetOf(other) == TargetOf(descriptor) &&
+                                   syscall(SYS_kcmp, getpid(), getpid(),
+                                           KCMP_FILE, descriptor, other) <= 0);
   };
   return std::any_of(before->begin(), before->end(), is_same);
 }
@@ -109,10 +110,12 @@ std::vector<Watched> WatchedBy(int epoll) {
   return all;
 }
 
-// Whether the descriptor `number` refers to it, or may.
+// Whether the descriptor `number` refers to it, or may. Where the kernel does
+// not tell, all that have no inode of their own may but the epoll itself.
 bool MayBe(int number, const Watched& watched, int epoll) {
   struct stat about {};
-  if (fstat(number, &about) != 0 || about.st_ino != watched.inode) {
+  if (number == epoll || fstat(number, &about) != 0 ||
+      about.st_ino != watched.inode) {
     return false;
   }
   kcmp_epoll_slot slot{};
@@ -256,6 +259,38 @@ std::string_view NameOf(const sockaddr* address, socklen_t size) {
   return name.front() == '\0' ? name : name.substr(0, name.find('\0'));
 }
 
+// `epolls` are those that were looked at, or are being: where the kernel does
+// not tell, each may seem to watch the other.
+bool OthersMayServe(const Scheduler& scheduler, int descriptor,
+                    std::set<int>& epolls) {
+  struct stat about {};
+  // It says so at once.
+  if (fstat(descriptor, &about) != 0) return false;
+  const std::optional<std::set<int>> numbers = OpenNumbers();
+  if (!numbers.has_value() || WasOpenBefore(scheduler, descriptor, about)) {
+    return true;
+  }
+  const std::string target = TargetOf(descriptor);
+  if (S_ISFIFO(about.st_mode)) return !absl::StartsWith(target, "pipe:");
+  if (S_ISSOCK(about.st_mode)) return OthersMayServeSocket(descriptor);
+  if (target == "anon_inode:[eventpoll]") {
+    if (!epolls.insert(descriptor).second) return false;
+    const std::vector<Watched> all = WatchedBy(descriptor);
+    return std::any_of(all.begin(), all.end(), [&](const Watched& watched) {
+      bool is_open = false;
+      for (const int number : *numbers) {
+        if (!MayBe(number, watched, descriptor)) continue;
+        if (OthersMayServe(scheduler, number, epolls)) return true;
+        is_open = true;
+      }
+      // Others have it.
+      return !is_open;
+    });
+  }
+  if (target == "anon_inode:[eventfd]") return HasRings(*numbers);
+  return target != "anon_inode:[signalfd]";
+}
+
 std::string KindOfSocket(int socket) {
   const bool listens = OptionOf(socket, SOL_SOCKET, SO_ACCEPTCONN, 0) != 0;
   const int domain = OptionOf(socket, SOL_SOCKET, SO_DOMAIN, -1);
@@ -291,31 +326,8 @@ bool OthersMayAct(Scheduler& scheduler) {
 }
 
 bool OthersMayServe(Scheduler& scheduler, int descriptor) {
-  struct stat about {};
-  // It says so at once.
-  if (fstat(descriptor, &about) != 0) return false;
-  const std::optional<std::set<int>> numbers = OpenNumbers();
-  if (!numbers.has_value() || WasOpenBefore(scheduler, descriptor, about)) {
-    return true;
-  }
-  const std::string target = TargetOf(descriptor);
-  if (S_ISFIFO(about.st_mode)) return !absl::StartsWith(target, "pipe:");
-  if (S_ISSOCK(about.st_mode)) return OthersMayServeSocket(descriptor);
-  if (target == "anon_inode:[eventpoll]") {
-    const std::vector<Watched> all = WatchedBy(descriptor);
-    return std::any_of(all.begin(), all.end(), [&](const Watched& watched) {
-      bool is_open = false;
-      for (const int number : *numbers) {
-        if (!MayBe(number, watched, descriptor)) continue;
-        if (OthersMayServe(scheduler, number)) return true;
-        is_open = true;
-      }
-      // Others have it.
-      return !is_open;
-    });
-  }
-  if (target == "anon_inode:[eventfd]") return HasRings(*numbers);
-  return target != "anon_inode:[signalfd]";
+  std::set<int> epolls;
+  return OthersMayServe(scheduler, descriptor, epolls);
 }
 
 bool IsInTheWay(Scheduler& scheduler, int file, bool exclusive) {
