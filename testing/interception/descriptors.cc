@@ -123,8 +123,27 @@ bool IsReady(int descriptor, short events) {
   return Look([&] { return real_poll(&polled, 1, 0); }) != 0;
 }
 
+bool IsUnix(int socket) {
+  int domain = 0;
+  socklen_t size = sizeof(domain);
+  return getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
+         domain == AF_UNIX;
+}
+
 bool IsOpen(int descriptor) {
   return real_fcntl(descriptor, F_GETFD, nullptr) >= 0;
+}
+
+// Whether one piece after the other comes to the same as all at once.
+bool IsStream(int descriptor) {
+  struct stat found;
+  if (fstat(descriptor, &found) != 0) return false;
+  int type = 0;
+  socklen_t size = sizeof(type);
+  return S_ISFIFO(found.st_mode) ||
+         (S_ISSOCK(found.st_mode) &&
+          getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+          type == SOCK_STREAM);
 }
 
 // What SO_RCVTIMEO or SO_SNDTIMEO say (socket(7)).
@@ -212,7 +231,8 @@ void PointAt(Scheduler& scheduler, int descriptor, const char* doing) {
 }
 
 // What a call reads or writes: a descriptor, and, once the call has waited for
-// it or done a part of its work, the file that this was then, see HeldFiles.
+// it or done a part of its work, the file that this was then, see HeldFiles;
+// and until when.
 class CalledFile {
  public:
   explicit CalledFile(int descriptor) : descriptor_(descriptor) {}
@@ -227,9 +247,21 @@ class CalledFile {
     return *held_;
   }
 
+  // Of a wait that begins. What `limit` says, which is SO_RCVTIMEO or
+  // SO_SNDTIMEO, is for the whole call; but a Unix socket's writer has it for
+  // each piece.
+  absl::Time Deadline(const Scheduler& scheduler, int limit) {
+    if (!deadline_.has_value() ||
+        (limit == SO_SNDTIMEO && IsUnix(descriptor_))) {
+      deadline_ = scheduler.now() + LimitOfSocket(descriptor_, limit);
+    }
+    return *deadline_;
+  }
+
  private:
   int descriptor_;
   std::optional<HeldFiles> held_;
+  std::optional<absl::Time> deadline_;
 };
 
 // Whether a read would not wait that takes `least` bytes at once; 0: what
@@ -242,12 +274,22 @@ bool HasInput(int descriptor, size_t least) {
          static_cast<size_t>(come) >= least;
 }
 
+// Whether a read of a socket asks for what it does not wait for (tcp(7),
+// ip(7)).
+bool AsksForWhatIsThere(int socket, int flags) {
+  return ((flags & MSG_OOB) != 0 && IsStream(socket)) ||
+         ((flags & MSG_ERRQUEUE) != 0 && !IsUnix(socket));
+}
+
 // A scheduling point, and a wait unless the call itself would not wait. False
 // if the descriptor's own limit has come, or a signal.
 bool Await(Scheduler& scheduler, CalledFile& file, short events, size_t least,
            int flags, int limit, const char* doing) {
   PointAt(scheduler, file.descriptor(), doing);
-  if ((flags & MSG_DONTWAIT) != 0) return true;
+  if ((flags & MSG_DONTWAIT) != 0 ||
+      (events == POLLIN && AsksForWhatIsThere(file.descriptor(), flags))) {
+    return true;
+  }
   const int status = fcntl(file.descriptor(), F_GETFL);
   if (status < 0 || (status & O_NONBLOCK) != 0) return true;
   const auto is_there = [&] {
@@ -255,10 +297,10 @@ bool Await(Scheduler& scheduler, CalledFile& file, short events, size_t least,
                             : IsReady(file.descriptor(), events);
   };
   if (is_there()) return true;
-  const absl::Duration time = LimitOfSocket(file.descriptor(), limit);
+  const absl::Time deadline = file.Deadline(scheduler, limit);
   // One with a limit is not started anew, whatever sigaction(2) has
   // (signal(7)).
-  const auto interruption = time == absl::InfiniteDuration()
+  const auto interruption = deadline == absl::InfiniteFuture()
                                 ? &Interruptions::without_restart
                                 : &Interruptions::all;
   if (Interrupts(scheduler, interruption)) {
@@ -275,7 +317,7 @@ bool Await(Scheduler& scheduler, CalledFile& file, short events, size_t least,
         is_ready = is_there();
         return is_ready || now.*interruption != before;
       },
-      scheduler.now() + time, &held);
+      deadline, &held);
   if (!is_ready) errno = now.*interruption != before ? EINTR : EAGAIN;
   return is_ready;
 }
@@ -312,18 +354,6 @@ int IsConnected(int socket) {
   socklen_t size = sizeof(error);
   if (getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size) != 0) return -1;
   return error == 0 ? 1 : Failed(error);
-}
-
-// Whether one piece after the other comes to the same as all at once.
-bool IsStream(int descriptor) {
-  struct stat found;
-  if (fstat(descriptor, &found) != 0) return false;
-  int type = 0;
-  socklen_t size = sizeof(type);
-  return S_ISFIFO(found.st_mode) ||
-         (S_ISSOCK(found.st_mode) &&
-          getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
-          type == SOCK_STREAM);
 }
 
 using Buffers = absl::InlinedVector<iovec, 8>;
@@ -411,11 +441,20 @@ size_t WaitsFor(int descriptor, size_t size, int flags) {
   return all ? size : std::min(size, static_cast<size_t>(least));
 }
 
-bool IsUnix(int socket) {
-  int domain = 0;
-  socklen_t size = sizeof(domain);
-  return getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
-         domain == AF_UNIX;
+// Of a call that reads or writes nothing, which a stream does not wait for,
+// other than recv(2).
+int FlagsFor(int descriptor, size_t size) {
+  return size == 0 && IsStream(descriptor) ? MSG_DONTWAIT : 0;
+}
+
+// Whether a socket that is none of Unix has an error, and nothing before that.
+bool HasOnlyAnError(int socket) {
+  pollfd polled{socket, POLLIN, 0};
+  int come = 0;
+  return !IsUnix(socket) &&
+         Look([&] { return real_poll(&polled, 1, 0); }) > 0 &&
+         (polled.revents & POLLERR) != 0 &&
+         real_ioctl(socket, FIONREAD, &come) == 0 && come == 0;
 }
 
 // Reads with `read_some`: what there is; or, with MSG_WAITALL, all, and with
@@ -440,6 +479,8 @@ ssize_t ReadInSchedule(int descriptor, size_t size, int flags,
   size_t got = 0;
   do {
     const ssize_t result = CallWithInput(file, least, flags, [&](int number) {
+      // It stays there for the next call, as in the kernel (tcp(7)).
+      if (got > 0 && HasOnlyAnError(number)) return ssize_t{0};
       return read_some(number, got,
                        in_pieces ? size - got
                        : peeks   ? size
@@ -734,6 +775,7 @@ using ::ward::testing::Buffers;
 using ::ward::testing::CallWithInput;
 using ::ward::testing::Done;
 using ::ward::testing::Failed;
+using ::ward::testing::FlagsFor;
 using ::ward::testing::HeldFiles;
 using ::ward::testing::Intercepting;
 using ::ward::testing::Interruptions;
@@ -755,19 +797,23 @@ extern "C" {
 
 // Those with flags are of sockets.
 ssize_t read(int fd, void* buffer, size_t size) {
-  return ReadInSchedule(fd, size, 0,
+  return ReadInSchedule(fd, size, FlagsFor(fd, size),
                         [&](int file, size_t from, size_t part, int flags) {
                           auto* const to = static_cast<char*>(buffer) + from;
-                          return flags == 0 ? real_read(file, to, part)
-                                            : real_recv(file, to, part, flags);
+                          return flags == 0 || size == 0
+                                     ? real_read(file, to, part)
+                                     : real_recv(file, to, part, flags);
                         });
 }
 
 ssize_t readv(int fd, const iovec* buffers, int count) {
   const size_t size = SizeOf(buffers, static_cast<size_t>(count));
   return ReadInSchedule(
-      fd, size, 0, [&](int file, size_t from, size_t part, int flags) {
-        if (part == size && flags == 0) return real_readv(file, buffers, count);
+      fd, size, FlagsFor(fd, size),
+      [&](int file, size_t from, size_t part, int flags) {
+        if (size == 0 || (part == size && flags == 0)) {
+          return real_readv(file, buffers, count);
+        }
         Buffers some = PartOf(buffers, static_cast<size_t>(count), from, part);
         if (flags == 0) {
           return real_readv(file, some.data(), static_cast<int>(some.size()));
@@ -789,10 +835,18 @@ ssize_t recv(int fd, void* buffer, size_t size, int flags) {
 
 ssize_t recvfrom(int fd, void* buffer, size_t size, int flags, sockaddr* from,
                  socklen_t* from_size) {
+  const socklen_t room = from_size == nullptr ? 0 : *from_size;
   return ReadInSchedule(
       fd, size, flags, [&](int file, size_t at, size_t part, int its_flags) {
-        return real_recvfrom(file, static_cast<char*>(buffer) + at, part,
-                             its_flags, from, from_size);
+        // Each piece has all the room, and says how much it would have taken.
+        socklen_t name_size = room;
+        const ssize_t result = real_recvfrom(
+            file, static_cast<char*>(buffer) + at, part, its_flags, from,
+            from_size == nullptr ? nullptr : &name_size);
+        if (from_size != nullptr && (result > 0 || (result == 0 && at == 0))) {
+          *from_size = name_size;
+        }
+        return result;
       });
 }
 
@@ -802,6 +856,7 @@ ssize_t recvmsg(int fd, msghdr* message, int flags) {
   const size_t size =
       message == nullptr ? 0 : SizeOf(message->msg_iov, message->msg_iovlen);
   const size_t room = message == nullptr ? 0 : message->msg_controllen;
+  const socklen_t name_room = message == nullptr ? 0 : message->msg_namelen;
   bool ends = false;
   const auto receive = [&](int file, size_t from, size_t part, int its_flags) {
     ssize_t result = -1;
@@ -813,6 +868,7 @@ ssize_t recvmsg(int fd, msghdr* message, int flags) {
       msghdr piece = *message;
       piece.msg_iov = some.data();
       piece.msg_iovlen = some.size();
+      piece.msg_namelen = name_room;
       if (from > 0 && room > 0) {
         if (!ward::testing::ComesFromSame(file, *message)) return ssize_t{0};
         piece.msg_control = control.data();
@@ -841,19 +897,21 @@ ssize_t recvmsg(int fd, msghdr* message, int flags) {
 }
 
 ssize_t write(int fd, const void* buffer, size_t size) {
-  return WriteInSchedule(fd, size, 0, [&](int file, size_t from, size_t piece) {
-    return real_write(file, static_cast<const char*>(buffer) + from, piece);
-  });
+  return WriteInSchedule(
+      fd, size, FlagsFor(fd, size), [&](int file, size_t from, size_t piece) {
+        return real_write(file, static_cast<const char*>(buffer) + from, piece);
+      });
 }
 
 ssize_t writev(int fd, const iovec* buffers, int count) {
   const size_t size = SizeOf(buffers, static_cast<size_t>(count));
-  return WriteInSchedule(fd, size, 0, [&](int file, size_t from, size_t part) {
-    if (part == size) return real_writev(file, buffers, count);
-    const Buffers some =
-        PartOf(buffers, static_cast<size_t>(count), from, part);
-    return real_writev(file, some.data(), static_cast<int>(some.size()));
-  });
+  return WriteInSchedule(
+      fd, size, FlagsFor(fd, size), [&](int file, size_t from, size_t part) {
+        if (part == size) return real_writev(file, buffers, count);
+        const Buffers some =
+            PartOf(buffers, static_cast<size_t>(count), from, part);
+        return real_writev(file, some.data(), static_cast<int>(some.size()));
+      });
 }
 
 ssize_t send(int fd, const void* buffer, size_t size, int flags) {

@@ -305,6 +305,16 @@ TEST(EventLoops, WhoReceivesAllHasItOfOneSender) {
   });
 }
 
+FileDescriptor ListenAnywhere(int domain) {
+  FileDescriptor listener(socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (domain == AF_UNIX) {
+    const sockaddr name{AF_UNIX, {}};
+    EXPECT_EQ(bind(listener.get(), &name, sizeof(name.sa_family)), 0);
+  }
+  EXPECT_EQ(listen(listener.get(), 1), 0);
+  return listener;
+}
+
 Pair MakeConnection() {
   const auto make = [] {
     return FileDescriptor(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -320,6 +330,77 @@ Pair MakeConnection() {
   EXPECT_EQ(connect(client.get(), address, size), 0);
   FileDescriptor server(accept(listener.get(), nullptr, nullptr));
   return {std::move(server), std::move(client)};
+}
+
+// Not even of the peer's name is more written than there is room for, though
+// the first piece says how long it is.
+TEST(EventLoops, WhoReceivesAllHasNoMoreThanItsRoom) {
+  for (const bool is_message : {false, true}) {
+    Explore({.runs = 5, .early_sleeps = false}, [is_message] {
+      const FileDescriptor listener = ListenAnywhere(AF_UNIX);
+      sockaddr_storage name{};
+      name.ss_family = AF_UNIX;
+      auto* const address = reinterpret_cast<sockaddr*>(&name);
+      const FileDescriptor client(socket(AF_UNIX, SOCK_STREAM, 0));
+      ASSERT_EQ(bind(client.get(), address, sizeof(sa_family_t)), 0);
+      socklen_t size = sizeof(name);
+      ASSERT_EQ(getsockname(listener.get(), address, &size), 0);
+      ASSERT_EQ(connect(client.get(), address, size), 0);
+      const FileDescriptor server(accept(listener.get(), nullptr, nullptr));
+      std::thread writer([&] {
+        for (int i = 0; i < 3; ++i) {
+          WriteOne(client);
+          std::this_thread::sleep_for(std::chrono::seconds(1));
+        }
+      });
+      std::string peer(sizeof(name), '#');
+      const socklen_t room = 4;
+      std::string got = "...";
+      socklen_t peer_size = room;
+      if (is_message) {
+        iovec buffer = Piece(got, 0, 3);
+        msghdr message{};
+        message.msg_iov = &buffer;
+        message.msg_iovlen = 1;
+        message.msg_name = peer.data();
+        message.msg_namelen = room;
+        EXPECT_EQ(recvmsg(server.get(), &message, MSG_WAITALL), 3);
+        peer_size = message.msg_namelen;
+      } else {
+        EXPECT_EQ(
+            recvfrom(server.get(), got.data(), 3, MSG_WAITALL,
+                     reinterpret_cast<sockaddr*>(peer.data()), &peer_size),
+            3);
+      }
+      EXPECT_EQ(got, "xxx");
+      EXPECT_GT(peer_size, room);
+      EXPECT_EQ(peer.find_first_not_of('#', room), std::string::npos) << peer;
+      EXPECT_NE(peer.substr(0, room), "####");
+      writer.join();
+    });
+  }
+}
+
+// The next call says so (tcp(7)).
+TEST(EventLoops, AnErrorAfterSomeBytesIsToldByTheNextCall) {
+  Explore({.runs = 5, .early_sleeps = false}, [] {
+    Pair own = MakeConnection();
+    std::thread writer([&] {
+      WriteOne(own.second);
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      const linger reset{1, 0};
+      EXPECT_EQ(setsockopt(own.second.get(), SOL_SOCKET, SO_LINGER, &reset,
+                           sizeof(reset)),
+                0);
+      own.second.Reset();
+    });
+    std::array<char, 8> bytes;
+    EXPECT_EQ(recv(own.first.get(), bytes.data(), bytes.size(), MSG_WAITALL),
+              1);
+    EXPECT_EQ(recv(own.first.get(), bytes.data(), bytes.size(), 0), -1);
+    EXPECT_EQ(errno, ECONNRESET);
+    writer.join();
+  });
 }
 
 // However few have come, nobody waits for the others in the kernel.
@@ -442,6 +523,55 @@ TEST(EventLoops, ASocketsOwnLimitIsOfSimulatedTime) {
     EXPECT_EQ(recv(own.first.get(), &byte, 1, 0), -1);
     EXPECT_EQ(errno, EAGAIN);
     EXPECT_EQ(Scheduler::Current()->now() - start, absl::Seconds(3));
+  });
+  // It is that of the whole call.
+  Explore({.runs = 5, .early_sleeps = false}, [] {
+    const Pair own = MakeSocketPair();
+    const timeval limit{3, 0};
+    ASSERT_EQ(setsockopt(own.first.get(), SOL_SOCKET, SO_RCVTIMEO, &limit,
+                         sizeof(limit)),
+              0);
+    const absl::Time start = Scheduler::Current()->now();
+    std::thread writer([&] {
+      for (int i = 0; i < 3; ++i) {
+        std::this_thread::sleep_for(std::chrono::seconds(2));
+        WriteOne(own.second);
+      }
+    });
+    std::array<char, 3> bytes;
+    EXPECT_EQ(recv(own.first.get(), bytes.data(), bytes.size(), MSG_WAITALL),
+              1);
+    EXPECT_EQ(Scheduler::Current()->now() - start, absl::Seconds(3));
+    writer.join();
+  });
+}
+
+// Whatever there is, and whatever room.
+TEST(EventLoops, WhatNeverWaitsIsNotWaitedFor) {
+  Explore({.runs = 1}, [] {
+    const Pair connection = MakeConnection();
+    const Pair sockets = MakeSocketPair();
+    const Pair pipe = MakePipe();
+    char byte = 'x';
+    iovec nothing{&byte, 0};
+    for (const Pair* const pair : {&pipe, &sockets, &connection}) {
+      const int to = pair->second.get();
+      EXPECT_EQ(read(pair->first.get(), &byte, 0), 0);
+      EXPECT_EQ(readv(pair->first.get(), &nothing, 1), 0);
+      const int flags = fcntl(to, F_GETFL);
+      EXPECT_EQ(fcntl(to, F_SETFL, flags | O_NONBLOCK), 0);
+      const std::string bytes(50'000, 'x');
+      while (write(to, bytes.data(), bytes.size()) > 0) {
+      }
+      EXPECT_EQ(fcntl(to, F_SETFL, flags), 0);
+      EXPECT_EQ(write(to, &byte, 0), 0);
+      EXPECT_EQ(writev(to, &nothing, 1), 0);
+    }
+    const int socket = connection.second.get();
+    EXPECT_EQ(recv(socket, &byte, 1, MSG_OOB), -1);
+    EXPECT_EQ(errno, EINVAL);
+    EXPECT_EQ(recv(socket, &byte, 1, MSG_ERRQUEUE), -1);
+    EXPECT_EQ(errno, EAGAIN);
   });
 }
 
@@ -1246,16 +1376,6 @@ void ExpectDeadlock(const char* what, const Exploration& found) {
       << what << ": " << found.failure->what;
   EXPECT_FALSE(found.failure->hung) << what;
   EXPECT_TRUE(found.failure->replayed) << what;
-}
-
-FileDescriptor ListenAnywhere(int domain) {
-  FileDescriptor listener(socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (domain == AF_UNIX) {
-    const sockaddr name{AF_UNIX, {}};
-    EXPECT_EQ(bind(listener.get(), &name, sizeof(name.sa_family)), 0);
-  }
-  EXPECT_EQ(listen(listener.get(), 1), 0);
-  return listener;
 }
 
 // Whether kcmp(2) is to be had.
