@@ -1,11 +1,13 @@
 // Programs with data races, or that use memory that was given back, and their
 // right twins. This file is compiled with -fsanitize=thread.
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sanitizer/tsan_interface.h>
 #include <semaphore.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <threads.h>
 #include <unistd.h>
 
@@ -950,6 +952,32 @@ TEST(Races, KnowsPipes) {
         });
     close(ends[0]);
     close(ends[1]);
+  });
+}
+
+// Each end is opened after what was done before the other was.
+TEST(Races, KnowsFifos) {
+  ExpectNone([] {
+    const std::string path =
+        absl::StrCat(std::getenv("TEST_TMPDIR"), "/fifo.", int{getpid()});
+    unlink(path.c_str());
+    ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+    int one = 0;
+    int other = 0;
+    InTwoThreads(
+        [&] {
+          one = 42;
+          const int end = open(path.c_str(), O_WRONLY);
+          EXPECT_EQ(other, 43);
+          close(end);
+        },
+        [&] {
+          other = 43;
+          const int end = open(path.c_str(), O_RDONLY);
+          EXPECT_EQ(one, 42);
+          close(end);
+        });
+    unlink(path.c_str());
   });
 }
 

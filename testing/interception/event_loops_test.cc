@@ -1877,14 +1877,20 @@ TEST(EventLoops, WhoWaitsForALockHasItOfTheFileThatItBeganWith) {
   });
 }
 
+// Several processes make runs at once.
+std::string MakeFifo(const char* name) {
+  std::string path =
+      absl::StrCat(std::getenv("TEST_TMPDIR"), "/", name, ".", int{getpid()});
+  unlink(path.c_str());
+  EXPECT_EQ(mkfifo(path.c_str(), 0600), 0);
+  return path;
+}
+
 // Two of each may be on their way, and who comes later goes on at once.
 TEST(EventLoops, WhoOpensAFifoWaitsForTheOtherEnd) {
   for (const bool has_writer_first : {false, true}) {
     Explore({.runs = 200, .early_sleeps = false}, [has_writer_first] {
-      const std::string path =
-          absl::StrCat(std::getenv("TEST_TMPDIR"), "/fifo.", int{getpid()});
-      unlink(path.c_str());
-      ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+      const std::string path = MakeFifo("fifo");
       const auto open_it = [&](int flags) {
         FileDescriptor opened(open(path.c_str(), flags | O_CLOEXEC));
         EXPECT_TRUE(opened.is_open()) << strerrorname_np(errno);
@@ -1914,6 +1920,83 @@ TEST(EventLoops, WhoOpensAFifoWaitsForTheOtherEnd) {
       unlink(path.c_str());
     });
   }
+}
+
+// So many descriptors more than there are, as long as this exists.
+class Room {
+ public:
+  explicit Room(rlim_t more) {
+    EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
+    const FileDescriptor next(dup(STDERR_FILENO));
+    rlimit less = before_;
+    less.rlim_cur = static_cast<rlim_t>(next.get()) + more;
+    EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &less), 0);
+  }
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
+  ~Room() { EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &before_), 0); }
+
+ private:
+  rlimit before_;
+};
+
+// Who opens one end is seen though it has written nothing.
+TEST(EventLoops, AFifoIsOpenedWithFewDescriptors) {
+  Explore({.runs = 20, .early_sleeps = false}, [] {
+    const std::string request = MakeFifo("request");
+    const std::string reply = MakeFifo("reply");
+    const auto open_it = [](const std::string& path, int flags) {
+      FileDescriptor opened(open(path.c_str(), flags | O_CLOEXEC));
+      EXPECT_TRUE(opened.is_open()) << strerrorname_np(errno);
+      return opened;
+    };
+    {
+      const Room room(12);
+      std::thread server([&] {
+        const FileDescriptor from = open_it(request, O_RDONLY);
+        const FileDescriptor to = open_it(reply, O_WRONLY);
+        ReadOne(from);
+        WriteOne(to);
+      });
+      const FileDescriptor to = open_it(request, O_WRONLY);
+      const FileDescriptor from = open_it(reply, O_RDONLY);
+      WriteOne(to);
+      ReadOne(from);
+      server.join();
+    }
+    {
+      const Room room(1);
+      EXPECT_EQ(open(request.c_str(), O_RDONLY), -1);
+      EXPECT_EQ(errno, EMFILE);
+    }
+    unlink(request.c_str());
+    unlink(reply.c_str());
+  });
+}
+
+// Who opens it has it once open() has returned.
+TEST(EventLoops, AChildHasNoPartInAFifoThatItsParentOpens) {
+  Explore({.runs = 5, .early_sleeps = false}, [] {
+    const std::string path = MakeFifo("fifo");
+    std::thread reader([&] { close(open(path.c_str(), O_RDONLY)); });
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    const Pair forked = MakePipe();
+    const pid_t child = fork();
+    if (child == 0) {
+      WriteOne(forked.second);
+      pause();
+      _exit(1);
+    }
+    ReadOne(forked.first);
+    const FileDescriptor to(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    reader.join();
+    ASSERT_NE(signal(SIGPIPE, SIG_IGN), SIG_ERR);
+    EXPECT_EQ(write(to.get(), "x", 1), -1);
+    EXPECT_EQ(errno, EPIPE);
+    EXPECT_EQ(kill(child, SIGKILL), 0);
+    EXPECT_EQ(waitpid(child, nullptr, 0), child);
+    unlink(path.c_str());
+  });
 }
 
 TEST(EventLoops, ADescriptorThatIsClosedTooEarlyIsFound) {

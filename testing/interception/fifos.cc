@@ -20,14 +20,17 @@
 #include <cstdarg>
 #include <cstddef>
 #include <optional>
+#include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/testing/interception/faults.h"
+#include "ward/testing/interception/held_files.h"
 #include "ward/testing/interception/interception.h"
 #include "ward/testing/interception/real.h"
 #include "ward/testing/simulator/no_scheduling_points.h"
+#include "ward/testing/simulator/order.h"
 #include "ward/testing/simulator/scheduler.h"
 
 namespace ward::testing {
@@ -52,56 +55,103 @@ bool IsFifoThatWaits(int directory, const char* path, int flags) {
          S_ISFIFO(about.st_mode);
 }
 
+// A descriptor that a call has open until it returns, see HeldFiles::Take.
+class OwnDescriptor {
+ public:
+  explicit OwnDescriptor(Scheduler& scheduler) : scheduler_(scheduler) {}
+  OwnDescriptor(const OwnDescriptor&) = delete;
+  OwnDescriptor& operator=(const OwnDescriptor&) = delete;
+  // Leaves errno as it is.
+  ~OwnDescriptor() {
+    const NoSchedulingPoints quiet;
+    const int error = errno;
+    const FileDescriptor closed(Release());
+    errno = error;
+  }
+
+  int get() const { return descriptor_; }
+  bool is_open() const { return descriptor_ >= 0; }
+
+  // Once. Negative: it is not open.
+  void Set(int descriptor) {
+    descriptor_ = descriptor;
+    if (is_open()) HeldFiles::Take(scheduler_, descriptor);
+  }
+  int Release() {
+    HeldFiles::Give(scheduler_, descriptor_);
+    return std::exchange(descriptor_, -1);
+  }
+
+ private:
+  Scheduler& scheduler_;
+  int descriptor_ = -1;
+};
+
 // Looks whether a FIFO that was opened to be read has a writer, or has had one
 // since: by tee(2), which takes nothing.
 class WriterFinder {
  public:
-  WriterFinder() {
+  explicit WriterFinder(Scheduler& scheduler)
+      : reading_(scheduler), writing_(scheduler) {
     const NoSchedulingPoints quiet;
-    std::array<int, 2> ends = {-1, -1};
-    (void)pipe2(ends.data(), O_CLOEXEC);
-    for (size_t i = 0; i < ends.size(); ++i) {
-      // Where the program's own do not come, as in held_files.cc.
-      constexpr int kFirst = 768;
-      ends_[i].Reset(fcntl(ends[i], F_DUPFD_CLOEXEC, kFirst));
-      close(ends[i]);
-    }
+    std::array<int, 2> ends;
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) return;
+    reading_.Set(Moved(ends[0]));
+    writing_.Set(Moved(ends[1]));
   }
+
+  // Else errno says why not.
+  bool is_made() const { return writing_.is_open(); }
 
   bool Finds(int fifo) const {
     const NoSchedulingPoints quiet;
     // Something was written, or whoever might have has gone.
     pollfd polled{fifo, POLLIN, 0};
     if (poll(&polled, 1, 0) > 0) return true;
-    return tee(fifo, ends_[1].get(), 1, SPLICE_F_NONBLOCK) < 0 &&
+    return tee(fifo, writing_.get(), 1, SPLICE_F_NONBLOCK) < 0 &&
            errno == EAGAIN;
   }
 
  private:
-  std::array<FileDescriptor, 2> ends_;
+  // To where the program's own do not come, as in held_files.cc, if there is
+  // room.
+  static int Moved(int end) {
+    constexpr int kFirst = 768;
+    const int moved = fcntl(end, F_DUPFD_CLOEXEC, kFirst);
+    if (moved < 0) return end;
+    close(end);
+    return moved;
+  }
+
+  OwnDescriptor reading_;
+  OwnDescriptor writing_;
 };
 
 // `open_it` opens it, with other flags than `flags`.
 int OpenFifo(Scheduler& scheduler, int flags,
              absl::FunctionRef<int(int flags)> open_it) {
   scheduler.Point(kOpening, &kDescriptors);
+  Order::Release(&kDescriptors);
   const bool writes = (flags & O_ACCMODE) == O_WRONLY;
-  int opened = -1;
+  OwnDescriptor opened(scheduler);
   int error = 0;
   const auto try_to_open = [&] {
-    opened = open_it(flags | O_NONBLOCK);
+    // Until it is opened, no program that is started has it.
+    opened.Set(open_it(flags | O_NONBLOCK | O_CLOEXEC));
     error = errno;
   };
   std::optional<WriterFinder> writers;
   if (!writes) {
     try_to_open();
-    if (opened < 0) return -1;
-    writers.emplace();
+    if (!opened.is_open()) return -1;
+    writers.emplace(scheduler);
+    if (!writers->is_made()) return -1;
   }
   bool is_open = false;
   const auto is_over = [&] {
-    if (writes && opened < 0) try_to_open();
-    is_open = writes ? opened >= 0 || error != ENXIO : writers->Finds(opened);
+    if (writes && !opened.is_open()) try_to_open();
+    is_open = writes ? opened.is_open() || error != ENXIO
+                     : writers->Finds(opened.get());
     return is_open;
   };
   const Interruptions& now = scheduler.interruptions();
@@ -111,15 +161,13 @@ int OpenFifo(Scheduler& scheduler, int flags,
         kOpening, [&] { return is_over() || now.without_restart != before; },
         absl::InfiniteFuture());
   }
+  if (!is_open) return Failed(EINTR);
+  if (!opened.is_open()) return Failed(error);
+  Order::Acquire(&kDescriptors);
   const NoSchedulingPoints quiet;
-  writers.reset();
-  if (!is_open) {
-    if (opened >= 0) close(opened);
-    return Failed(EINTR);
-  }
-  if (opened < 0) return Failed(error);
-  fcntl(opened, F_SETFL, fcntl(opened, F_GETFL) & ~O_NONBLOCK);
-  return opened;
+  fcntl(opened.get(), F_SETFL, fcntl(opened.get(), F_GETFL) & ~O_NONBLOCK);
+  if ((flags & O_CLOEXEC) == 0) fcntl(opened.get(), F_SETFD, 0);
+  return opened.Release();
 }
 
 // `real` opens it, with these flags.

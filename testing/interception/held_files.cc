@@ -141,6 +141,16 @@ int HeldFiles::CloseOthers(
   return close_them(first, last);
 }
 
+void HeldFiles::Take(Scheduler& scheduler, int number) {
+  const NoSchedulingPoints quiet;
+  scheduler.Kept<All>().replacements.emplace(number, number);
+}
+
+void HeldFiles::Give(Scheduler& scheduler, int number) {
+  const NoSchedulingPoints quiet;
+  scheduler.Kept<All>().replacements.erase(number);
+}
+
 void HeldFiles::Close(Scheduler& scheduler) { scheduler.Kept<All>().Close(); }
 
 }  // namespace ward::testing

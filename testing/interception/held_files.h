@@ -53,6 +53,11 @@ class HeldFiles final : public AwaitedOutside {
       Scheduler& scheduler, unsigned first, unsigned last,
       absl::FunctionRef<int(unsigned first, unsigned last)> close_them);
 
+  // What a call that is to return `number` has opened, or has for itself: it is
+  // nobody else's until Give, or until the run ends.
+  static void Take(Scheduler& scheduler, int number);
+  static void Give(Scheduler& scheduler, int number);
+
   // By a process that was forked, in which nobody waits.
   static void Close(Scheduler& scheduler);
 
