@@ -179,7 +179,7 @@ bool ClientPool::CallIdle() {
   // All that can be busy with a client, one that watches, and some to accept;
   // and those that may be busy for ever.
   const size_t max_threads = static_cast<size_t>(limits_.max_clients) +
-                             kMaxReceiving + 1 + kMaxAccepting + closing_;
+                             kMaxReceiving + 1 + kMaxAccepting + CountHanging();
   if (threads_.size() < max_threads) {
     const absl::Status status = StartThread();
     if (status.ok()) return true;
@@ -309,7 +309,7 @@ bool ClientPool::MakeRoomInTable() {
     // What fills it may be a client's that a thread receives from just now, or
     // is about to close.
     const auto is_hopeless = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-      return reading_ == 0 && closing_ == 0 && !one_leaves;
+      return reading_ == 0 && closing_.empty() && !one_leaves;
     };
     const auto changed = [&, last_id = last_id_]()
                              ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
@@ -571,8 +571,8 @@ void ClientPool::Serve(std::unique_ptr<Client> client) {
     if (is_waited_for) {
       Close(std::move(client));
     } else {
-      ++closing_;
-      CloseHere(std::move(client));
+      CloseHere(std::move(client),
+                closing_.insert(closing_.end(), environment_.TimeNow()));
     }
     client = next != nullptr ? std::move(next) : TakeReady();
   }
@@ -727,15 +727,18 @@ void ClientPool::Close(std::unique_ptr<Client> client) {
   mutex_.Unlock();
   const bool has_attached = HasAttached(*client);
   mutex_.Lock();
-  ++closing_;
+  const auto since =
+      has_attached ? closing_.insert(closing_.begin(), absl::InfinitePast())
+                   : closing_.insert(closing_.end(), environment_.TimeNow());
   if (has_attached && CallIdle()) {
-    to_close_.push_back(std::move(client));
+    to_close_.emplace_back(std::move(client), since);
   } else {
-    CloseHere(std::move(client));
+    CloseHere(std::move(client), since);
   }
 }
 
-void ClientPool::CloseHere(std::unique_ptr<Client> client) {
+void ClientPool::CloseHere(std::unique_ptr<Client> client,
+                           Closings::iterator since) {
   mutex_.Unlock();
   while (client->channel.unclaimed_descriptors() > 0) {
     client->channel.CloseUnclaimed();
@@ -744,15 +747,23 @@ void ClientPool::CloseHere(std::unique_ptr<Client> client) {
   client->request.Recycle();
   client.reset();
   mutex_.Lock();
-  --closing_;
+  closing_.erase(since);
   ++closed_;
 }
 
 void ClientPool::CloseNext() {
-  std::unique_ptr<Client> client = std::move(to_close_.front());
+  auto [client, since] = std::move(to_close_.front());
   to_close_.pop_front();
   LeaveAccepting();
-  CloseHere(std::move(client));
+  CloseHere(std::move(client), since);
+}
+
+size_t ClientPool::CountHanging() const {
+  const absl::Time long_ago = environment_.TimeNow() - kLeavingTime;
+  const auto recent =
+      std::find_if(closing_.begin(), closing_.end(),
+                   [long_ago](absl::Time since) { return since > long_ago; });
+  return static_cast<size_t>(std::distance(closing_.begin(), recent));
 }
 
 bool ClientPool::HasAttached(Client& client) {
@@ -1042,7 +1053,7 @@ bool ClientPool::stopping() const {
 
 bool ClientPool::IsStopping() const { return stopping_; }
 
-bool ClientPool::HasClosedAll() const { return closing_ == 0; }
+bool ClientPool::HasClosedAll() const { return closing_.empty(); }
 
 bool ClientPool::IsEmpty() const { return served_.empty() && receiving_ == 0; }
 

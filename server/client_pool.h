@@ -163,6 +163,7 @@ class ClientPool {
 
  private:
   using Waiting = absl::btree_map<uint64_t, std::unique_ptr<Client>>;
+  using Closings = std::list<absl::Time, internal::SpareAllocator<absl::Time>>;
 
   // A client that is served, while that wants to know whether it is still
   // there.
@@ -300,9 +301,11 @@ class ClientPool {
   void Close(std::unique_ptr<Client> client)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The same on this thread, whatever that takes.
-  void CloseHere(std::unique_ptr<Client> client)
+  void CloseHere(std::unique_ptr<Client> client, Closings::iterator since)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CloseNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // How many of closing_ take so long that it may be for ever.
+  size_t CountHanging() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Whether that may take long. It is not read any more.
   static bool HasAttached(Client& client);
 
@@ -350,10 +353,12 @@ class ClientPool {
   // there; and how many of these are about to leave.
   Client::List between_calls_ ABSL_GUARDED_BY(mutex_);
   int leaving_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Those that a thread was called for, to close them; how many are being
-  // closed, with these; and how many have been.
-  std::deque<std::unique_ptr<Client>> to_close_ ABSL_GUARDED_BY(mutex_);
-  size_t closing_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Since when each is being closed, in order: one that has attached anything
+  // since ever, as it may take for ever. Those of them that a thread was called
+  // for; and how many have been closed.
+  Closings closing_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::pair<std::unique_ptr<Client>, Closings::iterator>> to_close_
+      ABSL_GUARDED_BY(mutex_);
   uint64_t closed_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<std::unique_ptr<Client>> ready_ ABSL_GUARDED_BY(mutex_);
   // Of those that have any; empty where there is no limit to them.
