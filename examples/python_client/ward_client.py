@@ -1172,7 +1172,27 @@ def _timed_out() -> TimedOut:
 
 
 def is_own_users_or_roots(server: PeerCredentials) -> bool:
-    return server.uid in (os.geteuid(), 0)
+    return server.uid == 0 or (server.uid == os.geteuid() and _is_one_user(server.uid))
+
+
+def _is_one_user(uid: int) -> bool:
+    """Not what this user namespace calls all whom it does not know, maybe us, too."""
+    try:
+        with open("/proc/sys/kernel/overflowuid") as number:
+            unknown = int(number.read())
+    except OSError:
+        unknown = 65534
+    if uid != unknown:
+        return True
+    try:
+        with open("/proc/self/uid_map") as users:
+            ranges = [[int(word) for word in line.split()] for line in users]
+    except FileNotFoundError:
+        # A jail without /proc, which is seen more often than a process without a user.
+        return True
+    except OSError:
+        return False
+    return any(first <= uid < first + count for first, _, count in ranges)
 
 
 class Client:
@@ -1356,7 +1376,12 @@ class Client:
                 raise NotTrusted(
                     Code.PERMISSION_DENIED,
                     "ServerNotTrusted",
-                    f"{credentials} listens at {self._path}: not told the password",
+                    f"{credentials} listens at {self._path}: not told the password"
+                    + (
+                        ""
+                        if _is_one_user(credentials.uid)
+                        else "; its uid is anybody's in this user namespace"
+                    ),
                 )
         except BaseException:
             stream.close()

@@ -2,6 +2,7 @@
 
 import array
 import contextlib
+import ctypes
 import fcntl
 import os
 import pathlib
@@ -25,6 +26,7 @@ from ward_client import Bulk, Client, Code, Descriptor, Descriptors, Message, Se
 
 DEMO_SERVER = os.path.abspath(os.environ["DEMO_SERVER"])
 README = pathlib.Path(__file__).absolute().parent / "README.md"
+OWN_USER = os.geteuid()
 PAGE = pathlib.Path(__file__).absolute().parents[2] / "docs/protocol.md"
 
 
@@ -936,6 +938,34 @@ def test_a_server_that_is_not_trusted_is_not_told_the_password(
             distrustful.call("get")
         assert seen == [(os.getpid(), os.getuid(), os.getgid())]
     assert server.requests == [b""]
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_number_that_is_anybodys_is_trusted_only_where_it_is_ones(
+    tmp_path: pathlib.Path, mapped: bool
+) -> None:
+    NEW_USER, CANNOT_ENTER, NOT_TRUSTED, TRUSTED = 0x10000000, 77, 7, 8
+    with Hostile(tmp_path / "socket", says(OK_AND_KEPT)) as server:
+        child = os.fork()
+        if child == 0:
+            try:
+                if ctypes.CDLL(None).unshare(NEW_USER) != 0:
+                    os._exit(CANNOT_ENTER)
+                if mapped:
+                    user = pathlib.Path("/proc/sys/kernel/overflowuid").read_text()
+                    map_ = pathlib.Path("/proc/self/uid_map")
+                    map_.write_text(f"{user.strip()} {OWN_USER} 1")
+                server.client.call("get", reply=str)
+                os._exit(TRUSTED)
+            except ward_client.NotTrusted:
+                os._exit(NOT_TRUSTED)
+            finally:
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == CANNOT_ENTER:
+        pytest.skip("this machine gives no user namespaces to this user")
+    assert status == (TRUSTED if mapped else NOT_TRUSTED)
+    assert any(b"open sesame" in request for request in server.requests) == mapped
 
 
 @pytest.mark.parametrize("reads_no_more", [True, False])
