@@ -987,15 +987,28 @@ class Call(Generic[_Reply]):
         self._outcome: Error | None = None
 
     def write(self, *values: Value) -> None:
-        """One element. It leaves at once, and waits while the server is behind."""
+        """One element. It leaves at once, and waits while the server is behind.
+
+        The handler may end the call before it has read all. Whoever writes then is
+        told that nobody reads it; the reply, or why there is none, is read() as ever.
+        """
         if self._said_end:
             raise ValueError("the request's end was said")
         packed = _pack(values)
-        self._send(_element(packed), packed.descriptors)
+        if not self._send(_element(packed), packed.descriptors):
+            if not self._over and self._was_cancelled():
+                self._fail(_cancelled())
+            if self._outcome is not None:
+                raise self._outcome
+            raise Error(
+                Code.FAILED_PRECONDITION,
+                "",
+                "the call has ended: nobody reads what is written, read() says why",
+            )
 
     def end(self) -> None:
-        """Says that this was the request's last element."""
-        if not self._said_end and not self._over:
+        """Says that this was the request's last element, to whoever still listens."""
+        if not self._said_end:
             self._said_end = True
             self._send(_END, [])
 
@@ -1048,31 +1061,20 @@ class Call(Generic[_Reply]):
             self._fail(_unexpected("a reply came where none was due"))
         return reply  # type: ignore[return-value]
 
-    def _send(self, frame: bytes, descriptors: Sequence[int]) -> None:
+    def _send(self, frame: bytes, descriptors: Sequence[int]) -> bool:
+        """Whether somebody may read it."""
         try:
             with self._connection.sending:
-                if self._outcome is not None:
-                    raise self._outcome
                 if self._over:
-                    raise Error(
-                        Code.FAILED_PRECONDITION,
-                        "",
-                        "the call has ended: nobody reads what is written",
-                    )
+                    return False
                 self._connection.send(frame, descriptors, self._deadline)
-        except Error:
-            raise
+                return True
         except TimeoutError:
             self._fail(_timed_out())
         except ConnectionError:
-            # The server has left. Why, it may have said before.
-            while self._next() is not None:
-                pass
-            raise Error(
-                Code.FAILED_PRECONDITION,
-                "",
-                "the call has ended: nobody reads what is written",
-            ) from None
+            # The server has left. What it has said before is the reader's, who may be
+            # another thread.
+            return False
         except BaseException:
             self.close()
             raise

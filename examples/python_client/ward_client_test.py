@@ -182,12 +182,15 @@ def test_a_stream_goes_to_the_server(server: Server) -> None:
         assert numbers.result() == 0
 
 
-def test_who_writes_to_a_handler_that_has_failed_is_told_why(server: Server) -> None:
+def test_who_writes_to_a_handler_that_has_failed_reads_why(server: Server) -> None:
     with server.client.stream("sum", reply=int) as numbers:
-        with pytest.raises(ward_client.Error, match="no debts"):
+        with pytest.raises(ward_client.Error, match=r"read\(\) says why"):
             numbers.write(-1)
             while True:
                 numbers.write(1)
+        numbers.end()  # Nothing more to say.
+        with pytest.raises(ward_client.Error, match="no debts"):
+            numbers.read()
 
 
 def test_nobody_writes_to_a_call_that_is_over(server: Server) -> None:
@@ -1074,6 +1077,53 @@ def test_who_writes_to_a_call_that_has_ended_is_told(tmp_path: pathlib.Path) -> 
             with pytest.raises(ward_client.Error, match="the call has ended"):
                 while True:
                     call.write("x" * 100_000)
+
+
+def leaves_after(data: bytes) -> Callable[[socket.socket], None]:
+    """A handler that has read enough, at a server that keeps no connections."""
+    return lambda stream: stream.sendall(data)
+
+
+def test_the_reply_of_a_handler_that_has_not_read_all_is_the_result(
+    tmp_path: pathlib.Path,
+) -> None:
+    data = blocks("golden")["reply-and-end"]
+    with Hostile(tmp_path / "socket", leaves_after(data)) as server:
+        with server.client.stream("sum", reply=str) as call:
+            with pytest.raises(ward_client.Error, match=r"read\(\) says why"):
+                while True:
+                    call.write("x")
+            assert call.result() == "ok"
+
+
+def test_the_reader_gets_all_whoever_writes_meanwhile(tmp_path: pathlib.Path) -> None:
+    golden = blocks("golden")
+    first, rest = golden["reply-and-end"][:9], golden["hello-reply"] * 9
+    data = first + rest + ward_client._END
+    with Hostile(tmp_path / "socket", leaves_after(data)) as server:
+        with server.client.stream("both", reply=Message) as call:
+            failed: list[Exception] = []
+
+            def write() -> None:
+                try:
+                    while True:
+                        call.write("x")
+                except ward_client.Error as error:
+                    failed.append(error)
+
+            assert call.read().parts == [b"ok"]
+            writer = in_thread(write)
+            writer.join()
+            assert len(list(call)) == 9
+    assert re.search(r"read\(\) says why", str(failed[0]))
+
+
+def test_who_writes_to_what_was_cancelled_is_told_that(server: Server) -> None:
+    with server.client.stream("sum", reply=int) as numbers:
+        numbers.cancel()
+        for tell in [lambda: numbers.write(1), numbers.result]:
+            with pytest.raises(ward_client.Cancelled):
+                tell()
 
 
 def test_a_reply_and_its_end_are_what_was_asked_for(tmp_path: pathlib.Path) -> None:
