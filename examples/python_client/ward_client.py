@@ -1496,8 +1496,10 @@ def start(
     """Runs a program that gives its server away on its standard input, as main.cc does.
 
     `timeout` is in seconds; `popen` goes to subprocess.Popen. The error is the server's
-    own, where it does not start.
+    own, where it does not start. A program that goes on although it has given its server
+    away is killed then: the server is not.
     """
+    deadline = _Deadline(timeout)
     ours, theirs = socket.socketpair()
     with theirs:
         program = subprocess.Popen(
@@ -1505,19 +1507,24 @@ def start(
         )  # type: ignore[call-overload]
     connection = _Connection(ours)
     try:
-        frame = connection.receive(_Deadline(timeout))
+        try:
+            frame = connection.receive(deadline)
+        except _EndOfStream:
+            status = program.wait(deadline.left())
+            raise Error(
+                Code.UNAVAILABLE,
+                "ServerDied",
+                f"{command[0]} ended with status {status}",
+            ) from None
         if frame.error is not None:
             raise frame.error
         server = Server(Message(frame.parts or [], frame.files))
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            program.wait(timeout)
+        with contextlib.suppress(TimeoutError, subprocess.TimeoutExpired):
+            program.wait(deadline.left())
         return server
-    except _EndOfStream:
-        status = program.wait()
-        raise Error(
-            Code.UNAVAILABLE, "ServerDied", f"{command[0]} ended with status {status}"
-        ) from None
-    except TimeoutError:
+    except Error:  # The server's own may be a TimeoutError, too.
+        raise
+    except (TimeoutError, subprocess.TimeoutExpired):
         raise TimedOut(
             Code.DEADLINE_EXCEEDED,
             "TimedOut",

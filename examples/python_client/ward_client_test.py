@@ -469,6 +469,31 @@ def test_a_program_that_gives_no_server_is_an_error() -> None:
         ward_client.start(["/bin/sleep", "1000"], timeout=0.05)
 
 
+def test_a_program_that_neither_speaks_nor_ends_is_killed_in_time() -> None:
+    with pytest.raises(ward_client.TimedOut):
+        ward_client.start(["/bin/sh", "-c", "exec sleep 20 <&-"], timeout=0.2)
+
+
+def test_a_deadline_is_of_the_whole_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float | None] = []
+    wait = subprocess.Popen.wait
+
+    def noted(program: Any, timeout: float | None = None) -> int:
+        waits.append(timeout)
+        return wait(program, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", noted)
+    with ward_client.start([DEMO_SERVER], timeout=600.0):
+        assert waits[0] is not None and waits[0] < 600.0
+
+
+def test_a_server_says_itself_that_it_took_too_long() -> None:
+    content = ward_client._field(2, b"TimedOut") + ward_client._field(3, b"no eth7")
+    body = ward_client._field(5, content)
+    with pytest.raises(ward_client.TimedOut, match="no eth7"):
+        start_what_says(bytes([len(body)]) + body)
+
+
 def test_what_cannot_be_sent_is_told_before_it_is(server: Server) -> None:
     with memory_file() as file:
         for request in [
