@@ -753,6 +753,7 @@ class _Connection:
 
     def __init__(self, stream: socket.socket) -> None:
         self._socket = stream
+        self._process = os.getpid()
         # Who uses the socket must not meet another one of its number.
         self._open = threading.RLock()
         self.sending = threading.RLock()
@@ -821,18 +822,20 @@ class _Connection:
         return False
 
     def shut_down(self) -> None:
-        """Ends what goes over it, from any thread."""
+        """Ends what goes over it, from any thread; in a fork it is the parent's."""
+        if self._process != os.getpid():
+            return
         with self._open, contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def drop(self) -> None:
-        """In a fork: the connection is the parent's."""
-        self._socket.close()
-
     def close(self) -> None:
-        self.shut_down()  # Who is in send() or receive() comes out.
-        with self.sending, self._receiving, self._open:
+        if self._process != os.getpid():
+            # Threads that have the locks for ever are the parent's.
             self._socket.close()
+        else:
+            self.shut_down()  # Who is in send() or receive() comes out.
+            with self.sending, self._receiving, self._open:
+                self._socket.close()
         while self._units:
             _close_all(self._units.popleft().files)
 
@@ -964,7 +967,8 @@ class Call(Generic[_Reply]):
     """A call under way: the request's stream is written, the reply's is read.
 
     It ends with its `with`; in the middle, that cancels it. One thread may write while
-    another reads, and any may cancel().
+    another reads, and any may cancel(). In a fork it is the parent's: there it can be
+    left, and goes on.
     """
 
     def __init__(
@@ -1414,14 +1418,17 @@ class Client:
         if self._process != os.getpid():
             self._process = os.getpid()
             while self._idle:
-                self._idle.pop().drop()
+                self._idle.pop().close()
 
 
 # --- Servers ---
 
 
 class Server:
-    """A server that this process owns, as start() has started it; close() ends it."""
+    """A server that this process owns, as start() has started it; close() ends it.
+
+    In a fork it is the parent's: close() is leave() there.
+    """
 
     def __init__(self, message: Message) -> None:
         """Of a `ward.owner`, as it came."""
@@ -1439,6 +1446,7 @@ class Server:
             packets.setblocking(False)
             self.password = packets.recv(1 << 16)
         self.client = Client(self.path, self.password)
+        self._owner = os.getpid()
         self._left = False
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -1458,6 +1466,9 @@ class Server:
         Then use leave().
         """
         if self._left:
+            return
+        if self._owner != os.getpid():
+            self.leave()
             return
         self.client.close()
         self._owners_end.close()

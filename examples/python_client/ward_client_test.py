@@ -319,6 +319,59 @@ def test_a_fork_has_connections_of_its_own(server: Server) -> None:
     server.client.call("cancelled", 0)
 
 
+def in_fork(function: Callable[[], Any]) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(60)
+            function()
+            os._exit(7)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_fork_that_leaves_cuts_no_call_of_its_parents(server: Server) -> None:
+    server.client.call("cancelled", 0)
+    idle = list(server.client._idle)
+    in_fork(server.client.close)
+    cancellation = ward_client.Cancellation()
+    with server.client.stream("sum", reply=int, cancellation=cancellation) as numbers:
+        for leave in [numbers.close, numbers.cancel, cancellation.cancel]:
+            in_fork(leave)
+            numbers.write(1)
+        assert numbers.result() == 3
+    server.client.call("cancelled", 0)
+    assert idle[0] in server.client._idle
+
+
+def test_a_fork_leaves_calls_that_another_thread_is_in(server: Server) -> None:
+    with server.client.stream("wait", reply=int) as call:
+        failed: list[Exception] = []
+
+        def read() -> None:
+            try:
+                call.read()
+            except ward_client.Error as error:
+                failed.append(error)
+
+        reader = in_thread(read)
+        server.client.call("waiting", 1)
+        while call._connection._receiving.acquire(blocking=False):
+            call._connection._receiving.release()
+        in_fork(call.close)
+        assert failed == []
+        call.cancel()
+        reader.join()
+        assert isinstance(failed[0], ward_client.Cancelled)
+
+
+def test_a_fork_that_closes_its_parents_server_leaves_it(server: Server) -> None:
+    in_fork(lambda: server.close(timeout=0.05))
+    assert os.path.exists(server.path)
+    server.client.call("cancelled", 0)
+
+
 def test_a_deadline_and_a_trace_id_reach_the_handler(server: Server) -> None:
     left, trace_id = server.client.call(
         "context", reply=(int, bytes), timeout=600.0, trace_id=b"00-4bf9"
