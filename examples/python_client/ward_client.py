@@ -73,6 +73,7 @@ MAX_BULK = 1 << 30
 MAX_REQUEST = 1 << 20
 MAX_REQUEST_DESCRIPTORS = 16
 
+_FIELDS_AT_ONCE = 4096  # Are read between two looks at the clock.
 _MAX_IDLE = 64  # Connections that are kept.
 _BULK_IN_MESSAGE = 32 << 10
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -152,6 +153,27 @@ def _unexpected(text: str) -> BadReply:
 
 def _too_large(text: str) -> BadReply:
     return BadReply(Code.RESOURCE_EXHAUSTED, "FrameTooLarge", text)
+
+
+class _Deadline:
+    def __init__(self, timeout: float | None) -> None:
+        self._at = None if timeout is None else time.monotonic() + timeout
+
+    def left(self) -> float | None:
+        """Seconds, over 0; None is for ever."""
+        if self._at is None:
+            return None
+        left = self._at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def sooner(self, timeout: float) -> float:
+        left = self.left()
+        return timeout if left is None else min(timeout, left)
+
+
+_NEVER = _Deadline(None)
 
 
 # --- Values ---
@@ -333,7 +355,9 @@ def _pack_bulk(bulk: Bulk, packed: _Packed) -> None:
     packed.descriptors.append(memory.fileno())
 
 
-def _unpack(message: Message, types: Sequence[Any]) -> list[Any]:
+def _unpack(
+    message: Message, types: Sequence[Any], deadline: _Deadline = _NEVER
+) -> list[Any]:
     """The message's values: all of them, or its descriptors are closed."""
     parts = collections.deque(message.parts)
     files = collections.deque(message.descriptors)
@@ -343,9 +367,10 @@ def _unpack(message: Message, types: Sequence[Any]) -> list[Any]:
             if kind is Descriptor:
                 values.append(_take(files, "descriptor"))
             elif kind is Descriptors:
-                values.append(_unpack_descriptors(_take(parts, "part"), files))
+                part = _take(parts, "part")
+                values.append(_unpack_descriptors(part, files, deadline))
             elif kind is Bulk:
-                values.append(_unpack_bulk(_take(parts, "part"), files))
+                values.append(_unpack_bulk(_take(parts, "part"), files, deadline))
             else:
                 values.append(_unpack_part(_take(parts, "part"), kind))
         if parts or files:
@@ -395,10 +420,10 @@ def _unpack_part(part: bytes, kind: Any) -> Any:
 
 
 def _unpack_descriptors(
-    part: bytes, files: collections.deque[Descriptor]
+    part: bytes, files: collections.deque[Descriptor], deadline: _Deadline
 ) -> Descriptors:
     named = Descriptors()
-    for number, wire, value in _fields(part):
+    for number, wire, value in _fields(part, deadline):
         if number != 1:
             continue
         name = _bytes_of(part, wire, value)
@@ -409,10 +434,12 @@ def _unpack_descriptors(
     return named
 
 
-def _unpack_bulk(part: bytes, files: collections.deque[Descriptor]) -> Bulk:
+def _unpack_bulk(
+    part: bytes, files: collections.deque[Descriptor], deadline: _Deadline
+) -> Bulk:
     inline: bytes | None = None
     size = 0
-    for number, wire, value in _fields(part):
+    for number, wire, value in _fields(part, deadline):
         if number == 1:
             size = _number_of(wire, value)
         elif number == 2:
@@ -490,11 +517,15 @@ _FieldValue = Union[int, tuple[int, int]]
 
 
 def _fields(
-    data: bytes, at: int = 0, end: int = -1
+    data: bytes, deadline: _Deadline, at: int = 0, end: int = -1
 ) -> Iterator[tuple[int, int, _FieldValue]]:
-    """Number, wire type and value of each field of a protobuf message."""
+    """Number, wire type and value of each field of a protobuf message.
+
+    A frame may have millions, which take seconds: TimeoutError.
+    """
     if end < 0:
         end = len(data)
+    count = 0
 
     def number(bits: int) -> int:
         nonlocal at
@@ -505,6 +536,9 @@ def _fields(
         return found[0]
 
     while at < end:
+        count += 1
+        if count % _FIELDS_AT_ONCE == 0:
+            deadline.left()
         tag = number(32)
         if tag >> 3 == 0:
             raise _malformed("a field has the number 0")
@@ -568,12 +602,12 @@ class _Frame:
 _CONTENTS = (3, 4, 5, 7)
 
 
-def _parse_frame(body: bytes) -> _Frame:
+def _parse_frame(body: bytes, deadline: _Deadline = _NEVER) -> _Frame:
     """A frame of a server's, which has no password."""
     frame = _Frame()
     seen = _Seen()
     contents = 0
-    for number, wire, value in _fields(body):
+    for number, wire, value in _fields(body, deadline):
         if number > 9 or number == 6:
             continue
         seen.add(number)
@@ -585,26 +619,26 @@ def _parse_frame(body: bytes) -> _Frame:
         elif number == 2:
             raise _malformed("a server says a password")
         elif number == 3:
-            frame.parts = _parse_array(body, *_range_of(wire, value))
+            frame.parts = _parse_array(body, deadline, *_range_of(wire, value))
         elif number == 4:
             frame.scalar = _bytes_of(body, wire, value)
         elif number == 5:
-            frame.error = _parse_error(body, *_range_of(wire, value))
+            frame.error = _parse_error(body, deadline, *_range_of(wire, value))
         elif number == 7:
             frame.end = True
-            frame.kept = _parse_end(body, *_range_of(wire, value))
+            frame.kept = _parse_end(body, deadline, *_range_of(wire, value))
         elif number == 8:
             frame.knows_end = _number_of(wire, value) != 0
         else:
-            _check_call(body, *_range_of(wire, value))
+            _check_call(body, deadline, *_range_of(wire, value))
     if contents != 1:
         raise _malformed(f"a frame has {contents} contents")
     return frame
 
 
-def _parse_array(body: bytes, start: int, end: int) -> list[bytes]:
+def _parse_array(body: bytes, deadline: _Deadline, start: int, end: int) -> list[bytes]:
     parts: list[bytes] = []
-    for number, wire, value in _fields(body, start, end):
+    for number, wire, value in _fields(body, deadline, start, end):
         if number != 1:
             continue
         if len(parts) == MAX_PARTS:
@@ -613,11 +647,11 @@ def _parse_array(body: bytes, start: int, end: int) -> list[bytes]:
     return parts
 
 
-def _parse_error(body: bytes, start: int, end: int) -> Error:
+def _parse_error(body: bytes, deadline: _Deadline, start: int, end: int) -> Error:
     seen = _Seen()
     code = 0
     words = {2: "", 3: ""}
-    for number, wire, value in _fields(body, start, end):
+    for number, wire, value in _fields(body, deadline, start, end):
         if number > 3:
             continue
         seen.add(number)
@@ -629,19 +663,19 @@ def _parse_error(body: bytes, start: int, end: int) -> Error:
     return kind(code, words[2], words[3])
 
 
-def _parse_end(body: bytes, start: int, end: int) -> bool:
+def _parse_end(body: bytes, deadline: _Deadline, start: int, end: int) -> bool:
     seen = _Seen()
     kept = False
-    for number, wire, value in _fields(body, start, end):
+    for number, wire, value in _fields(body, deadline, start, end):
         if number == 1:
             seen.add(number)
             kept = _number_of(wire, value) != 0
     return kept
 
 
-def _check_call(body: bytes, start: int, end: int) -> None:
+def _check_call(body: bytes, deadline: _Deadline, start: int, end: int) -> None:
     seen = _Seen()
-    for number, wire, value in _fields(body, start, end):
+    for number, wire, value in _fields(body, deadline, start, end):
         if number > 3:
             continue
         seen.add(number)
@@ -719,24 +753,6 @@ class PeerCredentials(NamedTuple):
     gid: int
 
 
-class _Deadline:
-    def __init__(self, timeout: float | None) -> None:
-        self._at = None if timeout is None else time.monotonic() + timeout
-
-    def left(self) -> float | None:
-        """Seconds, over 0; None is for ever."""
-        if self._at is None:
-            return None
-        left = self._at - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-    def sooner(self, timeout: float) -> float:
-        left = self.left()
-        return timeout if left is None else min(timeout, left)
-
-
 class _EndOfStream(Exception):
     """The other side has left; between two frames, or within one."""
 
@@ -790,7 +806,7 @@ class _Connection:
             if len(self._units) > 1:
                 raise _malformed("descriptors came within a frame")
             self._receive_some(deadline)
-        frame = _parse_frame(body)
+        frame = _parse_frame(body, deadline)
         if frame.descriptors:
             frame.files = self._take_unit(frame.descriptors)
         if self._units and not self._received:
@@ -803,9 +819,9 @@ class _Connection:
             _close_all(frame.files)
         return frame
 
-    def receive_what_came(self) -> _Frame | None:
+    def receive_what_came(self, deadline: _Deadline) -> _Frame | None:
         """A frame that came together with the last one."""
-        return self.receive(_Deadline(0)) if self._is_whole() else None
+        return self.receive(deadline) if self._is_whole() else None
 
     def has_more(self) -> bool:
         return bool(self._received or self._units)
@@ -1023,10 +1039,14 @@ class Call(Generic[_Reply]):
             return message  # type: ignore[return-value]
         try:
             if isinstance(self._reply, tuple):
-                return tuple(_unpack(message, self._reply))  # type: ignore[return-value]
-            return _unpack(message, [self._reply])[0]  # type: ignore[no-any-return]
+                values = _unpack(message, self._reply, self._deadline)
+                return tuple(values)  # type: ignore[return-value]
+            values = _unpack(message, [self._reply], self._deadline)
+            return values[0]  # type: ignore[no-any-return]
         except Error as error:
             self._fail(error)
+        except TimeoutError:
+            self._fail(_timed_out())
 
     def result(self) -> _Reply:
         """end(), and the one reply; raises what the handler has failed with."""
@@ -1117,8 +1137,8 @@ class Call(Generic[_Reply]):
             return None
         # An end of it comes in one piece with it, or nobody waits for that.
         end = None
-        with contextlib.suppress(Error):
-            end = self._connection.receive_what_came()
+        with contextlib.suppress(Error, TimeoutError):
+            end = self._connection.receive_what_came(self._deadline)
         self._fail(frame.error, kept=end is not None and end.kept)
 
     def _is_old_servers_end(self, error: Exception) -> bool:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -821,6 +822,30 @@ def test_a_deadline_is_of_the_whole_reply(tmp_path: pathlib.Path) -> None:
     with Hostile(tmp_path / "socket", dribble) as server:
         with pytest.raises(ward_client.TimedOut):
             server.client.call("get", reply=str, timeout=0.05)
+
+
+@pytest.mark.parametrize("where", ["frame", "array", "names", "bulk"])
+def test_a_deadline_is_of_what_is_read_in_memory_too(
+    tmp_path: pathlib.Path, where: str
+) -> None:
+    body = b"\x50\x00" * ((8 << 20) - 20)  # Fields that nobody knows.
+    if where == "frame":
+        body += ward_client._array([])
+    elif where == "array":
+        body = ward_client._field(3, body)
+    else:
+        body = ward_client._array([body])
+    end = blocks("golden")["end-alone"]
+    reply = {"names": Descriptors, "bulk": Bulk}.get(where, Message)
+
+    def serve(stream: socket.socket) -> None:
+        stream.sendall(ward_client._varint(len(body)) + body + end)
+
+    with Hostile(tmp_path / "socket", serve) as server:
+        before = time.thread_time()
+        with pytest.raises(ward_client.TimedOut):
+            server.client.call("get", reply=reply, timeout=1.0)
+        assert time.thread_time() - before < 4
 
 
 def test_a_frame_is_refused_by_its_length_alone(tmp_path: pathlib.Path) -> None:
