@@ -51,7 +51,7 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import (
     Any,
     Generic,
@@ -100,6 +100,9 @@ class Code(enum.IntEnum):
     UNAUTHENTICATED = 16
 
 
+_E = TypeVar("_E", bound="Error")
+
+
 class Error(Exception):
     """Why a call has no result. The class itself: the server says so."""
 
@@ -108,6 +111,10 @@ class Error(Exception):
         self.code = Code(code) if 1 <= code <= 16 else Code.UNKNOWN
         self.reason = reason
         self.text = text
+
+    def copy(self: _E) -> _E:
+        """To be raised: what was has the stack, and all that is in it."""
+        return type(self)(self.code, self.reason, self.text)
 
     def __str__(self) -> str:
         return (
@@ -222,11 +229,6 @@ class Descriptor:
         self.close()
 
 
-def _close_all(files: Sequence[Descriptor]) -> None:
-    for file in files:
-        file.close()
-
-
 class Descriptors(dict[str, Any]):
     """Files by name. Those of a reply are Descriptors, and closed with the set."""
 
@@ -242,20 +244,35 @@ class Descriptors(dict[str, Any]):
 
 
 class Bulk:
-    """Bytes that travel as memory if they are many, without a copy at the receiver."""
+    """Bytes that travel as memory if they are many, without a copy at the receiver.
+
+    One of a reply may be mapped, and has a descriptor as long as it is: until close(),
+    or this object's end, and the end of its views.
+    """
 
     def __init__(self, content: bytes | bytearray | memoryview | mmap.mmap) -> None:
-        self._content = content
+        self._content: bytes | bytearray | memoryview | mmap.mmap | None = content
 
     @property
     def view(self) -> memoryview:
+        if self._content is None:
+            raise ValueError("the bulk was closed")
         return memoryview(self._content)
 
     def __len__(self) -> int:
-        return len(self._content)
+        return len(self.view)
 
     def __bytes__(self) -> bytes:
-        return bytes(self._content)
+        return bytes(self.view)
+
+    def close(self) -> None:
+        self._content = None  # Who has a view of it goes on.
+
+    def __enter__(self) -> Bulk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @dataclasses.dataclass
@@ -267,6 +284,13 @@ class Message:
 
     def close(self) -> None:
         _close_all(self.descriptors)
+
+
+def _close_all(values: Iterable[object]) -> None:
+    """Those that can be."""
+    for value in values:
+        if isinstance(value, (Descriptor, Descriptors, Bulk, Message)):
+            value.close()
 
 
 Value = Union[
@@ -378,7 +402,7 @@ def _unpack(
                 f"{len(parts)} parts and {len(files)} descriptors more than asked for"
             )
     except BaseException:
-        message.close()
+        _close_all([message, *values])
         raise
     return values
 
@@ -1019,7 +1043,7 @@ class Call(Generic[_Reply]):
             if not self._over and self._was_cancelled():
                 self._fail(_cancelled())
             if self._outcome is not None:
-                raise self._outcome
+                raise self._outcome.copy()
             raise Error(
                 Code.FAILED_PRECONDITION,
                 "",
@@ -1081,8 +1105,13 @@ class Call(Generic[_Reply]):
         reply = None if self._reply is None else self.read()
         if reply is None and self._reply is not None:
             self._fail(_unexpected("the call has ended without its reply"))
-        if self._next() is not None:
-            self._fail(_unexpected("a reply came where none was due"))
+        try:
+            if (more := self._next()) is not None:
+                more.close()
+                self._fail(_unexpected("a reply came where none was due"))
+        except BaseException:  # Then there is no reply, and nobody closes what it has.
+            _close_all(reply if isinstance(reply, tuple) else [reply])
+            raise
         return reply  # type: ignore[return-value]
 
     def _send(self, frame: bytes, descriptors: Sequence[int]) -> bool:
@@ -1105,7 +1134,7 @@ class Call(Generic[_Reply]):
 
     def _next(self) -> Message | None:
         if self._outcome is not None:
-            raise self._outcome
+            raise self._outcome.copy()
         if self._over:
             return None
         try:
@@ -1159,10 +1188,11 @@ class Call(Generic[_Reply]):
                 self._outcome = (
                     _cancelled()
                     if isinstance(error, CallCut) and self._was_cancelled()
-                    else error
+                    else error.copy()
                 )
         self._leave(kept)
-        raise self._outcome
+        # Not itself: it would have the stack, which has this call, which has it.
+        raise self._outcome.copy() from error.__cause__
 
     def _leave(self, kept: bool) -> None:
         with self._lock:
@@ -1462,9 +1492,14 @@ class Server:
         self.path = os.fsdecode(message.parts[1])
         self._own_directory = message.parts[2] == b"true"
         self._owners_end, self._process, self._name, password = message.descriptors
-        with socket.socket(fileno=password.detach()) as packets:
-            packets.setblocking(False)
-            self.password = packets.recv(1 << 16)
+        try:
+            with socket.socket(fileno=password.fileno()) as packets:
+                password.detach()
+                packets.setblocking(False)
+                self.password = packets.recv(1 << 16)
+        except OSError as error:
+            message.close()
+            raise _unexpected("the share's password is not there") from error
         self.client = Client(self.path, self.password)
         self._owner = os.getpid()
         self._left = False
@@ -1532,10 +1567,12 @@ def start(
     """
     deadline = _Deadline(timeout)
     ours, theirs = socket.socketpair()
-    with theirs:
+    with theirs, contextlib.ExitStack() as undo:
+        undo.callback(ours.close)
         program = subprocess.Popen(
             [os.fspath(word) for word in command], stdin=theirs, **popen
         )  # type: ignore[call-overload]
+        undo.pop_all()
     connection = _Connection(ours)
     try:
         try:
@@ -1548,10 +1585,13 @@ def start(
                 f"{command[0]} ended with status {status}",
             ) from None
         if frame.error is not None:
-            raise frame.error
+            raise frame.error.copy()
         server = Server(Message(frame.parts or [], frame.files))
-        with contextlib.suppress(TimeoutError, subprocess.TimeoutExpired):
-            program.wait(deadline.left())
+        with contextlib.ExitStack() as undo:
+            undo.callback(server.leave)
+            with contextlib.suppress(TimeoutError, subprocess.TimeoutExpired):
+                program.wait(deadline.left())
+            undo.pop_all()
         return server
     except Error:  # The server's own may be a TimeoutError, too.
         raise

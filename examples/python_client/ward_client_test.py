@@ -4,6 +4,7 @@ import array
 import contextlib
 import ctypes
 import fcntl
+import gc
 import os
 import pathlib
 import random
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -509,6 +511,24 @@ def start_what_says(data: bytes) -> Server:
     return ward_client.start([sys.executable, "-S", "-c", program])
 
 
+def test_a_share_without_a_password_is_none() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        for last in [memory_file().detach(), ours.detach()]:
+            parts = [b"ward.owner", b"/x", b"true"]
+            files = [*(memory_file() for _ in range(3)), Descriptor(last)]
+            with pytest.raises(ward_client.BadReply, match="password"):
+                Server(Message(parts, files))
+
+
+def test_a_program_that_does_not_run_leaves_no_descriptors() -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(FileNotFoundError) as raised:
+        ward_client.start(["/nonexistent"])
+    assert os.listdir("/proc/self/fd") == before
+    del raised  # Which has the stack until now.
+
+
 def test_why_a_server_does_not_start_is_told() -> None:
     with pytest.raises(ward_client.Error, match="no eth7"):
         start_what_says(blocks("golden")["error"])
@@ -539,6 +559,24 @@ def test_a_deadline_is_of_the_whole_start(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(subprocess.Popen, "wait", noted)
     with ward_client.start([DEMO_SERVER], timeout=600.0):
         assert waits[0] is not None and waits[0] < 600.0
+
+
+def test_a_start_that_is_interrupted_leaves_no_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wait = subprocess.Popen.wait
+
+    def interrupted(program: Any, timeout: float | None = None) -> int:
+        if timeout is not None:
+            raise KeyboardInterrupt
+        return wait(program)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(KeyboardInterrupt) as raised:
+        ward_client.start([DEMO_SERVER])
+    assert os.listdir("/proc/self/fd") == before
+    del raised  # Which has the stack until now.
 
 
 def test_a_server_says_itself_that_it_took_too_long() -> None:
@@ -881,6 +919,98 @@ def test_descriptors_are_as_declared_or_closed(
             with pytest.raises(ward_client.BadReply, match="descriptors"):
                 for message in call:
                     message.close()
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """What is in a cycle stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("reply", [Descriptor, Message, Bulk, (Descriptor,)])
+def test_a_reply_that_is_none_without_its_calls_end_is_closed(
+    tmp_path: pathlib.Path, no_collection: None, behind: bool, reply: Any
+) -> None:
+    golden = blocks("golden")
+
+    def serve(stream: socket.socket) -> None:
+        packed = ward_client._pack([Bulk(b"x" * 65537)])
+        frame = golden["bulk-in-memory" if reply is Bulk else "descriptor"]
+        frame = bytes([frame[0] + 2]) + frame[1:] + b"\x40\x01"  # It knows ends.
+        for _ in range(1 + behind):
+            send_with(stream, frame, packed.descriptors)
+        packed.close()
+        stream.shutdown(socket.SHUT_WR)
+        stream.recv(1)
+
+    before = os.listdir("/proc/self/fd")
+    with Hostile(tmp_path / "socket", serve) as server:
+        error = ward_client.BadReply if behind else ward_client.CallCut
+        with pytest.raises(error) as raised:
+            server.client.call("get", reply=reply)
+    assert os.listdir("/proc/self/fd") == before
+    del raised  # Which has the stack until now.
+
+
+def test_a_reply_that_does_not_fit_is_refused_before_its_calls_end(
+    tmp_path: pathlib.Path,
+) -> None:
+    def serve(stream: socket.socket) -> None:
+        stream.send(OK_AND_KEPT[:9])
+        stream.recv(1)
+
+    with Hostile(tmp_path / "socket", serve) as server:
+        with pytest.raises(ward_client.BadReply, match="no int"):
+            server.client.call("get", reply=int, timeout=600.0)
+
+
+def test_an_error_keeps_its_call_no_longer_than_itself(
+    tmp_path: pathlib.Path, no_collection: None
+) -> None:
+    for number, data in enumerate([b"", blocks("golden")["error"], b"\x02\x1a\x01"]):
+        with Hostile(tmp_path / str(number), leaves_after(data)) as server:
+            with server.client.stream("get", reply=str) as call:
+                for _ in range(2):
+                    try:
+                        call.read()
+                    except ward_client.Error:
+                        pass
+            kept = weakref.ref(call)
+            del call
+            assert kept() is None, number
+
+
+def test_a_bulk_that_is_closed_has_no_descriptor(server: Server) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    picture = server.client.call("picture", 100_000, reply=Bulk)
+    with picture:
+        view = picture.view
+        assert len(os.listdir("/proc/self/fd")) == before + 2  # Its connection, too.
+    with pytest.raises(ValueError, match="closed"):
+        bytes(picture)
+    assert view[99_999] == 1  # Who has it has the memory.
+    view.release()
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    picture.close()  # Again: nothing.
+
+
+def test_a_bulk_is_closed_with_the_reply_that_does_not_fit(
+    tmp_path: pathlib.Path,
+) -> None:
+    size = 65537
+    with pytest.raises(ward_client.BadReply) as raised:
+        packed = ward_client._pack([Bulk(b"x" * size), "x"])
+        files = [Descriptor(os.dup(number)) for number in packed.descriptors]
+        packed = ward_client._pack([])
+        before = len(os.listdir("/proc/self/fd"))
+        part = ward_client._number_field(1, size)
+        ward_client._unpack(Message([part, b"x"], files), [Bulk, int])
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+    del raised
 
 
 def test_descriptors_within_a_frame_are_not_collected(tmp_path: pathlib.Path) -> None:
