@@ -257,7 +257,7 @@ class Bulk:
     def view(self) -> memoryview:
         if self._content is None:
             raise ValueError("the bulk was closed")
-        return memoryview(self._content)
+        return memoryview(self._content).cast("B")
 
     def __len__(self) -> int:
         return len(self.view)

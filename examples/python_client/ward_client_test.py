@@ -268,6 +268,15 @@ def test_bulks_go_each_way(server: Server, size: int) -> None:
     assert server.client.call("count", picture, reply=int) == size
 
 
+@pytest.mark.parametrize("count", [100, 20_000])
+def test_a_bulk_is_the_bytes_of_whatever_it_views(server: Server, count: int) -> None:
+    numbers = memoryview(array.array("i", [1] * count))
+    bulk = Bulk(numbers)
+    assert bulk.view == numbers.tobytes() == bytes(bulk)
+    assert len(bulk) == 4 * count
+    assert server.client.call("count", bulk, reply=int) == count
+
+
 def test_calls_share_a_connection_also_after_errors(server: Server) -> None:
     with pytest.raises(ward_client.Error):
         server.client.call("fail", "eth7")
