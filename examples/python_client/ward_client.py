@@ -21,7 +21,7 @@ A value in a request, or of a reply, is
     Bulk                            bytes that are passed as memory
 
 An exception that a call raises is an Error. Its `code` and `reason` are for code, its
-text is for people.
+text is for people. Misuse may be a TypeError or ValueError.
 
 Misuse:
 - To use a stream without `with`: it is cancelled when somebody collects the garbage.
@@ -73,6 +73,7 @@ MAX_BULK = 1 << 30
 MAX_REQUEST = 1 << 20
 MAX_REQUEST_DESCRIPTORS = 16
 
+_LONGEST_WAIT = 1e6  # Seconds. Python's and the kernel's are of 24 days at most.
 _FIELDS_AT_ONCE = 4096  # Are read between two looks at the clock.
 _MAX_IDLE = 64  # Connections that are kept.
 _BULK_IN_MESSAGE = 32 << 10
@@ -164,7 +165,11 @@ def _too_large(text: str) -> BadReply:
 
 class _Deadline:
     def __init__(self, timeout: float | None) -> None:
-        self._at = None if timeout is None else time.monotonic() + timeout
+        self._at = (
+            None
+            if timeout is None or timeout == math.inf
+            else time.monotonic() + timeout
+        )
 
     def left(self) -> float | None:
         """Seconds, over 0; None is for ever."""
@@ -174,6 +179,11 @@ class _Deadline:
         if left <= 0:
             raise TimeoutError
         return left
+
+    def next_wait(self) -> float | None:
+        """Seconds to wait before left() is asked again."""
+        left = self.left()
+        return None if left is None else min(left, _LONGEST_WAIT)
 
     def sooner(self, timeout: float) -> float:
         left = self.left()
@@ -322,39 +332,56 @@ class _Packed:
     # What has to stay open until they are sent.
     own: list[Descriptor]
 
+    def close(self) -> None:
+        _close_all(self.own)
+
 
 def _pack(values: Sequence[Value]) -> _Packed:
     packed = _Packed([], [], [])
-    for value in values:
-        if isinstance(value, str):
-            packed.parts.append(value.encode(errors="surrogateescape"))
-        elif isinstance(value, (bytes, bytearray, memoryview)):
-            packed.parts.append(bytes(value))
-        elif isinstance(value, bool):  # Which is an int.
-            packed.parts.append(b"true" if value else b"false")
-        elif isinstance(value, int):
-            packed.parts.append(b"%d" % value)
-        elif isinstance(value, float):
-            packed.parts.append(float.__repr__(value).removesuffix(".0").encode())
-        elif isinstance(value, Descriptors):
-            names = [name.encode(errors="surrogateescape") for name in value]
-            if not all(1 <= len(name) <= 255 for name in names):
-                raise NotSent(
-                    Code.INVALID_ARGUMENT,
-                    "InvalidArguments",
-                    "a descriptor's name has 1 to 255 bytes",
-                )
-            packed.parts.append(b"".join(_field(1, name) for name in names))
-            packed.descriptors += [file.fileno() for file in value.values()]
-        elif isinstance(value, Bulk):
-            _pack_bulk(value, packed)
-        elif hasattr(value, "SerializeToString"):
-            packed.parts.append(value.SerializeToString())
-        elif hasattr(value, "fileno"):
-            packed.descriptors.append(value.fileno())
-        else:
-            raise TypeError(f"a request has no values of {type(value)}")
+    try:
+        for value in values:
+            _pack_value(value, packed)
+    except BaseException as error:
+        packed.close()
+        if isinstance(error, ValueError) and not isinstance(error, Error):
+            raise NotSent(
+                Code.INVALID_ARGUMENT,
+                "InvalidArguments",
+                f"a value cannot be sent: {error}",
+            ) from error
+        raise
     return packed
+
+
+def _pack_value(value: Value, packed: _Packed) -> None:
+    if isinstance(value, str):
+        packed.parts.append(value.encode(errors="surrogateescape"))
+    elif isinstance(value, (bytes, bytearray, memoryview)):
+        packed.parts.append(bytes(value))
+    elif isinstance(value, bool):  # Which is an int.
+        packed.parts.append(b"true" if value else b"false")
+    elif isinstance(value, int):
+        packed.parts.append(b"%d" % value)
+    elif isinstance(value, float):
+        packed.parts.append(float.__repr__(value).removesuffix(".0").encode())
+    elif isinstance(value, Descriptors):
+        names = [name.encode(errors="surrogateescape") for name in value]
+        if not all(1 <= len(name) <= 255 for name in names):
+            raise NotSent(
+                Code.INVALID_ARGUMENT,
+                "InvalidArguments",
+                "a descriptor's name has 1 to 255 bytes",
+            )
+        packed.parts.append(b"".join(_field(1, name) for name in names))
+        packed.descriptors += [file.fileno() for file in value.values()]
+    elif isinstance(value, Bulk):
+        _pack_bulk(value, packed)
+    elif hasattr(value, "SerializeToString"):
+        packed.parts.append(value.SerializeToString())
+    elif hasattr(value, "fileno"):
+        packed.descriptors.append(value.fileno())
+    else:
+        raise TypeError(f"a request has no values of {type(value)}")
 
 
 def _pack_bulk(bulk: Bulk, packed: _Packed) -> None:
@@ -368,13 +395,20 @@ def _pack_bulk(bulk: Bulk, packed: _Packed) -> None:
             "FrameTooLarge",
             f"a bulk of {size} bytes is over {MAX_BULK}",
         )
-    memory = Descriptor(os.memfd_create("bulk", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-    packed.own.append(memory)
-    os.posix_fallocate(memory.fileno(), 0, size)
-    written = 0
-    while written < size:
-        written += os.pwrite(memory.fileno(), bulk.view[written:], written)
-    fcntl.fcntl(memory.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+    try:
+        memory = Descriptor(
+            os.memfd_create("bulk", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        )
+        packed.own.append(memory)
+        os.posix_fallocate(memory.fileno(), 0, size)
+        written = 0
+        while written < size:
+            written += os.pwrite(memory.fileno(), bulk.view[written:], written)
+        fcntl.fcntl(memory.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+    except OSError as error:
+        raise NotSent(
+            Code.RESOURCE_EXHAUSTED, "", f"make a bulk of {size} bytes: {error}"
+        ) from error
     packed.parts.append(_number_field(1, size))
     packed.descriptors.append(memory.fileno())
 
@@ -491,11 +525,19 @@ def _map(memory: int, size: int) -> mmap.mmap:
         raise _unexpected("a bulk's memory is of huge pages")
     if os.fstat(memory).st_size != size:
         raise _unexpected("a bulk's memory has another size than was said")
-    os.ftruncate(memory, size)  # Its pages behind the end go.
+    try:
+        os.ftruncate(memory, size)  # Its pages behind the end go.
+    except OSError as error:
+        raise _unexpected("a bulk's memory was opened to be read only") from error
     pages = -(-size // mmap.PAGESIZE)
     if os.fstat(memory).st_blocks * 512 < pages * mmap.PAGESIZE:
         raise _unexpected("pages of a bulk's memory are missing")
-    return mmap.mmap(memory, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    try:
+        return mmap.mmap(memory, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    except OSError as error:
+        raise BadReply(
+            Code.RESOURCE_EXHAUSTED, "", f"map a bulk of {size} bytes: {error}"
+        ) from error
 
 
 # --- Frames ---
@@ -815,10 +857,20 @@ class _Connection:
         )
         with self.sending:
             while rest:
-                self._socket.settimeout(deadline.left())
-                rest = rest[
-                    self._socket.sendmsg([rest], control, socket.MSG_NOSIGNAL) :
-                ]
+                self._socket.settimeout(deadline.next_wait())
+                try:
+                    sent = self._socket.sendmsg([rest], control, socket.MSG_NOSIGNAL)
+                except TimeoutError:
+                    continue
+                except OSError as error:
+                    if error.errno != errno.ETOOMANYREFS:
+                        raise
+                    raise NotSent(
+                        Code.RESOURCE_EXHAUSTED,
+                        "DescriptorsInFlight",
+                        "this user has too many descriptors on their way",
+                    ) from error
+                rest = rest[sent:]
                 control = []  # Once.
 
     def receive(self, deadline: _Deadline) -> _Frame:
@@ -902,11 +954,15 @@ class _Connection:
         return body
 
     def _receive_some(self, deadline: _Deadline) -> None:
-        self._socket.settimeout(deadline.left())
-        # Always room for as many descriptors as may come: the kernel closes the others.
-        data, control, flags, _ = self._socket.recvmsg(
-            1 << 16, socket.CMSG_SPACE(4 * MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
-        )
+        self._socket.settimeout(deadline.next_wait())
+        try:
+            # Always room for as many descriptors as may come: the kernel closes the
+            # others.
+            data, control, flags, _ = self._socket.recvmsg(
+                1 << 16, socket.CMSG_SPACE(4 * MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
+            )
+        except TimeoutError:
+            return
         truncated = flags & socket.MSG_CTRUNC != 0
         numbers = array.array("i")
         for level, kind, content in control:
@@ -1039,7 +1095,11 @@ class Call(Generic[_Reply]):
         if self._said_end:
             raise ValueError("the request's end was said")
         packed = _pack(values)
-        if not self._send(_element(packed), packed.descriptors):
+        try:
+            is_read = self._send(_element(packed), packed.descriptors)
+        finally:
+            packed.close()
+        if not is_read:
             if not self._over and self._was_cancelled():
                 self._fail(_cancelled())
             if self._outcome is not None:
@@ -1128,6 +1188,8 @@ class Call(Generic[_Reply]):
             # The server has left. What it has said before is the reader's, who may be
             # another thread.
             return False
+        except NotSent:
+            raise
         except BaseException:
             self.close()
             raise
@@ -1365,7 +1427,7 @@ class Client:
 
         def send(connection: _Connection, password: bytes | None) -> None:
             left = deadline.left()
-            time_left = 0 if left is None else max(1, int(left * 1e6))
+            time_left = 0 if left is None else max(1, int(min(left * 1e6, 2.0**62)))
             frame = _request(
                 packed,
                 password=password,
@@ -1403,6 +1465,8 @@ class Client:
                     f"the call did not leave in time for {self._path}",
                 ) from None
             raise
+        finally:
+            packed.close()
 
     def _connect(self, deadline: _Deadline, cancellation: Cancellation) -> _Connection:
         try:
@@ -1508,7 +1572,14 @@ class Server:
         """Waits until the server has ended; whether it has."""
         poll = select.poll()
         poll.register(self._process.fileno(), select.POLLIN)
-        return bool(poll.poll(None if timeout is None else max(0, timeout * 1000)))
+        deadline = _Deadline(timeout)
+        try:
+            while True:
+                wait = deadline.next_wait()
+                if poll.poll(None if wait is None else wait * 1000):
+                    return True
+        except TimeoutError:
+            return bool(poll.poll(0))
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -1562,8 +1633,8 @@ def start(
     """Runs a program that gives its server away on its standard input, as main.cc does.
 
     `timeout` is in seconds; `popen` goes to subprocess.Popen. The error is the server's
-    own, where it does not start. A program that goes on although it has given its server
-    away is killed then: the server is not.
+    own, where it does not start. A program that goes on although it has given its
+    server away is killed then: the server is not.
     """
     deadline = _Deadline(timeout)
     ours, theirs = socket.socketpair()

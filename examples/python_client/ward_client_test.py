@@ -3,6 +3,7 @@
 import array
 import contextlib
 import ctypes
+import errno
 import fcntl
 import gc
 import os
@@ -392,6 +393,36 @@ def test_a_deadline_and_a_trace_id_reach_the_handler(server: Server) -> None:
     assert trace_id == b"00-4bf9"
 
 
+@pytest.mark.parametrize("timeout", [1e7, 1e12, 1e300, float("inf")])
+def test_a_deadline_may_be_as_far_as_one_likes(server: Server, timeout: float) -> None:
+    with Client(server.path, server.password, connect_timeout=timeout) as client:
+        client.call("cancelled", 0, timeout=timeout)
+        with client.stream("sum", reply=int, timeout=timeout) as numbers:
+            numbers.write(7)
+            assert numbers.result() == 7
+    server.kill()
+    assert server.wait(timeout)
+    server.close(timeout)
+
+
+def test_a_wait_goes_on_until_its_deadline(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ward_client, "_LONGEST_WAIT", 0.001)
+    asked = threading.Event()
+
+    def late(stream: socket.socket) -> None:
+        asked.wait()
+        stream.send(OK_AND_KEPT)
+        stream.recv(1)
+
+    with Hostile(tmp_path / "socket", late) as server:
+        later = threading.Timer(0.1, asked.set)
+        later.start()
+        assert server.client.call("get", reply=str, timeout=600.0) == "ok"
+        later.join()
+
+
 def test_a_call_ends_at_its_deadline(server: Server) -> None:
     with pytest.raises(ward_client.TimedOut) as raised:
         server.client.call("wait", timeout=0.05)
@@ -607,8 +638,31 @@ def test_what_cannot_be_sent_is_told_before_it_is(server: Server) -> None:
                 server.client.call("same", *request)
     with pytest.raises(ward_client.NotSent):
         server.client.call("same", trace_id=b"x" * 129)
+    for bad in ["\ud800", file, Descriptors({"a": file})]:  # It is closed by now.
+        with pytest.raises(ward_client.NotSent, match="cannot be sent"):
+            server.client.call("same", bad)
     with pytest.raises(TypeError):
         server.client.call("same", object())
+
+
+def test_descriptors_that_the_kernel_does_not_pass_on_were_not_sent(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:  # As of who has more on their way than is allowed.
+        raise OSError(errno.ETOOMANYREFS, "Too many references")
+
+    with server.client.stream("sum", reply=int) as numbers, memory_file() as file:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "sendmsg", refuse)
+            for call in [
+                lambda: server.client.call("copy", file),
+                lambda: numbers.write(file),
+            ]:
+                with pytest.raises(ward_client.NotSent) as raised:
+                    call()
+                assert raised.value.reason == "DescriptorsInFlight"
+        numbers.write(7)
+        assert numbers.result() == 7
 
 
 def test_a_path_may_be_longer_than_a_sockets_address(
@@ -1060,7 +1114,15 @@ def test_a_full_descriptor_table_is_an_error_of_its_own(tmp_path: pathlib.Path) 
 
 
 @pytest.mark.parametrize(
-    "what", ["no memfd", "not sealed", "other size", "missing pages", "huge size"]
+    "what",
+    [
+        "no memfd",
+        "not sealed",
+        "other size",
+        "missing pages",
+        "huge size",
+        "read only",
+    ],
 )
 def test_memory_is_mapped_only_when_nobody_can_change_it(
     tmp_path: pathlib.Path, what: str
@@ -1085,12 +1147,33 @@ def test_memory_is_mapped_only_when_nobody_can_change_it(
         part = ward_client._number_field(1, said)
         body = b"\x08\x01" + ward_client._array([part])
         with file:
-            send_with(stream, bytes([len(body)]) + body, [file.fileno()])
+            if what == "read only":
+                name = f"/proc/self/fd/{file.fileno()}"
+                file = Descriptor(os.open(name, os.O_RDONLY))
+            with file:
+                send_with(stream, bytes([len(body)]) + body, [file.fileno()])
 
     with Hostile(tmp_path / "socket", serve) as server:
         with pytest.raises(ward_client.BadReply, match="bulk") as raised:
             server.client.call("get", reply=Bulk)
     assert (raised.value.reason == "FrameTooLarge") == (what == "huge size")
+
+
+def test_memory_that_this_process_has_no_room_for_is_an_error_of_its_own() -> None:
+    packed = ward_client._pack([Bulk(b"x" * 65537)])
+    (file,) = packed.own
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(ward_client.NotSent, match="Too many open files") as unsent:
+            ward_client._pack([Bulk(b"x" * 65537)])
+        with pytest.raises(ward_client.BadReply, match="map a bulk") as raised:
+            ward_client._unpack(Message(packed.parts, [file]), [Bulk])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert raised.value.code == unsent.value.code == Code.RESOURCE_EXHAUSTED
 
 
 def test_numbers_and_flags_are_read_strictly() -> None:
