@@ -4,20 +4,17 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <ctime>
 #include <fstream>
 #include <memory>
-#include <new>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -42,6 +39,7 @@
 #include "ward/server/posix/holders.h"
 #include "ward/server/posix/interruption.h"
 #include "ward/server/posix/listener.h"
+#include "ward/server/posix/own_process.h"
 #include "ward/server/posix/poll_set.h"
 #include "ward/server/posix/process.h"
 #include "ward/server/posix/signal_mask.h"
@@ -173,28 +171,6 @@ bool IsMapped(uid_t user) {
     if (user >= first && user - first < count) return true;
   }
   return false;
-}
-
-// getpid(2), asked once in a process: each call of a server's asks. A fork
-// finds this page empty, however it was made (madvise(2), MADV_WIPEONFORK).
-pid_t OwnProcessId() {
-  static std::atomic<pid_t>* const kPage = []() -> std::atomic<pid_t>* {
-    const auto size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    void* const found = mmap(nullptr, size, PROT_READ | PROT_WRITE,
-                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (found == MAP_FAILED) return nullptr;
-    if (madvise(found, size, MADV_WIPEONFORK) == 0) {
-      return new (found) std::atomic<pid_t>(0);
-    }
-    munmap(found, size);
-    return nullptr;
-  }();
-  if (kPage == nullptr) return getpid();
-  const pid_t known = kPage->load(std::memory_order_relaxed);
-  if (known != 0) return known;
-  const pid_t own = getpid();
-  kPage->store(own, std::memory_order_relaxed);
-  return own;
 }
 
 class PosixEnvironment final : public Environment {
@@ -363,9 +339,9 @@ class ExecZygote final : public Zygote {
   explicit ExecZygote(Environment& environment) : environment_(environment) {}
 
   pid_t pid() const override { return 0; }
-  absl::StatusOr<std::unique_ptr<Process>> Fork(const std::string& entry,
-                                                ExecLinks links,
-                                                ProcessGroup group) override {
+  absl::StatusOr<std::unique_ptr<Process>> Fork(
+      const std::string& entry, ExecLinks links, ProcessGroup group,
+      absl::Time /*deadline*/) override {
     return environment_.Exec(entry, std::move(links), group);
   }
 

@@ -53,6 +53,7 @@
 #include "ward/channel/transport.h"
 #include "ward/server/posix/allocator.h"
 #include "ward/server/posix/open_descriptors.h"
+#include "ward/server/posix/own_process.h"
 #include "ward/server/posix/signal_mask.h"
 #include "ward/server/posix/tie.h"
 #include "ward/server/process.h"
@@ -284,7 +285,7 @@ class PosixProcess final : public Process {
       : pid_(pid),
         pidfd_(std::move(pidfd)),
         adopted_(adopted),
-        parent_(adopted ? 0 : getpid()) {}
+        parent_(adopted ? 0 : ForkGeneration()) {}
 
   int descriptor() const override { return pidfd_.get(); }
   pid_t pid() const override { return pid_; }
@@ -343,7 +344,7 @@ class PosixProcess final : public Process {
     const int saved_errno = errno;
     absl::MutexLock lock(&mutex_);
     const bool killed =
-        parent_ == getpid() &&
+        parent_ == ForkGeneration() &&
         (exit_.has_value() || HasEnded() || kill(pid_, signal) == 0);
     errno = saved_errno;
     return killed;
@@ -366,7 +367,7 @@ class PosixProcess final : public Process {
   const pid_t pid_;
   const FileDescriptor pidfd_;
   const bool adopted_;
-  const pid_t parent_;  // 0 if it was adopted.
+  const int parent_;  // Its ForkGeneration; 0 if it was adopted.
   mutable absl::Mutex mutex_;
   std::optional<ProcessExit> exit_ ABSL_GUARDED_BY(mutex_);
 };
@@ -491,8 +492,13 @@ absl::StatusOr<std::unique_ptr<Process>> WatchChild(pid_t pid) {
     if (errno == ESRCH) return GoneError(pid);
     const absl::Status status = SystemError(
         errno, absl::StrCat("watch process ", pid, " (pidfd_open)"));
-    kill(pid, SIGKILL);
-    ReapChild(pid);
+    // Unless somebody else has reaped it, and the number is another's.
+    siginfo_t info;
+    if (waitid(P_PID, static_cast<id_t>(pid), &info,
+               WEXITED | WNOHANG | WNOWAIT) == 0) {
+      kill(pid, SIGKILL);
+      ReapChild(pid);
+    }
     return status;
   }
   return std::make_unique<PosixProcess>(pid, std::move(pidfd));
