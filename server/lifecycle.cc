@@ -155,12 +155,13 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Adopt(
 
 absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Launched(
     Environment& environment, std::unique_ptr<Process> process,
-    std::unique_ptr<Transport> owner, absl::Duration start_timeout) {
+    std::unique_ptr<Transport> owner, absl::Duration start_timeout,
+    absl::Time start_deadline) {
   std::unique_ptr<ServerProcess> server(
       new ServerProcess(environment, std::move(process), std::move(owner)));
   server->launcher_ = environment.ProcessId();
   server->start_timeout_ = start_timeout;
-  server->start_deadline_ = environment.TimeNow() + start_timeout;
+  server->start_deadline_ = start_deadline;
   server->waited_ = false;
   const absl::Status status = server->Watch();
   if (status.ok()) return server;
@@ -195,7 +196,8 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Fork(
   WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
                         environment.Fork(options.fork, std::move(child)));
   return Launched(environment, std::move(process), std::move(ends.first),
-                  options.start_timeout);
+                  options.start_timeout,
+                  environment.TimeNow() + options.start_timeout);
 }
 
 absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Exec(
@@ -203,6 +205,7 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Exec(
     const std::string& entry,
     absl::FunctionRef<absl::Status(MessageChannel&, uint64_t owners_end)>
         hand_over) {
+  const absl::Time deadline = environment.TimeNow() + options.start_timeout;
   WARD_ASSIGN_OR_RETURN(auto ends, environment.CreateTransportPair());
   WARD_ASSIGN_OR_RETURN(auto link, environment.CreateTransportPair());
   WARD_ASSIGN_OR_RETURN(const uint64_t owners_end,
@@ -211,13 +214,15 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Exec(
   WARD_ASSIGN_OR_RETURN(
       std::unique_ptr<Process> process,
       zygote != nullptr
-          ? zygote->Fork(entry, std::move(links), options.process_group)
+          ? zygote->Fork(entry, std::move(links), options.process_group,
+                         deadline)
           : environment.Exec(entry, std::move(links), options.process_group));
-  WARD_ASSIGN_OR_RETURN(std::unique_ptr<ServerProcess> server,
-                        Launched(environment, std::move(process),
-                                 std::move(ends.first), options.start_timeout));
+  WARD_ASSIGN_OR_RETURN(
+      std::unique_ptr<ServerProcess> server,
+      Launched(environment, std::move(process), std::move(ends.first),
+               options.start_timeout, deadline));
   MessageChannel out(std::move(link.first));
-  out.set_timeout(options.start_timeout);
+  out.set_timeout(deadline - environment.TimeNow());
   const absl::Status status = hand_over(out, owners_end);
   // That the child is gone is better told by WaitUntilReady: it knows how.
   if (status.ok() || HasReason(status, reason::kConnectionLost)) return server;

@@ -113,7 +113,8 @@ struct LaunchOptions {
   // (SIGTTIN; writing is stopped by `stty tostop` alone).
   ProcessGroup process_group = ProcessGroup::kOwn;
 
-  // How long the server may take to be ready; then it is killed.
+  // How long the server may take to be ready; then it is killed. A zygote that
+  // has to begin first is waited for in that time, in BeginStart already.
   absl::Duration start_timeout = absl::Seconds(60);
 };
 
@@ -206,7 +207,8 @@ class ServerProcess {
 
   static absl::StatusOr<std::unique_ptr<ServerProcess>> Launched(
       Environment& environment, std::unique_ptr<Process> process,
-      std::unique_ptr<Transport> owner, absl::Duration start_timeout);
+      std::unique_ptr<Transport> owner, absl::Duration start_timeout,
+      absl::Time start_deadline);
   absl::Status Watch();
   void KillAndReap();
 

@@ -23,10 +23,15 @@
 //
 // Misuse:
 // - Starting it before the program has given up rights, or entered a sandbox:
-//   its servers have what the program had when the zygote was started, in
-//   rights, limits, working directory, root, namespaces, system calls that are
-//   denied, and environment variables. Of these a change of the user, group or
-//   session alone is seen: another zygote takes its place then.
+//   its servers have what the program, or the thread of it that started the
+//   zygote, had then, in rights (capabilities(7)), resource limits, nice value,
+//   scheduling policy, CPU affinity (sched(7)), cgroup, working directory,
+//   root, namespaces, system calls that are denied, and environment variables.
+//   A change of the user, the groups or the session alone is seen: another
+//   zygote takes its place then. 0, 1, 2 and the umask are those of the
+//   server's start.
+// - A zygote in another pid namespace than the program's (unshare(2),
+//   CLONE_NEWPID), where processes have other numbers: it makes no servers.
 // - Relying on pthread_atfork(3): what a library has told it before
 //   ServeIfExeced does not run for these servers. fork(2) cannot make a
 //   sibling, and clone(2) calls none of that.
@@ -35,6 +40,9 @@
 //   has its own.
 // - Threads of static initialisation: kForkWithThreads, as at any fork.
 // - Waiting for all children (wait(2)) while it is there: it is one of them.
+// - Letting go of the object in the hope that this ends its process: it is
+//   there until the last ServerOptions that has it is gone, too, also those in
+//   a server's object.
 
 #ifndef WARD_SERVER_ZYGOTE_H_
 #define WARD_SERVER_ZYGOTE_H_
@@ -45,30 +53,39 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "ward/server/process.h"
 
 namespace ward {
 
 // Environment::StartZygote makes it. Thread-safe. Its process ends, by SIGKILL,
-// with this object, and with the program, however that ends, as soon as no fork
-// of the program has it any more. A fork that asks it for a process gets a
+// with this object, which is when the last server's object or ServerOptions
+// that has it is gone; and with the program, however that ends, as soon as no
+// fork of the program has it any more. A fork that asks it for a process gets a
 // zygote of its own.
 class Zygote {
  public:
   virtual ~Zygote() = default;
 
   // Its process, this process's child; 0 where a server's process is no copy of
-  // one: in a simulation, and in a program with ThreadSanitizer, which has a
-  // thread. Another one after the first has died, when it is asked next.
+  // one: in a simulation, on an s390, and in a program with ThreadSanitizer,
+  // which has a thread. Another one after the first has died, when it is asked
+  // next.
   virtual pid_t pid() const = 0;
 
-  // As Environment::Exec, from any thread. kServerDied if the zygote died, and
-  // the one that was started in its place, too; kTimedOut if it was stopped
-  // (SIGSTOP) for a minute, after which it is ended; FailedPrecondition where
-  // it cannot make siblings: it is the init of a pid namespace, or a sandbox
-  // denies what it takes.
+  // As Environment::Exec, from any thread, but it waits for the zygote: for the
+  // first process until it has come to ServeIfExeced, and until `deadline`
+  // (Environment::TimeNow) at most.
+  //
+  // kTimedOut: one that has answered before was stopped (SIGSTOP), and is
+  // ended; another may be on its way still, and stays. kServerDied if the
+  // zygote died, and the one that was started in its place, too.
+  // FailedPrecondition where it cannot make siblings that this process knows by
+  // their numbers: it is in another pid namespace, or a sandbox denies what it
+  // takes.
   virtual absl::StatusOr<std::unique_ptr<Process>> Fork(
-      const std::string& entry, ExecLinks links, ProcessGroup group) = 0;
+      const std::string& entry, ExecLinks links, ProcessGroup group,
+      absl::Time deadline) = 0;
 };
 
 }  // namespace ward

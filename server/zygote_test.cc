@@ -4,10 +4,13 @@
 #include "ward/server/zygote.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -20,6 +23,7 @@
 #include <iterator>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -57,10 +61,14 @@ using ::testing::AllOf;
 using testing::EnvironmentNumber;
 using ::testing::HasSubstr;
 
-// In the environment of a program that ends, or starts a thread, before its
-// servers' processes begin.
+// In the environment of a program that ends, starts a thread, or takes its
+// descriptors from itself, before its servers' processes begin.
 constexpr char kEndAtOnce[] = "WARD_TEST_END_AT_ONCE";
 constexpr char kStartThread[] = "WARD_TEST_START_THREAD";
+constexpr char kHaveFewDescriptors[] = "WARD_TEST_HAVE_FEW_DESCRIPTORS";
+
+// For what is not there.
+constexpr int kSkipped = 77;
 
 // Whether the C library knows this thread's number, and the kernel its list of
 // mutexes: neither is so in a mere copy of another process.
@@ -212,11 +220,14 @@ TEST_F(EveryZygoteTest, WhatCannotBeStartedIsRefused) {
               HasSubstr("WARD_REGISTER_SERVER"));
 }
 
-TEST_F(ZygoteTest, ItsServersAreThisProcessesChildrenAndOutliveIt) {
+TEST_F(ZygoteTest, ItsServersAreThisProcessesChildrenAndTheirObjectsKeepIt) {
   std::shared_ptr<Zygote> zygote = StartZygote();
   const pid_t pid = zygote->pid();
-  Server one(By(zygote));
-  Server other(By(zygote));
+  const FileDescriptor pidfd = OpenPidfd(pid);
+  auto first = std::make_unique<Server>(By(zygote));
+  auto second = std::make_unique<Server>(By(zygote));
+  Server& one = *first;
+  Server& other = *second;
   ASSERT_THAT(one.Start(), IsOk());
   ASSERT_THAT(other.Start(), IsOk());
   EXPECT_EQ(zygote->pid(), pid);
@@ -226,15 +237,18 @@ TEST_F(ZygoteTest, ItsServersAreThisProcessesChildrenAndOutliveIt) {
   }
   EXPECT_THAT(one.Stop(), IsOk());
   EXPECT_THAT(Call(other, "echo", "x"), IsOkAndHolds("x"));
-  // Its end, when nobody has it any more; its servers have theirs.
-  const FileDescriptor pidfd = OpenPidfd(pid);
   zygote.reset();
-  EXPECT_FALSE(BecomesReadable(pidfd.get(), absl::ZeroDuration()));
+  first.reset();
   const auto owners = other.Owners();
   ASSERT_THAT(owners, IsOk());
   ASSERT_EQ(owners->size(), 1u);
   EXPECT_EQ((*owners)[0].pid, getpid());
   EXPECT_THAT(other.Stop(), IsOk());
+  EXPECT_THAT(other.Start(), IsOk());
+  EXPECT_THAT(other.Stop(), IsOk());
+  EXPECT_FALSE(BecomesReadable(pidfd.get(), absl::ZeroDuration()));
+  second.reset();
+  EXPECT_TRUE(BecomesReadable(pidfd.get(), absl::ZeroDuration()));
 }
 
 TEST_F(ZygoteTest, NobodyHasWhatIsAnothers) {
@@ -401,11 +415,98 @@ TEST_F(ZygoteTest, OneThatAlwaysDiesIsReported) {
   unsetenv(kEndAtOnce);
 }
 
+// What is tied to an owner that is gone dies before it can say a word. It is
+// this process's child all the same.
+TEST_F(ZygoteTest, AProcessThatDiesBeforeItsFirstWordIsKnown) {
+  Environment& environment = Environment::Default();
+  const std::shared_ptr<Zygote> zygote = StartZygote();
+  for (int i = 0; i < 10; ++i) {
+    auto hand_over = environment.CreateTransportPair();
+    auto owner = environment.CreateTransportPair();
+    ASSERT_THAT(hand_over, IsOk());
+    ASSERT_THAT(owner, IsOk());
+    owner->first.reset();
+    const auto process = zygote->Fork(
+        "ward.zygote", {std::move(hand_over->second), std::move(owner->second)},
+        ProcessGroup::kOwn, environment.TimeNow() + kSurely);
+    ASSERT_THAT(process, IsOk());
+    const auto exit = (*process)->Wait(environment.TimeNow() + kSurely);
+    ASSERT_THAT(exit, IsOk());
+    EXPECT_THAT(exit->ToString(), HasSubstr("signal 9"));
+  }
+}
+
+TEST_F(ZygoteTest, OneThatIsStoppedIsWaitedForAsLongAsAServer) {
+  const std::shared_ptr<Zygote> zygote = StartZygote();
+  ASSERT_THAT(StartCallStop(zygote), IsOk());
+  const pid_t pid = zygote->pid();
+  const FileDescriptor pidfd = OpenPidfd(pid);
+  for (const bool in_halves : {false, true}) {
+    kill(zygote->pid(), SIGSTOP);
+    ServerOptions options = By(zygote);
+    options.launch.start_timeout = absl::Milliseconds(50);
+    Server server(std::move(options));
+    const Stopwatch watch;
+    EXPECT_THAT(in_halves ? server.BeginStart() : server.Start(),
+                FailsWith(reason::kTimedOut, "SIGSTOP"));
+    EXPECT_GE(watch.Elapsed(), absl::Milliseconds(50));
+    EXPECT_FALSE(server.started());
+    EXPECT_TRUE(BecomesReadable(pidfd.get()));
+    EXPECT_THAT(StartCallStop(zygote), IsOk());
+    EXPECT_NE(zygote->pid(), pid);
+  }
+}
+
+// It may be on its way, however long that is. The servers that nobody has
+// waited for are nobody's.
+TEST_F(ZygoteTest, OneThatHasNotAnsweredYetStays) {
+  const std::shared_ptr<Zygote> zygote = StartZygote();
+  const pid_t pid = zygote->pid();
+  kill(pid, SIGSTOP);
+  for (int i = 0; i < 3; ++i) {
+    ServerOptions options = By(zygote);
+    options.launch.start_timeout = absl::Milliseconds(10);
+    Server server(std::move(options));
+    EXPECT_THAT(server.Start(),
+                FailsWith(reason::kTimedOut, "LaunchOptions::start_timeout"));
+  }
+  kill(pid, SIGCONT);
+  EXPECT_THAT(StartCallStop(zygote), IsOk());
+  EXPECT_EQ(zygote->pid(), pid);
+}
+
 TEST_F(ZygoteTest, OneWithThreadsMakesNoServers) {
   setenv(kStartThread, "1", 1);
-  EXPECT_THAT(StartCallStop(StartZygote()),
-              FailsWith(reason::kForkWithThreads));
+  const std::shared_ptr<Zygote> zygote = StartZygote();
+  EXPECT_THAT(StartCallStop(zygote),
+              FailsWith(reason::kForkWithThreads,
+                        absl::StrCat("the zygote (pid ", zygote->pid(),
+                                     "), before ward::ServeIfExeced")));
   unsetenv(kStartThread);
+}
+
+TEST_F(ZygoteTest, OneThatCannotTakeARequestSaysWhy) {
+  setenv(kHaveFewDescriptors, "1", 1);
+  EXPECT_THAT(StartCallStop(StartZygote()).ToString(),
+              AllOf(HasSubstr("exited with code 1 ("), HasSubstr("descriptor"),
+                    HasSubstr("as did another before")));
+  unsetenv(kHaveFewDescriptors);
+}
+
+TEST_F(ZygoteTest, AServerHasTheUmaskOfItsStart) {
+  const std::shared_ptr<Zygote> zygote = StartZygote();
+  const pid_t pid = zygote->pid();
+  const mode_t found = umask(0);
+  for (const mode_t mask : {mode_t{0000}, mode_t{0027}, mode_t{0777}}) {
+    umask(mask);
+    Server server(By(zygote));
+    EXPECT_THAT(server.Start(), IsOk());
+    EXPECT_EQ(StatusOf(server.server_pid(), "Umask"),
+              StatusOf(getpid(), "Umask"));
+    EXPECT_THAT(server.Stop(), IsOk());
+  }
+  umask(found);
+  EXPECT_EQ(zygote->pid(), pid);
 }
 
 TEST_F(ZygoteTest, IsSmallHoweverLargeItsOwnerIs) {
@@ -448,24 +549,50 @@ TEST_F(ZygoteTest, AForkOrAnotherSessionHasAZygoteOfItsOwn) {
 // One that was started with more rights than the program has left is not asked,
 // and ends though the program may not kill it.
 TEST_F(ZygoteTest, AProgramThatHasChangedItsUserHasAnotherZygote) {
-  if (geteuid() != 0) GTEST_SKIP() << "only root may become another user";
   constexpr uid_t kStranger = 65534;
-  constexpr int kCannot = 77;
-  Child owner([] {
+  const auto become_stranger = [] {
+    return setresuid(kStranger, kStranger, kStranger) == 0;
+  };
+  Child probe([&become_stranger] {
+    if (!become_stranger()) return kSkipped;
+    ServerOptions options;
+    options.start_mode = StartMode::kExec;
+    Server server(std::move(options));
+    return server.Start().ok() && server.Stop().ok() ? 0 : kSkipped;
+  });
+  if (probe.Wait() == kSkipped) {
+    GTEST_SKIP() << "only root may become another user; or there is none "
+                    "here, or he may not run this program";
+  }
+  Child owner([&become_stranger] {
     const std::shared_ptr<Zygote> zygote = StartZygote();
     const pid_t first = zygote->pid();
     const FileDescriptor pidfd = OpenPidfd(first);
-    if (setresuid(kStranger, kStranger, kStranger) != 0) return kCannot;
-    const absl::Status status = StartCallStop(zygote);
-    if (zygote->pid() == first) return status.ok() ? 2 : kCannot;
-    if (!BecomesReadable(pidfd.get())) return 3;
-    return status.ok() ? 0 : kCannot;
+    if (!become_stranger()) return 1;
+    if (!StartCallStop(zygote).ok()) return 2;
+    if (zygote->pid() == first) return 3;
+    return BecomesReadable(pidfd.get()) ? 0 : 4;
+  });
+  EXPECT_EQ(owner.Wait(), 0);
+}
+
+TEST_F(ZygoteTest, AProgramThatHasChangedItsGroupsHasAnotherZygote) {
+  Child owner([] {
+    const std::shared_ptr<Zygote> zygote = StartZygote();
+    const pid_t first = zygote->pid();
+    const gid_t groups[] = {12345};
+    if (setgroups(1, groups) != 0) return kSkipped;
+    Server server(By(zygote));
+    if (!server.Start().ok()) return 1;
+    if (zygote->pid() == first) return 2;
+    if (StatusOf(server.server_pid(), "Groups") !=
+        StatusOf(getpid(), "Groups")) {
+      return 3;
+    }
+    return server.Stop().ok() ? 0 : 4;
   });
   const int code = owner.Wait();
-  if (code == kCannot) {
-    GTEST_SKIP()
-        << "there is no other user here, or he may not run this program";
-  }
+  if (code == kSkipped) GTEST_SKIP() << "this user may not change his groups";
   EXPECT_EQ(code, 0);
 }
 
@@ -535,26 +662,69 @@ TEST_F(ZygoteTest, ADeniedCallIsNamed) {
   }
 }
 
-// Where unshare(2) has made the next child the init of a pid namespace.
-TEST_F(ZygoteTest, OneThatIsAnInitSaysThatItHasNoSiblings) {
-  Pipe report = MakePipe();
-  Child owner([&report] {
-    if (unshare(geteuid() == 0 ? CLONE_NEWPID : CLONE_NEWPID | CLONE_NEWUSER) !=
-        0) {
-      WriteAll(report.write.get(), "no namespace");
+// Makes what is forked from now on a part of another pid namespace.
+bool UnsharePids() {
+  return unshare(geteuid() == 0 ? CLONE_NEWPID
+                                : CLONE_NEWPID | CLONE_NEWUSER) == 0;
+}
+
+// Its numbers are not its owner's, whether it is the init there or another has
+// come before.
+TEST_F(ZygoteTest, OneInAnotherPidNamespaceMakesNoServers) {
+  for (const bool is_init : {true, false}) {
+    Pipe report = MakePipe();
+    Child owner([&] {
+      if (!UnsharePids()) return kSkipped;
+      const auto wait = [] {
+        while (true) pause();
+        return 0;
+      };
+      std::optional<Child> init;
+      if (!is_init) init.emplace(wait);
+      WriteAll(report.write.get(), StartCallStop(StartZygote()).ToString());
       return 0;
+    });
+    report.write.Reset();
+    const std::string text = ReadToEnd(report.read.get());
+    const int code = owner.Wait();
+    if (code == kSkipped) {
+      GTEST_SKIP() << "this machine gives no pid namespace to this user";
     }
-    WriteAll(report.write.get(), StartCallStop(StartZygote()).ToString());
-    return 0;
+    EXPECT_EQ(code, 0);
+    EXPECT_THAT(text, AllOf(HasSubstr("FAILED_PRECONDITION"),
+                            HasSubstr("in another pid namespace")));
+  }
+}
+
+// Two inits have the same number, session and user.
+TEST_F(ZygoteTest, AForkThatLooksLikeItsParentHasAZygoteOfItsOwn) {
+  const auto fork_of_number_1 = [] {
+    std::shared_ptr<Zygote> zygote = StartZygote();
+    if (!StartCallStop(zygote).ok()) return 1;
+    const FileDescriptor pidfd = OpenPidfd(zygote->pid());
+    if (!UnsharePids()) return kSkipped;
+    Child twin([&zygote] {
+      if (getpid() != 1 || setsid() != 1) return 2;
+      if (!StartCallStop(zygote).ok()) return 3;
+      zygote.reset();
+      return 0;
+    });
+    if (const int code = twin.Wait(); code != 0) return code;
+    return BecomesReadable(pidfd.get(), absl::ZeroDuration()) ? 4 : 0;
+  };
+  Child outside([&fork_of_number_1] {
+    if (!UnsharePids()) return kSkipped;
+    Child first([&fork_of_number_1] {
+      if (getpid() != 1 || setsid() != 1) return 5;
+      return fork_of_number_1();
+    });
+    return first.Wait();
   });
-  report.write.Reset();
-  const std::string text = ReadToEnd(report.read.get());
-  EXPECT_EQ(owner.Wait(), 0);
-  if (text == "no namespace") {
+  const int code = outside.Wait();
+  if (code == kSkipped) {
     GTEST_SKIP() << "this machine gives no pid namespace to this user";
   }
-  EXPECT_THAT(text, AllOf(HasSubstr("FAILED_PRECONDITION"),
-                          HasSubstr("init of a pid namespace")));
+  EXPECT_EQ(code, 0);
 }
 
 }  // namespace
@@ -566,6 +736,11 @@ int main(int argc, char** argv) {
   if (is_server && std::getenv(ward::kEndAtOnce) != nullptr) return 3;
   if (is_server && std::getenv(ward::kStartThread) != nullptr) {
     std::thread([] { pause(); }).detach();
+  }
+  if (is_server && std::getenv(ward::kHaveFewDescriptors) != nullptr) {
+    // Its own five, and fewer than come with a request.
+    const rlimit few = {8, 8};
+    setrlimit(RLIMIT_NOFILE, &few);
   }
   ward::ServeIfExeced(argc, argv);
   ::testing::InitGoogleMock(&argc, argv);

@@ -4,18 +4,24 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
+#include <cstdio>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -31,6 +37,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/exec_entry.h"
+#include "ward/server/posix/own_process.h"
 #include "ward/server/posix/process.h"
 #include "ward/server/posix/socket_path.h"
 #include "ward/server/posix/tie.h"
@@ -40,9 +47,6 @@ namespace ward {
 namespace {
 
 constexpr std::string_view kEntry = "ward.zygote";
-
-// Which a zygote that runs needs a millisecond of.
-constexpr absl::Duration kPatience = absl::Seconds(60);
 
 // How long a process may take from SIGKILL to its end.
 constexpr absl::Duration kLastMoment = absl::Seconds(30);
@@ -54,14 +58,14 @@ bool HasEnded(const absl::Status& status) {
 
 // --- in the zygote ---
 
-// What an owner asks for: the entry, the process group (0: one of its own), and
-// where to answer, with the new process's number or an error; what the process
-// is to have: its ExecLinks, and 0, 1 and 2. On a connection of its own for
-// each request, an answer comes from the new process itself, so that a zygote
-// that is killed meanwhile leaves none that its parent knows nothing of.
+// What an owner asks for: the entry; what the process is to have, a umask (none
+// if it is under 0), its ExecLinks, and 0, 1 and 2; and where to answer, with
+// the new process's number or an error, on a connection of its own for each
+// request. The zygote and the new process both say the number, and one word is
+// enough: if the other one is killed, the parent still knows of its child.
 struct Request {
   std::string entry;
-  pid_t group = 0;
+  int umask = -1;
   FileDescriptor answer;
   FileDescriptor hand_over;
   FileDescriptor owner;
@@ -72,9 +76,9 @@ absl::StatusOr<Request> ReadRequest(MessageChannel& requests) {
   using Fd = FileDescriptor;
   WARD_ASSIGN_OR_RETURN(
       auto values,
-      (requests.ReadUnpacked<std::string, pid_t, Fd, Fd, Fd, Fd, Fd, Fd>()));
+      (requests.ReadUnpacked<std::string, int, Fd, Fd, Fd, Fd, Fd, Fd>()));
   Request request;
-  std::tie(request.entry, request.group, request.answer, request.hand_over,
+  std::tie(request.entry, request.umask, request.answer, request.hand_over,
            request.owner, request.standard[0], request.standard[1],
            request.standard[2]) = std::move(values);
   for (const Fd* const end :
@@ -87,12 +91,13 @@ absl::StatusOr<Request> ReadRequest(MessageChannel& requests) {
   return request;
 }
 
+constexpr std::string_view kAdvice = "; start the server by fork or by exec";
+
 // fork(2), but that the child is this process's sibling, for which the C
 // library has no call. In a process of one thread there is little else that its
 // fork() does; that is done here, but for the functions of pthread_atfork(3),
 // which nobody else can call. Returns 0 in the child.
 absl::StatusOr<pid_t> ForkSibling() {
-  constexpr std::string_view kAdvice = "; start the server by fork or by exec";
   // Where the C library has the thread's number: the kernel writes the child's
   // there, too (set_tid_address(2)).
   pid_t* number = nullptr;
@@ -128,19 +133,14 @@ absl::StatusOr<pid_t> ForkSibling() {
       StartError(error, "fork a server from a zygote (clone, CLONE_PARENT)");
   const bool can_never = error == EINVAL || error == EPERM || error == ENOSYS;
   if (!can_never) return status;
-  return absl::FailedPreconditionError(
-      absl::StrCat(status.message(),
-                   error == EINVAL ? " (the init of a pid namespace has no "
-                                     "siblings, clone(2))"
-                                   : "",
-                   kAdvice));
+  return absl::FailedPreconditionError(absl::StrCat(status.message(), kAdvice));
 }
 
 // In the new process, which has nothing of the zygote's connections.
 [[noreturn]] void Become(Environment& environment, ExecEntry main,
                          Request request) {
-  (void)setpgid(0, request.group);
   (void)TieByKill(request.owner.get());
+  if (request.umask >= 0) umask(static_cast<mode_t>(request.umask));
   for (const int fd : kStandardDescriptors) {
     dup2(request.standard[static_cast<size_t>(fd)].get(), fd);
   }
@@ -160,11 +160,23 @@ absl::StatusOr<pid_t> ForkSibling() {
   _exit(code);
 }
 
-// Answers only if there is no new process.
 absl::StatusOr<pid_t> Fork(const std::string& entry, ExecEntry& main) {
   WARD_ASSIGN_OR_RETURN(main, FindExecEntry(entry));
+  // The parent then has no number here (getppid(2)), and knows the new process
+  // by another one than this process does. So it is for the init of a pid
+  // namespace, too, which has no siblings (clone(2)).
+  if (getppid() == 0) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "fork a server from a zygote: it is in another pid namespace than the "
+        "process that started it (unshare(2), CLONE_NEWPID)",
+        kAdvice));
+  }
   WARD_ASSIGN_OR_RETURN(const int others, OtherThreads());
-  if (others > 0) return ForkWithThreadsError(others);
+  if (others > 0) {
+    return Annotate(ForkWithThreadsError(others),
+                    absl::StrCat("the zygote (pid ", getpid(),
+                                 "), before ward::ServeIfExeced"));
+  }
   return ForkSibling();
 }
 
@@ -184,16 +196,21 @@ int ServeZygote(Environment& environment, ExecLinks links) {
   MessageChannel requests(std::move(links.hand_over));
   while (true) {
     absl::StatusOr<Request> request = ReadRequest(requests);
-    if (!request.ok()) return HasEnded(request.status()) ? 0 : 1;
+    if (!request.ok()) {
+      if (HasEnded(request.status())) return 0;
+      // Where to answer may not have come.
+      (void)MessageChannel(std::move(links.owner)).WriteError(request.status());
+      return 1;
+    }
     ExecEntry main = nullptr;
     const absl::StatusOr<pid_t> pid = Fork(request->entry, main);
-    if (!pid.ok()) {
-      (void)MessageChannel(std::move(request->answer)).WriteError(pid.status());
-    } else if (*pid == 0) {
+    if (pid.ok() && *pid == 0) {
       requests.Close();
       links.owner.reset();
       Become(environment, main, *std::move(request));
     }
+    MessageChannel answer(std::move(request->answer));
+    (void)(pid.ok() ? answer.Write(*pid) : answer.WriteError(pid.status()));
   }
 }
 
@@ -204,19 +221,41 @@ int ServeZygote(Environment& environment, ExecLinks links) {
 
 // --- in the owner ---
 
+std::vector<gid_t> Groups() {
+  std::vector<gid_t> groups(
+      static_cast<size_t>(std::max(0, getgroups(0, nullptr))));
+  const int count = getgroups(static_cast<int>(groups.size()), groups.data());
+  groups.resize(static_cast<size_t>(std::max(0, count)));
+  return groups;
+}
+
 // What a process is, and its forks and programs: of another one no zygote is
 // right.
 struct Identity {
-  pid_t process = getpid();
+  int process = ForkGeneration();
   pid_t session = getsid(0);
   uid_t user = geteuid();
   gid_t group = getegid();
+  std::vector<gid_t> groups = Groups();
 
   bool operator==(const Identity& other) const {
     return process == other.process && session == other.session &&
-           user == other.user && group == other.group;
+           user == other.user && group == other.group && groups == other.groups;
   }
 };
+
+// This thread's, or -1. umask(2) tells it only to who sets it: for a moment, in
+// which other threads may make files.
+int Umask() {
+  std::ifstream status("/proc/thread-self/status");
+  for (std::string line; std::getline(status, line);) {
+    unsigned mask;
+    if (std::sscanf(line.c_str(), "Umask: %o", &mask) == 1) {
+      return static_cast<int>(mask);
+    }
+  }
+  return -1;
+}
 
 absl::StatusOr<FileDescriptor> StandardDescriptor(int fd) {
   return IsInherited(fd) ? FileDescriptor::DuplicateOf(fd) : OpenNothing();
@@ -241,15 +280,13 @@ class Warm {
        std::unique_ptr<Transport> tie)
       : process_(std::move(process)),
         requests_(std::move(requests)),
-        tie_(std::move(tie)) {
-    requests_.set_timeout(kPatience);
-  }
+        tie_(std::move(tie)) {}
   Warm(const Warm&) = delete;
   Warm& operator=(const Warm&) = delete;
 
   ~Warm() {
     // A fork has a copy of an end, and no child to wait for.
-    if (owner_.process == getpid()) (void)End();
+    if (owner_.process == ForkGeneration()) (void)End();
   }
 
   bool Fits() const { return owner_ == Identity(); }
@@ -259,36 +296,71 @@ class Warm {
   // though this process has changed its user; one that is the init of a pid
   // namespace only its parent can kill.
   absl::StatusOr<ProcessExit> End() {
-    (void)tie_->Send("!", {}, MonotonicNow() + kPatience);
+    const absl::Time last_moment = MonotonicNow() + kLastMoment;
+    (void)tie_->Send("!", {}, last_moment);
     (void)process_->Kill(SIGKILL);
-    return process_->Wait(MonotonicNow() + kLastMoment);
+    absl::StatusOr<ProcessExit> exit = process_->Wait(last_moment);
+    EndLateProcesses(kLastMoment);
+    return exit;
   }
 
-  // kEndOfStream or kConnectionLost when the zygote has died, and has made no
+  // kEndOfStream or kConnectionLost when the zygote ends, and has made no
   // process.
-  absl::StatusOr<pid_t> Fork(const std::string& entry, const ExecLinks& links,
-                             ProcessGroup group) {
-    WARD_ASSIGN_OR_RETURN(auto ends, SocketTransport::CreatePair());
-    WARD_RETURN_IF_ERROR(
-        Ask(entry, group == ProcessGroup::kOwn ? 0 : getpgrp(),
-            {ends.second->descriptor(), links.hand_over->descriptor(),
-             links.owner->descriptor()}));
-    ends.second.reset();
-    MessageChannel answer(std::move(ends.first));
-    answer.set_timeout(kPatience);
-    const auto pid = answer.ReadUnpacked<pid_t>();
-    if (pid.ok()) return std::get<0>(*pid);
-    if (HasEnded(pid.status()) && !process_->Ending()) {
-      return MakeError(reason::kServerDied,
-                       "the server's process, which a zygote made, was killed "
-                       "before it had begun");
+  absl::StatusOr<std::unique_ptr<Process>> Fork(const std::string& entry,
+                                                const ExecLinks& links,
+                                                ProcessGroup group,
+                                                absl::Time deadline) {
+    EndLateProcesses(absl::ZeroDuration());
+    MessageChannel answer;
+    const absl::StatusOr<pid_t> pid = Ask(entry, links, deadline, answer);
+    if (pid.ok() || answer.read_error()) has_answered_ = true;
+    if (HasReason(pid.status(), reason::kTimedOut)) {
+      return Late(pid.status(), std::move(answer));
     }
-    return pid.status();
+    if (!pid.ok()) return pid.status();
+    WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process, WatchProgram(*pid));
+    // It waits to be told what to do.
+    (void)setpgid(*pid, group == ProcessGroup::kOwn ? *pid : getpgrp());
+    return process;
+  }
+
+  // How it ended, when Fork has said that it does.
+  std::string HowItEnded(absl::Time deadline) {
+    (void)process_->Wait(std::min(deadline, MonotonicNow() + kLastMoment));
+    const absl::StatusOr<ProcessExit> exit = End();
+    absl::MutexLock lock(&mutex_);
+    MessageChannel last_word(tie_);
+    last_word.set_timeout(absl::ZeroDuration());
+    const absl::Status why = last_word.Read().status();
+    return absl::StrCat(
+        (exit.ok() ? *exit : ProcessExit()).ToString(),
+        last_word.read_error() ? absl::StrCat(" (", why.message(), ")") : "");
+  }
+
+  std::string WhoIsAsked() const {
+    return absl::StrCat("the zygote (pid ", pid(),
+                        ") was asked for the server's process");
   }
 
  private:
-  absl::Status Ask(const std::string& entry, pid_t group,
-                   const std::array<int, 3>& links) {
+  // The new process's number. Answers come on `answer`.
+  absl::StatusOr<pid_t> Ask(const std::string& entry, const ExecLinks& links,
+                            absl::Time deadline, MessageChannel& answer) {
+    WARD_ASSIGN_OR_RETURN(auto ends, SocketTransport::CreatePair());
+    answer = MessageChannel(std::move(ends.first));
+    WARD_RETURN_IF_ERROR(
+        Send(entry,
+             {ends.second->descriptor(), links.hand_over->descriptor(),
+              links.owner->descriptor()},
+             deadline));
+    ends.second.reset();
+    answer.set_timeout(deadline - MonotonicNow());
+    WARD_ASSIGN_OR_RETURN(const auto pid, answer.ReadUnpacked<pid_t>());
+    return std::get<0>(pid);
+  }
+
+  absl::Status Send(const std::string& entry, const std::array<int, 3>& links,
+                    absl::Time deadline) {
     std::array<FileDescriptor, 3> sent;
     std::array<FileDescriptor, 3> standard;
     for (size_t i = 0; i < sent.size(); ++i) {
@@ -296,16 +368,69 @@ class Warm {
       WARD_ASSIGN_OR_RETURN(standard[i],
                             StandardDescriptor(kStandardDescriptors[i]));
     }
+    const int umask = Umask();
     absl::MutexLock lock(&mutex_);
-    return requests_.Write(entry, group, sent[0], sent[1], sent[2], standard[0],
+    requests_.set_timeout(deadline - MonotonicNow());
+    return requests_.Write(entry, umask, sent[0], sent[1], sent[2], standard[0],
                            standard[1], standard[2]);
+  }
+
+  // `status`, and what becomes of a zygote that has not answered in time.
+  absl::Status Late(const absl::Status& status, MessageChannel answer) {
+    {
+      absl::MutexLock lock(&mutex_);
+      late_.push_back(std::move(answer));
+    }
+    if (!has_answered_) {
+      return Annotate(
+          status,
+          absl::StrCat(WhoIsAsked(),
+                       ", and has answered nothing yet: what this program does "
+                       "before ward::ServeIfExeced, such as static "
+                       "initialisation, takes longer than "
+                       "LaunchOptions::start_timeout, or a signal, or a "
+                       "debugger, has stopped it"));
+    }
+    (void)End();
+    return Annotate(
+        status, absl::StrCat(WhoIsAsked(),
+                             ", and has not answered this time: look for "
+                             "what has stopped it (SIGSTOP, a debugger); it "
+                             "was ended, and the next start has another"));
+  }
+
+  // Those that were made when nobody waited for them any more. Tied to owners
+  // that are gone, they die, and are this process's children.
+  void EndLateProcesses(absl::Duration patience) {
+    std::vector<MessageChannel> late;
+    {
+      absl::MutexLock lock(&mutex_);
+      late.swap(late_);
+    }
+    for (MessageChannel& answer : late) {
+      answer.set_timeout(patience);
+      const auto pid = answer.ReadUnpacked<pid_t>();
+      if (pid.ok()) {
+        const auto process = WatchProgram(std::get<0>(*pid));
+        if (!process.ok()) continue;
+        (void)(*process)->Kill(SIGKILL);
+        (void)(*process)->Wait(MonotonicNow() + kLastMoment);
+      } else if (answer.read_timed_out()) {
+        absl::MutexLock lock(&mutex_);
+        late_.push_back(std::move(answer));
+      }
+    }
   }
 
   const Identity owner_;
   const std::unique_ptr<Process> process_;
+  std::atomic<bool> has_answered_{false};
   absl::Mutex mutex_;
   MessageChannel requests_ ABSL_GUARDED_BY(mutex_);
-  const std::unique_ptr<Transport> tie_;
+  // Where answers may come that nobody waits for any more.
+  std::vector<MessageChannel> late_ ABSL_GUARDED_BY(mutex_);
+  // On which it says, at its end, why what came is no request.
+  const std::shared_ptr<Transport> tie_;
 };
 
 class PosixZygote final : public Zygote {
@@ -319,32 +444,23 @@ class PosixZygote final : public Zygote {
 
   absl::StatusOr<std::unique_ptr<Process>> Fork(const std::string& entry,
                                                 ExecLinks links,
-                                                ProcessGroup group) override {
+                                                ProcessGroup group,
+                                                absl::Time deadline) override {
     WARD_ASSIGN_OR_RETURN(std::shared_ptr<Warm> warm, Other(nullptr));
-    absl::StatusOr<pid_t> pid = warm->Fork(entry, links, group);
-    if (HasEnded(pid.status())) {
-      WARD_ASSIGN_OR_RETURN(warm, Other(warm.get()));
-      pid = warm->Fork(entry, links, group);
-    }
-    if (pid.ok()) return WatchProgram(*pid);
-    const bool is_late = HasReason(pid.status(), reason::kTimedOut);
-    if (!is_late && !HasEnded(pid.status())) return pid.status();
-    const absl::StatusOr<ProcessExit> exit = warm->End();
-    if (is_late) return Annotate(pid.status(), WhoIsAsked(*warm));
+    auto process = warm->Fork(entry, links, group, deadline);
+    if (!HasEnded(process.status())) return process;
+    WARD_ASSIGN_OR_RETURN(warm, Other(warm.get()));
+    process = warm->Fork(entry, links, group, deadline);
+    if (!HasEnded(process.status())) return process;
     return MakeError(
         reason::kServerDied,
-        absl::StrCat(WhoIsAsked(*warm), ", and it ",
-                     (exit.ok() ? *exit : ProcessExit()).ToString(),
+        absl::StrCat(warm->WhoIsAsked(), ", and it ",
+                     warm->HowItEnded(deadline),
                      ", as did another before: look for what kills it, or for "
                      "what ends this program before ward::ServeIfExeced"));
   }
 
  private:
-  static std::string WhoIsAsked(const Warm& warm) {
-    return absl::StrCat("the zygote (pid ", warm.pid(),
-                        ") was asked for the server's process");
-  }
-
   // One that is not `dead`, and fits.
   absl::StatusOr<std::shared_ptr<Warm>> Other(const Warm* dead)
       ABSL_LOCKS_EXCLUDED(mutex_) {

@@ -132,9 +132,11 @@ class RecordingZygote final : public Zygote {
   pid_t pid() const override { return real_->pid(); }
   absl::StatusOr<std::unique_ptr<Process>> Fork(const std::string& entry,
                                                 ExecLinks links,
-                                                ProcessGroup group) override {
-    WARD_ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
-                          real_->Fork(entry, std::move(links), group));
+                                                ProcessGroup group,
+                                                absl::Time deadline) override {
+    WARD_ASSIGN_OR_RETURN(
+        std::unique_ptr<Process> process,
+        real_->Fork(entry, std::move(links), group, deadline));
     if (!environment_.records()) return process;
     return environment_.Started(std::move(process), "server");
   }
