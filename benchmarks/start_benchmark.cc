@@ -7,7 +7,11 @@
 //   ./bazelw build -c opt //benchmarks:start_benchmark
 //   bazel-bin/benchmarks/start_benchmark [MiB]...
 //
-// docs/starting.md has one.
+// docs/starting.md has one. The sizes are 10, 1024 and 4096 unless others are
+// given, one after the other. The machine must have memory for the largest of
+// them: 4 GiB, and half of one for all else.
+
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -61,6 +65,11 @@ struct Way {
 constexpr std::array<Way, 3> kWays = {{{ward::StartMode::kFork, "fork"},
                                        {ward::StartMode::kExec, "exec"},
                                        {ward::StartMode::kZygote, "zygote"}}};
+
+size_t MebibytesOfMachine() {
+  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) /
+         (kMebibyte / static_cast<size_t>(sysconf(_SC_PAGESIZE)));
+}
 
 // Memory of a size, and who uses it.
 class Ballast {
@@ -146,12 +155,20 @@ int main(int argc, char** argv) {
   ward::ServeIfExeced(argc, argv);
   std::vector<size_t> sizes;
   for (int i = 1; i < argc; ++i) {
-    if (!absl::SimpleAtoi(argv[i], &sizes.emplace_back())) {
+    if (!absl::SimpleAtoi(argv[i], &sizes.emplace_back()) ||
+        sizes.back() == 0) {
       std::cerr << argv[i] << " is no number of MiB\n";
       return 1;
     }
   }
   if (sizes.empty()) sizes = {10, 1024, 4096};
+  const size_t largest = *std::max_element(sizes.begin(), sizes.end());
+  if (largest > MebibytesOfMachine()) {
+    std::cerr << "this machine has " << MebibytesOfMachine()
+              << " MiB of memory, and an owner would need " << largest
+              << ": say smaller sizes\n";
+    return 1;
+  }
   std::cout << "| MiB in the owner | by | start | start, first answer, stop | "
                "start / zygote's |\n|--:|---|--:|--:|--:|\n";
   for (const size_t size : sizes) {

@@ -30,8 +30,8 @@ enum class StartMode {
   // As the owner's own program, started anew: from any thread of any program
   // whose main() begins with ServeIfExeced (exec_main.h). The server's object
   // is made there by the constructor of its class, which must be registered:
-  // see WARD_REGISTER_SERVER. It takes about 2 ms; a fork takes half of one,
-  // and 50 or more where the owner has a gigabyte of memory.
+  // see WARD_REGISTER_SERVER. It takes about 2 ms; a fork takes less than one,
+  // and 20 where the owner has a gigabyte of memory (docs/starting.md).
   kExec,
   // As kExec, from a process that was started so before, once for all servers:
   // ServerOptions::zygote. However large the owner is, it takes little more
