@@ -80,7 +80,9 @@ constexpr Command kList = {
     "started it, its socket, and its command. A server is found whatever its "
     "socket is called; one that several processes serve has a line for each of "
     "them. Who has started it a connection shows, over which nothing is said; "
-    "\"busy\" where the server's queue is full.\n\n"
+    "\"busy\" where the server's queue is full, \"-\" where nobody listens. It "
+    "asks whoever is at that path here: of a server in another mount namespace "
+    "it may show another one's.\n\n"
     "Shown are servers of this user's processes, and to root those of all, in "
     "this network namespace. Their programs are told by what is in them: one "
     "that has ward in a shared library is not found.",

@@ -39,21 +39,36 @@ constexpr Option kPid{"pid", "PID",
                       "which of several processes that serve at the socket"};
 constexpr Option kOptions[] = {kTimeout, kKill, kPid};
 
-// Whether both lead to one file. std::filesystem compares no sockets.
+// Whether both lead to one file. std::filesystem compares no sockets. The name
+// of a socket may be gone, while it is served.
 bool AreSame(const std::string& one, const std::string& other) {
   struct stat first {};
   struct stat second {};
-  return stat(one.c_str(), &first) == 0 && stat(other.c_str(), &second) == 0 &&
-         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+  return one == other ||
+         (stat(one.c_str(), &first) == 0 && stat(other.c_str(), &second) == 0 &&
+          first.st_dev == second.st_dev && first.st_ino == second.st_ino);
 }
 
-// Those that serve at `path`, by whatever name, or that of `only`.
-absl::StatusOr<std::vector<ProcessInfo>> ServingAt(const std::string& path,
-                                                   std::optional<pid_t> only) {
+// Whether `name`, as SocketOf has it, which made `path` of it, is `server`. A
+// pid's is that alone: in another mount namespace, another server may be at the
+// same path.
+bool IsNamed(const FoundServer& server, const std::string& name,
+             const std::string& path) {
+  pid_t pid = 0;
+  if (!absl::SimpleAtoi(name, &pid)) return AreSame(server.path, path);
+  return std::any_of(
+      server.processes.begin(), server.processes.end(),
+      [pid](const ProcessInfo& process) { return process.pid == pid; });
+}
+
+// The processes of the servers of that name, or that of `only`.
+absl::StatusOr<std::vector<ProcessInfo>> Serving(const std::string& name,
+                                                 const std::string& path,
+                                                 std::optional<pid_t> only) {
   WARD_ASSIGN_OR_RETURN(const std::vector<FoundServer> servers, FindServers());
   std::vector<ProcessInfo> serving;
   for (const FoundServer& server : servers) {
-    if (!AreSame(server.path, path)) continue;
+    if (!IsNamed(server, name, path)) continue;
     for (const ProcessInfo& process : server.processes) {
       if (!only.has_value() || process.pid == *only) serving.push_back(process);
     }
@@ -71,10 +86,10 @@ absl::Status Run(const CommandLine& line) {
       return UsageError(absl::StrCat("--pid: \"", *pid, "\" is no number"));
     }
   }
-  WARD_ASSIGN_OR_RETURN(const std::string path,
-                        SocketOf(line.operands().front()));
+  const std::string& name = line.operands().front();
+  WARD_ASSIGN_OR_RETURN(const std::string path, SocketOf(name));
   WARD_ASSIGN_OR_RETURN(std::vector<ProcessInfo> serving,
-                        ServingAt(path, only));
+                        Serving(name, path, only));
   if (serving.empty()) {
     return MakeError(
         ward::reason::kServerUnreachable,
@@ -102,7 +117,7 @@ absl::Status Run(const CommandLine& line) {
     return SystemError(errno, absl::StrCat("open process ", pid));
   }
   // It may have ended, and another have got its number meanwhile.
-  WARD_ASSIGN_OR_RETURN(serving, ServingAt(path, pid));
+  WARD_ASSIGN_OR_RETURN(serving, Serving(name, path, pid));
   if (!opened.is_open() || serving.empty()) {
     return MakeError(ward::reason::kServerUnreachable,
                      absl::StrCat("process ", pid, " has just ended"));

@@ -726,6 +726,23 @@ TEST_F(WardctlTest, StopsAServer) {
   EXPECT_TRUE(server().Stop().ok());
 }
 
+// As list shows it: when somebody has tidied up, or in another mount namespace.
+TEST_F(WardctlTest, StopsAServerWhoseNameIsGone) {
+  Start();
+  ServerOptions options;
+  options.socket_filename = directory() + "/named";
+  Shop named(std::move(options));
+  ASSERT_TRUE(named.Start().ok());
+  fs::remove(server().socket_filename());
+  fs::remove(named.socket_filename());
+  EXPECT_EQ(Out(absl::StrCat("wardctl stop ", server().server_pid())),
+            absl::StrCat("process ", server().server_pid(), " has ended\n"));
+  EXPECT_EQ(Out("wardctl stop \"$PWD/named\""),
+            absl::StrCat("process ", named.server_pid(), " has ended\n"));
+  EXPECT_TRUE(server().Stop().ok());
+  EXPECT_TRUE(named.Stop().ok());
+}
+
 TEST_F(WardctlTest, StopsOnlyServersOfWards) {
   const std::string path = directory() + "/other";
   FileDescriptor socket(::socket(AF_UNIX, SOCK_STREAM, 0));
