@@ -4,7 +4,6 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -25,8 +24,11 @@
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/server/kept_connections.h"
 #include "ward/server/method.h"
+#include "ward/server/outgoing_call.h"
 #include "ward/server/process.h"
+#include "ward/server/route.h"
 #include "ward/server/server_options.h"
 #include "ward/tools/wardctl/command.h"
 #include "ward/tools/wardctl/failure.h"
@@ -100,64 +102,90 @@ absl::StatusOr<std::unique_ptr<Access>> Access::Make(const CommandLine& line,
                                                      absl::Duration timeout,
                                                      bool may_ask) {
   std::unique_ptr<Access> access(new Access());
-  ServerOptions options;
+  Environment& environment = Environment::Default();
   uid_t other = geteuid();
   if (const std::string* const name = line.Find(kServerUser)) {
     WARD_ASSIGN_OR_RETURN(other, UserOf(*name));
   }
-  WARD_ASSIGN_OR_RETURN(timeout, TimeoutOf(line, timeout));
+  WARD_ASSIGN_OR_RETURN(access->timeout_, TimeoutOf(line, timeout));
   WARD_ASSIGN_OR_RETURN(access->path_, SocketOf(line.operands().front()));
-  // Typing takes what time it takes.
-  WARD_ASSIGN_OR_RETURN(options.password, FindPassword(line, may_ask));
-  access->deadline_ = absl::Now() + timeout;
-  options.socket_filename = access->path_;
-  // Who waits for ever does not for a place in a queue.
-  if (timeout != absl::InfiniteDuration()) options.connect_timeout = timeout;
-  options.trust_server = [other,
-                          raw = access.get()](const PeerCredentials& server) {
-    raw->listener_pid_ = server.pid;
-    raw->listener_uid_ = server.uid;
-    // Where a number stands for all users that are not known, nobody is
-    // trusted by it: see ServerOptions::trust_server.
-    return server.uid == 0 ||
-           ((server.uid == other || server.uid == geteuid()) &&
-            Environment::Default().KnowsUser(server.uid));
+  access->deadline_ = environment.TimeNow() + access->timeout_;
+  bool is_typed = false;
+  WARD_ASSIGN_OR_RETURN(
+      const Secret password,
+      FindPassword(line, may_ask, access->deadline_, is_typed));
+  if (is_typed) access->deadline_ = environment.TimeNow() + access->timeout_;
+  const auto options = [&, raw = access.get()] {
+    ServerOptions made;
+    made.socket_filename = raw->path_;
+    made.password = password.Copy();
+    // Each call has its deadline. Who waits for ever does not for a place in a
+    // queue.
+    if (raw->timeout_ != absl::InfiniteDuration()) {
+      made.connect_timeout = absl::InfiniteDuration();
+    }
+    made.trust_server = [other, raw](const PeerCredentials& server) {
+      raw->listener_pid_ = server.pid;
+      raw->listener_uid_ = server.uid;
+      // Where a number stands for all users that are not known, nobody is
+      // trusted by it: see ServerOptions::trust_server.
+      return server.uid == 0 ||
+             ((server.uid == other || server.uid == geteuid()) &&
+              Environment::Default().KnowsUser(server.uid));
+    };
+    return made;
   };
-  access->server_ = std::make_unique<AbstractServer>(std::move(options));
+  access->route_ = {std::make_shared<const ServerOptions>(options()), nullptr,
+                    std::make_shared<KeptConnections>(), other, nullptr};
+  access->server_ = std::make_unique<AbstractServer>(options());
   return access;
 }
 
 Access::~Access() = default;
 
-absl::Duration Access::time_left() const {
-  return std::max(deadline_ - absl::Now(), absl::ZeroDuration());
-}
-
-absl::Status Access::Connect(
-    absl::FunctionRef<absl::Status(MessageChannel&)> use) {
+absl::Status Access::Call(
+    absl::Time deadline, OutgoingCall::Over over,
+    absl::FunctionRef<absl::Status(MessageChannel&)> write,
+    absl::FunctionRef<absl::Status(MessageChannel&)> read) {
+  CallLimits limits;
+  limits.deadline = deadline;
+  OutgoingCall call;
+  call.set_limits(std::move(limits));
   bool connected = false;
-  const absl::Status status =
-      server_->Connect([&](MessageChannel& channel) -> absl::Status {
-        connected = true;
-        channel.set_deadline(channel.transport()->TimeNow() + time_left(),
-                             "--timeout");
-        return use(channel);
-      });
-  return connected ? status : Explained(status);
+  const absl::Status begun = call.Begin(
+      route_,
+      [&](MessageChannel& channel) {
+        connected = !call.is_kept();
+        channel.set_deadline(deadline, "--timeout");
+        if (over == OutgoingCall::Over::kNew) {
+          // No other one follows: the server need not wait for it.
+          channel.BeginCall(
+              {/*keep=*/false, deadline - Environment::Default().TimeNow()});
+        }
+        return write(channel);
+      },
+      over);
+  if (!begun.ok()) return connected ? begun : Explained(begun);
+  return call.End(read(call.channel()));
 }
 
 absl::Status Access::Ask(std::string_view method,
                          absl::FunctionRef<absl::Status(Message)> use) {
-  return Connect([&](MessageChannel& channel) -> absl::Status {
-    WARD_RETURN_IF_ERROR(channel.Write(method));
-    return ReadReplies(channel, use);
-  });
+  return Call(
+      deadline_, OutgoingCall::Over::kNew,
+      [&](MessageChannel& channel) { return channel.Write(method); },
+      [&](MessageChannel& channel) { return ReadReplies(channel, use); });
+}
+
+CallOptions Access::Options() const {
+  CallOptions options;
+  options.deadline =
+      absl::Now() + (deadline_ - Environment::Default().TimeNow());
+  return options;
 }
 
 absl::StatusOr<std::vector<Access::Method>> Access::Methods() {
-  CallOptions options;
-  options.deadline = deadline_;
-  absl::StatusOr<std::vector<MethodInfo>> told = server_->Methods(options);
+  absl::StatusOr<std::vector<MethodInfo>> told = server_->Methods(Options());
   if (!told.ok()) return Explained(told.status());
   std::vector<Method> methods;
   for (MethodInfo& info : *told) {
@@ -180,9 +208,7 @@ absl::StatusOr<Access::Method> Access::FindMethod(std::string_view name) {
 }
 
 absl::StatusOr<std::string> Access::DescriptorSet() {
-  CallOptions options;
-  options.deadline = deadline_;
-  return server_->DescriptorSet(options);
+  return server_->DescriptorSet(Options());
 }
 
 bool IsEnd(const MessageChannel& channel, const absl::Status& status) {

@@ -18,6 +18,9 @@
 #include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/transport.h"
+#include "ward/server/method.h"
+#include "ward/server/outgoing_call.h"
+#include "ward/server/route.h"
 #include "ward/tools/wardctl/command.h"
 #include "ward/tools/wardctl/password.h"
 
@@ -63,14 +66,23 @@ class Access {
   Access(const Access&) = delete;
   Access& operator=(const Access&) = delete;
 
-  // As AbstractServer::Connect; the channel has until the timeout, counted from
-  // when this object was made. kNotAllowed beside its errors.
-  absl::Status Connect(absl::FunctionRef<absl::Status(MessageChannel&)> use);
+  // Calls, as AbstractServer::Call does: `write` writes a call's first message,
+  // again on another connection if the server cannot have read it, and `read`
+  // does the rest. One of more than one message takes a connection of its own,
+  // as OutgoingCall says: it is closed then. kNotAllowed beside
+  // AbstractServer::Call's errors.
+  absl::Status Call(absl::Time deadline, OutgoingCall::Over over,
+                    absl::FunctionRef<absl::Status(MessageChannel&)> write,
+                    absl::FunctionRef<absl::Status(MessageChannel&)> read);
 
-  // Of the timeout.
-  absl::Duration time_left() const;
+  // Of all that is done once, counted from when this object was made. On
+  // Environment::TimeNow's clock.
+  absl::Time deadline() const { return deadline_; }
+  // And what it comes of; for what is done again and again.
+  absl::Duration timeout() const { return timeout_; }
 
-  // Calls a method without arguments, for each message of its reply.
+  // Calls a method without arguments, for each message of its reply, over a
+  // connection of its own.
   absl::Status Ask(std::string_view method,
                    absl::FunctionRef<absl::Status(Message)> use);
 
@@ -87,8 +99,13 @@ class Access {
  private:
   Access() = default;
 
+  // With deadline_.
+  CallOptions Options() const;
+
   std::string path_;
+  absl::Duration timeout_ = absl::InfiniteDuration();
   absl::Time deadline_ = absl::InfiniteFuture();
+  Route route_;
   std::unique_ptr<AbstractServer> server_;
   std::atomic<pid_t> listener_pid_{0};
   std::atomic<uid_t> listener_uid_{0};

@@ -13,11 +13,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/message.h"
-#include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
 #include "ward/server/environment.h"
 #include "ward/tools/wardctl/access.h"
@@ -37,10 +35,14 @@ constexpr Option kClients{"clients", "N",
 constexpr Option kTime{"time", "TIME", "for how long; default: 1s"};
 constexpr Option kConnect{
     "connect", "",
-    "a connection for each call, instead of one for each client"};
-constexpr Option kOptions[] = {kClients,      kTime,       kConnect,
-                               kPasswordFile, kPasswordFd, kServerUser,
-                               kDescriptorSet};
+    "a connection for each call, as one that has a stream takes in any case"};
+constexpr Option kCallTimeout{
+    kTimeout.name, kTimeout.argument,
+    "a call has failed after TIME, such as 500ms, 2s or 1m30s; the server is "
+    "told. Default: 10s"};
+constexpr Option kOptions[] = {kClients,     kTime,         kConnect,
+                               kCallTimeout, kPasswordFile, kPasswordFd,
+                               kServerUser,  kDescriptorSet};
 
 constexpr std::string_view kDefaultMethod = "ward.methods";
 
@@ -51,29 +53,25 @@ struct Seen {
   absl::Status first_failure;
 };
 
-// Calls until `end`, and once at least, over one connection as long as that is
-// kept, or over one for each.
+// Calls until `end`, and once at least, over a connection that is kept, or over
+// one for each.
 void CallUntil(absl::Time end, Access& access, const Invocation& invocation,
                const Messages& messages, bool connect, Seen& seen) {
+  Environment& environment = Environment::Default();
+  absl::Time begin = environment.TimeNow();
   do {
-    absl::Time begin = absl::Now();
-    const absl::Status status =
-        access.Connect([&](MessageChannel& channel) -> absl::Status {
-          while (true) {
-            channel.BeginCall({/*keep=*/!connect});
-            WARD_RETURN_IF_ERROR(
-                Invoke(channel, invocation, messages,
-                       [](const Message&) { return absl::OkStatus(); }));
-            const absl::Time now = absl::Now();
-            seen.nanoseconds.push_back(absl::ToInt64Nanoseconds(now - begin));
-            begin = now;
-            if (now >= end || !channel.kept()) return absl::OkStatus();
-          }
-        });
-    if (status.ok()) continue;
-    if (seen.first_failure.ok()) seen.first_failure = status;
-    ++seen.failed;
-  } while (absl::Now() < end);
+    const absl::Status status = Invoke(
+        access, begin + access.timeout(), /*may_be_kept=*/!connect, invocation,
+        messages, [](const Message&) { return absl::OkStatus(); });
+    const absl::Time now = environment.TimeNow();
+    if (status.ok()) {
+      seen.nanoseconds.push_back(absl::ToInt64Nanoseconds(now - begin));
+    } else {
+      if (seen.first_failure.ok()) seen.first_failure = status;
+      ++seen.failed;
+    }
+    begin = now;
+  } while (begin < end);
 }
 
 std::string Time(int64_t nanoseconds) {
@@ -128,7 +126,7 @@ absl::Status Run(const CommandLine& line) {
         absl::StrCat("--time: \"", *text, "\" is no time such as 500ms or 2s"));
   }
   WARD_ASSIGN_OR_RETURN(const std::unique_ptr<Access> access,
-                        Access::Make(line, absl::InfiniteDuration()));
+                        Access::Make(line));
   std::vector<std::string> words(line.operands().begin() + 1,
                                  line.operands().end());
   if (words.empty()) words.emplace_back(kDefaultMethod);
@@ -141,20 +139,20 @@ absl::Status Run(const CommandLine& line) {
         "elements as arguments");
   }
   std::vector<Seen> clients(static_cast<size_t>(count));
-  const absl::Time begin = absl::Now();
+  Environment& environment = Environment::Default();
+  const absl::Time begin = environment.TimeNow();
   {
     std::vector<std::unique_ptr<Thread>> threads;
     for (Seen& seen : clients) {
-      WARD_ASSIGN_OR_RETURN(
-          std::unique_ptr<Thread> thread,
-          Environment::Default().StartThread([&, end = begin + time] {
-            CallUntil(end, *access, invocation, messages, line.Has(kConnect),
-                      seen);
-          }));
+      WARD_ASSIGN_OR_RETURN(std::unique_ptr<Thread> thread,
+                            environment.StartThread([&, end = begin + time] {
+                              CallUntil(end, *access, invocation, messages,
+                                        line.Has(kConnect), seen);
+                            }));
       threads.push_back(std::move(thread));
     }
   }
-  return Tell(clients, absl::Now() - begin, Printable(words.front()));
+  return Tell(clients, environment.TimeNow() - begin, Printable(words.front()));
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/message.h"
-#include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
 #include "ward/tools/wardctl/access.h"
 #include "ward/tools/wardctl/command.h"
@@ -31,17 +30,15 @@ absl::Status Run(const CommandLine& line) {
   WARD_ASSIGN_OR_RETURN(const std::unique_ptr<Access> access,
                         Access::Make(line, absl::InfiniteDuration()));
   Messages messages;
-  Printer printer(line, messages);
+  Printer printer(line, messages, access->deadline());
   WARD_ASSIGN_OR_RETURN(
       const Invocation invocation,
       Prepare(*access, line, absl::MakeConstSpan(line.operands()).subspan(1),
               messages));
-  return access->Connect([&](MessageChannel& channel) -> absl::Status {
-    channel.BeginCall({/*keep=*/false, access->time_left()});
-    return Invoke(channel, invocation, messages, [&](Message reply) {
-      return printer.Print(invocation.reply, std::move(reply));
-    });
-  });
+  return Invoke(*access, access->deadline(), /*may_be_kept=*/false, invocation,
+                messages, [&](Message reply) {
+                  return printer.Print(invocation.reply, std::move(reply));
+                });
 }
 
 }  // namespace

@@ -22,6 +22,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/argument.h"
 #include "ward/channel/bulk.h"
@@ -89,18 +90,19 @@ class Builder {
   std::vector<FileDescriptor> descriptors_;
 };
 
-absl::StatusOr<Bulk> ReadBulk(const std::string& word) {
-  WARD_ASSIGN_OR_RETURN(const FileDescriptor file, OpenWord(word));
-  WARD_ASSIGN_OR_RETURN(const std::string all, ReadAll(file));
+absl::StatusOr<Bulk> ReadBulk(const std::string& word, absl::Time deadline) {
+  WARD_ASSIGN_OR_RETURN(const FileDescriptor file, OpenWord(word, deadline));
+  WARD_ASSIGN_OR_RETURN(const std::string all, ReadAll(file, deadline));
   WARD_ASSIGN_OR_RETURN(BulkBuffer buffer, AllocateBulk(all.size()));
   std::copy(all.begin(), all.end(), buffer.bytes().begin());
   return std::move(buffer).Seal();
 }
 
 absl::Status AddWord(const std::string& type, const std::string& word,
-                     const Messages& messages, Builder& message) {
+                     const Messages& messages, absl::Time deadline,
+                     Builder& message) {
   if (type == kDescriptor) {
-    WARD_ASSIGN_OR_RETURN(const FileDescriptor file, OpenWord(word));
+    WARD_ASSIGN_OR_RETURN(const FileDescriptor file, OpenWord(word, deadline));
     return message.Add(file);
   }
   if (type == kDescriptors) {
@@ -113,13 +115,14 @@ absl::Status AddWord(const std::string& type, const std::string& word,
         return UsageError(absl::StrCat(
             "descriptors are NAME=FILE,..., which \"", one, "\" is not"));
       }
-      WARD_ASSIGN_OR_RETURN(FileDescriptor file, OpenWord(parts.second));
+      WARD_ASSIGN_OR_RETURN(FileDescriptor file,
+                            OpenWord(parts.second, deadline));
       named.Add(parts.first, std::move(file));
     }
     return message.Add(named);
   }
   if (type == kBulk) {
-    WARD_ASSIGN_OR_RETURN(const Bulk bulk, ReadBulk(word));
+    WARD_ASSIGN_OR_RETURN(const Bulk bulk, ReadBulk(word, deadline));
     return message.Add(bulk);
   }
   if (type == kOwner) {
@@ -128,8 +131,8 @@ absl::Status AddWord(const std::string& type, const std::string& word,
   if (!IsProtobuf(type)) return message.Add(word);
   std::string text = word;
   if (word == "-") {
-    WARD_ASSIGN_OR_RETURN(const FileDescriptor input, OpenWord(word));
-    WARD_ASSIGN_OR_RETURN(text, ReadAll(input));
+    WARD_ASSIGN_OR_RETURN(const FileDescriptor input, OpenWord(word, deadline));
+    WARD_ASSIGN_OR_RETURN(text, ReadAll(input, deadline));
   }
   WARD_ASSIGN_OR_RETURN(const std::string bytes, messages.FromText(type, text));
   return message.Add(bytes);
@@ -209,7 +212,8 @@ bool Content::has_protobuf() const {
 absl::StatusOr<Message> MakeMessage(std::string_view name,
                                     const Content& content,
                                     absl::Span<const std::string> words,
-                                    const Messages& messages) {
+                                    const Messages& messages,
+                                    absl::Time deadline) {
   Builder message;
   if (!name.empty()) WARD_RETURN_IF_ERROR(message.Add(name));
   if (content.is_anything()) {
@@ -227,13 +231,14 @@ absl::StatusOr<Message> MakeMessage(std::string_view name,
   }
   for (size_t i = 0; i < words.size(); ++i) {
     WARD_RETURN_IF_ERROR(
-        AddWord(content.types[i], words[i], messages, message));
+        AddWord(content.types[i], words[i], messages, deadline, message));
   }
   return std::move(message).Build();
 }
 
-Printer::Printer(const CommandLine& line, const Messages& messages)
-    : raw_(line.Has(kRaw)), messages_(messages) {
+Printer::Printer(const CommandLine& line, const Messages& messages,
+                 absl::Time deadline)
+    : raw_(line.Has(kRaw)), messages_(messages), deadline_(deadline) {
   for (const std::string& output : line.All(kOutput)) {
     const size_t equals = output.find('=');
     if (equals == std::string::npos) {
@@ -250,18 +255,19 @@ absl::StatusOr<std::string> Printer::Deliver(const std::string& name,
   if (output == outputs_.end()) return NameOf(descriptor);
   const std::string& file = output->second;
   FileDescriptor& opened = opened_[name];
-  if (!opened.is_open()) {
-    // One that comes later goes behind.
-    opened = FileDescriptor::Opened(
-        file == "-"
-            ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3)
-            : open(file.c_str(),
-                   O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666));
-  }
-  std::cout.flush();
-  const absl::Status status = opened.is_open() ? CopyAll(descriptor, opened)
-                                               : SystemError(errno, "open it");
+  const absl::Status status = [&]() -> absl::Status {
+    if (!opened.is_open()) {
+      // One that comes later goes behind.
+      WARD_ASSIGN_OR_RETURN(
+          opened, file == "-" ? FileDescriptor::DuplicateOf(STDOUT_FILENO)
+                              : OpenFile(file, O_WRONLY | O_CREAT | O_TRUNC,
+                                         deadline_));
+    }
+    std::cout.flush();
+    return CopyAll(descriptor, opened, deadline_);
+  }();
   if (status.ok()) return "";
+  if (HasReason(status, ward::reason::kTimedOut)) return status;
   return MakeError(reason::kOutputLost,
                    absl::StrCat(file, ": ", status.message()));
 }

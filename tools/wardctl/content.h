@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/message.h"
@@ -34,11 +35,13 @@ struct Content {
 };
 
 // A message of `name`, unless that is empty, and `words`, one for each type.
-// What a word stands for is in the help of `wardctl call`. kUsage.
+// What a word stands for is in the help of `wardctl call`; what is read for it
+// comes until `deadline`, on Environment::TimeNow's clock. kUsage, kTimedOut.
 absl::StatusOr<Message> MakeMessage(std::string_view name,
                                     const Content& content,
                                     absl::Span<const std::string> words,
-                                    const Messages& messages);
+                                    const Messages& messages,
+                                    absl::Time deadline);
 
 inline constexpr Option kOutput{
     "output", "[NAME=]FILE",
@@ -54,10 +57,12 @@ inline constexpr Option kRaw{
 // Prints what a call returns.
 class Printer {
  public:
-  Printer(const CommandLine& line, const Messages& messages);
+  // Descriptors are read until `deadline`, on Environment::TimeNow's clock.
+  Printer(const CommandLine& line, const Messages& messages,
+          absl::Time deadline);
 
   // A line on standard output; kUnexpectedFrame if `message` is not of
-  // `content`; kOutputLost.
+  // `content`; kOutputLost; kTimedOut.
   absl::Status Print(const Content& content, Message message);
 
  private:
@@ -68,6 +73,7 @@ class Printer {
 
   const bool raw_;
   const Messages& messages_;
+  const absl::Time deadline_;
   // Of descriptors, by name; and those that were opened.
   std::map<std::string, std::string> outputs_;
   std::map<std::string, FileDescriptor> opened_;

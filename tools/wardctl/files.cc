@@ -19,11 +19,13 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "absl/time/time.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/status_macros.h"
 #include "ward/tools/wardctl/failure.h"
 #include "ward/tools/wardctl/printable.h"
+#include "ward/tools/wardctl/time_limit.h"
 
 namespace ward::ctl {
 namespace {
@@ -33,18 +35,21 @@ constexpr size_t kMost = size_t{1} << 30;
 
 // Calls `use` with one piece after the other.
 absl::Status ForEachPiece(
-    const FileDescriptor& from,
+    const FileDescriptor& from, const TimeLimit& limit,
     absl::FunctionRef<absl::Status(std::string_view)> use) {
   struct stat found {};
   const bool is_file = fstat(from.get(), &found) == 0 && S_ISREG(found.st_mode);
+  const std::string attempt = absl::StrCat("read ", NameOf(from));
   std::vector<char> piece(kPiece);
   for (off_t offset = 0;;) {
+    // What never ends need not make one wait.
+    WARD_RETURN_IF_ERROR(limit.Check(attempt));
     const ssize_t got =
         is_file ? pread(from.get(), piece.data(), piece.size(), offset)
                 : read(from.get(), piece.data(), piece.size());
-    if (got < 0 && errno == EINTR) continue;
     if (got < 0) {
-      return SystemError(errno, absl::StrCat("read ", NameOf(from)));
+      WARD_RETURN_IF_ERROR(limit.MayTryAgain(attempt));
+      continue;
     }
     if (got == 0) return absl::OkStatus();
     offset += got;
@@ -54,7 +59,23 @@ absl::Status ForEachPiece(
 
 }  // namespace
 
-absl::StatusOr<FileDescriptor> OpenWord(const std::string& word) {
+absl::StatusOr<FileDescriptor> OpenFile(const std::string& name, int flags,
+                                        absl::Time deadline) {
+  const TimeLimit limit(deadline);
+  while (true) {
+    FileDescriptor file = FileDescriptor::Opened(
+        open(name.c_str(), flags | O_CLOEXEC | O_NOCTTY, 0666));
+    if (file.is_open()) return file;
+    const absl::Status again = limit.MayTryAgain(absl::StrCat("open ", name));
+    if (again.ok()) continue;
+    return HasReason(again, ward::reason::kTimedOut)
+               ? again
+               : UsageError(again.message());
+  }
+}
+
+absl::StatusOr<FileDescriptor> OpenWord(const std::string& word,
+                                        absl::Time deadline) {
   std::string_view number = word;
   int fd = word == "-" ? STDIN_FILENO : -1;
   if (fd >= 0 ||
@@ -63,16 +84,15 @@ absl::StatusOr<FileDescriptor> OpenWord(const std::string& word) {
     if (copy.ok()) return copy;
     return UsageError(absl::StrCat(word, ": ", copy.status().message()));
   }
-  FileDescriptor file = FileDescriptor::Opened(
-      open(word.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
-  if (file.is_open()) return file;
-  return UsageError(SystemError(errno, absl::StrCat("open ", word)).message());
+  return OpenFile(word, O_RDONLY, deadline);
 }
 
-absl::StatusOr<std::string> ReadAll(const FileDescriptor& file) {
+absl::StatusOr<std::string> ReadAll(const FileDescriptor& file,
+                                    absl::Time deadline) {
+  const TimeLimit limit(deadline);
   std::string all;
   WARD_RETURN_IF_ERROR(
-      ForEachPiece(file, [&](std::string_view piece) -> absl::Status {
+      ForEachPiece(file, limit, [&](std::string_view piece) -> absl::Status {
         if (piece.size() > kMost - all.size()) {
           return UsageError(
               absl::StrCat(NameOf(file), " has over ", kMost, " bytes"));
@@ -83,14 +103,18 @@ absl::StatusOr<std::string> ReadAll(const FileDescriptor& file) {
   return all;
 }
 
-absl::Status CopyAll(const FileDescriptor& from, const FileDescriptor& to) {
-  return ForEachPiece(from, [&](std::string_view piece) -> absl::Status {
+absl::Status CopyAll(const FileDescriptor& from, const FileDescriptor& to,
+                     absl::Time deadline) {
+  const TimeLimit limit(deadline);
+  return ForEachPiece(from, limit, [&](std::string_view piece) -> absl::Status {
     while (!piece.empty()) {
       const ssize_t put = write(to.get(), piece.data(), piece.size());
-      if (put < 0 && errno != EINTR) {
-        return SystemError(errno, absl::StrCat("write ", NameOf(to)));
+      if (put < 0) {
+        WARD_RETURN_IF_ERROR(
+            limit.MayTryAgain(absl::StrCat("write ", NameOf(to))));
+      } else {
+        piece.remove_prefix(static_cast<size_t>(put));
       }
-      if (put > 0) piece.remove_prefix(static_cast<size_t>(put));
     }
     return absl::OkStatus();
   });

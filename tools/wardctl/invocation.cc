@@ -26,6 +26,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/server/outgoing_call.h"
 #include "ward/tools/wardctl/access.h"
 #include "ward/tools/wardctl/command.h"
 #include "ward/tools/wardctl/content.h"
@@ -38,7 +39,8 @@ namespace {
 
 // The elements of a stream, as many words each as an element has values.
 absl::Status AddElements(absl::Span<const std::string> words,
-                         const Messages& messages, Invocation& invocation) {
+                         const Messages& messages, absl::Time deadline,
+                         Invocation& invocation) {
   const size_t each = invocation.request.types.size();
   invocation.reads_input = each == 1 && words.size() == 1 && words[0] == "-";
   if (invocation.reads_input) return absl::OkStatus();
@@ -48,9 +50,9 @@ absl::Status AddElements(absl::Span<const std::string> words,
                                    " words"));
   }
   for (; !words.empty(); words.remove_prefix(each)) {
-    WARD_ASSIGN_OR_RETURN(
-        Message element,
-        MakeMessage("", invocation.request, words.first(each), messages));
+    WARD_ASSIGN_OR_RETURN(Message element,
+                          MakeMessage("", invocation.request, words.first(each),
+                                      messages, deadline));
     invocation.elements.push_back(std::move(element));
   }
   return absl::OkStatus();
@@ -92,9 +94,9 @@ class Elements {
     const size_t end = input_.find('\n');
     const std::string line = input_.substr(0, end);
     input_.erase(0, end + 1);
-    WARD_ASSIGN_OR_RETURN(
-        const Message element,
-        MakeMessage("", invocation_.request, {line}, messages_));
+    WARD_ASSIGN_OR_RETURN(const Message element,
+                          MakeMessage("", invocation_.request, {line},
+                                      messages_, channel.deadline()));
     return channel.Write(element);
   }
 
@@ -166,8 +168,10 @@ absl::StatusOr<bool> WriteElements(
 absl::Status Learn(Access& access, const CommandLine& line,
                    Messages& messages) {
   if (const std::string* const name = line.Find(kDescriptorSet)) {
-    WARD_ASSIGN_OR_RETURN(const FileDescriptor file, OpenWord(*name));
-    WARD_ASSIGN_OR_RETURN(const std::string set, ReadAll(file));
+    WARD_ASSIGN_OR_RETURN(const FileDescriptor file,
+                          OpenWord(*name, access.deadline()));
+    WARD_ASSIGN_OR_RETURN(const std::string set,
+                          ReadAll(file, access.deadline()));
     const absl::Status added = messages.Add(set);
     return added.ok() ? added
                       : UsageError(absl::StrCat(*name, ": ", added.message()));
@@ -193,31 +197,40 @@ absl::StatusOr<Invocation> Prepare(Access& access, const CommandLine& line,
     WARD_RETURN_IF_ERROR(Learn(access, line, messages));
   }
   if (invocation.request.is_stream) {
-    WARD_ASSIGN_OR_RETURN(invocation.first,
-                          MakeMessage(name, Content(), {}, messages));
-    WARD_RETURN_IF_ERROR(AddElements(words, messages, invocation));
-  } else {
     WARD_ASSIGN_OR_RETURN(
         invocation.first,
-        MakeMessage(name, invocation.request, words, messages));
+        MakeMessage(name, Content(), {}, messages, access.deadline()));
+    WARD_RETURN_IF_ERROR(
+        AddElements(words, messages, access.deadline(), invocation));
+  } else {
+    WARD_ASSIGN_OR_RETURN(invocation.first,
+                          MakeMessage(name, invocation.request, words, messages,
+                                      access.deadline()));
   }
   return invocation;
 }
 
-absl::Status Invoke(MessageChannel& channel, const Invocation& invocation,
-                    const Messages& messages,
+absl::Status Invoke(Access& access, absl::Time deadline, bool may_be_kept,
+                    const Invocation& invocation, const Messages& messages,
                     absl::FunctionRef<absl::Status(Message)> use) {
-  WARD_RETURN_IF_ERROR(channel.Write(invocation.first));
-  if (invocation.request.is_stream) {
-    WARD_ASSIGN_OR_RETURN(
-        const bool ended,
-        WriteElements(channel, Elements(invocation, messages), use));
-    if (ended) return absl::OkStatus();
-  } else if (invocation.reply.is_anything()) {
-    // Who converses is told that there is no more.
-    (void)channel.WriteEnd();
-  }
-  return ReadReplies(channel, use);
+  const bool is_stream = invocation.request.is_stream;
+  // Who converses is told that there is no more.
+  const bool converses = !is_stream && invocation.reply.is_anything();
+  return access.Call(
+      deadline,
+      may_be_kept && !is_stream && !converses ? OutgoingCall::Over::kKeptOrNew
+                                              : OutgoingCall::Over::kNew,
+      [&](MessageChannel& channel) { return channel.Write(invocation.first); },
+      [&](MessageChannel& channel) -> absl::Status {
+        if (is_stream) {
+          WARD_ASSIGN_OR_RETURN(
+              const bool ended,
+              WriteElements(channel, Elements(invocation, messages), use));
+          if (ended) return absl::OkStatus();
+        }
+        if (converses) (void)channel.WriteEnd();
+        return ReadReplies(channel, use);
+      });
 }
 
 }  // namespace ward::ctl

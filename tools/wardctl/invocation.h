@@ -9,9 +9,9 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ward/channel/message.h"
-#include "ward/channel/message_channel.h"
 #include "ward/tools/wardctl/access.h"
 #include "ward/tools/wardctl/command.h"
 #include "ward/tools/wardctl/content.h"
@@ -40,7 +40,8 @@ struct Invocation {
 };
 
 // Asks the server what its method METHOD takes and makes that of ARGUMENT...,
-// which are `words`. `messages` knows the types of both sides then. kUsage.
+// which are `words`. `messages` knows the types of both sides then. All by
+// access.deadline(). kUsage.
 absl::StatusOr<Invocation> Prepare(Access& access, const CommandLine& line,
                                    absl::Span<const std::string> words,
                                    Messages& messages);
@@ -48,10 +49,10 @@ absl::StatusOr<Invocation> Prepare(Access& access, const CommandLine& line,
 // Makes the call, and calls `use` for each message until its end. What the
 // server says while it is written to does not stand in its way, unless an
 // element is larger than what sockets hold. May be called by many threads at
-// once, if nothing comes from standard input. `channel`: as BeginCall has left
-// it.
-absl::Status Invoke(MessageChannel& channel, const Invocation& invocation,
-                    const Messages& messages,
+// once, if nothing comes from standard input. Over a connection that an earlier
+// call has left only if `may_be_kept`, and the call is one message.
+absl::Status Invoke(Access& access, absl::Time deadline, bool may_be_kept,
+                    const Invocation& invocation, const Messages& messages,
                     absl::FunctionRef<absl::Status(Message)> use);
 
 }  // namespace ward::ctl

@@ -21,30 +21,38 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
 #include "ward/tools/wardctl/failure.h"
+#include "ward/tools/wardctl/files.h"
+#include "ward/tools/wardctl/time_limit.h"
 
 namespace ward::ctl {
 namespace {
 
 constexpr size_t kMost = 4096;
 
-// To the end of it, or of a line if `line`.
-absl::StatusOr<Secret> ReadSecret(int fd, bool line, std::string_view from) {
+// To the end of it, or of a line if `line`. Typing takes what time it takes.
+absl::StatusOr<Secret> ReadSecret(int fd, bool line, std::string_view from,
+                                  absl::Time deadline, bool& is_typed) {
+  is_typed = isatty(fd) != 0;
+  const TimeLimit limit(is_typed ? absl::InfiniteFuture() : deadline);
+  const std::string attempt = absl::StrCat("read the password from ", from);
   std::array<char, kMost + 2> bytes;
   const absl::Cleanup wipe = [&bytes] { Wipe(bytes.data(), bytes.size()); };
   size_t size = 0;
   while (size < bytes.size() &&
          !(line && size > 0 && bytes[size - 1] == '\n')) {
     const ssize_t got = read(fd, bytes.data() + size, bytes.size() - size);
-    if (got < 0 && errno == EINTR) continue;
     if (got < 0) {
-      return UsageError(
-          SystemError(errno, absl::StrCat("read the password from ", from))
-              .message());
+      const absl::Status again = limit.MayTryAgain(attempt);
+      if (again.ok()) continue;
+      return HasReason(again, ward::reason::kTimedOut)
+                 ? again
+                 : UsageError(again.message());
     }
     if (got == 0) break;
     size += static_cast<size_t>(got);
@@ -80,7 +88,7 @@ absl::StatusOr<Secret> TakeFromEnvironment() {
 
 // At a terminal that shows nothing of it. What is typed to end this program
 // (Ctrl-C) does so once the terminal is as it was.
-absl::StatusOr<Secret> Ask(const FileDescriptor& terminal) {
+absl::StatusOr<Secret> Ask(const FileDescriptor& terminal, bool& is_typed) {
   constexpr std::string_view kPrompt = "Password: ";
   termios before{};
   if (tcgetattr(terminal.get(), &before) != 0) {
@@ -113,37 +121,40 @@ absl::StatusOr<Secret> Ask(const FileDescriptor& terminal) {
   if (either[0].revents == 0) {
     return MakeError(reason::kNoPassword, "no password was typed");
   }
-  return ReadSecret(terminal.get(), /*line=*/true, "the terminal");
+  return ReadSecret(terminal.get(), /*line=*/true, "the terminal",
+                    absl::InfiniteFuture(), is_typed);
 }
 
 }  // namespace
 
-absl::StatusOr<Secret> FindPassword(const CommandLine& line, bool may_ask) {
-  if (const std::string* const file = line.Find(kPasswordFile)) {
+absl::StatusOr<Secret> FindPassword(const CommandLine& line, bool may_ask,
+                                    absl::Time deadline, bool& is_typed) {
+  is_typed = false;
+  const std::string* const file = line.Find(kPasswordFile);
+  const std::string* const number = line.Find(kPasswordFd);
+  if (file != nullptr) {
     if (*file == "-") {
-      return ReadSecret(STDIN_FILENO, /*line=*/false, "standard input");
+      return ReadSecret(STDIN_FILENO, /*line=*/false, "standard input",
+                        deadline, is_typed);
     }
-    const FileDescriptor opened = FileDescriptor::Opened(
-        open(file->c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
-    if (!opened.is_open()) {
-      return UsageError(
-          SystemError(errno, absl::StrCat("open ", *file)).message());
-    }
-    return ReadSecret(opened.get(), /*line=*/false, *file);
+    WARD_ASSIGN_OR_RETURN(const FileDescriptor opened,
+                          OpenFile(*file, O_RDONLY, deadline));
+    return ReadSecret(opened.get(), /*line=*/false, *file, deadline, is_typed);
   }
-  if (const std::string* const number = line.Find(kPasswordFd)) {
+  if (number != nullptr) {
     int fd = -1;
     if (!absl::SimpleAtoi(*number, &fd) || fd < 0) {
       return UsageError(
           absl::StrCat("--password-fd: \"", *number, "\" is no descriptor"));
     }
-    return ReadSecret(fd, /*line=*/false, absl::StrCat("descriptor ", fd));
+    return ReadSecret(fd, /*line=*/false, absl::StrCat("descriptor ", fd),
+                      deadline, is_typed);
   }
   WARD_ASSIGN_OR_RETURN(Secret secret, TakeFromEnvironment());
   if (!secret.empty()) return secret;
   const FileDescriptor terminal = FileDescriptor::Opened(
       may_ask ? open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY) : -1);
-  if (terminal.is_open()) return Ask(terminal);
+  if (terminal.is_open()) return Ask(terminal, is_typed);
   return MakeError(reason::kNoPassword,
                    absl::StrCat("there is no password: give it by "
                                 "--password-file, --password-fd or ",

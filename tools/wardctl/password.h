@@ -5,6 +5,7 @@
 #define WARD_TOOLS_WARDCTL_PASSWORD_H_
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "ward/channel/secret.h"
 #include "ward/tools/wardctl/command.h"
 
@@ -22,8 +23,11 @@ inline constexpr char kPasswordVariable[] = "WARD_PASSWORD";
 
 // From the first of these that there is: the options above, the environment,
 // from which it is then gone, and, if `may_ask`, the terminal. At most 4 KiB.
-// kNoPassword; kUsage if an option names what cannot be read. With one thread.
-absl::StatusOr<Secret> FindPassword(const CommandLine& line, bool may_ask);
+// kNoPassword; kUsage if an option names what cannot be read; kTimedOut if it
+// is not there by `deadline`, on Environment::TimeNow's clock. To type it,
+// which `is_typed` tells, may take longer. With one thread.
+absl::StatusOr<Secret> FindPassword(const CommandLine& line, bool may_ask,
+                                    absl::Time deadline, bool& is_typed);
 
 }  // namespace ward::ctl
 

@@ -8,6 +8,7 @@
 #include "ward/channel/error.h"
 #include "ward/channel/message.h"
 #include "ward/channel/status_macros.h"
+#include "ward/server/environment.h"
 #include "ward/tools/wardctl/access.h"
 #include "ward/tools/wardctl/command.h"
 #include "ward/tools/wardctl/commands.h"
@@ -29,6 +30,7 @@ constexpr absl::Duration kPause = absl::Milliseconds(20);
 absl::Status Run(const CommandLine& line) {
   WARD_ASSIGN_OR_RETURN(const std::unique_ptr<Access> access,
                         Access::Make(line));
+  Environment& environment = Environment::Default();
   absl::Status status;
   absl::Duration took;
   while (true) {
@@ -40,7 +42,9 @@ absl::Status Run(const CommandLine& line) {
     const bool may_come = HasReason(status, ward::reason::kServerUnreachable) ||
                           HasReason(status, ward::reason::kServerFull) ||
                           HasReason(status, ward::reason::kServerStopping);
-    if (!line.Has(kWait) || !may_come || access->time_left() <= kPause) break;
+    if (!line.Has(kWait) || !may_come ||
+        access->deadline() - environment.TimeNow() <= kPause)
+      break;
     absl::SleepFor(kPause);
   }
   WARD_RETURN_IF_ERROR(status);

@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -86,6 +87,7 @@ constexpr Method<Stream<std::string>, Stream<std::string>> kEcho{"echo"};
 constexpr Method<FileDescriptor, std::string> kRead{"read"};
 constexpr Method<Descriptors, std::string> kReadAll{"read_all"};
 constexpr Method<std::string, FileDescriptor> kFile{"file"};
+constexpr Method<void, FileDescriptor> kPipe{"pipe"};
 constexpr Method<void, Descriptors> kFiles{"files"};
 constexpr Method<Bulk, uint64_t> kSize{"size"};
 constexpr Method<void, Bulk> kPicture{"picture"};
@@ -185,6 +187,13 @@ class Shop : public AbstractServer {
            [](const std::string& content) -> absl::StatusOr<FileDescriptor> {
              return FileOf(content);
            });
+    // Which stays open.
+    Define(kPipe, [this]() -> absl::StatusOr<FileDescriptor> {
+      std::array<int, 2> ends{};
+      if (pipe2(ends.data(), O_CLOEXEC) != 0) return SystemError(errno, "pipe");
+      write_end_ = FileDescriptor(ends[1]);
+      return FileDescriptor(ends[0]);
+    });
     Define(kFiles, []() -> absl::StatusOr<Descriptors> {
       Descriptors files;
       files.Add("left", FileOf("L"));
@@ -212,6 +221,9 @@ class Shop : public AbstractServer {
           return Message({absl::StrCat(message.size()), message[1]});
         });
   }
+
+ private:
+  FileDescriptor write_end_;
 };
 
 // Owns a server itself, and shares that.
@@ -501,15 +513,43 @@ TEST_F(WardctlTest, ExitsWithWhatAScriptMustKnow) {
       Run("wardctl call --password-file key --timeout 50ms $SOCKET wait");
   EXPECT_EQ(late.code, 5);
   EXPECT_THAT(late.err, HasSubstr("[TimedOut]"));
-  // While it waits for standard input, too.
-  EXPECT_EQ(Run("mkfifo pipe && exec 3<>pipe && rm pipe && wardctl call "
-                "--password-file key --timeout 50ms $SOCKET echo - <&3")
-                .code,
-            5);
   const Ran died = Run("wardctl call --password-file key $SOCKET die");
   EXPECT_EQ(died.code, 6);
   EXPECT_THAT(died.err, HasSubstr("[CallCut]"));
   EXPECT_FALSE(server().Stop().ok());
+}
+
+// Whatever it waits for: a FIFO that nobody writes to, or reads from, and what
+// somebody has open who says nothing.
+TEST_F(WardctlTest, KeepsToItsTimeout) {
+  Start();
+  for (const std::string words :
+       {"call --password-file key --timeout 50ms $SOCKET wait",
+        "call --password-file key --timeout 50ms $SOCKET echo - <&3",
+        "call --password-file key --timeout 50ms $SOCKET part - <&3",
+        "call --password-file key --timeout 50ms $SOCKET size - <&3",
+        "call --password-file key --timeout 50ms $SOCKET size fifo",
+        "call --password-file key --timeout 50ms $SOCKET size /dev/fd/3",
+        "call --password-file key --timeout 50ms $SOCKET read fifo",
+        "call --password-file key --timeout 50ms $SOCKET read_all a=fifo",
+        "call --password-file key --timeout 50ms --descriptor-set fifo $SOCKET "
+        "part ''",
+        "call --password-file key --timeout 50ms --output - $SOCKET pipe",
+        "call --password-file key --timeout 50ms --output fifo $SOCKET file x",
+        "call --password-file fifo --timeout 50ms $SOCKET fail",
+        "ping --password-file - --timeout 50ms $SOCKET <&3",
+        "ping --password-fd 3 --timeout 50ms $SOCKET",
+        "bench --password-file key --timeout 50ms --time 1ms $SOCKET wait"}) {
+    const Ran ran = Run(absl::StrCat(
+        "mkfifo fifo silent && exec 3<>silent && rm silent && wardctl ", words,
+        "; code=$?; rm fifo; exit $code"));
+    EXPECT_EQ(ran.code, 5) << words << ": " << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr("[TimedOut]")) << words;
+  }
+  ASSERT_EQ(kill(server().server_pid(), SIGSTOP), 0);
+  EXPECT_EQ(
+      Run("wardctl bench --password-file key --timeout 50ms $SOCKET").code, 5);
+  ASSERT_EQ(kill(server().server_pid(), SIGCONT), 0);
 }
 
 TEST_F(WardctlTest, SaysWhatWasTypedWrong) {
@@ -804,6 +844,24 @@ TEST_F(WardctlTest, MeasuresHowFastAServerAnswers) {
   EXPECT_EQ(failed.code, 1);
   EXPECT_THAT(failed.out, HasSubstr(" failed\n"));
   EXPECT_THAT(failed.err, HasSubstr("[NoSuchThing]"));
+}
+
+// A kept connection gives its place to who waits, between two calls: that is no
+// call's failure.
+TEST_F(WardctlTest, MeasuresAServerWithFewerPlacesThanClients) {
+  ServerOptions options;
+  options.password = Secret(kPassword);
+  options.socket_filename = directory() + "/few";
+  options.max_clients = 2;
+  Shop few(std::move(options));
+  ASSERT_TRUE(few.Start().ok());
+  for (const std::string call : {"greet Joe", "sum 1 2", "talk 7"}) {
+    EXPECT_THAT(
+        Out("wardctl bench --clients 8 --time 100ms --password-file key few " +
+            call),
+        HasSubstr(", 8 clients: "));
+  }
+  EXPECT_TRUE(few.Stop().ok());
 }
 
 // --- help, the manual and completion ---
