@@ -32,7 +32,7 @@ _wardctl() {
   COMPREPLY=()
   while IFS= read -r word; do
     COMPREPLY+=("$(printf %q "$word")")
-  done < <("$1" complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+  done < <("$1" complete "${COMP_WORDS[@]:1:COMP_CWORD}" </dev/null 2>/dev/null)
 }
 complete -o bashdefault -o default -F _wardctl wardctl
 )sh";
@@ -41,7 +41,7 @@ constexpr std::string_view kZsh = R"sh(#compdef wardctl
 # Completion of wardctl in zsh.
 _wardctl() {
   local -a found
-  found=("${(@f)$("${words[1]}" complete "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+  found=("${(@f)$("${words[1]}" complete "${(@)words[2,CURRENT]}" </dev/null 2>/dev/null)}")
   if [[ -n "${found[1]}" ]]; then
     compadd -a found
   else

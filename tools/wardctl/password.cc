@@ -12,8 +12,10 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
@@ -125,6 +127,12 @@ absl::StatusOr<Secret> Ask(const FileDescriptor& terminal, bool& is_typed) {
                     absl::InfiniteFuture(), is_typed);
 }
 
+// Whether to read it changes nothing, and takes no time.
+bool IsAtHand(const std::string& file) {
+  std::error_code error;
+  return file != "-" && std::filesystem::is_regular_file(file, error);
+}
+
 }  // namespace
 
 absl::StatusOr<Secret> FindPassword(const CommandLine& line, bool may_ask,
@@ -132,6 +140,10 @@ absl::StatusOr<Secret> FindPassword(const CommandLine& line, bool may_ask,
   is_typed = false;
   const std::string* const file = line.Find(kPasswordFile);
   const std::string* const number = line.Find(kPasswordFd);
+  if (!may_ask && (file != nullptr ? !IsAtHand(*file) : number != nullptr)) {
+    return MakeError(reason::kNoPassword,
+                     "the password is in no file that is at hand");
+  }
   if (file != nullptr) {
     if (*file == "-") {
       return ReadSecret(STDIN_FILENO, /*line=*/false, "standard input",

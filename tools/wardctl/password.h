@@ -22,10 +22,11 @@ inline constexpr Option kPasswordFd{
 inline constexpr char kPasswordVariable[] = "WARD_PASSWORD";
 
 // From the first of these that there is: the options above, the environment,
-// from which it is then gone, and, if `may_ask`, the terminal. At most 4 KiB.
-// kNoPassword; kUsage if an option names what cannot be read; kTimedOut if it
-// is not there by `deadline`, on Environment::TimeNow's clock. To type it,
-// which `is_typed` tells, may take longer. With one thread.
+// from which it is then gone, and the terminal. At most 4 KiB. Unless `may_ask`
+// it is neither asked for nor waited for, nor taken out of a pipe. kNoPassword;
+// kUsage if an option names what cannot be read; kTimedOut if it is not there
+// by `deadline`, on Environment::TimeNow's clock. To type it, which `is_typed`
+// tells, may take longer. With one thread.
 absl::StatusOr<Secret> FindPassword(const CommandLine& line, bool may_ask,
                                     absl::Time deadline, bool& is_typed);
 

@@ -954,6 +954,14 @@ TEST_F(WardctlTest, CompletionKnowsServersAndTheirMethods) {
   EXPECT_EQ(Out("export WARD_PASSWORD='open sesame'; " + completes +
                 "complete_words wardctl methods $SOCKET greet add re"),
             "read\nread_all\n");
+  // The shell does not wait for whoever is to say it, and takes it from nobody.
+  EXPECT_EQ(Out("mkfifo fifo && exec 3<>fifo 4<key; " + completes +
+                "complete_words wardctl call --password-file - $SOCKET gr <&3; "
+                "complete_words wardctl call --password-file fifo $SOCKET gr; "
+                "complete_words wardctl call --password-fd 3 $SOCKET gr; "
+                "complete_words wardctl call --password-fd 4 $SOCKET gr; "
+                "cat <&4; rm fifo"),
+            "\n\n\n\nopen sesame\n");
   // Without the password nothing is known, and nobody is asked for it; nor is
   // anything of an option's argument, or a method's.
   EXPECT_EQ(Out(completes + "complete_words wardctl call $SOCKET gr"), "\n");
