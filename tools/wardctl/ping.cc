@@ -42,9 +42,8 @@ absl::Status Run(const CommandLine& line) {
     const bool may_come = HasReason(status, ward::reason::kServerUnreachable) ||
                           HasReason(status, ward::reason::kServerFull) ||
                           HasReason(status, ward::reason::kServerStopping);
-    if (!line.Has(kWait) || !may_come ||
-        access->deadline() - environment.TimeNow() <= kPause)
-      break;
+    const absl::Duration left = access->deadline() - environment.TimeNow();
+    if (!line.Has(kWait) || !may_come || left <= kPause) break;
     absl::SleepFor(kPause);
   }
   WARD_RETURN_IF_ERROR(status);

@@ -523,23 +523,20 @@ TEST_F(WardctlTest, ExitsWithWhatAScriptMustKnow) {
 // somebody has open who says nothing.
 TEST_F(WardctlTest, KeepsToItsTimeout) {
   Start();
-  for (const std::string words :
-       {"call --password-file key --timeout 50ms $SOCKET wait",
-        "call --password-file key --timeout 50ms $SOCKET echo - <&3",
-        "call --password-file key --timeout 50ms $SOCKET part - <&3",
-        "call --password-file key --timeout 50ms $SOCKET size - <&3",
-        "call --password-file key --timeout 50ms $SOCKET size fifo",
-        "call --password-file key --timeout 50ms $SOCKET size /dev/fd/3",
-        "call --password-file key --timeout 50ms $SOCKET read fifo",
-        "call --password-file key --timeout 50ms $SOCKET read_all a=fifo",
-        "call --password-file key --timeout 50ms --descriptor-set fifo $SOCKET "
-        "part ''",
-        "call --password-file key --timeout 50ms --output - $SOCKET pipe",
-        "call --password-file key --timeout 50ms --output fifo $SOCKET file x",
-        "call --password-file fifo --timeout 50ms $SOCKET fail",
-        "ping --password-file - --timeout 50ms $SOCKET <&3",
-        "ping --password-fd 3 --timeout 50ms $SOCKET",
-        "bench --password-file key --timeout 50ms --time 1ms $SOCKET wait"}) {
+  const std::string call = "call --password-file key --timeout 50ms ";
+  const std::string bench = "bench --password-file key --timeout 50ms ";
+  for (const std::string& words : std::vector<std::string>{
+           call + "$SOCKET wait", call + "$SOCKET echo - <&3",
+           call + "$SOCKET part - <&3", call + "$SOCKET size - <&3",
+           call + "$SOCKET size fifo", call + "$SOCKET size /dev/fd/3",
+           call + "$SOCKET read fifo", call + "$SOCKET read_all a=fifo",
+           call + "--descriptor-set fifo $SOCKET part ''",
+           call + "--output - $SOCKET pipe",
+           call + "--output fifo $SOCKET file x",
+           "call --password-file fifo --timeout 50ms $SOCKET fail",
+           "ping --password-file - --timeout 50ms $SOCKET <&3",
+           "ping --password-fd 3 --timeout 50ms $SOCKET",
+           bench + "--time 1ms $SOCKET wait"}) {
     const Ran ran = Run(absl::StrCat(
         "mkfifo fifo silent && exec 3<>silent && rm silent && wardctl ", words,
         "; code=$?; rm fifo; exit $code"));
