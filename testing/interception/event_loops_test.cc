@@ -8,6 +8,7 @@
 #include <linux/kcmp.h>
 #include <linux/seccomp.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -1163,6 +1164,25 @@ TEST(Faults, WhatWasCountedComesWhole) {
   EXPECT_TRUE(FindFailure(options, [&] {
                 EXPECT_FALSE(is_cut());
               }).failure.has_value());
+}
+
+// Nothing that the simulator asks leaves its own error there.
+TEST(Faults, WhatSucceedsLeavesErrnoAsItIs) {
+  Explore({.runs = 20, .faults = true}, [] {
+    errno = 0;
+    if (poll(nullptr, 0, 1) == 0) {
+      EXPECT_EQ(errno, 0);
+    }
+    sem_t semaphore;
+    sem_init(&semaphore, 0, 0);
+    std::thread poster([&] { sem_post(&semaphore); });
+    errno = 0;
+    if (sem_wait(&semaphore) == 0) {
+      EXPECT_EQ(errno, 0);
+    }
+    poster.join();
+    sem_destroy(&semaphore);
+  });
 }
 
 // Not by a signal that this wait blocks.

@@ -34,9 +34,11 @@ bool Fails(Scheduler& scheduler, int error) {
   return scheduler.Choose(ChoiceKind::kFault, 2, {error}) != 0;
 }
 
-// Not those that a fault of the thread itself raises, or that are the
-// simulator's.
+// Not those that a fault of the thread itself raises, that are the simulator's,
+// or the C library's own, of which sigaction(2) knows nothing: it would set
+// errno in the midst of a wait that succeeds.
 bool MayInterrupt(int signal, bool restarts_count) {
+  if (signal > SIGSYS && signal < SIGRTMIN) return false;
   switch (signal) {
     case SIGSEGV:
     case SIGBUS:

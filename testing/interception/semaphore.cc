@@ -57,17 +57,16 @@ constexpr Names kSemaphore = {"taking a semaphore",  "waiting for a semaphore",
 template <typename Limit>
 int Take(Scheduler& scheduler, sem_t* semaphore, const Limit& limit,
          int Interruptions::*interruption) {
+  const int errno_before = errno;
   const auto try_to_take = [semaphore] {
     return real_sem_trywait(semaphore) == 0 ? 0 : errno;
   };
   const int error = TakeInSchedule(scheduler, semaphore, kSemaphore,
                                    try_to_take, EAGAIN, limit, interruption);
-  if (error == 0) {
-    Order::Acquire(semaphore);
-    return 0;
-  }
-  errno = error;
-  return -1;
+  errno = error == 0 ? errno_before : error;
+  if (error != 0) return -1;
+  Order::Acquire(semaphore);
+  return 0;
 }
 
 }  // namespace
@@ -86,7 +85,7 @@ int sem_wait(sem_t* semaphore) {
   if (scheduler == nullptr) {
     std::optional<ward::testing::WaitInChild> wait;
     // A signal's handler may post it (signal-safety(7)).
-    if (!ward::testing::IsShared(semaphore) &&
+    if (ward::testing::IsChild() && !ward::testing::IsShared(semaphore) &&
         !ward::testing::IsFree(semaphore) &&
         !ward::testing::CanBeInterrupted(&Interruptions::all)) {
       wait.emplace(ward::testing::kSemaphore.waiting);
