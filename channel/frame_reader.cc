@@ -253,9 +253,12 @@ absl::Status FrameReader::BoundArrivals(const ChannelLimits& limits) {
   }
   Arrival& arrival = arrivals_.front();
   if (arrival.count <= limits.max_descriptors) return absl::OkStatus();
-  // They would be here as long as the peer likes to send the rest.
-  if (keeps_refused_) return Failed(TooMany(arrival.count, limits));
-  arrival.descriptors.Close();
+  // They would be here as long as the peer likes to send the rest, and it has
+  // not shown the password.
+  if (keeps_refused_ && expected_ != nullptr) {
+    return Failed(TooMany(arrival.count, limits));
+  }
+  Refuse(arrival.descriptors.Claim());
   return absl::OkStatus();
 }
 
@@ -371,6 +374,7 @@ absl::Status FrameReader::ClaimDescriptors(
 void FrameReader::KeepBehind() {
   const size_t behind = unclaimed_descriptors();
   if (behind == 0 || held_.Keep(behind)) return;
+  for (Arrival& arrival : arrivals_) Refuse(arrival.descriptors.Claim());
   arrivals_.clear();
   lost_behind_ = true;
 }

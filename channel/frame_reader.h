@@ -72,7 +72,11 @@ class FrameReader {
   // See MessageChannel.
   bool DiscardUnread(Transport& transport);
   void CloseUnclaimed();
-  void set_keeps_refused(bool keeps) { keeps_refused_ = keeps; }
+  void set_keeps_refused(bool keeps) {
+    keeps_refused_ = keeps;
+    if (!keeps) refused_.Close();
+  }
+  bool has_refused() const { return !refused_.empty(); }
 
   // Nobody is to have them.
   void Refuse(std::vector<FileDescriptor> descriptors);

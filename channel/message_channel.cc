@@ -360,6 +360,12 @@ absl::Status MessageChannel::ReceiveFrame(
   bool is_left_over = false;
   do {
     reader_.Refuse(std::exchange(descriptors, {}));
+    if (is_left_over && reader_.has_refused()) {
+      last_read_ = LastRead::kTimedOut;
+      return MakeError(reason::kTimedOut,
+                       "what the last call has left had descriptors, which are "
+                       "to be closed before the next one");
+    }
     status = reader_.Read(*transport_, max_bytes, limits_, deadline,
                           descriptors, scalar_memory);
     is_left_over = awaits_call_ &&

@@ -344,9 +344,16 @@ class MessageChannel {
   // Of a channel that is not read any more.
   void CloseUnclaimed() { reader_.CloseUnclaimed(); }
 
-  // Whether descriptors of messages that are refused stay, unclaimed, rather
-  // than be closed as soon as that is known. Default: no.
+  // Whether descriptors of messages that are refused, or thrown away, stay,
+  // unclaimed, rather than be closed as soon as that is known; if not, those
+  // that have stayed are closed now. Default: no. ReadCall that has thrown any
+  // away before the next call returns kTimedOut, for the caller to have them
+  // closed where nobody waits for that, and to go on:
+  //   channel.set_keeps_refused(true);
+  //   absl::Status status = channel.ReadCall(message);
+  //   channel.set_keeps_refused(false);
   void set_keeps_refused(bool keeps) { reader_.set_keeps_refused(keeps); }
+  bool has_refused() const { return reader_.has_refused(); }
 
   // Ends both directions, from any thread: operations under way return, the
   // peer reads the end of the stream.

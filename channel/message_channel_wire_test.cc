@@ -1070,6 +1070,8 @@ TEST_F(HostileDescriptorsTest, OverTheLimitAreRefusedAtOnceWhereTheyAreKept) {
   ChannelLimits limits;
   limits.max_descriptors = 2;
   channel_.set_limits(limits);
+  const Secret password("open sesame");
+  channel_.ExpectPassword(password);
   channel_.set_keeps_refused(true);
   Comes(ArrayFrame({"hello"}, 3).substr(0, 4), {kNull, kNull, kNull});
   EXPECT_THAT(channel_.Read(), FailsWith(reason::kTooManyDescriptors));
@@ -1077,6 +1079,54 @@ TEST_F(HostileDescriptorsTest, OverTheLimitAreRefusedAtOnceWhereTheyAreKept) {
   EXPECT_EQ(channel_.unclaimed_descriptors(), 3u);
   channel_.CloseUnclaimed();
   EXPECT_EQ(OpenDescriptors(), before_);
+}
+
+// Of who has shown the password, or needs none.
+TEST_F(HostileDescriptorsTest, OverTheLimitAreKeptUntilTheyMayBeClosed) {
+  ChannelLimits limits;
+  limits.max_descriptors = 2;
+  channel_.set_limits(limits);
+  channel_.set_keeps_refused(true);
+  const std::string bytes = ArrayFrame({"hello"}, 3);
+  Comes(bytes.substr(0, 4), {kNull, kNull, kNull});
+  script_->after_last = MakeError(reason::kTimedOut, "time is over");
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kTimedOut));
+  EXPECT_TRUE(channel_.has_refused());
+  EXPECT_EQ(channel_.unclaimed_descriptors(), 3u);
+  channel_.set_keeps_refused(false);
+  EXPECT_FALSE(channel_.has_refused());
+  EXPECT_EQ(OpenDescriptors(), before_);
+  Comes(bytes.substr(4) + ArrayFrame({"next"}));
+  EXPECT_THAT(channel_.Read(), FailsWith(reason::kTooManyDescriptors));
+  EXPECT_THAT(Read(), ElementsAre("next"));
+}
+
+// They are closed when this thread says so, not where it waits for a call.
+TEST_F(HostileDescriptorsTest, OfWhatACallHasLeftAreKeptUntilTheyMayBeClosed) {
+  const auto call = [](const std::string& name) {
+    proto::Frame frame;
+    frame.set_knows_end(true);
+    frame.mutable_array()->add_part(name);
+    frame.mutable_call()->set_keep(true);
+    return Delimited(frame);
+  };
+  Comes(call("first"));
+  Message message;
+  ASSERT_THAT(channel_.ReadCall(message), IsOk());
+  ASSERT_THAT(channel_.WriteEnd(), IsOk());
+  channel_.set_keeps_refused(true);
+  Comes(ArrayFrame({"left"}, 1), {kNull});
+  Comes(ArrayFrame({"left, too"}));
+  Comes(call("second"));
+  EXPECT_THAT(channel_.ReadCall(message), FailsWith(reason::kTimedOut));
+  EXPECT_TRUE(channel_.has_refused());
+  EXPECT_EQ(channel_.unclaimed_descriptors(), 1u);
+  channel_.set_keeps_refused(false);
+  EXPECT_EQ(OpenDescriptors(), before_);
+  channel_.set_keeps_refused(true);
+  ASSERT_THAT(channel_.ReadCall(message), IsOk());
+  EXPECT_THAT(message.parts(), ElementsAre("second"));
+  EXPECT_FALSE(channel_.has_refused());
 }
 
 TEST_F(HostileDescriptorsTest, OtherThanDeclaredAreNoFaultOfThisProcesss) {

@@ -555,8 +555,6 @@ bool ClientPool::AdmitSurplus() {
 void ClientPool::Serve(std::unique_ptr<Client> client) {
   LeaveAccepting();
   while (client != nullptr) {
-    // It has its thread to itself now.
-    client->channel.set_keeps_refused(false);
     do {
       ServeCall(*client);
     } while (client->channel.kept() && AwaitNextCall(*client));
@@ -617,6 +615,8 @@ void ClientPool::ServeCall(Client& client) {
   // It is served what came before it was told to leave, and nothing else.
   if (client.leaves_) client.channel.KeepNoLonger();
   mutex_.Unlock();
+  // It has its thread to itself now.
+  client.channel.set_keeps_refused(false);
   absl::Status status = service_.serve(client);
   // A handler that waited for its client has read the end of the stream.
   const bool cut = HasReason(status, reason::kEndOfStream) ||
@@ -628,28 +628,45 @@ void ClientPool::ServeCall(Client& client) {
 }
 
 bool ClientPool::AwaitNextCall(Client& client) {
-  const bool left_before = client.leaves_;
+  while (true) {
+    EnterBetweenCalls(client);
+    mutex_.Unlock();
+    client.channel.set_keeps_refused(true);
+    absl::Status status = service_.receive(client, absl::InfiniteDuration());
+    if (status.ok() && stopping()) status = StoppingError();
+    const bool goes_on =
+        HasReason(status, reason::kTimedOut) && client.channel.has_refused();
+    // It may leave, or be made to; all else is told.
+    const bool left = HasReason(status, reason::kEndOfStream) ||
+                      HasReason(status, reason::kConnectionLost);
+    if (!status.ok() && !goes_on && !left) Tell(client, status);
+    mutex_.Lock();
+    LeaveBetweenCalls(client);
+    if (!status.ok() && !goes_on) return false;
+    LeaveAccepting();
+    // Who has been waiting for this one's place, or thread, waits for
+    // another's.
+    if (SomebodyWaits()) (void)DismissIdle(AnyClient);
+    if (status.ok()) return true;
+    // Closes what it has thrown away, and is not one that idles meanwhile.
+    mutex_.Unlock();
+    client.channel.set_keeps_refused(false);
+    mutex_.Lock();
+  }
+}
+
+void ClientPool::EnterBetweenCalls(Client& client) {
   if (client.idle_.empty()) client.idle_.push_back(&client);
-  const auto self = client.idle_.begin();
+  client.between_ = client.idle_.begin();
   between_calls_.splice(between_calls_.end(), client.idle_);
   Count(client, {-1, 0, 0, client.leaves_ ? 0 : 1});
   if (IsWaitedFor(client) || SomebodyWaits()) Dismiss(client);
-  mutex_.Unlock();
-  absl::Status status = service_.receive(client, absl::InfiniteDuration());
-  if (status.ok() && stopping()) status = StoppingError();
-  // It may leave, or be made to; all else is told.
-  const bool left = HasReason(status, reason::kEndOfStream) ||
-                    HasReason(status, reason::kConnectionLost);
-  if (!status.ok() && !left) Tell(client, status);
-  mutex_.Lock();
-  client.idle_.splice(client.idle_.end(), between_calls_, self);
+}
+
+void ClientPool::LeaveBetweenCalls(Client& client) {
+  client.idle_.splice(client.idle_.end(), between_calls_, client.between_);
   Count(client, {1, 0, 0, client.leaves_ ? 0 : -1});
-  if (client.leaves_ && !left_before) --leaving_;
-  if (!status.ok()) return false;
-  LeaveAccepting();
-  // Who has been waiting for this one's place, or thread, waits for another's.
-  if (SomebodyWaits()) (void)DismissIdle(AnyClient);
-  return true;
+  if (std::exchange(client.is_leaving_, false)) --leaving_;
 }
 
 bool ClientPool::SomebodyWaitsForAPlace() const {
@@ -673,7 +690,7 @@ bool ClientPool::DismissIdle(absl::FunctionRef<bool(const Client&)> fits) {
 
 void ClientPool::Dismiss(Client& client) {
   if (client.leaves_) return;
-  client.leaves_ = true;
+  client.leaves_ = client.is_leaving_ = true;
   Count(client, {0, 0, 0, -1});
   ++leaving_;
   client.connection_->ShutDownReceiving();

@@ -23,8 +23,9 @@
 //
 // What a peer has attached takes as long to close as it likes: a file of a file
 // system that does not answer, for ever. So nothing of that is closed while
-// anybody waits: not in receiving a first message, and with the connection only
-// by a thread that has come for that, if one can be had.
+// anybody waits: not in receiving a first message, between two calls only by
+// one that has its place again, and with the connection only by a thread that
+// has come for that, if one can be had.
 //
 // Threads are started when all are busy, and end when they are idle for long;
 // a few are kept. Where the system gives no more of them, the one that watches
@@ -105,12 +106,14 @@ class ClientPool {
     absl::Time deadline_;
     // If it waits for one of the same to leave: what it is told when none does.
     absl::Status refusal_;
-    // It was told to leave, between two calls.
+    // It was told to leave, between two calls; and is one of leaving_.
     bool leaves_ = false;
+    bool is_leaving_ = false;
     // Its place in served_; and its own part of between_calls_, while it is not
     // there.
     List::iterator served_;
     List idle_;
+    List::iterator between_;
     // In observed_; 0 if it is not.
     uint64_t observed_ = 0;
   };
@@ -122,9 +125,10 @@ class ClientPool {
     std::function<absl::Status(Client&)> greet;
 
     // Receives client.request as far as it comes within `time`, and goes on
-    // where it stopped the last time. kTimedOut when it is not whole yet. Of
-    // infinite time a request that has begun to come has no more than it may
-    // take.
+    // where it stopped the last time. kTimedOut when it is not whole yet, or
+    // what was thrown away before it is to be closed
+    // (MessageChannel::set_keeps_refused). Of infinite time a request that has
+    // begun to come has no more than it may take.
     std::function<absl::Status(Client&, absl::Duration time)> receive;
 
     // When the table of descriptors is full: makes room among those of clients
@@ -262,6 +266,8 @@ class ClientPool {
   // Serves one call of it; and whether it has made another one.
   void ServeCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool AwaitNextCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EnterBetweenCalls(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LeaveBetweenCalls(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // For a place, or that or a thread: of those that leave each gives one.
   bool SomebodyWaitsForAPlace() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool SomebodyWaits() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);

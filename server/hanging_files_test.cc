@@ -31,6 +31,7 @@
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
+#include "ward/channel/message.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
@@ -227,6 +228,12 @@ class HangingFilesTest : public ::testing::Test {
     return peer;
   }
 
+  static std::vector<FileDescriptor> Attached(FileDescriptor file) {
+    std::vector<FileDescriptor> attached;
+    attached.push_back(std::move(file));
+    return attached;
+  }
+
   static constexpr const char* kNeeds = "needs root, and /dev/fuse";
 
  private:
@@ -357,6 +364,42 @@ TEST_F(HangingFilesTest, KeepNobodyWaitingWhoComesToAFullTable) {
   }
   EXPECT_TRUE(files().AwaitHanging(1));
   held.clear();
+  StopHanging();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// Of a message that nobody has asked for, between two calls: who closes it is
+// no client that is about to leave.
+TEST_F(HangingFilesTest, KeepNobodyWaitingForAnothersPlace) {
+  ServerOptions options;
+  options.max_clients = 2;
+  options.queue_timeout = kSurely;
+  TestServer server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  if (!Mount()) GTEST_SKIP() << kNeeds;
+  const absl::Cleanup stop_hanging = [this] { StopHanging(); };
+  const auto call_once = [&server] {
+    MessageChannel channel(Connect(server.socket_filename()));
+    channel.PresentPassword(server.password());
+    channel.set_timeout(kSurely / 2);
+    channel.ExpectEnd();
+    channel.BeginCall({/*keep=*/true});
+    EXPECT_THAT(channel.Write("echo", "x"), IsOk());
+    EXPECT_THAT(channel.Read(), testing::RepliesWith("x"));
+    EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+    EXPECT_TRUE(channel.kept());
+    return channel;
+  };
+  // The one that would have to leave first, and cannot.
+  MessageChannel hostile = call_once();
+  const MessageChannel idle = call_once();
+  ASSERT_THAT(hostile.Write(Message({"late"}, Attached(files().Open()))),
+              IsOk());
+  ASSERT_TRUE(files().AwaitHanging(1));
+  for (int i = 0; i < 3; ++i) {
+    MessageChannel waits = call_once();
+    waits.Close();
+  }
   StopHanging();
   EXPECT_THAT(server.Stop(), IsOk());
 }
