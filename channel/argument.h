@@ -76,6 +76,9 @@ class Argument {
   Argument(const T& message)
       : serialized_(message.SerializeAsString()), view_(serialized_) {}
 
+  // It would be a null char pointer.
+  Argument(std::nullptr_t) = delete;
+
   Argument(const FileDescriptor& attached) : descriptor_(&attached) {}
 
   Argument(const Descriptors& named)

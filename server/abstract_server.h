@@ -93,6 +93,7 @@
 #include "ward/server/client_pool.h"
 #include "ward/server/environment.h"
 #include "ward/server/exec_entry.h"
+#include "ward/server/handler_faults.h"
 #include "ward/server/interception.h"
 #include "ward/server/kept_connections.h"
 #include "ward/server/lifecycle.h"
@@ -382,11 +383,8 @@ class AbstractServer {
   // sent to the client.
   template <typename Handler>
   void DefineMessageHandler(std::string_view name, Handler handler) {
-    if constexpr (std::is_member_function_pointer_v<Handler>) {
-      AddMessageHandler({BindMethod(handler), ParametersOf<Handler>(),
-                         internal::InfoOfHandler<Handler>(name)});
-    } else {
-      AddMessageHandler({MakeMessageHandler(std::move(handler)),
+    if constexpr (internal::IsHandler<Handler>()) {
+      AddMessageHandler({BindHandler(std::move(handler)),
                          ParametersOf<Handler>(),
                          internal::InfoOfHandler<Handler>(name)});
     }
@@ -424,7 +422,8 @@ class AbstractServer {
   // Calls `handler` in the server when `signal` comes, on its main thread, as
   // ordinary code. Before the server is started. For SIGINT, SIGTERM and SIGHUP
   // it takes the place of quitting, and of ignoring. A number that cannot have
-  // a handler fails Start with kInvalidSignal.
+  // a handler, or is that of a fault (SIGSEGV, SIGBUS, SIGFPE, SIGILL), fails
+  // Start with kInvalidSignal.
   void DefineSignalHandler(int signal, absl::AnyInvocable<void()> handler);
   template <typename Server>
   void DefineSignalHandler(int signal, void (Server::*handler)()) {
@@ -493,13 +492,14 @@ class AbstractServer {
     }
   }
 
-  template <typename Server, typename Result, typename... Parameters>
-  MessageHandler BindMethod(Result (Server::*method)(Parameters...)) {
-    return MakeMessageHandler(static_cast<Server*>(this), method);
-  }
-  template <typename Server, typename Result, typename... Parameters>
-  MessageHandler BindMethod(Result (Server::*method)(Parameters...) const) {
-    return MakeMessageHandler(static_cast<Server*>(this), method);
+  template <typename Handler>
+  MessageHandler BindHandler(Handler handler) {
+    if constexpr (std::is_member_function_pointer_v<Handler>) {
+      using Server = typename internal::Signature<Handler>::Class;
+      return MakeMessageHandler(static_cast<Server*>(this), handler);
+    } else {
+      return MakeMessageHandler(std::move(handler));
+    }
   }
   struct NamedHandler {
     MessageHandler call;

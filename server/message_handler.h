@@ -20,6 +20,9 @@
 // writes; it leaves together with the call's end, which after a WriteTo, and
 // after a handler's own last Write, takes a system call of its own.
 //
+// What is none of these does not compile, and one line says why
+// (handler_faults.h).
+//
 // Misuse: success without a reply, as Log's here, to a client that waits for
 // one: it reads kEndOfStream.
 
@@ -69,22 +72,37 @@ namespace internal {
 template <typename... Types>
 struct TypeList {};
 
-// The result and parameters of a callable's or a member function's type.
-template <typename Callable>
-struct Signature : Signature<decltype(&Callable::operator())> {};
-template <typename R, typename C, typename... P>
-struct Signature<R (C::*)(P...)> {
-  using Class = C;
-  using Result = R;
-  using Parameters = TypeList<P...>;
+// The result and parameters of a callable's or a member function's type, if it
+// has one signature.
+template <typename Callable, typename = void>
+struct Signature {
+  static constexpr bool kIsKnown = false;
 };
-template <typename R, typename C, typename... P>
-struct Signature<R (C::*)(P...) const> : Signature<R (C::*)(P...)> {};
+template <typename Callable>
+struct Signature<Callable, std::void_t<decltype(&Callable::operator())>>
+    : Signature<decltype(&Callable::operator())> {};
 template <typename R, typename... P>
 struct Signature<R (*)(P...)> {
+  static constexpr bool kIsKnown = true;
+  static constexpr bool kIsConst = true;
   using Result = R;
   using Parameters = TypeList<P...>;
 };
+template <typename R, typename... P>
+struct Signature<R (*)(P...) noexcept> : Signature<R (*)(P...)> {};
+template <typename R, typename C, typename... P>
+struct Signature<R (C::*)(P...) const> : Signature<R (*)(P...)> {
+  using Class = C;
+};
+template <typename R, typename C, typename... P>
+struct Signature<R (C::*)(P...)> : Signature<R (C::*)(P...) const> {
+  static constexpr bool kIsConst = false;
+};
+template <typename R, typename C, typename... P>
+struct Signature<R (C::*)(P...) const noexcept>
+    : Signature<R (C::*)(P...) const> {};
+template <typename R, typename C, typename... P>
+struct Signature<R (C::*)(P...) noexcept> : Signature<R (C::*)(P...)> {};
 
 // What a handler's parameters are: the context and the channel, if they lead
 // it, and what its message has beside its name.

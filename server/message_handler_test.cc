@@ -3,9 +3,13 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -16,6 +20,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ward/channel/argument.h"
 #include "ward/channel/bulk.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
@@ -26,6 +31,8 @@
 #include "ward/server/call_context.h"
 #include "ward/server/cancellation.h"
 #include "ward/server/environment.h"
+#include "ward/server/handler_faults.h"
+#include "ward/server/owner_handle.h"
 
 namespace ward {
 namespace {
@@ -223,6 +230,72 @@ TEST_F(MessageHandlerTest, SaysWhichArgumentDidNotFitButNotItsValue) {
   const absl::Status status = Call(handler, "text", "a secret");
   EXPECT_TRUE(absl::StrContains(status.message(), "argument 2")) << status;
   EXPECT_FALSE(absl::StrContains(status.message(), "secret")) << status;
+}
+
+// --- what does not compile ---
+
+using internal::HandlerFault;
+
+template <typename Handler>
+HandlerFault FaultOf(Handler /*handler*/) {
+  return internal::FaultOf<Handler>();
+}
+
+struct Handlers {
+  absl::Status Plain(int) { return absl::OkStatus(); }
+  absl::StatusOr<int> Const(const std::string&) const noexcept { return 1; }
+};
+absl::Status Free(const CallContext&, MessageChannel&, Message) {
+  return absl::OkStatus();
+}
+
+TEST(HandlerFaultsTest, NoneHasWhatIsAHandler) {
+  EXPECT_EQ(FaultOf(&Handlers::Plain), HandlerFault::kNone);
+  EXPECT_EQ(FaultOf(&Handlers::Const), HandlerFault::kNone);
+  EXPECT_EQ(FaultOf(&Free), HandlerFault::kNone);
+  EXPECT_EQ(FaultOf([](FileDescriptor, std::string_view, const proto::Frame&,
+                       bool, Bulk&&) noexcept
+                    -> absl::StatusOr<std::tuple<int, FileDescriptor>> {
+              return absl::CancelledError();
+            }),
+            HandlerFault::kNone);
+  EXPECT_EQ(FaultOf(std::function<absl::Status(const CallContext&, double)>()),
+            HandlerFault::kNone);
+  EXPECT_EQ(FaultOf([]() -> absl::StatusOr<OwnerHandle> {
+              return absl::CancelledError();
+            }),
+            HandlerFault::kNone);
+}
+
+TEST(HandlerFaultsTest, EachIsTold) {
+  const absl::Status ok;
+  EXPECT_EQ(FaultOf([&](auto) { return ok; }), HandlerFault::kNoFunction);
+  EXPECT_EQ(FaultOf(7), HandlerFault::kNoFunction);
+  EXPECT_EQ(FaultOf([&, i = 0](int) mutable {
+              ++i;
+              return ok;
+            }),
+            HandlerFault::kNotConst);
+  EXPECT_EQ(FaultOf([](int) { return 1; }), HandlerFault::kResult);
+  EXPECT_EQ(FaultOf([](int) {}), HandlerFault::kResult);
+  EXPECT_EQ(FaultOf([]() -> absl::StatusOr<std::vector<int>> {
+              return absl::CancelledError();
+            }),
+            HandlerFault::kResult);
+  EXPECT_EQ(FaultOf([&](int, const CallContext&) { return ok; }),
+            HandlerFault::kContext);
+  EXPECT_EQ(FaultOf([&](int, MessageChannel&) { return ok; }),
+            HandlerFault::kChannel);
+  EXPECT_EQ(FaultOf([&](const MessageChannel&) { return ok; }),
+            HandlerFault::kChannel);
+  EXPECT_EQ(FaultOf([&](Message, int) { return ok; }), HandlerFault::kMessage);
+  EXPECT_EQ(FaultOf([&](const Message&) { return ok; }),
+            HandlerFault::kMessage);
+  EXPECT_EQ(FaultOf([&](std::string&) { return ok; }),
+            HandlerFault::kReference);
+  EXPECT_EQ(FaultOf([&](char) { return ok; }), HandlerFault::kType);
+  EXPECT_EQ(FaultOf([&](std::vector<int>) { return ok; }), HandlerFault::kType);
+  EXPECT_FALSE((std::is_constructible_v<Argument, std::nullptr_t>));
 }
 
 }  // namespace

@@ -268,14 +268,18 @@ struct OutStreams<Stream<Element>> {
 // it takes the request's values, then the streams that are read and written.
 template <typename Handler, typename Request, typename Reply>
 inline constexpr bool kHandles = [] {
-  using Parts = Handling<typename Signature<Handler>::Parameters>;
-  return !Parts::kHasChannel &&
-         std::is_same_v<typename Signature<Handler>::Result,
-                        typename ValuesOf<Reply>::Result> &&
-         kEachFits<Takes, typename Parts::Values,
-                   typename Joined<typename ValuesOf<Request>::Types,
-                                   typename InStreams<Request>::List,
-                                   typename OutStreams<Reply>::List>::List>;
+  if constexpr (Signature<Handler>::kIsKnown) {
+    using Parts = Handling<typename Signature<Handler>::Parameters>;
+    return !Parts::kHasChannel &&
+           std::is_same_v<typename Signature<Handler>::Result,
+                          typename ValuesOf<Reply>::Result> &&
+           kEachFits<Takes, typename Parts::Values,
+                     typename Joined<typename ValuesOf<Request>::Types,
+                                     typename InStreams<Request>::List,
+                                     typename OutStreams<Reply>::List>::List>;
+  } else {
+    return false;
+  }
 }();
 
 // `status`: of a conversion.
