@@ -1,6 +1,7 @@
 // How much the channels of a process may buffer together.
 //
-//   ward::BufferBudget budget(size_t{64} << 20);
+//   const auto budget =
+//       std::make_shared<ward::BufferBudget>(size_t{64} << 20);
 //   channel.set_buffer_budget(budget);       // of each
 //
 // A limit on one message is none on a process that has many clients. Over the
@@ -15,6 +16,7 @@
 #define WARD_CHANNEL_BUFFER_BUDGET_H_
 
 #include <cstddef>
+#include <memory>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -23,16 +25,18 @@
 
 namespace ward {
 
-// Thread-safe. Outlives the channels that have a share.
+// Thread-safe.
 class BufferBudget {
  public:
   explicit BufferBudget(size_t max_bytes) : max_bytes_(max_bytes) {}
 
-  // What a channel has of it, for one message. Move-only.
+  // What a channel has of it, for one message. Move-only. Keeps it: a handler
+  // may have moved the channel to where it outlives its server.
   class Share {
    public:
     Share() = default;
-    explicit Share(BufferBudget& budget) : budget_(&budget) {}
+    explicit Share(std::shared_ptr<BufferBudget> budget)
+        : budget_(std::move(budget)) {}
     Share(Share&& other) noexcept { Swap(other); }
     Share& operator=(Share&& other) noexcept {
       Share taken(std::move(other));
@@ -51,13 +55,14 @@ class BufferBudget {
     }
 
     bool empty() const { return bytes_ == 0; }
+    const std::shared_ptr<BufferBudget>& budget() const { return budget_; }
 
    private:
     friend class BufferBudget;
     void Swap(Share& other);
     void GiveBack();
 
-    BufferBudget* budget_ = nullptr;
+    std::shared_ptr<BufferBudget> budget_;
     size_t bytes_ = 0;
     // It is the one that may go over.
     bool exceeds_ = false;

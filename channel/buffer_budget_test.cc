@@ -33,7 +33,7 @@ constexpr absl::Duration kAtOnce = absl::ZeroDuration();
 constexpr absl::Duration kForEver = absl::InfiniteDuration();
 
 TEST(BufferBudgetTest, CountsWhatSharesHave) {
-  BufferBudget budget(100);
+  const auto budget = std::make_shared<BufferBudget>(100);
   {
     BufferBudget::Share a(budget);
     BufferBudget::Share b(budget);
@@ -41,23 +41,23 @@ TEST(BufferBudgetTest, CountsWhatSharesHave) {
     EXPECT_TRUE(a.GrowTo(60, kAtOnce));
     EXPECT_TRUE(a.GrowTo(10, kAtOnce));  // It has more.
     EXPECT_TRUE(b.GrowTo(40, kAtOnce));
-    EXPECT_EQ(budget.used(), 100u);
+    EXPECT_EQ(budget->used(), 100u);
     a.Release();
-    EXPECT_EQ(budget.used(), 40u);
+    EXPECT_EQ(budget->used(), 40u);
     a.Release();
-    EXPECT_EQ(budget.used(), 40u);
+    EXPECT_EQ(budget->used(), 40u);
     BufferBudget::Share c = std::move(b);
     b = BufferBudget::Share();
-    EXPECT_EQ(budget.used(), 40u);
+    EXPECT_EQ(budget->used(), 40u);
     c = BufferBudget::Share(budget);
-    EXPECT_EQ(budget.used(), 0u);
+    EXPECT_EQ(budget->used(), 0u);
     EXPECT_TRUE(c.GrowTo(70, kAtOnce));
   }
-  EXPECT_EQ(budget.used(), 0u);
+  EXPECT_EQ(budget->used(), 0u);
 }
 
 TEST(BufferBudgetTest, OneAtATimeMayGoOver) {
-  BufferBudget budget(100);
+  const auto budget = std::make_shared<BufferBudget>(100);
   BufferBudget::Share a(budget);
   BufferBudget::Share b(budget);
   BufferBudget::Share c(budget);
@@ -66,7 +66,7 @@ TEST(BufferBudgetTest, OneAtATimeMayGoOver) {
   EXPECT_TRUE(b.GrowTo(1000, kAtOnce));
   EXPECT_FALSE(a.GrowTo(61, kAtOnce));
   EXPECT_FALSE(c.GrowTo(1, absl::Milliseconds(1)));
-  EXPECT_EQ(budget.used(), 1060u);
+  EXPECT_EQ(budget->used(), 1060u);
   // The right to it goes with the share, and ends with the message.
   BufferBudget::Share d = std::move(b);
   EXPECT_TRUE(d.GrowTo(1001, kAtOnce));
@@ -77,7 +77,7 @@ TEST(BufferBudgetTest, OneAtATimeMayGoOver) {
 }
 
 TEST(BufferBudgetTest, WhoeverWaitsGoesOnWhenThereIsRoom) {
-  BufferBudget budget(100);
+  const auto budget = std::make_shared<BufferBudget>(100);
   BufferBudget::Share a(budget);
   BufferBudget::Share b(budget);
   EXPECT_TRUE(a.GrowTo(100, kAtOnce));
@@ -88,14 +88,14 @@ TEST(BufferBudgetTest, WhoeverWaitsGoesOnWhenThereIsRoom) {
     waiting.emplace_back([&] {
       BufferBudget::Share share(budget);
       EXPECT_TRUE(share.GrowTo(300, kForEver));
-      EXPECT_LE(budget.used(), 400u);
+      EXPECT_LE(budget->used(), 400u);
       ++gone_on;
     });
   }
   EXPECT_EQ(gone_on, 0);
   b.Release();
   for (std::thread& thread : waiting) thread.join();
-  EXPECT_EQ(budget.used(), 100u);
+  EXPECT_EQ(budget->used(), 100u);
 }
 
 TEST(BufferBudgetTest, WithoutOneThereIsNoLimit) {
@@ -110,7 +110,7 @@ TEST(BufferBudgetTest, ManyLargeMessagesComeThroughALittleBudget) {
   // Each is larger than the budget: no two of them may wait for each other.
   constexpr int kChannels = 8;
   constexpr size_t kSize = 4 << 20;
-  BufferBudget budget(3 << 20);
+  const auto budget = std::make_shared<BufferBudget>(3 << 20);
   std::vector<std::thread> threads;
   for (int i = 0; i < kChannels; ++i) {
     threads.emplace_back([&budget, i] {
@@ -125,17 +125,17 @@ TEST(BufferBudgetTest, ManyLargeMessagesComeThroughALittleBudget) {
         std::string got;
         EXPECT_THAT(there.ReadScalar(got), IsOk());
         EXPECT_TRUE(got == sent);
-        EXPECT_LE(budget.used(), (size_t{3} << 20) + kSize + 100);
+        EXPECT_LE(budget->used(), (size_t{3} << 20) + kSize + 100);
       }
       writer.join();
     });
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(budget.used(), 0u);
+  EXPECT_EQ(budget->used(), 0u);
 }
 
 TEST(BufferBudgetTest, ASmallMessageNeverWaits) {
-  BufferBudget budget(0);
+  const auto budget = std::make_shared<BufferBudget>(0);
   BufferBudget::Share all(budget);
   ASSERT_TRUE(all.GrowTo(1, kAtOnce));
   ASSERT_OK_AND_ASSIGN(auto ends, MessageChannel::CreatePair());
@@ -148,7 +148,7 @@ TEST(BufferBudgetTest, ASmallMessageNeverWaits) {
 }
 
 TEST(BufferBudgetTest, AReaderThatWaitsSaysForWhatAndGoesOnLater) {
-  BufferBudget budget(0);
+  const auto budget = std::make_shared<BufferBudget>(0);
   BufferBudget::Share other(budget);
   ASSERT_TRUE(other.GrowTo(1, kAtOnce));
   ASSERT_OK_AND_ASSIGN(auto ends, MessageChannel::CreatePair());
@@ -166,7 +166,7 @@ TEST(BufferBudgetTest, AReaderThatWaitsSaysForWhatAndGoesOnLater) {
     ASSERT_THAT(status, FailsWith(reason::kTimedOut));
   } while (status.message().find("max_buffered_bytes") ==
            std::string_view::npos);
-  EXPECT_EQ(budget.used(), 1u);
+  EXPECT_EQ(budget->used(), 1u);
   other.Release();
   there.set_timeout(kForEver);
   EXPECT_THAT(there.ReadScalar(got), IsOk());
@@ -178,7 +178,7 @@ TEST(BufferBudgetTest, AChannelThatFailsGivesItsShareBack) {
   // Of an array, and of a scalar.
   for (const std::string_view start :
        {"\x84\x80\x40\x1a\x80\x80\x40", "\x84\x80\x40\x22\x80\x80\x40"}) {
-    BufferBudget budget(0);
+    const auto budget = std::make_shared<BufferBudget>(0);
     ASSERT_OK_AND_ASSIGN(auto ends, MessageChannel::CreatePair());
     auto& [here, there] = ends;
     there.set_buffer_budget(budget);
@@ -194,19 +194,19 @@ TEST(BufferBudgetTest, AChannelThatFailsGivesItsShareBack) {
     // Until so much has come.
     do {
       EXPECT_THAT(there.ReadScalar(got), FailsWith(reason::kTimedOut));
-    } while (budget.used() <= size_t{1} << 19);
+    } while (budget->used() <= size_t{1} << 19);
     writer.join();
-    EXPECT_LE(budget.used(), (size_t{1} << 20) + 10);
+    EXPECT_LE(budget->used(), (size_t{1} << 20) + 10);
     here.Close();
     there.set_timeout(kForEver);
     EXPECT_THAT(there.ReadScalar(got), FailsWith(reason::kConnectionLost));
     // Although it is still open.
-    EXPECT_EQ(budget.used(), 0u);
+    EXPECT_EQ(budget->used(), 0u);
   }
 }
 
 TEST(BufferBudgetTest, AMessageThatIsLostGivesItsShareBack) {
-  BufferBudget budget(0);
+  const auto budget = std::make_shared<BufferBudget>(0);
   ASSERT_OK_AND_ASSIGN(auto ends, MessageChannel::CreatePair());
   auto& [here, there] = ends;
   there.set_buffer_budget(budget);
@@ -220,7 +220,7 @@ TEST(BufferBudgetTest, AMessageThatIsLostGivesItsShareBack) {
   });
   EXPECT_THAT(there.Read(), FailsWith(reason::kTooManyDescriptors));
   writer.join();
-  EXPECT_EQ(budget.used(), 0u);
+  EXPECT_EQ(budget->used(), 0u);
 }
 
 // --- a buffer ---
@@ -229,7 +229,7 @@ TEST(BufferBudgetTest, ABufferThatShrinksGivesItsShareBack) {
   constexpr size_t kLarge = 1 << 20;
   constexpr size_t kSmall = 10;
   const auto at_once = [] { return kAtOnce; };
-  BufferBudget budget(0);
+  const auto budget = std::make_shared<BufferBudget>(0);
   ReceiveBuffer buffer;
   buffer.set_budget(budget);
   // Nobody releases it in between.
@@ -239,11 +239,11 @@ TEST(BufferBudgetTest, ABufferThatShrinksGivesItsShareBack) {
       buffer.Received(std::min(buffer.room().size(), size - buffer.size()));
     }
     buffer.Consume(size);
-    EXPECT_GE(budget.used(), kLarge);
+    EXPECT_GE(budget->used(), kLarge);
   }
   ASSERT_TRUE(buffer.Reserve(kSmall, at_once));
   EXPECT_LT(buffer.room().size(), kLarge);
-  EXPECT_EQ(budget.used(), 0u);
+  EXPECT_EQ(budget->used(), 0u);
 }
 
 }  // namespace

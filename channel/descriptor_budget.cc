@@ -14,10 +14,12 @@
 
 namespace ward {
 
-DescriptorBudget::Share::Share(DescriptorBudget& budget,
+DescriptorBudget::Share::Share(std::shared_ptr<DescriptorBudget> budget,
                                std::weak_ptr<Transport> connection,
                                pid_t process)
-    : budget_(&budget), connection_(std::move(connection)), process_(process) {}
+    : budget_(std::move(budget)),
+      connection_(std::move(connection)),
+      process_(process) {}
 
 void DescriptorBudget::Share::Swap(Share& other) {
   std::swap(budget_, other.budget_);

@@ -2,7 +2,7 @@
 // that are not whole yet, and how many of what lies behind a message that was
 // read.
 //
-//   ward::DescriptorBudget budget(128);
+//   const auto budget = std::make_shared<ward::DescriptorBudget>(128);
 //   channel.set_descriptor_budget(budget, peer->pid);       // of each
 //
 // The kernel hands them over with a message's first byte, and a peer that never
@@ -29,7 +29,7 @@
 
 namespace ward {
 
-// Thread-safe. Outlives the channels that have a share.
+// Thread-safe.
 class DescriptorBudget {
  public:
   // As many as a first message may have, by default.
@@ -41,14 +41,15 @@ class DescriptorBudget {
   explicit DescriptorBudget(size_t max_descriptors) : max_(max_descriptors) {}
 
   // What a channel has of it, for one message. Move-only; for one thread at a
-  // time.
+  // time. Keeps it: a handler may have moved the channel to where it outlives
+  // its server.
   class Share {
    public:
     Share() = default;
     // Of a peer in `process`. To be cut off, `connection` is shut down for
     // receiving.
-    Share(DescriptorBudget& budget, std::weak_ptr<Transport> connection,
-          pid_t process);
+    Share(std::shared_ptr<DescriptorBudget> budget,
+          std::weak_ptr<Transport> connection, pid_t process);
     Share(Share&& other) noexcept { Swap(other); }
     Share& operator=(Share&& other) noexcept {
       Share taken(std::move(other));
@@ -73,10 +74,12 @@ class DescriptorBudget {
     // on.
     void Release();
 
+    const std::shared_ptr<DescriptorBudget>& budget() const { return budget_; }
+
    private:
     void Swap(Share& other);
 
-    DescriptorBudget* budget_ = nullptr;
+    std::shared_ptr<DescriptorBudget> budget_;
     std::weak_ptr<Transport> connection_;
     pid_t process_ = 0;
     // In held_; 0 if there is nothing.

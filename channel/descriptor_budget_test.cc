@@ -24,7 +24,7 @@ constexpr size_t kMax = 10;
 
 // One that holds descriptors of a peer's.
 struct Holder {
-  explicit Holder(DescriptorBudget& budget, pid_t process) {
+  Holder(const std::shared_ptr<DescriptorBudget>& budget, pid_t process) {
     auto ends = SocketTransport::CreatePair();
     EXPECT_THAT(ends, testing::IsOk());
     here = std::move(ends->first);
@@ -47,7 +47,7 @@ struct Holder {
 };
 
 TEST(DescriptorBudgetTest, TheOldestOfWhoHasMostIsCutOffForOthers) {
-  DescriptorBudget budget(kMax);
+  const auto budget = std::make_shared<DescriptorBudget>(kMax);
   Holder honest(budget, 1);
   Holder first(budget, 2);
   Holder second(budget, 2);
@@ -55,7 +55,7 @@ TEST(DescriptorBudgetTest, TheOldestOfWhoHasMostIsCutOffForOthers) {
   honest.share.Hold(4);
   first.share.Hold(3);
   second.share.Hold(3);
-  EXPECT_EQ(budget.held(), kMax);
+  EXPECT_EQ(budget->held(), kMax);
   // It is the one message that may be on top.
   third.share.Hold(253);
   EXPECT_FALSE(first.share.is_cut());
@@ -67,23 +67,23 @@ TEST(DescriptorBudgetTest, TheOldestOfWhoHasMostIsCutOffForOthers) {
   EXPECT_TRUE(third.share.is_cut());
   EXPECT_FALSE(honest.share.is_cut());
   EXPECT_FALSE(honest.IsShutDown());
-  EXPECT_EQ(budget.held(), 5);
+  EXPECT_EQ(budget->held(), 5);
   // What was cut off is not counted twice when it lets go.
   first.share.Release();
-  EXPECT_EQ(budget.held(), 5);
+  EXPECT_EQ(budget->held(), 5);
   honest.share.Release();
-  EXPECT_EQ(budget.held(), 1);
+  EXPECT_EQ(budget->held(), 1);
 }
 
 TEST(DescriptorBudgetTest, RoomIsThereWhenOneHasLetGo) {
-  DescriptorBudget budget(kMax);
-  EXPECT_FALSE(budget.CutOne(absl::InfiniteDuration()));
+  const auto budget = std::make_shared<DescriptorBudget>(kMax);
+  EXPECT_FALSE(budget->CutOne(absl::InfiniteDuration()));
   Holder holder(budget, 1);
   holder.share.Hold(4);
-  EXPECT_FALSE(budget.CutOne(absl::ZeroDuration()));
+  EXPECT_FALSE(budget->CutOne(absl::ZeroDuration()));
   EXPECT_TRUE(holder.share.is_cut());
   // Not a second time.
-  EXPECT_FALSE(budget.CutOne(absl::InfiniteDuration()));
+  EXPECT_FALSE(budget->CutOne(absl::InfiniteDuration()));
   Holder other(budget, 1);
   other.share.Hold(4);
   std::thread lets_go([&] {
@@ -93,13 +93,13 @@ TEST(DescriptorBudgetTest, RoomIsThereWhenOneHasLetGo) {
                               absl::InfiniteFuture());
     other.share.Release();
   });
-  EXPECT_TRUE(budget.CutOne(absl::InfiniteDuration()));
+  EXPECT_TRUE(budget->CutOne(absl::InfiniteDuration()));
   lets_go.join();
-  EXPECT_EQ(budget.held(), 0);
+  EXPECT_EQ(budget->held(), 0);
 }
 
 TEST(DescriptorBudgetTest, WhatLiesBehindAMessageHasRoomOrNone) {
-  DescriptorBudget budget(kMax);
+  const auto budget = std::make_shared<DescriptorBudget>(kMax);
   Holder first(budget, 1);
   Holder second(budget, 2);
   // One message may have more.
@@ -114,8 +114,8 @@ TEST(DescriptorBudgetTest, WhatLiesBehindAMessageHasRoomOrNone) {
   EXPECT_TRUE(second.share.Keep(2 * kMax - 1));
   EXPECT_TRUE(first.share.Keep(1));
   // It is not cut off for others, and cuts off none.
-  EXPECT_FALSE(budget.CutOne(absl::InfiniteDuration()));
-  EXPECT_EQ(budget.held(), 0);
+  EXPECT_FALSE(budget->CutOne(absl::InfiniteDuration()));
+  EXPECT_EQ(budget->held(), 0);
   Holder third(budget, 1);
   EXPECT_FALSE(third.share.Keep(DescriptorBudget::kAlways));
   first.share = DescriptorBudget::Share();
@@ -126,13 +126,13 @@ TEST(DescriptorBudgetTest, WhatLiesBehindAMessageHasRoomOrNone) {
 }
 
 TEST(DescriptorBudgetTest, ASharesMoveIsNoRelease) {
-  DescriptorBudget budget(kMax);
+  const auto budget = std::make_shared<DescriptorBudget>(kMax);
   Holder holder(budget, 1);
   holder.share.Hold(4);
   DescriptorBudget::Share moved = std::move(holder.share);
-  EXPECT_EQ(budget.held(), 4);
+  EXPECT_EQ(budget->held(), 4);
   moved = DescriptorBudget::Share();
-  EXPECT_EQ(budget.held(), 0);
+  EXPECT_EQ(budget->held(), 0);
 }
 
 }  // namespace

@@ -128,7 +128,6 @@ absl::StatusOr<FrameReader::Extent> FrameReader::AwaitFrame(
         "read"));
   }
   bool trickling = false;
-  bool begun = time_for_rest_ == absl::InfiniteDuration();
   while (true) {
     Extent extent;
     if (buffer_.size() > 0) {
@@ -140,14 +139,20 @@ absl::StatusOr<FrameReader::Extent> FrameReader::AwaitFrame(
     if (!whole || available == extent.frame_bytes) {
       WARD_RETURN_IF_ERROR(BoundArrivals(limits));
     }
-    if (whole) return extent;
+    if (whole) {
+      rest_until_ = absl::InfiniteFuture();
+      return extent;
+    }
+    WARD_RETURN_IF_ERROR(CheckRefused());
     if (scalar_memory != nullptr && extent.frame_bytes > kLargeScalar) {
       ReceiveApart(extent, *scalar_memory);
     }
     if (!arrivals_.empty()) held_.Hold(unclaimed_descriptors());
-    if (!begun && available > 0) {
-      begun = true;
-      deadline = std::min(deadline, transport.TimeNow() + time_for_rest_);
+    if (available > 0 && time_for_rest_ != absl::InfiniteDuration()) {
+      if (rest_until_ == absl::InfiniteFuture()) {
+        rest_until_ = transport.TimeNow() + time_for_rest_;
+      }
+      deadline = std::min(deadline, rest_until_);
     }
     // A peer that always has one byte more gets no more time. What fills the
     // room is no trickle: it was there before, and the rest may be there too.
@@ -263,7 +268,11 @@ absl::Status FrameReader::BoundArrivals(const ChannelLimits& limits) {
 }
 
 size_t FrameReader::unclaimed_descriptors() const {
-  size_t count = refused_.size();
+  return refused_.size() + arrived_descriptors();
+}
+
+size_t FrameReader::arrived_descriptors() const {
+  size_t count = 0;
   for (const Arrival& arrival : arrivals_) count += arrival.descriptors.size();
   return count;
 }
@@ -372,7 +381,7 @@ absl::Status FrameReader::ClaimDescriptors(
 }
 
 void FrameReader::KeepBehind() {
-  const size_t behind = unclaimed_descriptors();
+  const size_t behind = arrived_descriptors();
   if (behind == 0 || held_.Keep(behind)) return;
   for (Arrival& arrival : arrivals_) Refuse(arrival.descriptors.Claim());
   arrivals_.clear();
@@ -401,6 +410,19 @@ void FrameReader::CloseUnclaimed() {
   arrivals_.clear();
   refused_.Close();
   held_.Release();
+}
+
+void FrameReader::set_keeps_refused(bool keeps) {
+  keeps_refused_ = keeps;
+  if (keeps || refused_.empty()) return;
+  refused_.Close();
+  if (arrivals_.empty()) held_.Release();
+}
+
+absl::Status FrameReader::CheckRefused() const {
+  if (refused_.empty()) return absl::OkStatus();
+  return MakeError(reason::kTimedOut,
+                   "descriptors of what is not read are to be closed first");
 }
 
 void FrameReader::Refuse(std::vector<FileDescriptor> descriptors) {
@@ -434,7 +456,8 @@ absl::Status FrameReader::Failed(const absl::Status& status) {
   status_ = status;
   for (Arrival& arrival : arrivals_) Refuse(arrival.descriptors.Claim());
   arrivals_.clear();
-  held_.Release();
+  // Others wait until they are closed.
+  if (refused_.empty()) held_.Release();
   buffer_ = ReceiveBuffer();
   return status;
 }

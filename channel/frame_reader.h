@@ -72,11 +72,10 @@ class FrameReader {
   // See MessageChannel.
   bool DiscardUnread(Transport& transport);
   void CloseUnclaimed();
-  void set_keeps_refused(bool keeps) {
-    keeps_refused_ = keeps;
-    if (!keeps) refused_.Close();
-  }
+  void set_keeps_refused(bool keeps);
   bool has_refused() const { return !refused_.empty(); }
+  // kTimedOut while it has.
+  absl::Status CheckRefused() const;
 
   // Nobody is to have them.
   void Refuse(std::vector<FileDescriptor> descriptors);
@@ -91,13 +90,18 @@ class FrameReader {
   // deadline.
   void set_time_for_rest(absl::Duration time) { time_for_rest_ = time; }
 
-  // Borrowed; see ReceiveBuffer.
-  void set_buffer_budget(BufferBudget& budget) { buffer_.set_budget(budget); }
+  // See ReceiveBuffer.
+  void set_buffer_budget(const std::shared_ptr<BufferBudget>& budget) {
+    buffer_.set_budget(budget);
+  }
 
   // Of frames that are not whole, and of what has come behind the last one. One
   // that was cut off, or found no room, is kServerFull.
-  void set_descriptor_share(DescriptorBudget::Share share) {
-    held_ = std::move(share);
+  void set_descriptor_budget(const std::shared_ptr<DescriptorBudget>& budget,
+                             const std::shared_ptr<Transport>& transport,
+                             pid_t process) {
+    if (held_.budget() == budget) return;
+    held_ = DescriptorBudget::Share(budget, transport, process);
     KeepBehind();
   }
 
@@ -152,6 +156,8 @@ class FrameReader {
   // Has a scalar that is large, and comes next, come into `memory`.
   void ReceiveApart(Extent extent, std::string& memory);
   // How much has come that was not read.
+  // Of unclaimed_descriptors(), those that may still be claimed.
+  size_t arrived_descriptors() const;
   size_t available() const {
     const ReceivedScalar* const scalar = buffer_.scalar();
     return buffer_.size() + (scalar == nullptr ? 0 : scalar->wire_begin());
@@ -204,6 +210,8 @@ class FrameReader {
   bool lost_behind_ = false;
 
   absl::Duration time_for_rest_ = absl::InfiniteDuration();
+  // Of the frame that has begun to come; infinite if none has.
+  absl::Time rest_until_ = absl::InfiniteFuture();
 
   const Secret* expected_ = nullptr;
   // The frame that carried it is looked at.

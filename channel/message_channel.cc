@@ -362,9 +362,7 @@ absl::Status MessageChannel::ReceiveFrame(
     reader_.Refuse(std::exchange(descriptors, {}));
     if (is_left_over && reader_.has_refused()) {
       last_read_ = LastRead::kTimedOut;
-      return MakeError(reason::kTimedOut,
-                       "what the last call has left had descriptors, which are "
-                       "to be closed before the next one");
+      return reader_.CheckRefused();
     }
     status = reader_.Read(*transport_, max_bytes, limits_, deadline,
                           descriptors, scalar_memory);
@@ -398,6 +396,7 @@ void MessageChannel::ThrowAway() {
     transport_->ShutDownReceiving();
   }
   reader_.NextCall();
+  reader_.Release();
 }
 
 // --- both ---

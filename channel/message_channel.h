@@ -262,8 +262,8 @@ class MessageChannel {
   }
 
   // What all channels with this budget may buffer together of messages that are
-  // not read yet: those of up to 256 KiB are not counted. Borrowed.
-  void set_buffer_budget(BufferBudget& budget) {
+  // not read yet: those of up to 256 KiB are not counted.
+  void set_buffer_budget(const std::shared_ptr<BufferBudget>& budget) {
     reader_.set_buffer_budget(budget);
   }
 
@@ -275,10 +275,10 @@ class MessageChannel {
 
   // How many descriptors all channels with this budget may have of messages
   // that are not whole yet. One that is cut off for others returns kServerFull.
-  // Borrowed; the peer is in `process`.
-  void set_descriptor_budget(DescriptorBudget& budget, pid_t process) {
-    reader_.set_descriptor_share(
-        DescriptorBudget::Share(budget, transport_, process));
+  // The peer is in `process`.
+  void set_descriptor_budget(const std::shared_ptr<DescriptorBudget>& budget,
+                             pid_t process) {
+    reader_.set_descriptor_budget(budget, transport_, process);
   }
 
   void set_limits(const ChannelLimits& limits);
@@ -347,8 +347,9 @@ class MessageChannel {
   // Whether descriptors of messages that are refused, or thrown away, stay,
   // unclaimed, rather than be closed as soon as that is known; if not, those
   // that have stayed are closed now. Default: no. ReadCall that has thrown any
-  // away before the next call returns kTimedOut, for the caller to have them
-  // closed where nobody waits for that, and to go on:
+  // away before the next call, or of the next call while the rest of that is
+  // still to come, returns kTimedOut then, for the caller to have them closed
+  // where nobody waits for that, and to go on:
   //   channel.set_keeps_refused(true);
   //   absl::Status status = channel.ReadCall(message);
   //   channel.set_keeps_refused(false);

@@ -98,9 +98,9 @@ class ReceiveBuffer {
   // Overwrites `part` of unread().
   void Wipe(std::string_view part);
 
-  // What it keeps between two frames is not counted. Borrowed.
-  void set_budget(BufferBudget& budget) {
-    share_ = BufferBudget::Share(budget);
+  // What it keeps between two frames is not counted.
+  void set_budget(const std::shared_ptr<BufferBudget>& budget) {
+    if (share_.budget() != budget) share_ = BufferBudget::Share(budget);
   }
 
   // All of unread() may be secret, and not only its beginning.

@@ -674,9 +674,11 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
 absl::Status AbstractServer::ServeUntilTold(Listener& listener,
                                             OwnerLink& owner,
                                             Signals& signals) {
-  BufferBudget buffers(options_.max_buffered_bytes);
+  const auto buffers =
+      std::make_shared<BufferBudget>(options_.max_buffered_bytes);
   // As those of first messages (ServerOptions::max_waiting_clients).
-  DescriptorBudget descriptors(environment().MaxDescriptors() / 8);
+  const auto descriptors =
+      std::make_shared<DescriptorBudget>(environment().MaxDescriptors() / 8);
   using Client = ClientPool::Client;
   ClientPool pool(
       environment(), listener,
@@ -687,7 +689,9 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
        [this](Client& client, absl::Duration time) {
          return ReceiveRequest(client, time);
        },
-       [&descriptors](absl::Duration time) { return descriptors.CutOne(time); },
+       [&descriptors](absl::Duration time) {
+         return descriptors->CutOne(time);
+       },
        [this, &pool, &buffers, &descriptors](Client& client) {
          client.channel.set_buffer_budget(buffers);
          client.channel.set_descriptor_budget(descriptors, client.peer->pid);

@@ -11,15 +11,19 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
+#include "ward/channel/file_descriptor.h"
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
+#include "ward/channel/transport.h"
+#include "ward/proto/frame.pb.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/modes_for_test.h"
 #include "ward/server/server_for_test.h"
@@ -109,6 +113,11 @@ class EndingServer : public Registered<EndingServer> {
       absl::MutexLock lock(&mutex_);
       kept_ = std::move(channel);
       return absl::OkStatus();
+    });
+    DefineMessageHandler("has kept", [this]() -> absl::StatusOr<bool> {
+      absl::MutexLock lock(&mutex_);
+      if (kept_.is_open()) return true;
+      return MakeError(reason::kChannelClosed, "none is kept");
     });
     DefineMessageHandler("finish", [this](bool say_end) -> absl::Status {
       MessageChannel channel = [this] {
@@ -316,6 +325,35 @@ TEST_F(CallEndTest, AChannelThatWasMovedAwayEndsWhereItIs) {
     }
     EXPECT_THAT(ReadElements(kept),
                 FailsWith(say_end ? reason::kEndOfStream : reason::kCallCut));
+  }
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// With descriptors that nobody has read yet, of which the server has a count.
+TEST_F(CallEndTest, AChannelThatWasMovedAwayMayOutliveWhatServedIt) {
+  EndingServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  proto::Frame keep;
+  keep.set_password(std::string(server.password().Expose()));
+  keep.mutable_array()->add_part("keep");
+  proto::Frame behind;
+  behind.mutable_array()->add_part("behind");
+  behind.set_descriptors(1);
+  std::string bytes;
+  for (const proto::Frame& frame : {keep, behind}) {
+    const std::string body = frame.SerializeAsString();
+    absl::StrAppend(&bytes, Varint(body.size()), body);
+  }
+  MessageChannel channel = Open(server);
+  auto* const connection = const_cast<Transport*>(channel.transport());
+  ASSERT_OK_AND_ASSIGN(const FileDescriptor attached,
+                       FileDescriptor::DuplicateOf(0));
+  ASSERT_THAT(connection->Send(bytes, {attached.get()}, absl::InfiniteFuture()),
+              IsOkAndHolds(bytes.size()));
+  // It is heard before the server stops.
+  while (HasReason(Begin(server, "has kept").Read().status(),
+                   reason::kChannelClosed)) {
+    absl::SleepFor(absl::Milliseconds(1));
   }
   EXPECT_THAT(server.Stop(), IsOk());
 }

@@ -237,7 +237,8 @@ void ClientPool::Accept() {
   if (!accepted.ok()) {
     const bool is_full =
         HasReason(accepted.status(), reason::kDescriptorTableFull);
-    if (!is_full || !MakeRoomInTable()) {
+    // accept(2) says so, too, where nobody is to be accepted.
+    if (!is_full || !HasCome(listener_) || !MakeRoomInTable()) {
       if (!is_full && !HasReason(accepted.status(), reason::kServerStopping)) {
         failures_.Log(environment_, accepted.status().ToString());
       }
@@ -371,6 +372,11 @@ bool ClientPool::RefuseHolder(absl::Span<Waiting* const> among,
   return false;
 }
 
+bool ClientPool::HasCome(const Pollable& pollable) const {
+  const Pollable* const polled[] = {&pollable};
+  return environment_.Poll(polled, environment_.TimeNow()).ok();
+}
+
 void ClientPool::AwaitRoom() {
   while (!HasRoom()) {
     std::unique_ptr<Client> greedy = TakeFromGreediest();
@@ -418,8 +424,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::TakeFromGreediest() {
     if (PidOf(client.peer) != greediest || client.channel.partly_read()) {
       continue;
     }
-    const Pollable* const polled[] = {client.connection_.get()};
-    if (environment_.Poll(polled, environment_.TimeNow()).ok()) continue;
+    if (HasCome(*client.connection_)) continue;
     return Take(silent_, it);
   }
   return nullptr;
@@ -656,6 +661,10 @@ bool ClientPool::AwaitNextCall(Client& client) {
 }
 
 void ClientPool::EnterBetweenCalls(Client& client) {
+  if (client.leaves_) {
+    client.is_leaving_ = true;
+    ++leaving_;
+  }
   if (client.idle_.empty()) client.idle_.push_back(&client);
   client.between_ = client.idle_.begin();
   between_calls_.splice(between_calls_.end(), client.idle_);

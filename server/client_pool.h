@@ -219,6 +219,8 @@ class ClientPool {
   // `allowed`. They may not be closed yet.
   bool RefuseHolder(absl::Span<Waiting* const> among, size_t allowed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether there is something to be read, or accepted, by now.
+  bool HasCome(const Pollable& pollable) const;
   void AwaitRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int CountWaiting() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Watch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
