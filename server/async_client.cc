@@ -81,6 +81,7 @@ std::shared_ptr<AsyncClient::Call> AsyncClient::Start(
   call->connect_until = TimeNow() + server_.options().connect_timeout;
   calls_.emplace(call->id, call);
   if (is_ending_) {
+    call->is_unheard = true;
     Cancel(*call);
   } else if (status.ok()) {
     Advance(*call);

@@ -134,6 +134,8 @@ class AsyncClient {
     absl::Status status;
     std::optional<Message> reply;
     bool is_done = false;
+    // It was begun when its client was about to end.
+    bool is_unheard = false;
     absl::AnyInvocable<void()> then;
   };
 
@@ -214,7 +216,7 @@ class [[nodiscard]] PendingCall {
   void Then(absl::AnyInvocable<void(Value)> callback) && {
     const std::shared_ptr<AsyncClient::Call> call = std::move(call_);
     if (call->is_done) {
-      if (!client_->is_ending_) callback(Unpack(*call));
+      if (!call->is_unheard) callback(Unpack(*call));
       return;
     }
     call->then = [call = call.get(), callback = std::move(callback)]() mutable {
@@ -222,7 +224,7 @@ class [[nodiscard]] PendingCall {
     };
   }
 
-  // Of its client's.
+  // Of its client's, if that still is.
   int descriptor() const { return client_->descriptor(); }
 
  private:

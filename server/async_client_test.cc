@@ -171,6 +171,30 @@ TEST_F(AsyncClientTest, CallbacksAreCalled) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+// What is over needs its client no more.
+TEST_F(AsyncClientTest, AResultIsThereWhenItsClientIsNot) {
+  AsyncServer server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  std::unique_ptr<AsyncClient> client = ClientOf(server);
+  PendingCall<std::string> done = client->StartCall(kEcho, "x");
+  PendingCall<std::string> heard = client->StartCall(kEcho, "y");
+  Run(*client);
+  PendingCall<void> cut = client->StartCall(kNothing);
+  client.reset();
+  EXPECT_THAT(done.Result(), IsOkAndHolds("x"));
+  int called = 0;
+  std::move(heard).Then([&](const absl::StatusOr<std::string>& reply) {
+    EXPECT_THAT(reply, IsOkAndHolds("y"));
+    ++called;
+  });
+  std::move(cut).Then([&](const absl::Status& status) {
+    EXPECT_THAT(status, FailsWith(reason::kCallCancelled));
+    ++called;
+  });
+  EXPECT_EQ(called, 2);
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 // None of them ends before all have begun.
 TEST_F(AsyncClientTest, AsManyAreUnderWayAsWereStarted) {
   constexpr int kCalls = 40;
