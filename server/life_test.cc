@@ -384,7 +384,8 @@ TEST_F(ModesTest, ASignalThatCanHaveNoHandlerFailsStart) {
       DefineSignalHandler(std::stoi(this->options().arguments.at(1)), [] {});
     }
   };
-  for (const int signal : {SIGKILL, SIGSTOP, 0, -1, 1000}) {
+  for (const int signal :
+       {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, 0, -1, 1000}) {
     Server server(Shared({absl::StrCat(signal)}));
     EXPECT_THAT(server.Start(), FailsWith(reason::kInvalidSignal,
                                           absl::StrCat("signal ", signal)));

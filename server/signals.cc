@@ -10,6 +10,15 @@
 #include "ward/channel/error.h"
 
 namespace ward {
+namespace {
+
+// Returned from, its handler is called again at once, and for ever.
+bool IsOfAFault(int signal) {
+  return signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE ||
+         signal == SIGILL;
+}
+
+}  // namespace
 
 UnblockedSignals::UnblockedSignals() {
   sigset_t none;
@@ -40,6 +49,16 @@ absl::Status CheckSignalPlan(const SignalPlan& plan) {
       return MakeError(reason::kInvalidSignal,
                        absl::StrCat("signal ", signal,
                                     " cannot have a handler (sigaction(2))"));
+    }
+    if (IsOfAFault(signal)) {
+      return MakeError(
+          reason::kInvalidSignal,
+          absl::StrCat("signal ", signal,
+                       " is raised by a thread that cannot go on, and is "
+                       "nothing for another one to handle later; install a "
+                       "handler of your own in InitializeServer "
+                       "(sigaction(2)), as "
+                       "absl::InstallFailureSignalHandler does"));
     }
   }
   return absl::OkStatus();
