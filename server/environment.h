@@ -202,8 +202,9 @@ class Environment {
   // default, and so have programs, however they are started: what is ignored
   // here is not so by SIG_IGN, which they would inherit (execve(2)).
   //
-  // Errors: kSignalsTaken; kInvalidSignal for SIGKILL, SIGSTOP, or a number
-  // that is no signal.
+  // Errors: kSignalsTaken; kInvalidSignal for SIGKILL, SIGSTOP, a number that
+  // is no signal, and SIGSEGV, SIGBUS, SIGFPE and SIGILL: who has raised one
+  // cannot go on, and its handler would be called for ever.
   virtual absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
       const SignalPlan& plan) = 0;
 
@@ -213,7 +214,9 @@ class Environment {
   // error to: to standard error, if 2 is that. It is not if it was closed when
   // the program started; nor if what it was then has been replaced by a socket,
   // or by something close-on-exec, which somebody has opened and not put there.
-  // The line is lost then: better than in a client's stream, or a file.
+  // The line is lost then: better than in a client's stream, or a file. So it
+  // is where nobody reads what is full (a pipe); and cut off behind PIPE_BUF
+  // bytes, of which there is always room for all or none.
   virtual void Log(std::string_view line) = 0;
 };
 

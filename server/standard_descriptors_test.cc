@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -266,6 +267,37 @@ TEST_F(StandardDescriptorsTest, FilesOfTheOwnersAreNotThoseOfAForkedServer) {
 
 TEST_F(StandardDescriptorsTest, FilesOfTheOwnersAreNotThoseOfAnExecedServer) {
   ExpectToWork("exec with files");
+}
+
+// Of a pipe whose reader has stopped.
+TEST_F(StandardDescriptorsTest, AStandardErrorThatIsFullHoldsNobodyUp) {
+  const Pipe pipe = MakePipe();
+  ASSERT_EQ(fcntl(pipe.write.get(), F_SETFL, O_NONBLOCK), 0);
+  const std::string page(PIPE_BUF, 'x');
+  while (write(pipe.write.get(), page.data(), page.size()) > 0) continue;
+  ASSERT_EQ(fcntl(pipe.write.get(), F_SETFL, 0), 0);
+  const auto log = [&pipe](std::string_view line) {
+    Child child([&] {
+      dup2(pipe.write.get(), STDERR_FILENO);
+      alarm(20);
+      Environment::Posix().Log(line);
+      return 0;
+    });
+    return child.Wait();
+  };
+  EXPECT_EQ(log("nobody reads this"), 0);
+  std::string read(PIPE_BUF, '\0');
+  ASSERT_EQ(::read(pipe.read.get(), read.data(), read.size()),
+            static_cast<ssize_t>(read.size()));
+  // As much as there surely is room for.
+  EXPECT_EQ(log(std::string(2 * PIPE_BUF, 'y')), 0);
+  ASSERT_EQ(fcntl(pipe.read.get(), F_SETFL, O_NONBLOCK), 0);
+  std::string last;
+  for (ssize_t got = PIPE_BUF; got > 0;) {
+    last = read.substr(0, static_cast<size_t>(got));
+    got = ::read(pipe.read.get(), read.data(), read.size());
+  }
+  EXPECT_THAT(last, ::testing::MatchesRegex("ward\\[.*\\]: y*\\.\\.\\.\n"));
 }
 
 TEST_F(StandardDescriptorsTest, ClosedOnesDoNotMatterToAServersProcess) {

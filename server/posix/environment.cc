@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstddef>
 #include <cstdint>
 #include <ctime>
@@ -322,8 +323,16 @@ class PosixEnvironment final : public Environment {
 
   void Log(std::string_view line) override {
     if (!HasStandardError()) return;
-    // One write, so that lines of several processes do not mix.
-    const std::string text = absl::StrCat("ward[", getpid(), "]: ", line, "\n");
+    // One write, so that lines of several processes do not mix, of what a pipe
+    // has room for if it is writable (pipe(7)): whoever does not read it holds
+    // nobody up, and misses a line.
+    constexpr std::string_view kCut = "...\n";
+    std::string text = absl::StrCat("ward[", getpid(), "]: ", line, "\n");
+    if (text.size() > PIPE_BUF) {
+      text.replace(PIPE_BUF - kCut.size(), std::string::npos, kCut);
+    }
+    pollfd polled{STDERR_FILENO, POLLOUT, 0};
+    if (poll(&polled, 1, 0) != 1) return;
     [[maybe_unused]] const ssize_t ignored =
         write(STDERR_FILENO, text.data(), text.size());
   }
