@@ -212,7 +212,9 @@ absl::Status FrameReader::ReceiveMore(Transport& transport, size_t frame_bytes,
     return deadline == absl::InfiniteFuture() ? absl::InfiniteDuration()
                                               : deadline - transport.TimeNow();
   };
-  if (!buffer_.Reserve(BufferedOf(frame_bytes), time_left)) {
+  // Abseil's own waits may end early, where the time of day is set.
+  while (!buffer_.Reserve(BufferedOf(frame_bytes), time_left)) {
+    if (time_left() > absl::ZeroDuration()) continue;
     return MakeError(
         reason::kTimedOut,
         "other messages that are not whole yet have taken all that "

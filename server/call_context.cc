@@ -49,7 +49,10 @@ bool CallContext::Await(absl::Mutex& mutex, const absl::Condition& condition)
     mutex.Unlock();
     registration.reset();
     mutex.Lock();
-    if (!is_in_time) return condition.Eval();
+    // Abseil's own waits may end early, where the time of day is set.
+    if (!is_in_time && time_left() <= absl::ZeroDuration()) {
+      return condition.Eval();
+    }
   }
   return true;
 }
@@ -64,7 +67,8 @@ bool CallContext::Wait(absl::CondVar& changed, absl::Mutex& mutex) const
   std::optional<Cancellation::Registration> registration =
       all.TryOnCancelled(end);
   if (!registration.has_value()) return false;
-  const bool is_late = changed.WaitWithTimeout(&mutex, time_left());
+  const bool is_late = changed.WaitWithTimeout(&mutex, time_left()) &&
+                       time_left() <= absl::ZeroDuration();
   mutex.Unlock();
   registration.reset();
   mutex.Lock();

@@ -1050,7 +1050,12 @@ void ClientPool::Stop(absl::Duration drain_time) {
     mutex_.Lock();
   }
   const absl::Condition empty(this, &ClientPool::IsEmpty);
-  if (!mutex_.AwaitWithTimeout(empty, drain_time)) {
+  // Abseil's own waits may end early, where the time of day is set.
+  const absl::Time drained = environment_.TimeNow() + drain_time;
+  while (!mutex_.AwaitWithTimeout(empty, drained - environment_.TimeNow()) &&
+         environment_.TimeNow() < drained) {
+  }
+  if (!IsEmpty()) {
     cut_ = true;
     for (const Client* client : served_) client->connection_->ShutDown();
     const auto observed = AllObserved();

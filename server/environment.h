@@ -146,7 +146,10 @@ class Environment {
   // handler that is set meanwhile takes its place. Without a listener, nothing
   // of the process can hinder it; but the init of a pid namespace is ended
   // neither by this nor by SetProcessDeadline (pid_namespaces(7)): let another
-  // process be that.
+  // process be that. Nor is one that has become another user since, where this
+  // was root of a user namespace alone: the kernel asks whether who has called
+  // this may signal it (fcntl(2), F_SETOWN). Until it is ready, its deadline
+  // ends such a server.
   virtual absl::Status TieProcess(const Transport& end,
                                   const Listener* listener) = 0;
   virtual absl::Status UntieProcess(const Transport& end) = 0;
