@@ -143,6 +143,19 @@ inline constexpr Reason kCollectionClosed{
 inline constexpr Reason kInvalidSignal{"InvalidSignal",
                                        absl::StatusCode::kInvalidArgument};
 
+// All of them.
+inline constexpr Reason kAll[] = {
+    kEndOfStream, kConnectionLost, kCallCut, kCallCancelled, kTimedOut,
+    kMalformedFrame, kFrameTooLarge, kUnexpectedFrame, kTooManyDescriptors,
+    kDescriptorsInFlight, kDescriptorsTruncated, kDescriptorTableFull,
+    kInvalidArguments, kChannelClosed, kInvalidPassword, kServerAlreadyStarted,
+    kServerNotStarted, kOwnersUnknown, kUnknownMessage, kUserCodeThrew,
+    kPeerNotAllowed, kServerNotTrusted, kServerStopping, kServerFull,
+    kSubscriberTooSlow, kServerDied, kServerKilled, kServerUnreachable,
+    kPathTaken, kPathTooLong, kForkWithThreads, kSignalsTaken,
+    kCollectionClosed, kInvalidSignal,
+};
+
 }  // namespace reason
 
 // A status with the reason's code and name.

@@ -94,6 +94,19 @@ struct Frame {
   End end;
 };
 
+// What went one way over a connection: whole frames, with their lengths and all
+// that is around their content, and descriptors.
+struct Traffic {
+  Traffic& operator+=(const Traffic& other) {
+    bytes += other.bytes;
+    descriptors += other.descriptors;
+    return *this;
+  }
+
+  uint64_t bytes = 0;
+  uint64_t descriptors = 0;
+};
+
 // Has `frame` say what `body`, which is a frame without its length, says.
 // kMalformedFrame says what is wrong with it; `frame` is not to be used then.
 absl::Status ParseFrame(std::string_view body, Frame& frame);

@@ -74,6 +74,7 @@ absl::Status FrameReader::Read(Transport& transport, size_t max_bytes,
   if (!status.ok()) return Failed(status);
   if (!peer_knows_end_.has_value()) peer_knows_end_ = frame_.knows_end;
   frame_bytes_ = extent.frame_bytes;
+  traffic_.bytes += frame_bytes_;
   buffer_.Consume(BufferedOf(frame_bytes_));
   scalar_ = buffer_.TakeScalar();
   const absl::Status claimed = ClaimDescriptors(limits, descriptors);
@@ -379,6 +380,7 @@ absl::Status FrameReader::ClaimDescriptors(
                      "again"));
   }
   descriptors = arrival.descriptors.Claim();
+  traffic_.descriptors += descriptors.size();
   return absl::OkStatus();
 }
 

@@ -66,6 +66,10 @@ class FrameReader {
   // What it has on the wire, with its length.
   size_t frame_bytes() const { return frame_bytes_; }
 
+  // What was read, with descriptors that somebody was given, since this was
+  // last called.
+  Traffic TakeTraffic() { return std::exchange(traffic_, {}); }
+
   // Refuses to read from now on.
   void Fail(const absl::Status& status) { (void)Failed(status); }
 
@@ -185,6 +189,7 @@ class FrameReader {
 
   Frame frame_;
   size_t frame_bytes_ = 0;
+  Traffic traffic_;
 
   ReceiveBuffer buffer_;
   // frame()'s, if it did not come there.

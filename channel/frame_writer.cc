@@ -412,7 +412,8 @@ absl::Status FrameWriter::Send(Transport& transport, const Frame& frame,
       Departure departure(transport, descriptors, deadline, out.bytes().size());
       std::string_view bytes = out.bytes();
       departure.Send(absl::MakeSpan(&bytes, 1));
-      return Sent(departure.begun(), departure.status());
+      return Sent({out.bytes().size(), descriptors.size()}, departure.begun(),
+                  departure.status());
     }
   }
 
@@ -432,10 +433,13 @@ absl::Status FrameWriter::Send(Transport& transport, const Frame& frame,
   if (end != nullptr) AddEndFrame(*end, out);
   out.Flush();
   if (bytes_.capacity() > kKeptBytes) bytes_ = std::string();
-  return Sent(departure.begun(), departure.status());
+  return Sent({all.size(), descriptors.size()}, departure.begun(),
+              departure.status());
 }
 
-absl::Status FrameWriter::Sent(bool begun, const absl::Status& status) {
+absl::Status FrameWriter::Sent(Traffic what, bool begun,
+                               const absl::Status& status) {
+  if (status.ok()) traffic_ += what;
   if (begun) {
     to_present_ = nullptr;
     knows_end_said_ = knows_end_;

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -32,6 +33,9 @@ class FrameWriter {
                     const ChannelLimits& limits, absl::Time deadline,
                     const Frame::End* end = nullptr);
 
+  // What was sent since this was last called.
+  Traffic TakeTraffic() { return std::exchange(traffic_, {}); }
+
   // Refuses to send from now on.
   void Fail(const absl::Status& status) { status_ = status; }
 
@@ -43,7 +47,8 @@ class FrameWriter {
   void SayKnowsEnd() { knows_end_ = true; }
 
  private:
-  absl::Status Sent(bool begun, const absl::Status& status);
+  // `what` would be sent, and was, or not.
+  absl::Status Sent(Traffic what, bool begun, const absl::Status& status);
 
   // Kept, so that a long conversation does not allocate.
   std::string bytes_;
@@ -52,6 +57,7 @@ class FrameWriter {
   bool knows_end_ = false;
   bool knows_end_said_ = false;
   absl::Status status_;
+  Traffic traffic_;
 };
 
 }  // namespace ward

@@ -416,6 +416,7 @@ void MessageChannel::Close() {
   transport_.reset();
   // With it go descriptors that have come and were not read, and a password
   // that came in part.
+  closed_traffic_ = TakeTraffic();
   reader_ = FrameReader();
 }
 

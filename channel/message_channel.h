@@ -324,6 +324,19 @@ class MessageChannel {
     return reader_.unclaimed_descriptors();
   }
 
+  // What has gone through whole since this was last called: also of one that is
+  // closed since, or was moved from, until then.
+  struct BothWays {
+    Traffic read;
+    Traffic written;
+  };
+  BothWays TakeTraffic() {
+    BothWays all = std::exchange(closed_traffic_, {});
+    all.read += reader_.TakeTraffic();
+    all.written += writer_.TakeTraffic();
+    return all;
+  }
+
   // --- ending ---
 
   // A peer that is not trusted could keep Close() waiting, for ever: in it, and
@@ -441,6 +454,8 @@ class MessageChannel {
   bool keeps_ = false;
   FrameReader reader_;
   FrameWriter writer_;
+  // From before Close.
+  BothWays closed_traffic_;
 };
 
 }  // namespace ward

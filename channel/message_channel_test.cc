@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -164,6 +165,41 @@ TEST_F(MessageChannelTest, CarriesAnArrayMessage) {  // 21
 TEST_F(MessageChannelTest, CarriesAnArrayMessageWithSpaces) {  // 22
   ASSERT_THAT(here_.Write("hello world", "! "), IsOk());
   EXPECT_THAT(ReadThere(), ElementsAre("hello world", "! "));
+}
+
+TEST_F(MessageChannelTest, CountsWhatGoesThroughWhole) {
+  auto [socket, peer] = SocketPair();
+  MessageChannel channel(std::move(socket));
+  const FileDescriptor null(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  ASSERT_THAT(channel.Write("small"), IsOk());
+  ASSERT_THAT(channel.Write(std::string(100000, 'x'), null, null), IsOk());
+  ASSERT_THAT(channel.WriteScalar("bytes"), IsOk());
+  int in_socket = 0;
+  ASSERT_EQ(ioctl(peer.get(), FIONREAD, &in_socket), 0);
+  const MessageChannel::BothWays sent = channel.TakeTraffic();
+  EXPECT_EQ(sent.written.bytes, static_cast<uint64_t>(in_socket));
+  EXPECT_EQ(sent.written.descriptors, 2u);
+  EXPECT_EQ(sent.read.bytes, 0u);
+
+  MessageChannel reader(std::move(peer));
+  std::string scalar;
+  ASSERT_THAT(reader.Read(), IsOk());
+  ASSERT_THAT(reader.Read(), IsOk());
+  EXPECT_LT(reader.TakeTraffic().read.bytes, sent.written.bytes);
+  ASSERT_THAT(reader.ReadScalar(scalar), IsOk());
+  ASSERT_THAT(channel.Write("more"), IsOk());
+  ASSERT_THAT(reader.Read(), IsOk());
+  const uint64_t more = channel.TakeTraffic().written.bytes;
+  // What was read is known also when the channel is closed.
+  reader.Close();
+  const MessageChannel::BothWays got = reader.TakeTraffic();
+  EXPECT_GT(got.read.bytes, more);
+  EXPECT_EQ(got.read.descriptors, 0u);
+  EXPECT_EQ(got.written.bytes, 0u);
+  EXPECT_EQ(reader.TakeTraffic().read.bytes, 0u);
+  // One that did not go through, and never will, is none.
+  EXPECT_FALSE(channel.Write("lost").ok());
+  EXPECT_EQ(channel.TakeTraffic().written.bytes, 0u);
 }
 
 TEST_F(MessageChannelTest, CarriesOneEmptyStringAsAMessage) {  // 23
