@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -38,7 +39,9 @@
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/proto/stats.pb.h"
 #include "ward/server/call_context.h"
+#include "ward/server/call_stats.h"
 #include "ward/server/cancellation.h"
 #include "ward/server/client_pool.h"
 #include "ward/server/descriptor_source.h"
@@ -72,6 +75,10 @@ constexpr Method<void, Stream<MethodValues>> kMethods{"ward.methods"};
 // Sets of a file each, of which one behind the other is one of all.
 constexpr Method<void, Stream<std::string>> kDescriptorSet{
     "ward.descriptor_set"};
+
+// Whether the owners are to be counted, too: that takes a look at each process
+// of the machine.
+constexpr Method<bool, proto::ServerStats> kStats{"ward.stats"};
 
 // How long a server that was started by exec waits for what its owner, which
 // has just started it, has to say.
@@ -169,6 +176,7 @@ AbstractServer::AbstractServer(ServerOptions options)
     return absl::OkStatus();
   });
   Define(kDescriptorSet, &AbstractServer::TellDescriptorSet);
+  Define(kStats, &AbstractServer::TellStats);
 }
 
 AbstractServer::~AbstractServer() {
@@ -189,7 +197,9 @@ absl::Status AbstractServer::EnsurePassword() {
 
 void AbstractServer::AddMessageHandler(NamedHandler handler) {
   const std::string name = handler.info.name;
-  message_handlers_.insert_or_assign(name, std::move(handler));
+  const auto [place, is_new] = message_handlers_.try_emplace(name);
+  handler.number = is_new ? message_handlers_.size() - 1 : place->second.number;
+  place->second = std::move(handler);
 }
 
 void AbstractServer::SetInfo(MethodInfo info) {
@@ -483,6 +493,11 @@ absl::StatusOr<std::vector<MethodInfo>> AbstractServer::Methods(
   return all;
 }
 
+absl::StatusOr<proto::ServerStats> AbstractServer::Stats(
+    const CallOptions& options) {
+  return Call(kStats, options, /*with_owners=*/false);
+}
+
 pid_t AbstractServer::server_pid() const {
   const pid_t self = environment().ProcessId();
   if (running_in_ == self) return self;
@@ -671,14 +686,23 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
   return status;
 }
 
+// What there is while it serves.
+struct AbstractServer::Serving {
+  std::shared_ptr<BufferBudget> buffers;
+  // As those of first messages (ServerOptions::max_waiting_clients).
+  std::shared_ptr<DescriptorBudget> descriptors;
+  CallStats calls;
+  absl::Time since;
+  ClientPool* pool = nullptr;
+};
+
 absl::Status AbstractServer::ServeUntilTold(Listener& listener,
                                             OwnerLink& owner,
                                             Signals& signals) {
-  const auto buffers =
-      std::make_shared<BufferBudget>(options_.max_buffered_bytes);
-  // As those of first messages (ServerOptions::max_waiting_clients).
-  const auto descriptors =
-      std::make_shared<DescriptorBudget>(environment().MaxDescriptors() / 8);
+  Serving serving{
+      std::make_shared<BufferBudget>(options_.max_buffered_bytes),
+      std::make_shared<DescriptorBudget>(environment().MaxDescriptors() / 8),
+      CallStats(message_handlers_.size()), environment().TimeNow()};
   using Client = ClientPool::Client;
   ClientPool pool(
       environment(), listener,
@@ -689,14 +713,18 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
        [this](Client& client, absl::Duration time) {
          return ReceiveRequest(client, time);
        },
-       [&descriptors](absl::Duration time) {
-         return descriptors->CutOne(time);
+       [&serving](absl::Duration time) {
+         return serving.descriptors->CutOne(time);
        },
-       [this, &pool, &buffers, &descriptors](Client& client) {
-         client.channel.set_buffer_budget(buffers);
-         client.channel.set_descriptor_budget(descriptors, client.peer->pid);
-         return ServeRequest(pool, client);
+       [this, &serving](Client& client) {
+         client.channel.set_buffer_budget(serving.buffers);
+         client.channel.set_descriptor_budget(serving.descriptors,
+                                              client.peer->pid);
+         return ServeRequest(serving, client);
        }});
+  serving.pool = &pool;
+  serving_ = &serving;
+  const absl::Cleanup stopped = [this] { serving_ = nullptr; };
   absl::Status status = pool.Start();
   // An owner that is gone already is noticed below.
   if (status.ok()) (void)owner.ReportReady();
@@ -790,8 +818,46 @@ class AbstractServer::Host final : public CallContext::Host {
   ClientPool::Client& client_;
 };
 
-absl::Status AbstractServer::ServeRequest(ClientPool& pool,
+absl::StatusOr<proto::ServerStats> AbstractServer::TellStats(bool with_owners) {
+  const Serving& serving = *serving_.load();
+  proto::ServerStats stats;
+  stats.set_pid(environment().ProcessId());
+  stats.set_uptime_us(static_cast<uint64_t>(absl::ToInt64Microseconds(
+      environment().TimeNow() - serving.since)));
+  for (const auto& [name, unused] : handled_messages()) {
+    proto::MethodStats& method = *stats.add_methods();
+    method.set_name(name);
+    serving.calls.Describe(message_handlers_.at(name).number, method);
+  }
+  serving.calls.Describe(message_handlers_.size(),
+                         *stats.mutable_unknown_messages());
+  const ClientPool::Counts counts = serving.pool->counts();
+  proto::ClientStats& clients = *stats.mutable_clients();
+  clients.set_accepted(counts.accepted);
+  clients.set_served(static_cast<uint32_t>(counts.served));
+  clients.set_idle(static_cast<uint32_t>(counts.idle));
+  clients.set_most_served(static_cast<uint32_t>(counts.most_served));
+  clients.set_max_served(static_cast<uint32_t>(options_.max_clients));
+  clients.set_waiting(static_cast<uint32_t>(counts.waiting));
+  clients.set_silent(static_cast<uint32_t>(counts.silent));
+  Describe(counts.refused, *clients.mutable_refused());
+  clients.set_left(counts.left);
+  Describe(counts.cut, *clients.mutable_cut());
+  clients.set_dismissed(counts.dismissed);
+  stats.set_threads(static_cast<uint32_t>(counts.threads));
+  stats.set_idle_threads(static_cast<uint32_t>(counts.idle_threads));
+  stats.set_buffered_bytes(serving.buffers->used());
+  stats.set_max_buffered_bytes(options_.max_buffered_bytes);
+  if (with_owners) {
+    const auto owners = Owners();
+    if (owners.ok()) stats.set_owners(static_cast<uint32_t>(owners->size()));
+  }
+  return stats;
+}
+
+absl::Status AbstractServer::ServeRequest(Serving& serving,
                                           ClientPool::Client& client) const {
+  const absl::Time begin = environment().TimeNow();
   client.channel.set_limits(options_.limits);
   client.channel.set_timeout(options_.idle_timeout,
                              "ServerOptions::idle_timeout is",
@@ -802,12 +868,15 @@ absl::Status AbstractServer::ServeRequest(ClientPool& pool,
                                      ? "the client has waited for"
                                      : "ServerOptions::call_timeout is";
   if (limit != absl::InfiniteDuration()) {
-    client.channel.set_deadline(environment().TimeNow() + limit, limit_name,
-                                limit);
+    client.channel.set_deadline(begin + limit, limit_name, limit);
   }
-  Host host(*this, pool, client);
+  Host host(*this, *serving.pool, client);
   const auto handler = message_handlers_.find(client.request.name());
   const bool is_known = handler != message_handlers_.end();
+  CallStats::Counters& counters = serving.calls.Of(
+      is_known ? handler->second.number : message_handlers_.size(),
+      client.number);
+  counters.Begin();
   // A handler may do away with its request, and the name in that.
   const CallContext context(client.channel, *client.peer,
                             is_known ? handler->first : client.request.name(),
@@ -830,6 +899,14 @@ absl::Status AbstractServer::ServeRequest(ClientPool& pool,
   });
   // What the handler has not taken is not kept until the next call.
   client.request.Recycle();
+  const absl::Status told = Answer(client, status);
+  counters.End(environment().TimeNow() - begin, client.channel.TakeTraffic(),
+               status.ok() ? told : status);
+  return told;
+}
+
+absl::Status AbstractServer::Answer(ClientPool::Client& client,
+                                    const absl::Status& status) const {
   if (!status.ok()) {
     // The handler has said its last word before, perhaps, and the client may
     // have called again.

@@ -88,6 +88,7 @@
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/proto/stats.pb.h"
 #include "ward/server/call_context.h"
 #include "ward/server/cancellation.h"
 #include "ward/server/client_pool.h"
@@ -109,9 +110,9 @@
 
 namespace ward {
 
-// Thread-safety: Connect, Call, Methods, DescriptorSet, CheckAlive, Stop,
-// Owners, ShareOwnership, pollable, started, server_pid and socket_filename may
-// be called from any thread at any time. So a thread that watches a server may
+// Thread-safety: Connect, Call, Methods, DescriptorSet, Stats, CheckAlive,
+// Stop, Owners, ShareOwnership, pollable, started, server_pid and
+// socket_filename may be called from any thread at any time. So a thread that watches a server may
 // stop it while others call it: each call ends with what its server answered,
 // with kServerStopping, or with kServerNotStarted (kServerUnreachable, where
 // ServerOptions::socket_filename says where it was). Start (and its halves) is
@@ -252,6 +253,12 @@ class AbstractServer {
   // kUnknownMessage if its program does not link //server:descriptor_set, which
   // brings protobuf's full runtime; then the text says so.
   absl::StatusOr<std::string> DescriptorSet(const CallOptions& options = {});
+
+  // What the server has done since it serves, and what it has now: calls,
+  // errors and latencies of each method, and its clients. All but the owners.
+  // Asks the server, with the method "ward.stats", which answers also when all
+  // of its max_clients places are taken.
+  absl::StatusOr<proto::ServerStats> Stats(const CallOptions& options = {});
 
   // Whether this object is the owner of a server that was started and not
   // stopped (it may have died meanwhile: Connect tells), or is that server.
@@ -505,6 +512,8 @@ class AbstractServer {
     MessageHandler call;
     absl::Span<const ParameterKind> parameters;
     MethodInfo info;
+    // In the order in which they were defined; see CallStats.
+    size_t number = 0;
   };
   void AddMessageHandler(NamedHandler handler);
   void SetInfo(MethodInfo info);
@@ -526,9 +535,15 @@ class AbstractServer {
   absl::Status GreetClient(ClientPool::Client& client) const;
   absl::Status ReceiveRequest(ClientPool::Client& client, absl::Duration time);
   class Host;
-  absl::Status ServeRequest(ClientPool& pool, ClientPool::Client& client) const;
+  struct Serving;
+  absl::Status ServeRequest(Serving& serving,
+                            ClientPool::Client& client) const;
   absl::StatusOr<Message> TellOwners();
+  absl::StatusOr<proto::ServerStats> TellStats(bool with_owners);
   absl::Status TellDescriptorSet(StreamWriter<std::string>& files) const;
+  // Says how the call has ended; what ServeRequest returns of that.
+  absl::Status Answer(ClientPool::Client& client,
+                      const absl::Status& status) const;
   absl::Status Intercept(const CallContext& context,
                          absl::FunctionRef<absl::Status()> handle) const;
   // Null where there is no handler.
@@ -616,6 +631,8 @@ class AbstractServer {
   mutable SparseLog late_failures_;
   // While it runs.
   std::atomic<const OwnerLink*> owner_{nullptr};
+  // For handlers, which end before.
+  std::atomic<const Serving*> serving_{nullptr};
 };
 
 }  // namespace ward

@@ -944,6 +944,7 @@ wait:  ->
 ward.descriptor_set:  -> stream of string
 ward.methods:  -> stream of string, string, string
 ward.owners:  -> message
+ward.stats: bool -> ward.proto.ServerStats
 )");
   EXPECT_THAT(server.Call(Method<void, void>{"nothin"}),
               FailsWith(reason::kUnknownMessage, "did you mean nothing;"));

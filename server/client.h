@@ -73,6 +73,9 @@ class Client {
   absl::StatusOr<std::string> DescriptorSet(const CallOptions& options = {}) {
     return server_->DescriptorSet(options);
   }
+  absl::StatusOr<proto::ServerStats> Stats(const CallOptions& options = {}) {
+    return server_->Stats(options);
+  }
   absl::Status Connect(absl::FunctionRef<absl::Status(MessageChannel&)> use) {
     return server_->Connect(use);
   }

@@ -25,6 +25,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/server/call_stats.h"
 #include "ward/server/cancellation.h"
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
@@ -91,6 +92,12 @@ ClientPool::Limits Bounded(ClientPool::Limits limits, size_t max_descriptors) {
 constexpr int kNoLimit = std::numeric_limits<int>::max();
 
 bool AnyClient(const ClientPool::Client& /*client*/) { return true; }
+
+// Of a client that nobody has cut off.
+bool HasLeft(const absl::Status& status) {
+  return HasReason(status, reason::kEndOfStream) ||
+         HasReason(status, reason::kConnectionLost);
+}
 
 pid_t PidOf(const absl::StatusOr<PeerCredentials>& peer) {
   return peer.ok() ? peer->pid : 0;
@@ -250,6 +257,7 @@ void ClientPool::Accept() {
   }
   --accepting_;
   ++receiving_;
+  const uint64_t number = ++counts_.accepted;
   const bool may_wait = receiving_ <= kMaxReceiving;
   LeaveAccepting();
   if (accepted->on_reserve && MakeRoomInTable()) accepted->on_reserve = false;
@@ -258,6 +266,7 @@ void ClientPool::Accept() {
 
   auto client = std::make_unique<Client>(
       internal::Shared(std::move(accepted->transport)));
+  client->number = number;
   client->on_reserve = accepted->on_reserve;
   client->deadline_ = environment_.TimeNow() + limits_.authentication_timeout;
   client->channel.set_keeps_refused(true);
@@ -583,6 +592,7 @@ void ClientPool::Serve(std::unique_ptr<Client> client) {
 
 void ClientPool::GivePlace(Client& client) {
   client.served_ = served_.insert(served_.end(), &client);
+  counts_.most_served = std::max(counts_.most_served, served_.size());
   Count(client, {1, 0, 0, 0});
 }
 
@@ -624,11 +634,13 @@ void ClientPool::ServeCall(Client& client) {
   client.channel.set_keeps_refused(false);
   absl::Status status = service_.serve(client);
   // A handler that waited for its client has read the end of the stream.
-  const bool cut = HasReason(status, reason::kEndOfStream) ||
-                   HasReason(status, reason::kConnectionLost);
+  const bool cut = HasLeft(status);
   if (cut && stopping()) status = StoppingError();
+  // One that would not have called again is told what it has asked for.
+  const bool ends_early = !status.ok() && client.channel.call().keep;
   if (!status.ok()) Tell(client, status);
   mutex_.Lock();
+  if (ends_early) CountCut(status);
   if (client.observed_ != 0) Forget(std::exchange(client.observed_, 0));
 }
 
@@ -642,12 +654,14 @@ bool ClientPool::AwaitNextCall(Client& client) {
     const bool goes_on =
         HasReason(status, reason::kTimedOut) && client.channel.has_refused();
     // It may leave, or be made to; all else is told.
-    const bool left = HasReason(status, reason::kEndOfStream) ||
-                      HasReason(status, reason::kConnectionLost);
-    if (!status.ok() && !goes_on && !left) Tell(client, status);
+    const bool ends = !status.ok() && !goes_on;
+    if (ends && !HasLeft(status)) Tell(client, status);
     mutex_.Lock();
     LeaveBetweenCalls(client);
-    if (!status.ok() && !goes_on) return false;
+    if (ends) {
+      CountCut(status);
+      return false;
+    }
     LeaveAccepting();
     // Who has been waiting for this one's place, or thread, waits for
     // another's.
@@ -700,6 +714,7 @@ bool ClientPool::DismissIdle(absl::FunctionRef<bool(const Client&)> fits) {
 void ClientPool::Dismiss(Client& client) {
   if (client.leaves_) return;
   client.leaves_ = client.is_leaving_ = true;
+  ++counts_.dismissed;
   Count(client, {0, 0, 0, -1});
   ++leaving_;
   client.connection_->ShutDownReceiving();
@@ -735,10 +750,19 @@ std::unique_ptr<ClientPool::Client> ClientPool::TakeReady() {
 
 void ClientPool::Refuse(std::unique_ptr<Client> client,
                         const absl::Status& why) {
+  if (HasLeft(why)) {
+    ++counts_.left;
+  } else {
+    ++counts_.refused[ErrorKindOf(why)];
+  }
   mutex_.Unlock();
   Tell(*client, why);
   mutex_.Lock();
   Close(std::move(client));
+}
+
+void ClientPool::CountCut(const absl::Status& why) {
+  if (!HasLeft(why)) ++counts_.cut[ErrorKindOf(why)];
 }
 
 void ClientPool::Tell(Client& client, const absl::Status& error) {
@@ -1012,6 +1036,7 @@ void ClientPool::Stop(absl::Duration drain_time) {
   const absl::Time end = environment_.TimeNow() + kBackOff;
   listener_.StopAccepting([&](std::unique_ptr<Transport> connection) {
     absl::MutexLock lock(&mutex_);
+    ++counts_.accepted;
     Refuse(std::make_unique<Client>(internal::Shared(std::move(connection))),
            StoppingError());
     mutex_.AwaitWithTimeout(absl::Condition(this, &ClientPool::HasClosedAll),
@@ -1080,6 +1105,19 @@ std::vector<std::shared_ptr<CallCancellation>> ClientPool::AllObserved() const {
 bool ClientPool::stopping() const {
   absl::MutexLock lock(&mutex_);
   return stopping_;
+}
+
+ClientPool::Counts ClientPool::counts() const {
+  absl::MutexLock lock(&mutex_);
+  Counts counts = counts_;
+  counts.served = served_.size();
+  counts.idle = between_calls_.size();
+  counts.waiting = queued_.size();
+  counts.silent = silent_.size() + static_cast<size_t>(receiving_);
+  counts.threads = threads_.size();
+  counts.idle_threads =
+      idle_.size() + static_cast<size_t>(accepting_ + (watching_ ? 1 : 0));
+  return counts;
 }
 
 bool ClientPool::IsStopping() const { return stopping_; }

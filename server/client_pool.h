@@ -60,6 +60,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/spare_memory.h"
 #include "ward/channel/transport.h"
+#include "ward/server/call_stats.h"
 #include "ward/server/cancellation.h"
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
@@ -89,6 +90,9 @@ class ClientPool {
 
     MessageChannel channel;
     absl::StatusOr<PeerCredentials> peer = PeerCredentials();
+
+    // Of all that came.
+    uint64_t number = 0;
 
     // See Listener::Accepted.
     bool on_reserve = false;
@@ -140,6 +144,22 @@ class ClientPool {
     std::function<absl::Status(Client&)> serve;
   };
 
+  // What there is now, and what has been since Start: see proto/stats.proto.
+  struct Counts {
+    uint64_t accepted = 0;
+    size_t served = 0;
+    size_t idle = 0;
+    size_t most_served = 0;
+    size_t waiting = 0;
+    size_t silent = 0;
+    ErrorCounts refused{};
+    uint64_t left = 0;
+    ErrorCounts cut{};
+    uint64_t dismissed = 0;
+    size_t threads = 0;
+    size_t idle_threads = 0;
+  };
+
   // All are borrowed.
   ClientPool(Environment& environment, Listener& listener, Limits limits,
              Service service);
@@ -164,6 +184,9 @@ class ClientPool {
 
   // Whether Stop was called. From any thread.
   bool stopping() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // From any thread.
+  Counts counts() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   using Waiting = absl::btree_map<uint64_t, std::unique_ptr<Client>>;
@@ -303,6 +326,7 @@ class ClientPool {
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Refuse(std::unique_ptr<Client> client, const absl::Status& why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountCut(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void Tell(Client& client, const absl::Status& error);
 
   // Closes its connection, if only when another thread has come.
@@ -334,6 +358,8 @@ class ClientPool {
   SparseLog failures_;
 
   mutable absl::Mutex mutex_;
+  // What has been; the rest of it is counted when it is asked for.
+  Counts counts_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   // All that was served has been cut.
   bool cut_ ABSL_GUARDED_BY(mutex_) = false;
