@@ -716,6 +716,9 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
        [&serving](absl::Duration time) {
          return serving.descriptors->CutOne(time);
        },
+       [](const Client& client) {
+         return client.request.name() == kStats.name;
+       },
        [this, &serving](Client& client) {
          client.channel.set_buffer_budget(serving.buffers);
          client.channel.set_descriptor_budget(serving.descriptors,
@@ -863,10 +866,12 @@ absl::Status AbstractServer::ServeRequest(Serving& serving,
                              "ServerOptions::idle_timeout is",
                              options_.idle_timeout);
   const absl::Duration time_left = client.channel.call().time_left;
-  const absl::Duration limit = std::min(time_left, options_.call_timeout);
-  const char* const limit_name = time_left <= options_.call_timeout
-                                     ? "the client has waited for"
-                                     : "ServerOptions::call_timeout is";
+  const absl::Duration limit =
+      std::min({time_left, options_.call_timeout, client.most_time});
+  const char* const limit_name =
+      limit == time_left               ? "the client has waited for"
+      : limit == options_.call_timeout ? "ServerOptions::call_timeout is"
+                                       : "a call without a place has";
   if (limit != absl::InfiniteDuration()) {
     client.channel.set_deadline(begin + limit, limit_name, limit);
   }

@@ -63,6 +63,10 @@ constexpr absl::Duration kLeavingTime = absl::Seconds(1);
 // served has all the socket's room for that: it is told at once.
 constexpr absl::Duration kErrorTimeout = absl::Seconds(1);
 
+// How long one may take that is served without a place: its answer waits for
+// nobody but a client that does not read it.
+constexpr absl::Duration kTimeBeside = absl::Seconds(1);
+
 // The listener's id in watched_; no client's.
 constexpr uint64_t kNewClient = std::numeric_limits<uint64_t>::max();
 
@@ -92,6 +96,10 @@ ClientPool::Limits Bounded(ClientPool::Limits limits, size_t max_descriptors) {
 constexpr int kNoLimit = std::numeric_limits<int>::max();
 
 bool AnyClient(const ClientPool::Client& /*client*/) { return true; }
+
+bool IsBeside(const ClientPool::Client& client) {
+  return client.most_time != absl::InfiniteDuration();
+}
 
 // Of a client that nobody has cut off.
 bool HasLeft(const absl::Status& status) {
@@ -183,9 +191,9 @@ bool ClientPool::CallIdle() {
     idle.changed.Signal();
     return true;
   }
-  // All that can be busy with a client, one that watches, and some to accept;
-  // and those that may be busy for ever.
-  const size_t max_threads = static_cast<size_t>(limits_.max_clients) +
+  // All that can be busy with a client, the one beside them, one that watches,
+  // and some to accept; and those that may be busy for ever.
+  const size_t max_threads = static_cast<size_t>(limits_.max_clients) + 1 +
                              kMaxReceiving + 1 + kMaxAccepting + CountHanging();
   if (threads_.size() < max_threads) {
     const absl::Status status = StartThread();
@@ -455,14 +463,19 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
     Wait(silent_, std::move(client), PollSet::Event::kReadable);
     return nullptr;
   }
+  if (received.ok() && MayBeBeside(*client) &&
+      !(HasPlace() && HasShare(*client))) {
+    client->most_time = kTimeBeside;
+    GivePlace(*client);
+    return client;
+  }
   if (received.ok()) received = CheckShare(*client);
   if (!received.ok()) {
     Refuse(std::move(client), received);
     return nullptr;
   }
   const bool is_surplus = !client->refusal_.ok();
-  if (!is_surplus &&
-      served_.size() < static_cast<size_t>(limits_.max_clients)) {
+  if (!is_surplus && HasPlace()) {
     GivePlace(*client);
     return client;
   }
@@ -590,14 +603,35 @@ void ClientPool::Serve(std::unique_ptr<Client> client) {
   }
 }
 
+size_t ClientPool::CountPlaces() const {
+  return served_.size() - (serves_beside_ ? 1 : 0);
+}
+
+bool ClientPool::HasPlace() const {
+  return CountPlaces() < static_cast<size_t>(limits_.max_clients);
+}
+
+bool ClientPool::MayBeBeside(const Client& client) const {
+  return !serves_beside_ && service_.may_be_beside != nullptr &&
+         service_.may_be_beside(client);
+}
+
 void ClientPool::GivePlace(Client& client) {
   client.served_ = served_.insert(served_.end(), &client);
-  counts_.most_served = std::max(counts_.most_served, served_.size());
+  if (IsBeside(client)) {
+    serves_beside_ = true;
+    return;
+  }
+  counts_.most_served = std::max(counts_.most_served, CountPlaces());
   Count(client, {1, 0, 0, 0});
 }
 
 void ClientPool::TakePlace(Client& client) {
   served_.erase(client.served_);
+  if (IsBeside(client)) {
+    serves_beside_ = false;
+    return;
+  }
   Count(client, {-1, 0, 0, 0});
 }
 
@@ -628,7 +662,7 @@ void ClientPool::CountQueued(const Client& client, int more) {
 
 void ClientPool::ServeCall(Client& client) {
   // It is served what came before it was told to leave, and nothing else.
-  if (client.leaves_) client.channel.KeepNoLonger();
+  if (client.leaves_ || IsBeside(client)) client.channel.KeepNoLonger();
   mutex_.Unlock();
   // It has its thread to itself now.
   client.channel.set_keeps_refused(false);
@@ -722,11 +756,13 @@ void ClientPool::Dismiss(Client& client) {
 
 std::unique_ptr<ClientPool::Client> ClientPool::NextToServe(pid_t process) {
   const bool has_admitted = AdmitSurplus();
+  // Or the one that has left had none.
+  const bool is_place = HasPlace();
   // Those that are ready have their places: the free one is for the queue.
   auto next = queued_.end();
   for (auto it = queued_.begin(); it != queued_.end(); ++it) {
     const Client& client = *it->second;
-    if (!client.refusal_.ok()) continue;
+    if (is_place ? !client.refusal_.ok() : !MayBeBeside(client)) continue;
     if (next == queued_.end()) next = it;
     if (client.peer->pid == process) continue;
     next = it;
@@ -734,6 +770,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::NextToServe(pid_t process) {
   }
   if (next != queued_.end() && !stopping_) {
     std::unique_ptr<Client> client = Take(queued_, next);
+    if (!is_place) client->most_time = kTimeBeside;
     GivePlace(*client);
     ready_.push_back(std::move(client));
   }
@@ -1110,7 +1147,7 @@ bool ClientPool::stopping() const {
 ClientPool::Counts ClientPool::counts() const {
   absl::MutexLock lock(&mutex_);
   Counts counts = counts_;
-  counts.served = served_.size();
+  counts.served = CountPlaces();
   counts.idle = between_calls_.size();
   counts.waiting = queued_.size();
   counts.silent = silent_.size() + static_cast<size_t>(receiving_);

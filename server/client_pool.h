@@ -18,6 +18,9 @@
 // in it already is still served, and a client that writes one later is told
 // that it was not, by EPIPE.
 //
+// One more may be served beside those that have a place, for a call that is to
+// be answered however full the server is. It has no other one, and little time.
+//
 // Who serves a client may have it observed: then the thread that watches hears,
 // too, when that one leaves.
 //
@@ -100,6 +103,10 @@ class ClientPool {
     // A call's first message, once it was received.
     Message request;
 
+    // How long its call may take, whatever else says. Not infinite: it is
+    // served without a place.
+    absl::Duration most_time = absl::InfiniteDuration();
+
    private:
     friend class ClientPool;
     using List = std::list<Client*, internal::SpareAllocator<Client*>>;
@@ -138,6 +145,10 @@ class ClientPool {
     // When the table of descriptors is full: makes room among those of clients
     // that are served, within `time`. Whether there is some.
     std::function<bool(absl::Duration time)> make_room;
+
+    // Whether the request, which was received, may do without a place; null:
+    // none may. Called with the pool locked.
+    std::function<bool(const Client&)> may_be_beside;
 
     // Serves the request. If the channel is kept() then, the client may call
     // again.
@@ -281,6 +292,12 @@ class ClientPool {
   // Serves it, and whoever waits for its place then.
   void Serve(std::unique_ptr<Client> client)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // How many have one; whether one is free.
+  size_t CountPlaces() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  bool HasPlace() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Whether it may be served without one.
+  bool MayBeBeside(const Client& client) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void GivePlace(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakePlace(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What `client` has more than before; and one of queued_.
@@ -301,8 +318,9 @@ class ClientPool {
   bool DismissIdle(absl::FunctionRef<bool(const Client&)> fits)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Dismiss(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // When one of `process` has given up its place: it goes to the oldest that
-  // waits, of another process if there is one. So a process whose clients come
+  // When one of `process` has given up its place, or what it had beside them:
+  // it goes to the oldest that waits for it, of another process if there is
+  // one. So a process whose clients come
   // without end, and leave at once, keeps no other's waiting.
   std::unique_ptr<Client> NextToServe(pid_t process)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -381,8 +399,10 @@ class ClientPool {
   bool watching_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time watching_until_ ABSL_GUARDED_BY(mutex_);
 
-  // Those that have a place, and of them those that have no thread yet.
+  // Those that have a place, with the one that is served without; and of them
+  // those that have no thread yet.
   Client::List served_ ABSL_GUARDED_BY(mutex_);
+  bool serves_beside_ ABSL_GUARDED_BY(mutex_) = false;
   // Of them, those that are between two calls, in the order in which they came
   // there; and how many of these are about to leave.
   Client::List between_calls_ ABSL_GUARDED_BY(mutex_);

@@ -84,7 +84,10 @@ struct ServerOptions {
 
   // Clients served at the same time, a thread each. More of them, once they
   // have shown the password, wait for a place; a refused password is answered
-  // at once.
+  // at once, and one at a time of those whose first message is "ward.stats"
+  // (AbstractServer::Stats), for which the server has one more thread, and a
+  // second. So it tells of itself however full it is; nor do
+  // max_clients_per_process and max_clients_per_user count that one.
   int max_clients = 64;
 
   // Connections that are not served yet: their first message has not come, or

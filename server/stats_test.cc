@@ -1,12 +1,11 @@
 // What a server tells of itself, in every mode.
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -24,7 +23,6 @@
 #include "ward/channel/secret.h"
 #include "ward/proto/stats.pb.h"
 #include "ward/server/abstract_server.h"
-#include "ward/server/call_context.h"
 #include "ward/server/client.h"
 #include "ward/server/interceptor.h"
 #include "ward/server/method.h"
@@ -36,7 +34,6 @@
 namespace ward {
 namespace {
 
-using testing::HasProcesses;
 using testing::MovesClock;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -312,6 +309,173 @@ TEST_F(StatsTest, AreToldOnlyToWhoHasThePassword) {
   EXPECT_THAT(raw.Read(), FailsWith(reason::kEndOfStream));
   Client client({path(), server.password().Copy()});
   EXPECT_THAT(client.Stats(), IsOk());
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// --- a full server ---
+
+// A server whose only place is taken, by a client that holds it.
+class FullTest : public StatsTest {
+ protected:
+  void Fill(AbstractServer& server) {
+    holder_ = Open(server);
+    ASSERT_THAT(holder_.Write("hold"), IsOk());
+    ASSERT_THAT(holder_.Read(), IsOk());
+  }
+  void Leave() { holder_.Close(); }
+
+  ServerOptions OnePlace() const {
+    ServerOptions options = Shared();
+    options.max_clients = 1;
+    return options;
+  }
+
+ private:
+  MessageChannel holder_;
+};
+
+TEST_F(FullTest, TellsAllTheSameAndServesNobodyElse) {
+  Server server(OnePlace());
+  ASSERT_THAT(server.Start(), IsOk());
+  Fill(server);
+  MessageChannel waits = Open(server);
+  ASSERT_THAT(waits.Write("echo", "x"), IsOk());
+  const proto::ServerStats stats =
+      Await(server, [](const proto::ServerStats& told) {
+        return told.clients().waiting() == 1;
+      });
+  EXPECT_EQ(stats.clients().served(), 1u);
+  EXPECT_EQ(stats.clients().most_served(), 1u);
+  for (int i = 0; i < 10; ++i) EXPECT_THAT(server.Stats(), IsOk());
+  // What had no place has left none.
+  EXPECT_FALSE(Readable(waits, absl::Milliseconds(20)));
+  Leave();
+  EXPECT_THAT(waits.Read(), testing::RepliesWith("x"));
+  waits.Close();
+  EXPECT_THAT(Call(server, "echo", "y"), IsOkAndHolds("y"));
+  ASSERT_OK_AND_ASSIGN(const proto::ServerStats last, server.Stats());
+  EXPECT_EQ(last.clients().most_served(), 1u);
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(FullTest, TellsWhereAProcessHasAllThatItMay) {
+  ServerOptions options = Shared();
+  options.max_clients_per_process = 1;
+  options.max_clients_per_user = 1;
+  Server server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  Fill(server);
+  for (int i = 0; i < 3; ++i) EXPECT_THAT(server.Stats(), IsOk());
+  EXPECT_THAT(Call(server, "echo", "x"), FailsWith(reason::kServerFull));
+  Leave();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(FullTest, TellsManyThatAskAtOnce) {
+  Server server(OnePlace());
+  ASSERT_THAT(server.Start(), IsOk());
+  Fill(server);
+  std::vector<absl::AnyInvocable<void()>> clients;
+  for (int i = 0; i < 8; ++i) {
+    clients.emplace_back([&] {
+      for (int j = 0; j < 5; ++j) EXPECT_THAT(server.Stats(), IsOk());
+    });
+  }
+  RunAtOnce(std::move(clients));
+  Leave();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(FullTest, WhoHasAskedMayNotCallAnythingElse) {
+  Server server(OnePlace());
+  ASSERT_THAT(server.Start(), IsOk());
+  Fill(server);
+  MessageChannel channel = Open(server);
+  channel.ExpectEnd();
+  channel.BeginCall({/*keep=*/true});
+  ASSERT_THAT(channel.Write("ward.stats", false), IsOk());
+  EXPECT_THAT(channel.Read(), IsOk());
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  EXPECT_TRUE(channel.end_was_said());
+  EXPECT_FALSE(channel.kept());
+  // Nor is what it has sent behind it served.
+  MessageChannel eager = Open(server);
+  eager.ExpectEnd();
+  eager.BeginCall({/*keep=*/true});
+  ASSERT_THAT(eager.Write("ward.stats", false), IsOk());
+  ASSERT_THAT(eager.Write("echo", "x"), IsOk());
+  EXPECT_THAT(eager.Read(), IsOk());
+  EXPECT_THAT(eager.Read(), FailsWith(reason::kEndOfStream));
+  ASSERT_OK_AND_ASSIGN(const proto::ServerStats stats, server.Stats());
+  EXPECT_EQ(Of(stats, "echo").calls(), 0u);
+  Leave();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(FullTest, TellsNobodyWithoutThePassword) {
+  Server server(OnePlace());
+  server.set_ignore_password_errors(true);
+  ASSERT_THAT(server.Start(), IsOk());
+  Fill(server);
+  Client stranger({path(), Secret("another password")});
+  EXPECT_THAT(stranger.Stats(), FailsWith(reason::kInvalidPassword));
+  MessageChannel raw = RawPeer(path());
+  ASSERT_THAT(raw.Write("ward.stats", true), IsOk());
+  EXPECT_THAT(raw.Read(), FailsWith(reason::kInvalidPassword));
+  Leave();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(FullTest, AsksTheInterceptorsToo) {
+  struct Refusing : Interceptor {
+    absl::Status Before(CallInfo& info) override {
+      return info.method == kStats.name
+                 ? absl::PermissionDeniedError("not for you")
+                 : absl::OkStatus();
+    }
+  };
+  struct Guarded : Registered<Guarded> {
+    explicit Guarded(ServerOptions options)
+        : Registered([&] {
+            options.interceptors = {std::make_shared<Refusing>()};
+            return std::move(options);
+          }()) {}
+  };
+  Guarded server(OnePlace());
+  ASSERT_THAT(server.Start(), IsOk());
+  Fill(server);
+  EXPECT_EQ(server.Stats().status().code(),
+            absl::StatusCode::kPermissionDenied);
+  Leave();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// Its answer is larger than what a socket holds.
+TEST_F(FullTest, WhoDoesNotReadItsAnswerKeepsNobodyWaiting) {
+  struct Large : Registered<Large> {
+    explicit Large(ServerOptions options) : Registered(std::move(options)) {
+      for (int i = 0; i < 3000; ++i) {
+        DefineMessageHandler(absl::StrCat(std::string(100, 'x'), i),
+                             [](MessageChannel&) { return absl::OkStatus(); });
+      }
+    }
+  };
+  ServerOptions options = OnePlace();
+  Large server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  Fill(server);
+  std::vector<MessageChannel> deaf;
+  for (int i = 0; i < 2; ++i) {
+    deaf.push_back(Open(server));
+    ASSERT_THAT(deaf[i].Write("ward.stats", false), IsOk());
+  }
+  const absl::Time begin = environment().TimeNow();
+  EXPECT_THAT(server.Stats(), IsOk());
+  if (MovesClock()) {
+    EXPECT_LE(environment().TimeNow() - begin, absl::Seconds(5));
+  }
+  deaf.clear();
+  Leave();
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
