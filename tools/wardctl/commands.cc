@@ -13,9 +13,9 @@
 namespace ward::ctl {
 namespace {
 
-constexpr std::array<const Command*, 9> kCommands = {
-    &kList, &kPing,  &kMethods,    &kCall,   &kOwners,
-    &kStop, &kBench, &kCompletion, &kManual,
+constexpr std::array<const Command*, 10> kCommands = {
+    &kList,  &kPing, &kMethods, &kCall,       &kOwners,
+    &kStats, &kStop, &kBench,   &kCompletion, &kManual,
 };
 
 }  // namespace

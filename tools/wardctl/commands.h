@@ -20,6 +20,7 @@ extern const Command kManual;
 extern const Command kMethods;
 extern const Command kOwners;
 extern const Command kPing;
+extern const Command kStats;
 extern const Command kStop;
 
 // In the order in which help has them.

@@ -61,6 +61,7 @@ namespace {
 namespace fs = std::filesystem;
 
 using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::Contains;
 using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
@@ -568,6 +569,10 @@ TEST_F(WardctlTest, SaysWhatWasTypedWrong) {
            {"ping --password-fd 77 a", "descriptor 77: Bad file descriptor"},
            {"bench --clients 0 a", "--clients: \"0\" is no number"},
            {"completion fish", "not for fish"},
+           {"stats --interval 2 a", "--interval: \"2\" is no time"},
+           {"stats --interval 0s a", "--interval: \"0s\" is no time"},
+           {"stats --watch --prometheus a", "--prometheus goes with neither"},
+           {"stats --json --prometheus a", "--prometheus goes with neither"},
        }) {
     const Ran ran = Run("wardctl " + words);
     EXPECT_EQ(ran.code, 2) << words;
@@ -749,6 +754,107 @@ TEST_F(WardctlTest, ShowsTheOwners) {
               ContainsRegex(absl::StrCat("^", getpid(), "  .*wardctl_test")));
 }
 
+TEST_F(WardctlTest, ShowsWhatAServerHasDone) {
+  Start();
+  Out("wardctl call --password-file key $SOCKET greet Joe");
+  Out("wardctl call --password-file key $SOCKET file x >/dev/null");
+  Run("wardctl call --password-file key $SOCKET fail");
+  Run("wardctl ping --password-file wrong $SOCKET");
+  const std::string page = Out("wardctl stats --password-file key $SOCKET");
+  EXPECT_THAT(
+      page,
+      AllOf(StartsWith(absl::StrCat("process ", server().server_pid(), ", up ")),
+            ContainsRegex("^process [0-9]+, up [0-9a-z.]+, 1 owner\n"),
+            HasSubstr("\nclients   1 of 64 places taken, 0 by idle ones, "),
+            HasSubstr("\nrefused   InvalidPassword 1\n"),
+            ContainsRegex("\ngreet +1 +0 +0 +[0-9.]+[mun]s "),
+            ContainsRegex("\nfile +1 .* 0 +1\n"),
+            ContainsRegex("\nward.stats +1 +1 +0 +- +- +- +0 +0 +0 +0\n"),
+            HasSubstr("\nerrors of fail: NOT_FOUND 1\n"),
+            Not(HasSubstr("\nsum ")), Not(HasSubstr("(unknown)"))));
+  EXPECT_THAT(Out("wardctl stats --all --password-file key $SOCKET"),
+              AllOf(HasSubstr("\nsum "), HasSubstr("\n(unknown) ")));
+  const std::string json =
+      Out("wardctl stats --json --password-file key $SOCKET");
+  EXPECT_THAT(json, AllOf(StartsWith(absl::StrCat(
+                              "{\"pid\":", server().server_pid(), ",")),
+                          HasSubstr("{\"name\":\"greet\",\"calls\":1,"),
+                          HasSubstr("\"owners\":1}\n")));
+  EXPECT_EQ(Lines(json).size(), 1u);
+  // Wherever it is called.
+  EXPECT_THAT(Lines(Out("cd / && wardctl stats --prometheus --password-file "
+                        "$OLDPWD/key \"$(realpath --relative-to=/ $SOCKET)\"")),
+              Contains(absl::StrCat("ward_calls_total{socket=\"",
+                                    server().socket_filename(),
+                                    "\",method=\"greet\"} 1")));
+  EXPECT_EQ(Run("wardctl stats --password-file wrong $SOCKET").code, 4);
+  EXPECT_EQ(Run("wardctl stats --password-file key ./nothing").code, 3);
+  EXPECT_EQ(Run("wardctl stats --password-file key $SOCKET >/dev/full").code,
+            7);
+}
+
+TEST_F(WardctlTest, ShowsWhatAFullServerDoes) {
+  ServerOptions options;
+  options.password = Secret(kPassword);
+  options.socket_filename = directory() + "/full";
+  options.max_clients = 1;
+  Shop full(std::move(options));
+  ASSERT_TRUE(full.Start().ok());
+  EXPECT_THAT(
+      Out("coproc wardctl call --password-file key full echo -; "
+          "pid=$COPROC_PID input=${COPROC[1]}; "
+          "echo x >&$input; read -ru ${COPROC[0]} reply; "
+          "wardctl stats --password-file key full; exec {input}>&-; wait $pid"),
+      AllOf(HasSubstr("clients   1 of 1 places taken, "),
+            ContainsRegex("\necho +1 +1 +0 ")));
+  EXPECT_TRUE(full.Stop().ok());
+}
+
+TEST_F(WardctlTest, WatchesAServerUntilItIsGone) {
+  Start();
+  // Where there is no terminal, page after page.
+  const Ran watched =
+      Run("wardctl stats --watch --interval 50ms --password-file key $SOCKET "
+          "> >(sed -u '/^METHOD/q' >first; sed -u '/CALLS.S/q' >second; "
+          "wardctl stop $SOCKET >/dev/null; cat >/dev/null); code=$?; "
+          "cat first second; rm first second; exit $code");
+  EXPECT_THAT(watched.code, AnyOf(3, 6)) << watched.err;
+  EXPECT_THAT(watched.err, StartsWith("wardctl: "));
+  EXPECT_THAT(watched.out,
+              AllOf(StartsWith("process "), ContainsRegex("\nMETHOD +CALLS "),
+                    ContainsRegex("\n\nprocess [^\n]*\n"),
+                    HasSubstr("CALLS/S"), Not(HasSubstr("\x1b"))));
+  EXPECT_TRUE(server().Stop().ok());
+}
+
+TEST_F(WardctlTest, RefreshesATerminal) {
+  Start();
+  int controls = -1;
+  const pid_t child = forkpty(&controls, nullptr, nullptr, nullptr);
+  if (child == 0) {
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): there are no other threads.
+    setenv("WARD_PASSWORD", kPassword, 1);
+    execlp("wardctl", "wardctl", "stats", "--watch", "--interval", "10ms",
+           server().socket_filename().c_str(), nullptr);
+    _exit(127);
+  }
+  const FileDescriptor terminal(controls);
+  std::string shown;
+  std::array<char, 1000> bytes;
+  bool interrupted = false;
+  for (ssize_t got; (got = read(controls, bytes.data(), bytes.size())) > 0;) {
+    shown.append(bytes.data(), static_cast<size_t>(got));
+    if (interrupted || shown.find("CALLS/S") == std::string::npos) continue;
+    interrupted = true;
+    EXPECT_EQ(write(controls, "\x03", 1), 1);  // Ctrl-C
+  }
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT) << status;
+  EXPECT_THAT(shown, AllOf(StartsWith("\x1b[H\x1b[Jprocess "),
+                           HasSubstr("\n\x1b[H\x1b[Jprocess ")));
+}
+
 TEST_F(WardctlTest, StopsAServer) {
   Start();
   const pid_t pid = server().server_pid();
@@ -893,8 +999,8 @@ TEST_F(WardctlTest, HelpManualAndCompletionSayTheSame) {
     }
   }
   EXPECT_THAT(commands,
-              ElementsAre("list", "ping", "methods", "call", "owners", "stop",
-                          "bench", "completion", "manual", "help"));
+              ElementsAre("list", "ping", "methods", "call", "owners", "stats",
+                          "stop", "bench", "completion", "manual", "help"));
   std::vector<std::string> offered = commands;
   offered.emplace_back("--help");
   EXPECT_EQ(Lines(Out(completes + "complete_words wardctl ''")), offered);
@@ -902,8 +1008,8 @@ TEST_F(WardctlTest, HelpManualAndCompletionSayTheSame) {
   // Of each but help: its help, a line of dashes, what is completed, and a NUL.
   const std::vector<std::string> told = absl::StrSplit(
       Out(completes +
-          "for command in list ping methods call owners stop bench completion "
-          "manual; do help=$(wardctl $command --help); "
+          "for command in list ping methods call owners stats stop bench "
+          "completion manual; do help=$(wardctl $command --help); "
           "[[ $help == \"$(wardctl help $command)\" ]] || exit; "
           "printf '%s\\n---\\n' \"$help\"; "
           "complete_words wardctl $command --; printf '\\0'; done"),
