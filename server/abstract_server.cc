@@ -825,8 +825,8 @@ absl::StatusOr<proto::ServerStats> AbstractServer::TellStats(bool with_owners) {
   const Serving& serving = *serving_.load();
   proto::ServerStats stats;
   stats.set_pid(environment().ProcessId());
-  stats.set_uptime_us(static_cast<uint64_t>(absl::ToInt64Microseconds(
-      environment().TimeNow() - serving.since)));
+  stats.set_uptime_us(static_cast<uint64_t>(
+      absl::ToInt64Microseconds(environment().TimeNow() - serving.since)));
   for (const auto& [name, unused] : handled_messages()) {
     proto::MethodStats& method = *stats.add_methods();
     method.set_name(name);

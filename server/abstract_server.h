@@ -112,12 +112,13 @@ namespace ward {
 
 // Thread-safety: Connect, Call, Methods, DescriptorSet, Stats, CheckAlive,
 // Stop, Owners, ShareOwnership, pollable, started, server_pid and
-// socket_filename may be called from any thread at any time. So a thread that watches a server may
-// stop it while others call it: each call ends with what its server answered,
-// with kServerStopping, or with kServerNotStarted (kServerUnreachable, where
-// ServerOptions::socket_filename says where it was). Start (and its halves) is
-// for one thread at a time, beside Connects and CheckAlives of others, and not
-// beside a Stop. All else is for one thread, while no other uses the object.
+// socket_filename may be called from any thread at any time. So a thread that
+// watches a server may stop it while others call it: each call ends with what
+// its server answered, with kServerStopping, or with kServerNotStarted
+// (kServerUnreachable, where ServerOptions::socket_filename says where it was).
+// Start (and its halves) is for one thread at a time, beside Connects and
+// CheckAlives of others, and not beside a Stop. All else is for one thread,
+// while no other uses the object.
 //
 // The destructor may begin while other threads are in Connect, once their
 // functions have been called: it stops the server, which ends what they wait
@@ -536,8 +537,7 @@ class AbstractServer {
   absl::Status ReceiveRequest(ClientPool::Client& client, absl::Duration time);
   class Host;
   struct Serving;
-  absl::Status ServeRequest(Serving& serving,
-                            ClientPool::Client& client) const;
+  absl::Status ServeRequest(Serving& serving, ClientPool::Client& client) const;
   absl::StatusOr<Message> TellOwners();
   absl::StatusOr<proto::ServerStats> TellStats(bool with_owners);
   absl::Status TellDescriptorSet(StreamWriter<std::string>& files) const;

@@ -143,8 +143,7 @@ void CallStats::Describe(size_t method, proto::MethodStats& out) const {
     };
     // First: see Counters::End.
     for (size_t i = 0; i < took.size(); ++i) {
-      const uint64_t count =
-          counters->took_[i].load(std::memory_order_acquire);
+      const uint64_t count = counters->took_[i].load(std::memory_order_acquire);
       took[i] += count;
       ended += count;
     }

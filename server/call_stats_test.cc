@@ -76,8 +76,8 @@ TEST(ErrorKindTest, EachHasItsNameAndNothingElseHasOne) {
     EXPECT_EQ(ErrorKindName(ErrorKindOf(error)),
               absl::StatusCodeToString(error.code()));
   }
-  EXPECT_EQ(ErrorKindName(ErrorKindOf(MakeError(
-                absl::StatusCode::kInternal, "a peer's own reason", ""))),
+  EXPECT_EQ(ErrorKindName(ErrorKindOf(MakeError(absl::StatusCode::kInternal,
+                                                "a peer's own reason", ""))),
             "INTERNAL");
   EXPECT_EQ(ErrorKindName(ErrorKindOf(
                 absl::Status(static_cast<absl::StatusCode>(12345), "text"))),

@@ -34,9 +34,9 @@
 namespace ward {
 namespace {
 
-using testing::MovesClock;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::MovesClock;
 using ::testing::Not;
 using ::testing::Pair;
 using ::testing::UnorderedElementsAre;
@@ -153,7 +153,8 @@ TEST_F(StatsTest, CountsDescriptorsBothWays) {
 TEST_F(StatsTest, CountsErrorsByWardsReasonsOrTheirCode) {
   Server server(Shared());
   ASSERT_THAT(server.Start(), IsOk());
-  for (const char* const reason : {"TimedOut", "NoSuchDevice", "", "TimedOut"}) {
+  for (const char* const reason :
+       {"TimedOut", "NoSuchDevice", "", "TimedOut"}) {
     EXPECT_FALSE(server.Call(kFailWith, reason).ok());
   }
   constexpr Method<std::string, std::string> kWrongArguments{"sleep"};
@@ -276,7 +277,8 @@ TEST_F(StatsTest, CountsTheOwnersIfAsked) {
   ASSERT_THAT(server.Start(), IsOk());
   ASSERT_OK_AND_ASSIGN(const proto::ServerStats without, server.Stats());
   EXPECT_FALSE(without.has_owners());
-  ASSERT_OK_AND_ASSIGN(const proto::ServerStats with, server.Call(kStats, true));
+  ASSERT_OK_AND_ASSIGN(const proto::ServerStats with,
+                       server.Call(kStats, true));
   const auto owners = server.Owners();
   EXPECT_EQ(with.has_owners(), owners.ok());
   if (owners.ok()) {

@@ -80,7 +80,7 @@ std::string Quantile(const proto::Latency& latency, uint64_t ended,
 }
 
 std::string Bytes(double bytes) {
-  constexpr std::string_view kUnits[] = {"",    " KiB", " MiB", " GiB",
+  constexpr std::string_view kUnits[] = {"",     " KiB", " MiB", " GiB",
                                          " TiB", " PiB", " EiB"};
   size_t unit = 0;
   for (; bytes >= 1024 && unit + 1 < std::size(kUnits); ++unit) bytes /= 1024;
@@ -139,8 +139,9 @@ std::string Table(const std::vector<Row>& rows) {
   return table;
 }
 
+// Those of descriptors are the last two, if any.
 Row MethodRow(std::string name, const MethodStats& now,
-              const MethodStats* before, double seconds) {
+              const MethodStats* before, double seconds, bool descriptors) {
   const MethodStats shown = before == nullptr ? now : Since(now, *before);
   const auto rate = [&](uint64_t count) {
     if (before == nullptr) return absl::StrCat(count);
@@ -162,8 +163,10 @@ Row MethodRow(std::string name, const MethodStats& now,
   }
   row.push_back(bytes(shown.bytes_in()));
   row.push_back(bytes(shown.bytes_out()));
-  row.push_back(rate(shown.descriptors_in()));
-  row.push_back(rate(shown.descriptors_out()));
+  if (descriptors) {
+    row.push_back(rate(shown.descriptors_in()));
+    row.push_back(rate(shown.descriptors_out()));
+  }
   return row;
 }
 
@@ -171,8 +174,8 @@ Row MethodRow(std::string name, const MethodStats& now,
 
 std::string StatsPage(const ServerStats& now, const ServerStats* before,
                       bool all) {
-  if (before != nullptr && (before->pid() != now.pid() ||
-                            before->uptime_us() >= now.uptime_us())) {
+  if (before != nullptr &&
+      (before->pid() != now.pid() || before->uptime_us() >= now.uptime_us())) {
     before = nullptr;
   }
   const double seconds =
@@ -189,13 +192,13 @@ std::string StatsPage(const ServerStats& now, const ServerStats* before,
     absl::StrAppend(&page, ", ", now.owners(),
                     now.owners() == 1 ? " owner" : " owners");
   }
-  absl::StrAppend(
-      &page, "\nclients   ", clients.served(), " of ", clients.max_served(),
-      " places taken, ", clients.idle(), " by idle ones, ",
-      clients.most_served(), " at most; ", clients.waiting(), " waiting, ", clients.silent(),
-      " silent\n          ", clients.accepted(), " came, ", clients.left(),
-      " left before they were served, ", clients.dismissed(),
-      " idle ones left for others\n");
+  absl::StrAppend(&page, "\nclients   ", clients.served(), " of ",
+                  clients.max_served(), " places taken, ", clients.idle(),
+                  " by idle ones, ", clients.most_served(), " at most; ",
+                  clients.waiting(), " waiting, ", clients.silent(),
+                  " silent\n          ", clients.accepted(), " came, ",
+                  clients.left(), " left before they were served, ",
+                  clients.dismissed(), " idle ones left for others\n");
   if (clients.refused_size() > 0) {
     absl::StrAppend(&page, "refused   ", Listed(clients.refused()), "\n");
   }
@@ -214,20 +217,27 @@ std::string StatsPage(const ServerStats& now, const ServerStats* before,
     }
   }
   const MethodStats none;
-  std::vector<Row> rows;
-  rows.push_back({"METHOD", before == nullptr ? "CALLS" : "CALLS/S", "RUNNING",
-                  "ERRORS", "MEAN", "MEDIAN", "99 %",
-                  before == nullptr ? "IN" : "IN/S",
-                  before == nullptr ? "OUT" : "OUT/S",
-                  before == nullptr ? "FDS IN" : "FDS IN/S",
-                  before == nullptr ? "FDS OUT" : "FDS OUT/S"});
+  // Few servers pass any, and a terminal is narrow.
+  const bool descriptors = std::any_of(
+      now.methods().begin(), now.methods().end(),
+      [](const MethodStats& method) {
+        return method.descriptors_in() != 0 || method.descriptors_out() != 0;
+      });
+  const bool is_rate = before != nullptr;
+  std::vector<Row> rows = {
+      {"METHOD", is_rate ? "CALLS/S" : "CALLS", "RUNNING", "ERRORS", "MEAN",
+       "MEDIAN", "99 %", is_rate ? "IN/S" : "IN", is_rate ? "OUT/S" : "OUT"}};
+  if (descriptors) {
+    rows[0].push_back(is_rate ? "FDS IN/S" : "FDS IN");
+    rows[0].push_back(is_rate ? "FDS OUT/S" : "FDS OUT");
+  }
   std::string errors;
   const auto add = [&](const MethodStats& method, const MethodStats* then) {
     if (!all && method.calls() == 0) return;
     const std::string name = &method == &now.unknown_messages()
                                  ? "(unknown)"
                                  : Printable(method.name());
-    rows.push_back(MethodRow(name, method, then, seconds));
+    rows.push_back(MethodRow(name, method, then, seconds, descriptors));
     if (method.errors_size() > 0) {
       absl::StrAppend(&errors, "\nerrors of ", name, ": ",
                       Listed(method.errors()));
@@ -235,9 +245,9 @@ std::string StatsPage(const ServerStats& now, const ServerStats* before,
   };
   for (const MethodStats& method : now.methods()) {
     const auto found = earlier.find(method.name());
-    add(method, before == nullptr          ? nullptr
-                : found == earlier.end()   ? &none
-                                           : found->second);
+    add(method, before == nullptr        ? nullptr
+                : found == earlier.end() ? &none
+                                         : found->second);
   }
   add(now.unknown_messages(),
       before == nullptr ? nullptr : &before->unknown_messages());
@@ -265,16 +275,18 @@ std::string Object(const Errors& errors) {
 std::string Object(const MethodStats& method) {
   std::string buckets;
   for (const proto::Latency::Bucket& bucket : method.latency().buckets()) {
-    absl::StrAppend(&buckets, buckets.empty() ? "" : ",", "{\"under_ns\":",
-                    bucket.under_ns(), ",\"count\":", bucket.count(), "}");
+    absl::StrAppend(&buckets, buckets.empty() ? "" : ",",
+                    "{\"under_ns\":", bucket.under_ns(),
+                    ",\"count\":", bucket.count(), "}");
   }
   return absl::StrCat(
       "{\"name\":", Quoted(method.name()), ",\"calls\":", method.calls(),
-      ",\"running\":", method.running(), ",\"errors\":",
-      Object(method.errors()), ",\"latency\":{\"sum_ns\":",
-      method.latency().sum_ns(), ",\"buckets\":[", buckets,
-      "]},\"bytes_in\":", method.bytes_in(), ",\"bytes_out\":",
-      method.bytes_out(), ",\"descriptors_in\":", method.descriptors_in(),
+      ",\"running\":", method.running(),
+      ",\"errors\":", Object(method.errors()),
+      ",\"latency\":{\"sum_ns\":", method.latency().sum_ns(), ",\"buckets\":[",
+      buckets, "]},\"bytes_in\":", method.bytes_in(),
+      ",\"bytes_out\":", method.bytes_out(),
+      ",\"descriptors_in\":", method.descriptors_in(),
       ",\"descriptors_out\":", method.descriptors_out(), "}");
 }
 
@@ -283,24 +295,25 @@ std::string Object(const MethodStats& method) {
 std::string StatsJson(const ServerStats& stats) {
   const proto::ClientStats& clients = stats.clients();
   std::string json =
-      absl::StrCat("{\"pid\":", stats.pid(), ",\"uptime_us\":",
-                   stats.uptime_us(), ",\"methods\":[");
+      absl::StrCat("{\"pid\":", stats.pid(),
+                   ",\"uptime_us\":", stats.uptime_us(), ",\"methods\":[");
   for (const MethodStats& method : stats.methods()) {
     absl::StrAppend(&json, &method == &stats.methods(0) ? "" : ",",
                     Object(method));
   }
   absl::StrAppend(
       &json, "],\"unknown_messages\":", Object(stats.unknown_messages()),
-      ",\"clients\":{\"accepted\":", clients.accepted(), ",\"served\":",
-      clients.served(), ",\"idle\":", clients.idle(), ",\"most_served\":",
-      clients.most_served(), ",\"max_served\":", clients.max_served(),
+      ",\"clients\":{\"accepted\":", clients.accepted(),
+      ",\"served\":", clients.served(), ",\"idle\":", clients.idle(),
+      ",\"most_served\":", clients.most_served(),
+      ",\"max_served\":", clients.max_served(),
       ",\"waiting\":", clients.waiting(), ",\"silent\":", clients.silent(),
       ",\"refused\":", Object(clients.refused()), ",\"left\":", clients.left(),
-      ",\"cut\":", Object(clients.cut()), ",\"dismissed\":",
-      clients.dismissed(), "},\"threads\":", stats.threads(),
-      ",\"idle_threads\":", stats.idle_threads(), ",\"buffered_bytes\":",
-      stats.buffered_bytes(), ",\"max_buffered_bytes\":",
-      stats.max_buffered_bytes());
+      ",\"cut\":", Object(clients.cut()),
+      ",\"dismissed\":", clients.dismissed(), "},\"threads\":", stats.threads(),
+      ",\"idle_threads\":", stats.idle_threads(),
+      ",\"buffered_bytes\":", stats.buffered_bytes(),
+      ",\"max_buffered_bytes\":", stats.max_buffered_bytes());
   if (stats.has_owners()) {
     absl::StrAppend(&json, ",\"owners\":", stats.owners());
   }

@@ -74,11 +74,10 @@ std::vector<std::string> Lines(const std::string& text) {
 
 TEST(StatsPageTest, ShowsWhatWasCalled) {
   const std::string page = StatsPage(Some(), nullptr, /*all=*/false);
-  EXPECT_THAT(Lines(page),
-              AllOf(Contains("process 4711, up 1m30s"),
-                    Contains("refused   InvalidPassword 3"),
-                    Contains("threads   3, 2 of them idle"),
-                    Contains("errors of greet: NOT_FOUND 2")));
+  EXPECT_THAT(Lines(page), AllOf(Contains("process 4711, up 1m30s"),
+                                 Contains("refused   InvalidPassword 3"),
+                                 Contains("threads   3, 2 of them idle"),
+                                 Contains("errors of greet: NOT_FOUND 2")));
   EXPECT_THAT(page, ContainsRegex("\ngreet +101 +1 +2 +10us +1.28us +1.04ms "
                                   "+4.0 KiB +100 +0 +7\n"));
   EXPECT_THAT(page, Not(HasSubstr("\nidle ")));
@@ -103,6 +102,11 @@ TEST(StatsPageTest, ShowsRatesSinceTheLookBefore) {
       AllOf(HasSubstr("CALLS/S"),
             ContainsRegex("\ngreet +20.0 +1 +2 +500us +1.04ms +1.04ms +2.0 "
                           "KiB +0 +0.0 +0.0\n")));
+  // Nobody passes descriptors.
+  proto::ServerStats without = Some();
+  without.mutable_methods(0)->set_descriptors_out(0);
+  EXPECT_THAT(StatsPage(without, nullptr, false),
+              AllOf(Not(HasSubstr("FDS")), HasSubstr(" OUT\n")));
   // In another life of it nothing has happened before.
   now.set_uptime_us(before.uptime_us());
   EXPECT_EQ(StatsPage(now, &before, false), StatsPage(now, nullptr, false));

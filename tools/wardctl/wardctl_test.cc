@@ -763,23 +763,25 @@ TEST_F(WardctlTest, ShowsWhatAServerHasDone) {
   const std::string page = Out("wardctl stats --password-file key $SOCKET");
   EXPECT_THAT(
       page,
-      AllOf(StartsWith(absl::StrCat("process ", server().server_pid(), ", up ")),
-            ContainsRegex("^process [0-9]+, up [0-9a-z.]+, 1 owner\n"),
-            HasSubstr("\nclients   1 of 64 places taken, 0 by idle ones, "),
-            HasSubstr("\nrefused   InvalidPassword 1\n"),
-            ContainsRegex("\ngreet +1 +0 +0 +[0-9.]+[mun]s "),
-            ContainsRegex("\nfile +1 .* 0 +1\n"),
-            ContainsRegex("\nward.stats +1 +1 +0 +- +- +- +0 +0 +0 +0\n"),
-            HasSubstr("\nerrors of fail: NOT_FOUND 1\n"),
-            Not(HasSubstr("\nsum ")), Not(HasSubstr("(unknown)"))));
+      AllOf(
+          StartsWith(absl::StrCat("process ", server().server_pid(), ", up ")),
+          ContainsRegex("^process [0-9]+, up [0-9a-z.]+, 1 owner\n"),
+          HasSubstr("\nclients   1 of 64 places taken, 0 by idle ones, "),
+          HasSubstr("\nrefused   InvalidPassword 1\n"),
+          ContainsRegex("\ngreet +1 +0 +0 +[0-9.]+[mun]s "),
+          ContainsRegex("\nfile +1 .* 0 +1\n"),
+          ContainsRegex("\nward.stats +1 +1 +0 +- +- +- +0 +0 +0 +0\n"),
+          HasSubstr("\nerrors of fail: NOT_FOUND 1\n"),
+          Not(HasSubstr("\nsum ")), Not(HasSubstr("(unknown)"))));
   EXPECT_THAT(Out("wardctl stats --all --password-file key $SOCKET"),
               AllOf(HasSubstr("\nsum "), HasSubstr("\n(unknown) ")));
   const std::string json =
       Out("wardctl stats --json --password-file key $SOCKET");
-  EXPECT_THAT(json, AllOf(StartsWith(absl::StrCat(
-                              "{\"pid\":", server().server_pid(), ",")),
-                          HasSubstr("{\"name\":\"greet\",\"calls\":1,"),
-                          HasSubstr("\"owners\":1}\n")));
+  EXPECT_THAT(
+      json,
+      AllOf(StartsWith(absl::StrCat("{\"pid\":", server().server_pid(), ",")),
+            HasSubstr("{\"name\":\"greet\",\"calls\":1,"),
+            HasSubstr("\"owners\":1}\n")));
   EXPECT_EQ(Lines(json).size(), 1u);
   // Wherever it is called.
   EXPECT_THAT(Lines(Out("cd / && wardctl stats --prometheus --password-file "
@@ -822,8 +824,8 @@ TEST_F(WardctlTest, WatchesAServerUntilItIsGone) {
   EXPECT_THAT(watched.err, StartsWith("wardctl: "));
   EXPECT_THAT(watched.out,
               AllOf(StartsWith("process "), ContainsRegex("\nMETHOD +CALLS "),
-                    ContainsRegex("\n\nprocess [^\n]*\n"),
-                    HasSubstr("CALLS/S"), Not(HasSubstr("\x1b"))));
+                    ContainsRegex("\n\nprocess [^\n]*\n"), HasSubstr("CALLS/S"),
+                    Not(HasSubstr("\x1b"))));
   EXPECT_TRUE(server().Stop().ok());
 }
 
