@@ -23,6 +23,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/transport.h"
+#include "ward/proto/stats.pb.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/server/interceptor.h"
