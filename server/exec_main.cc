@@ -19,6 +19,7 @@
 #include "ward/server/posix/allocator.h"
 #include "ward/server/posix/process.h"
 #include "ward/server/posix/socket_path.h"
+#include "ward/server/posix/streams.h"
 #include "ward/server/process.h"
 
 namespace ward {

@@ -22,6 +22,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -32,6 +33,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -39,6 +41,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -81,6 +84,19 @@ std::string Contents(const std::string& file) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
+// Does not return before another thread has a stream for itself: it reads what
+// nobody writes.
+void ReadForEver() {
+  std::array<int, 2> ends;
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) return;
+  FILE* const stream = fdopen(ends[0], "r");
+  std::thread([stream] { (void)std::fgetc(stream); }).detach();
+  while (ftrylockfile(stream) == 0) {
+    funlockfile(stream);
+    std::this_thread::yield();
+  }
+}
+
 class Server : public AbstractServer {
  public:
   explicit Server(ServerOptions options = {})
@@ -113,7 +129,8 @@ class Server : public AbstractServer {
   absl::Status InitializeServer() override {
     if (options().arguments.empty()) return absl::OkStatus();
     if (options().arguments[0] == "exit") _exit(42);
-    if (options().arguments[0] == "fail") {
+    if (options().arguments[0] == "read") ReadForEver();
+    if (options().arguments.back() == "fail") {
       return MakeError(reason::kPathTaken, "that is taken already");
     }
     return absl::OkStatus();
@@ -266,6 +283,23 @@ class Unregistered : public Server {
  public:
   using Server::Server;
 };
+
+TEST_F(ExecTest, AThreadThatReadsAStreamKeepsNoServerFromItsEnd) {
+  for (const StartMode mode : {StartMode::kExec, StartMode::kFork}) {
+    const auto options = [mode](std::vector<std::string> arguments) {
+      ServerOptions all = ByExec(std::move(arguments));
+      all.start_mode = mode;
+      return all;
+    };
+    Server server(options({"read"}));
+    ASSERT_THAT(server.Start(), IsOk());
+    EXPECT_THAT(server.Stop(), IsOk()) << "it was not killed";
+    Server failing(options({"read", "fail"}));
+    const absl::Time begin = absl::Now();
+    EXPECT_THAT(failing.Start(), FailsWith(reason::kPathTaken));
+    EXPECT_LT(absl::Now() - begin, absl::Seconds(15)) << "it was killed";
+  }
+}
 
 TEST_F(ExecTest, AClassThatIsNotRegisteredIsRefused) {
   Unregistered server(ByExec());

@@ -25,7 +25,6 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -55,6 +54,7 @@
 #include "ward/server/posix/open_descriptors.h"
 #include "ward/server/posix/own_process.h"
 #include "ward/server/posix/signal_mask.h"
+#include "ward/server/posix/streams.h"
 #include "ward/server/posix/tie.h"
 #include "ward/server/process.h"
 
@@ -639,17 +639,6 @@ absl::StatusOr<std::unique_ptr<Process>> PosixAdoptProcess(FileDescriptor pidfd,
   }
   return std::make_unique<PosixProcess>(*pid, std::move(pidfd),
                                         /*adopted=*/true);
-}
-
-void FlushStreams() {
-  std::fflush(nullptr);
-  // Not flush(), which throws where the program has told it to.
-  for (std::ostream* const stream : {&std::cout, &std::clog}) {
-    if (stream->rdbuf() != nullptr) stream->rdbuf()->pubsync();
-  }
-  for (std::wostream* const stream : {&std::wcout, &std::wclog}) {
-    if (stream->rdbuf() != nullptr) stream->rdbuf()->pubsync();
-  }
 }
 
 // Each child draws numbers of its own (the original called srand).

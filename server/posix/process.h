@@ -63,10 +63,6 @@ inline constexpr int kExecOwner = 4;
 // What its second argument begins with; the entry's name follows.
 inline constexpr std::string_view kExecArgument = "--ward-serve=";
 
-// Writes what C's and C++'s streams have buffered. Otherwise both processes
-// would after a fork, and neither at the end of one that runs no destructors.
-void FlushStreams();
-
 // Seeds rand, random and drand48 with fresh numbers, for this process.
 void ReseedRandom();
 

@@ -467,6 +467,76 @@ TEST(PosixFork, KillsByNumberOnlyAChildThatNobodyHasReaped) {
   EXPECT_EQ(ExitOf(*process).ToString(), "exited with code 0");
 }
 
+// A thread that has `stream` for itself for ever, as one has that reads what
+// does not come.
+void HoldForEver(FILE* stream) {
+  std::thread([stream] {
+    flockfile(stream);
+    Forever();
+  }).detach();
+  while (ftrylockfile(stream) == 0) {
+    funlockfile(stream);
+    std::this_thread::yield();
+  }
+}
+
+// It is killed if it has not ended soon.
+ProcessExit ExitSoonOf(Process& process) {
+  const auto exit = process.Wait(MonotonicNow() + absl::Seconds(10));
+  if (exit.ok()) return *exit;
+  EXPECT_TRUE(process.Kill(SIGKILL).ok());
+  return ExitOf(process);
+}
+
+TEST(PosixFork, NoThreadThatHasAStreamKeepsAChildFromItsEnd) {
+  Pipe said;
+  ForkOptions options;
+  options.keep_open = {said.write_end.get()};
+  const auto process = Fork(
+      [&said] {
+        FILE* const out = fdopen(said.write_end.get(), "w");
+        FILE* const written = fdopen(open("/dev/null", O_WRONLY), "w");
+        FILE* const read = fdopen(open("/dev/null", O_RDONLY), "r");
+        if (out == nullptr || written == nullptr || read == nullptr) return 1;
+        std::fputs("said", out);
+        std::fputs("half a li", written);
+        HoldForEver(written);
+        HoldForEver(read);
+        // The C++ streams' own.
+        HoldForEver(stdout);
+        HoldForEver(stderr);
+        return 7;
+      },
+      options);
+  EXPECT_EQ(ExitSoonOf(*process).ToString(), "exited with code 7");
+  EXPECT_EQ(said.ReadAll(), "said");
+}
+
+TEST(PosixFork, NoThreadThatHasAStreamKeepsAnOwnerFromForking) {
+  Pipe said;
+  ForkOptions options;
+  options.keep_open = {said.write_end.get()};
+  const auto owner = Fork(
+      [&said] {
+        FILE* const out = fdopen(said.write_end.get(), "w");
+        FILE* const read = fdopen(open("/dev/null", O_RDONLY), "r");
+        if (out == nullptr || read == nullptr) return 1;
+        std::fputs("said", out);
+        HoldForEver(read);
+        ForkOptions with_threads;
+        with_threads.allow_threads = true;
+        with_threads.keep_open = {said.write_end.get()};
+        const auto child = Fork([] { return 0; }, with_threads);
+        if (!ExitOf(*child).clean()) return 2;
+        // A stream can be opened and closed still.
+        std::fclose(out);
+        return 0;
+      },
+      options);
+  EXPECT_EQ(ExitSoonOf(*owner).ToString(), "exited with code 0");
+  EXPECT_EQ(said.ReadAll(), "said") << "and not twice";
+}
+
 // This program's main() is GoogleTest's.
 TEST(PosixExec, RefusesAProgramThatWouldRunItsMainAgain) {
   const auto process = PosixExec("entry", {}, ProcessGroup::kParents);

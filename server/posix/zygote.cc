@@ -40,6 +40,7 @@
 #include "ward/server/posix/own_process.h"
 #include "ward/server/posix/process.h"
 #include "ward/server/posix/socket_path.h"
+#include "ward/server/posix/streams.h"
 #include "ward/server/posix/tie.h"
 #include "ward/server/process.h"
 
