@@ -183,7 +183,7 @@ AbstractServer::~AbstractServer() {
   kept_->Close(environment().ProcessId());
   const std::shared_ptr<StartedServer> started = Current();
   if (started == nullptr) return;
-  started->kept.Close(environment().ProcessId());
+  started->kept.Close(environment().ForkGeneration());
   if (!started->process->launched_here()) return;
   const absl::Status status = Stop();
   if (!status.ok()) environment().Log(status.message());
@@ -349,7 +349,7 @@ void AbstractServer::Forget(const std::shared_ptr<StartedServer>& started) {
     if (started_ != started) return;  // Another thread has stopped it, too.
     started_.reset();
   }
-  started->kept.Close(environment().ProcessId());
+  started->kept.Close(environment().ForkGeneration());
   started->listener->RemovePath();
 }
 
@@ -403,12 +403,12 @@ absl::StatusOr<std::unique_ptr<Process>> AbstractServer::Disown() {
   WARD_ASSIGN_OR_RETURN(const std::shared_ptr<StartedServer> started,
                         CheckStarted("give up the server's ownership"));
   SetCurrent(nullptr);
-  started->kept.Close(environment().ProcessId());
+  started->kept.Close(environment().ForkGeneration());
   return ServerProcess::Disown(std::move(started->process));
 }
 
 absl::StatusOr<std::vector<ProcessInfo>> AbstractServer::Owners() {
-  if (running_in_ == environment().ProcessId()) {
+  if (running_in_ == environment().ForkGeneration()) {
     const OwnerLink* const owner = owner_;
     if (owner != nullptr) return owner->Owners();
   }
@@ -499,14 +499,15 @@ absl::StatusOr<proto::ServerStats> AbstractServer::Stats(
 }
 
 pid_t AbstractServer::server_pid() const {
-  const pid_t self = environment().ProcessId();
-  if (running_in_ == self) return self;
+  if (running_in_ == environment().ForkGeneration()) {
+    return environment().ProcessId();
+  }
   const std::shared_ptr<StartedServer> started = Current();
   return started != nullptr ? started->process->pid() : 0;
 }
 
 std::shared_ptr<const std::string> AbstractServer::ServedPath() const {
-  if (running_in_ != environment().ProcessId()) return nullptr;
+  if (running_in_ != environment().ForkGeneration()) return nullptr;
   absl::MutexLock lock(&path_mutex_);
   return served_path_;
 }
@@ -663,7 +664,7 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
     absl::MutexLock lock(&path_mutex_);
     served_path_ = std::make_shared<const std::string>(listener.path());
   }
-  running_in_ = environment().ProcessId();
+  running_in_ = environment().ForkGeneration();
   owner_ = &owner;
   const absl::Cleanup stopped = [this, &listener] {
     listener.RemovePath();

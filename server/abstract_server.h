@@ -264,7 +264,8 @@ class AbstractServer {
   // Whether this object is the owner of a server that was started and not
   // stopped (it may have died meanwhile: Connect tells), or is that server.
   bool started() const {
-    return running_in_ == environment().ProcessId() || Current() != nullptr;
+    return running_in_ == environment().ForkGeneration() ||
+           Current() != nullptr;
   }
 
   // The server's process; 0 when it is not started.
@@ -624,9 +625,10 @@ class AbstractServer {
   std::atomic<uid_t> server_user_{kNobody};
 
   // In the server.
-  // The process that runs it, or 0. In a simulation, owner and server share
-  // this object, and a server that was killed leaves it as it is.
-  std::atomic<pid_t> running_in_{0};
+  // The ForkGeneration of the process that runs it, or 0. In a simulation,
+  // owner and server share this object, and a server that was killed leaves it
+  // as it is.
+  std::atomic<int> running_in_{0};
   SparseLog wrong_passwords_;
   mutable SparseLog late_failures_;
   // While it runs.

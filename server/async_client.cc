@@ -58,7 +58,7 @@ absl::StatusOr<std::unique_ptr<AsyncClient>> AsyncClient::Create(
 
 AsyncClient::~AsyncClient() {
   // What a fork has of it is the other process's.
-  if (server_.environment().ProcessId() != process_) return;
+  if (server_.environment().ForkGeneration() != process_) return;
   is_ending_ = true;
   while (!calls_.empty()) Cancel(*calls_.begin()->second);
   kept_->Close(process_);

@@ -141,7 +141,7 @@ class AsyncClient {
 
   AsyncClient(AbstractServer& server, std::unique_ptr<PollSet> ready)
       : server_(server),
-        process_(server.environment().ProcessId()),
+        process_(server.environment().ForkGeneration()),
         ready_(std::move(ready)) {}
 
   std::shared_ptr<Call> Start(const CallOptions& options,
@@ -165,7 +165,7 @@ class AsyncClient {
   absl::Time TimeNow() const { return server_.environment().TimeNow(); }
 
   AbstractServer& server_;
-  const pid_t process_;
+  const int process_;  // Its ForkGeneration.
   // Those to which server.
   std::shared_ptr<KeptConnections> kept_ = std::make_shared<KeptConnections>();
   std::weak_ptr<StartedServer> started_;

@@ -160,6 +160,13 @@ class Environment {
   virtual absl::Status SetProcessDeadline(absl::Duration left) = 0;
 
   virtual pid_t ProcessId() = 0;
+
+  // Never 0, and not the same in this process and in any that it is a fork of,
+  // however that was made: whether an object is another process's. ProcessId
+  // may be, since each pid namespace has an init of number 1
+  // (pid_namespaces(7)).
+  virtual int ForkGeneration() = 0;
+
   virtual uid_t UserId() = 0;
 
   // Whether `user` is one user, and not what this process's user namespace

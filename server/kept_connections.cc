@@ -1,7 +1,5 @@
 #include "ward/server/kept_connections.h"
 
-#include <sys/types.h>
-
 #include <cstddef>
 #include <memory>
 #include <utility>
@@ -18,7 +16,7 @@ constexpr size_t kMostKept = 64;
 
 }  // namespace
 
-std::unique_ptr<MessageChannel> KeptConnections::Take(pid_t process) {
+std::unique_ptr<MessageChannel> KeptConnections::Take(int process) {
   absl::MutexLock lock(&mutex_);
   const auto own = idle_.find(process);
   if (own == idle_.end() || own->second.empty()) return nullptr;
@@ -27,7 +25,7 @@ std::unique_ptr<MessageChannel> KeptConnections::Take(pid_t process) {
   return last;
 }
 
-void KeptConnections::Put(pid_t process,
+void KeptConnections::Put(int process,
                           std::unique_ptr<MessageChannel> channel) {
   absl::MutexLock lock(&mutex_);
   if (closed_) return;
@@ -35,14 +33,14 @@ void KeptConnections::Put(pid_t process,
   if (own.size() < kMostKept) own.push_back(std::move(channel));
 }
 
-void KeptConnections::Clear(pid_t process) {
+void KeptConnections::Clear(int process) {
   std::vector<std::unique_ptr<MessageChannel>> closed;
   absl::MutexLock lock(&mutex_);
   const auto own = idle_.find(process);
   if (own != idle_.end()) closed.swap(own->second);
 }
 
-void KeptConnections::Close(pid_t process) {
+void KeptConnections::Close(int process) {
   {
     absl::MutexLock lock(&mutex_);
     closed_ = true;

@@ -3,8 +3,6 @@
 #ifndef WARD_SERVER_KEPT_CONNECTIONS_H_
 #define WARD_SERVER_KEPT_CONNECTIONS_H_
 
-#include <sys/types.h>
-
 #include <memory>
 #include <vector>
 
@@ -15,9 +13,10 @@
 
 namespace ward {
 
-// Thread-safe. Each process has its own: of a fork, the child's are none, since
-// two processes cannot call over one connection. What it has of its parent's
-// stays untouched; a server's process has closed those descriptors already.
+// Thread-safe. Each process, by its Environment::ForkGeneration, has its own:
+// of a fork, the child's are none, since two processes cannot call over one
+// connection. What it has of its parent's stays untouched; a server's process
+// has closed those descriptors already.
 class KeptConnections {
  public:
   KeptConnections() = default;
@@ -25,23 +24,22 @@ class KeptConnections {
   KeptConnections& operator=(const KeptConnections&) = delete;
 
   // The one that has served the last call; null if there is none.
-  std::unique_ptr<MessageChannel> Take(pid_t process)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  std::unique_ptr<MessageChannel> Take(int process) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Closes it if there are many already, or if Close was called.
-  void Put(pid_t process, std::unique_ptr<MessageChannel> channel)
+  void Put(int process, std::unique_ptr<MessageChannel> channel)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Closes all of this process.
-  void Clear(pid_t process) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Clear(int process) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The same, and keeps none from now on.
-  void Close(pid_t process) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Close(int process) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   absl::Mutex mutex_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::flat_hash_map<pid_t, std::vector<std::unique_ptr<MessageChannel>>> idle_
+  absl::flat_hash_map<int, std::vector<std::unique_ptr<MessageChannel>>> idle_
       ABSL_GUARDED_BY(mutex_);
 };
 

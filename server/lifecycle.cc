@@ -159,7 +159,7 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Launched(
     absl::Time start_deadline) {
   std::unique_ptr<ServerProcess> server(
       new ServerProcess(environment, std::move(process), std::move(owner)));
-  server->launcher_ = environment.ProcessId();
+  server->launcher_ = environment.ForkGeneration();
   server->start_timeout_ = start_timeout;
   server->start_deadline_ = start_deadline;
   server->waited_ = false;
@@ -272,7 +272,7 @@ absl::Status ServerProcess::WaitUntilReady() {
 }
 
 bool ServerProcess::launched_here() const {
-  return environment_.ProcessId() == launcher_;
+  return environment_.ForkGeneration() == launcher_;
 }
 
 absl::Status ServerProcess::Stop(const StopOptions& options) {

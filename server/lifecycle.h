@@ -222,8 +222,9 @@ class ServerProcess {
   std::atomic<bool> asked_to_quit_{false};
   std::atomic<bool> killed_{false};
   std::unique_ptr<PollSet> news_;
-  // The process that launched the server; 0 if it was not this one.
-  pid_t launcher_ = 0;
+  // The ForkGeneration of the process that launched the server; 0 if it was not
+  // this one.
+  int launcher_ = 0;
   absl::Duration start_timeout_ = absl::ZeroDuration();
   absl::Time start_deadline_ = absl::InfiniteFuture();
   // The server's start was waited for, or it runs already.

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -24,8 +25,13 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/async_client.h"
+#include "ward/server/call_context.h"
+#include "ward/server/environment.h"
+#include "ward/server/method.h"
 #include "ward/server/owner_handle.h"
 #include "ward/server/server_for_test.h"
+#include "ward/server/server_options.h"
 #include "ward/testing/matchers.h"
 
 namespace ward {
@@ -123,6 +129,98 @@ TEST_F(NamespacesTest, WhatCannotBeKilledFromHereIsSaid) {
     GTEST_SKIP() << "this machine gives no namespaces to this user";
   }
   EXPECT_THAT(text, HasSubstr("pid namespace"));
+}
+
+// --- processes with one number ---
+
+// Runs `body` in the init of a pid namespace, a fork of this process. What it
+// returns; kCannotEnter if there are no such places for this user.
+int InInit(absl::FunctionRef<int()> body) {
+  Child outside([&body] {
+    if (unshare(CLONE_NEWPID) != 0) return kCannotEnter;
+    Child init([&body] { return getpid() == 1 ? body() : 99; });
+    return init.Wait();
+  });
+  return outside.Wait();
+}
+
+constexpr const char* kNoPids =
+    "this machine gives no pid namespaces to this user";
+
+inline constexpr Method<void, int> kCaller{"caller"};
+inline constexpr Method<void, void> kWait{"wait"};
+
+// Whose clients see whether they have another's connection.
+struct TwinsServer : TestServer {
+  explicit TwinsServer(int go_on) : TestServer(Keeping(go_on)) {
+    Define(kCaller, [](const CallContext& context) -> absl::StatusOr<int> {
+      return context.peer().pid;
+    });
+    Define(kWait, [go_on] {
+      char byte;
+      return read(go_on, &byte, 1) == 1 ? absl::OkStatus()
+                                        : absl::DataLossError("no word");
+    });
+  }
+  static ServerOptions Keeping(int fd) {
+    ServerOptions options;
+    options.launch.fork.keep_open = {fd};
+    return options;
+  }
+};
+
+TEST_F(NamespacesTest, AForkWithItsParentsNumberHasNothingOfItsCalls) {
+  const int code = InInit([this] {
+    const Pipe go_on = MakePipe();
+    std::optional<TwinsServer> server(go_on.read.get());
+    EXPECT_THAT(server->Start(), IsOk());
+    EXPECT_THAT(server->Call(kCaller), IsOkAndHolds(1));
+    auto client = AsyncClient::Create(*server);
+    EXPECT_THAT(client, IsOk());
+    PendingCall<void> call = (*client)->StartCall(kWait);
+    EXPECT_EQ(InInit([&] {
+                const absl::StatusOr<int> caller = server->Call(kCaller);
+                EXPECT_THAT(caller, IsOk());
+                EXPECT_NE(caller.value_or(1), 1) << "over its connection";
+                client->reset();
+                server.reset();
+                return HasFailure() ? 1 : 0;
+              }),
+              0);
+    EXPECT_THAT(server->CheckAlive(), IsOk());
+    WriteAll(go_on.write.get(), "x");
+    EXPECT_THAT(call.Result(), IsOk());
+    EXPECT_THAT(server->Call(kCaller), IsOkAndHolds(1));
+    client->reset();
+    EXPECT_THAT(server->Stop(), IsOk());
+    return HasFailure() ? 2 : 0;
+  });
+  if (code == kCannotEnter) GTEST_SKIP() << kNoPids;
+  EXPECT_EQ(code, 0);
+}
+
+TEST_F(NamespacesTest, AForkWithItsParentsNumberBeginsAnew) {
+  const int code = InInit([] {
+    Environment& environment = Environment::Posix();
+    const auto signals = environment.TakeSignals({{SIGUSR1}, {}});
+    EXPECT_THAT(signals, IsOk());
+    EXPECT_THAT(environment.SetProcessDeadline(absl::Hours(1)), IsOk());
+    EXPECT_EQ(InInit([&environment] {
+                const auto own = environment.TakeSignals({{SIGUSR1}, {}});
+                EXPECT_THAT(own, IsOk());
+                EXPECT_EQ(raise(SIGUSR1), 0);
+                if (own.ok()) {
+                  EXPECT_EQ((*own)->Next(), SIGUSR1);
+                }
+                EXPECT_THAT(environment.SetProcessDeadline(absl::Hours(1)),
+                            IsOk());
+                return HasFailure() ? 1 : 0;
+              }),
+              0);
+    return HasFailure() ? 2 : 0;
+  });
+  if (code == kCannotEnter) GTEST_SKIP() << kNoPids;
+  EXPECT_EQ(code, 0);
 }
 
 // --- users ---

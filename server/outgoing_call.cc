@@ -21,7 +21,7 @@ absl::Status OutgoingCall::Begin(
     Over over) {
   route_ = std::move(route);
   Environment& environment = *route_.options->environment;
-  process_ = environment.ProcessId();
+  process_ = environment.ForkGeneration();
   const bool waits = waits_ == Waits::kYes;
   std::function<bool()> is_cancelled;
   if (limits_.MayBeCancelled()) {
@@ -94,7 +94,7 @@ void OutgoingCall::Leave() {
   own_ = {};
   outer_ = {};
   if (!has_connection()) return;
-  if (route_.options->environment->ProcessId() == process_) {
+  if (route_.options->environment->ForkGeneration() == process_) {
     channel_->ShutDown();
   }
   channel_->Close();

@@ -110,7 +110,7 @@ class OutgoingCall {
   Route route_;
   CallLimits limits_;
   const Waits waits_;
-  pid_t process_ = 0;
+  int process_ = 0;  // Its ForkGeneration.
   bool is_kept_ = false;
   // From one call to the next it goes as it is.
   std::unique_ptr<MessageChannel> channel_;

@@ -285,7 +285,8 @@ class PosixEnvironment final : public Environment {
 
   absl::Status SetProcessDeadline(absl::Duration left) override {
     absl::MutexLock lock(&mutex_);
-    if (deadline_process_ != getpid()) {  // Timers do not survive a fork.
+    if (deadline_process_ !=
+        ward::ForkGeneration()) {  // Timers do not survive a fork.
       sigevent event{};
       event.sigev_notify = SIGEV_SIGNAL;
       event.sigev_signo = SIGKILL;
@@ -293,7 +294,7 @@ class PosixEnvironment final : public Environment {
         return SystemError(
             errno, "make a timer for the process's deadline (timer_create)");
       }
-      deadline_process_ = getpid();
+      deadline_process_ = ward::ForkGeneration();
     }
     itimerspec setting{};  // Zero takes it back.
     if (left != absl::InfiniteDuration()) {
@@ -305,7 +306,8 @@ class PosixEnvironment final : public Environment {
     return absl::OkStatus();
   }
 
-  pid_t ProcessId() override { return OwnProcessId(); }
+  pid_t ProcessId() override { return getpid(); }
+  int ForkGeneration() override { return ward::ForkGeneration(); }
   uid_t UserId() override { return geteuid(); }
   size_t MaxDescriptors() override {
     rlimit limit{};
@@ -340,7 +342,7 @@ class PosixEnvironment final : public Environment {
  private:
   absl::Mutex mutex_;
   timer_t deadline_ ABSL_GUARDED_BY(mutex_) = {};
-  pid_t deadline_process_ ABSL_GUARDED_BY(mutex_) = 0;
+  int deadline_process_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 class ExecZygote final : public Zygote {

@@ -1,17 +1,12 @@
-// What this process is, told from those that it is a fork of.
+// This process, told from those that it is a fork of.
 
 #ifndef WARD_SERVER_POSIX_OWN_PROCESS_H_
 #define WARD_SERVER_POSIX_OWN_PROCESS_H_
 
-#include <sys/types.h>
-
 namespace ward {
 
-// getpid(2), asked once in a process: each call of a server's asks.
-pid_t OwnProcessId();
-
-// Not the same in a process and in any that it is a fork of. Their numbers may
-// be: each pid namespace has an init of number 1 (pid_namespaces(7)).
+// See Environment::ForkGeneration. Once it was asked for in a process, a
+// handler of signals may ask there, too.
 int ForkGeneration();
 
 }  // namespace ward

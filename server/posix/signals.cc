@@ -19,6 +19,7 @@
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/status_macros.h"
+#include "ward/server/posix/own_process.h"
 #include "ward/server/signals.h"
 
 namespace ward {
@@ -32,10 +33,11 @@ std::atomic<int> event{-1};
 static_assert(std::atomic<uint64_t>::is_always_lock_free,
               "what is not lock-free may not be used in a signal handler");
 
-// The processes for which `event` was made and signals are taken: after a fork
-// these are the parent's, and the child may begin anew.
-std::atomic<pid_t> event_process{0};
-std::atomic<pid_t> taken_by{0};
+// The processes, by their ForkGeneration, for which `event` was made and
+// signals are taken: after a fork these are the parent's, and the child may
+// begin anew.
+std::atomic<int> event_process{0};
+std::atomic<int> taken_by{0};
 
 constexpr uint64_t Bit(int signal) { return uint64_t{1} << (signal - 1); }
 
@@ -68,14 +70,14 @@ void GiveBackInChild() {
 }
 
 absl::Status OwnEvent() {
-  if (event_process == getpid()) return absl::OkStatus();
+  if (event_process == ForkGeneration()) return absl::OkStatus();
   FileDescriptor made =
       FileDescriptor::Opened(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!made.is_open()) {
     return SystemError(errno, "create an event for signals (eventfd)");
   }
   event = made.Release();
-  event_process = getpid();
+  event_process = ForkGeneration();
   return absl::OkStatus();
 }
 
@@ -147,9 +149,9 @@ class PosixSignals final : public Signals {
 absl::StatusOr<std::unique_ptr<Signals>> PosixTakeSignals(
     const SignalPlan& plan) {
   WARD_RETURN_IF_ERROR(CheckSignalPlan(plan));
-  pid_t holder = taken_by;
-  if (holder == getpid() ||
-      !taken_by.compare_exchange_strong(holder, getpid())) {
+  int holder = taken_by;
+  if (holder == ForkGeneration() ||
+      !taken_by.compare_exchange_strong(holder, ForkGeneration())) {
     return SignalsTakenError();
   }
   [[maybe_unused]] static const int kAtFork =

@@ -23,6 +23,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/server/listener.h"
 #include "ward/server/posix/open_descriptors.h"
+#include "ward/server/posix/own_process.h"
 #include "ward/server/posix/socket_path.h"
 
 namespace ward {
@@ -31,7 +32,8 @@ namespace {
 // What the handler of SIGIO reads. It may be about to run on another thread
 // when the process is untied, so there is one for the life of the process.
 struct Tie {
-  std::atomic<pid_t> process{0};  // 0: untied. A fork has its parent's.
+  // The ForkGeneration; 0: untied. A fork has its parent's.
+  std::atomic<int> process{0};
   int end = -1;
   FileDescriptor name;
   std::string path;
@@ -64,7 +66,7 @@ bool HasWord(int end) {
 // In signal context, and on any thread: system calls alone.
 void RemoveNameAndDie(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
-  if (tie.process == getpid() && HasWord(tie.end)) {
+  if (tie.process == ForkGeneration() && HasWord(tie.end)) {
     // A socket that is alive is replaced by nobody: no lock is needed.
     if (LeadsTo(tie.path, tie.name)) unlink(tie.path.c_str());
     if (!tie.directory.empty()) rmdir(tie.directory.c_str());
@@ -174,7 +176,7 @@ absl::Status PosixTieProcess(int end, const Listener* listener) {
   tie.path = std::move(parts.path);
   tie.directory =
       parts.private_directory ? tie.path.substr(0, tie.path.rfind('/')) : "";
-  tie.process = getpid();
+  tie.process = ForkGeneration();
   // First: the handler reads it.
   sigaction(SIGIO, nullptr, &tie.found);
   struct sigaction action {};
@@ -202,7 +204,7 @@ absl::Status PosixUntieProcess(int end) {
   if (flags < 0 || fcntl(end, F_SETFL, flags & ~O_ASYNC) != 0) {
     return TieError(errno);
   }
-  if (tie.process.exchange(0) == getpid()) {
+  if (tie.process.exchange(0) == ForkGeneration()) {
     PutSignalBack();
     tie.name.Reset();
   }

@@ -147,7 +147,7 @@ class RecordingZygote final : public Zygote {
 };
 
 RecordingEnvironment::RecordingEnvironment(Environment& real)
-    : real_(real), recorded_(real.ProcessId()) {
+    : real_(real), recorded_(real.ForkGeneration()) {
   absl::MutexLock lock(&mutex_);
   transcript_.Name(kTest, "test");
 }

@@ -100,6 +100,7 @@ class RecordingEnvironment final : public Environment {
     return real_.Holders(socket_id);
   }
   pid_t ProcessId() override { return real_.ProcessId(); }
+  int ForkGeneration() override { return real_.ForkGeneration(); }
   uid_t UserId() override { return real_.UserId(); }
   bool KnowsUser(uid_t user) override { return real_.KnowsUser(user); }
   size_t MaxDescriptors() override { return real_.MaxDescriptors(); }
@@ -134,7 +135,7 @@ class RecordingEnvironment final : public Environment {
   // Who is at the other end. Of a pair, the process that is started next.
   using Peer = std::shared_ptr<pid_t>;
 
-  bool records() const { return real_.ProcessId() == recorded_; }
+  bool records() const { return real_.ForkGeneration() == recorded_; }
   std::unique_ptr<Transport> Record(std::unique_ptr<Transport> transport,
                                     Peer peer, std::string origin)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -142,7 +143,7 @@ class RecordingEnvironment final : public Environment {
                                    std::string_view name);
 
   Environment& real_;
-  const pid_t recorded_;
+  const int recorded_;  // The ForkGeneration of the test's process.
   mutable absl::Mutex mutex_;
   Transcript transcript_ ABSL_GUARDED_BY(mutex_);
   pid_t last_ ABSL_GUARDED_BY(mutex_) = kTest;

@@ -96,6 +96,8 @@ class SimulatedEnvironment final : public Environment {
   absl::StatusOr<uint64_t> SocketId(const Transport& transport) override;
   absl::StatusOr<std::vector<ProcessInfo>> Holders(uint64_t socket_id) override;
   pid_t ProcessId() override;
+  // No two have one number.
+  int ForkGeneration() override { return ProcessId(); }
   uid_t UserId() override;
   bool KnowsUser(uid_t /*user*/) override { return true; }
   // What most systems say, on every machine.

@@ -91,6 +91,7 @@ class ThreadedEnvironment final : public Environment {
     return absl::OkStatus();
   }
   pid_t ProcessId() override { return posix_.ProcessId(); }
+  int ForkGeneration() override { return posix_.ForkGeneration(); }
   uid_t UserId() override { return posix_.UserId(); }
   bool KnowsUser(uid_t user) override { return posix_.KnowsUser(user); }
   size_t MaxDescriptors() override { return posix_.MaxDescriptors(); }
