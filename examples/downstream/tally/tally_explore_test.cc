@@ -18,7 +18,7 @@ using ::ward::testing::RunAtOnce;
 
 TEST(TallyServer, AddsUpWhatTwoClientsAddAtOnce) {
   ExploreOptions options;
-  options.runs = 1000;
+  options.runs = 300;
   Explore(options, [] {
     TallyServer server;
     ASSERT_THAT(server.Start(), IsOk());
