@@ -185,7 +185,9 @@ TEST_F(MessageChannelTest, CountsWhatGoesThroughWhole) {
   std::string scalar;
   ASSERT_THAT(reader.Read(), IsOk());
   ASSERT_THAT(reader.Read(), IsOk());
-  EXPECT_LT(reader.TakeTraffic().read.bytes, sent.written.bytes);
+  const MessageChannel::BothWays before = reader.TakeTraffic();
+  EXPECT_LT(before.read.bytes, sent.written.bytes);
+  EXPECT_EQ(before.read.descriptors, 2u);
   ASSERT_THAT(reader.ReadScalar(scalar), IsOk());
   ASSERT_THAT(channel.Write("more"), IsOk());
   ASSERT_THAT(reader.Read(), IsOk());

@@ -22,6 +22,9 @@ namespace {
 
 constexpr size_t kReasons = std::size(reason::kAll);
 
+// Of looking at counters while nobody changes them.
+constexpr int kMostTries = 10;
+
 // As absl::StatusCodeToString, which returns a string of its own.
 constexpr std::string_view kCodes[] = {"OK",
                                        "CANCELLED",
@@ -104,6 +107,39 @@ void CallStats::Counters::End(absl::Duration time,
   took_[LatencyBucketOf(nanoseconds)].fetch_add(1, std::memory_order_release);
 }
 
+void CallStats::Counters::AddTo(Sums& sums) const {
+  const auto get = [](const Counter& counter) {
+    return counter.load(std::memory_order_relaxed);
+  };
+  std::array<uint64_t, kLatencyBuckets> took;
+  uint64_t ended = 0;
+  uint64_t begun = begun_.load(std::memory_order_acquire);
+  // Calls that begin and end while this thread looks, or sleeps, would seem to
+  // run still. Seldom does one.
+  for (int tries = 0; tries < kMostTries; ++tries) {
+    const uint64_t before = begun;
+    ended = 0;
+    for (size_t i = 0; i < took.size(); ++i) {
+      took[i] = took_[i].load(std::memory_order_acquire);
+      ended += took[i];
+    }
+    // Behind them: what has ended has begun. So has all the rest of it.
+    begun = begun_.load(std::memory_order_acquire);
+    if (begun == before) break;
+  }
+  for (size_t i = 0; i < took.size(); ++i) sums.took[i] += took[i];
+  for (size_t i = 0; i < errors_.size(); ++i) {
+    sums.errors[i] += get(errors_[i]);
+  }
+  sums.begun += begun;
+  sums.ended += ended;
+  sums.nanoseconds += get(nanoseconds_);
+  sums.bytes_in += get(bytes_in_);
+  sums.bytes_out += get(bytes_out_);
+  sums.descriptors_in += get(descriptors_in_);
+  sums.descriptors_out += get(descriptors_out_);
+}
+
 CallStats::CallStats(size_t methods) : methods_(methods + 1) {}
 
 CallStats::~CallStats() {
@@ -126,52 +162,26 @@ CallStats::Counters& CallStats::Of(size_t method, uint64_t client) {
 }
 
 void CallStats::Describe(size_t method, proto::MethodStats& out) const {
-  std::array<uint64_t, kLatencyBuckets> took{};
-  ErrorCounts errors{};
-  uint64_t begun = 0;
-  uint64_t ended = 0;
-  uint64_t nanoseconds = 0;
-  uint64_t bytes_in = 0;
-  uint64_t bytes_out = 0;
-  uint64_t descriptors_in = 0;
-  uint64_t descriptors_out = 0;
+  Sums sums;
   for (const std::atomic<Counters*>& shard : methods_[method]) {
     const Counters* const counters = shard.load(std::memory_order_acquire);
-    if (counters == nullptr) continue;
-    const auto get = [](const Counters::Counter& counter) {
-      return counter.load(std::memory_order_relaxed);
-    };
-    // First: see Counters::End.
-    for (size_t i = 0; i < took.size(); ++i) {
-      const uint64_t count = counters->took_[i].load(std::memory_order_acquire);
-      took[i] += count;
-      ended += count;
-    }
-    for (size_t i = 0; i < errors.size(); ++i) {
-      errors[i] += get(counters->errors_[i]);
-    }
-    begun += get(counters->begun_);
-    nanoseconds += get(counters->nanoseconds_);
-    bytes_in += get(counters->bytes_in_);
-    bytes_out += get(counters->bytes_out_);
-    descriptors_in += get(counters->descriptors_in_);
-    descriptors_out += get(counters->descriptors_out_);
+    if (counters != nullptr) counters->AddTo(sums);
   }
-  out.set_calls(begun);
-  out.set_running(begun - ended);
-  ward::Describe(errors, *out.mutable_errors());
+  out.set_calls(sums.begun);
+  out.set_running(sums.begun - sums.ended);
+  ward::Describe(sums.errors, *out.mutable_errors());
   proto::Latency& latency = *out.mutable_latency();
-  latency.set_sum_ns(nanoseconds);
-  for (size_t i = 0; i < took.size(); ++i) {
-    if (took[i] == 0) continue;
+  latency.set_sum_ns(sums.nanoseconds);
+  for (size_t i = 0; i < sums.took.size(); ++i) {
+    if (sums.took[i] == 0) continue;
     proto::Latency::Bucket& bucket = *latency.add_buckets();
     bucket.set_under_ns(LatencyBucketLimit(i));
-    bucket.set_count(took[i]);
+    bucket.set_count(sums.took[i]);
   }
-  out.set_bytes_in(bytes_in);
-  out.set_bytes_out(bytes_out);
-  out.set_descriptors_in(descriptors_in);
-  out.set_descriptors_out(descriptors_out);
+  out.set_bytes_in(sums.bytes_in);
+  out.set_bytes_out(sums.bytes_out);
+  out.set_descriptors_in(sums.descriptors_in);
+  out.set_descriptors_out(sums.descriptors_out);
 }
 
 }  // namespace ward

@@ -57,6 +57,18 @@ uint64_t LatencyBucketLimit(size_t bucket);
 
 // Thread-safe, without locks.
 class CallStats {
+  struct Sums {
+    uint64_t begun = 0;
+    uint64_t ended = 0;
+    uint64_t nanoseconds = 0;
+    uint64_t bytes_in = 0;
+    uint64_t bytes_out = 0;
+    uint64_t descriptors_in = 0;
+    uint64_t descriptors_out = 0;
+    std::array<uint64_t, kLatencyBuckets> took{};
+    ErrorCounts errors{};
+  };
+
  public:
   // Of one method, by some of the clients.
   class alignas(64) Counters {
@@ -70,6 +82,8 @@ class CallStats {
    private:
     friend class CallStats;
     using Counter = std::atomic<uint64_t>;
+
+    void AddTo(Sums& sums) const;
 
     static void Add(Counter& counter, uint64_t more) {
       counter.fetch_add(more, std::memory_order_relaxed);

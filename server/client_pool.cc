@@ -756,21 +756,33 @@ void ClientPool::Dismiss(Client& client) {
 
 std::unique_ptr<ClientPool::Client> ClientPool::NextToServe(pid_t process) {
   const bool has_admitted = AdmitSurplus();
-  // Or the one that has left had none.
-  const bool is_place = HasPlace();
-  // Those that are ready have their places: the free one is for the queue.
+  const auto find = [&](absl::FunctionRef<bool(const Client&)> fits)
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                          auto next = queued_.end();
+                          for (auto it = queued_.begin(); it != queued_.end();
+                               ++it) {
+                            const Client& client = *it->second;
+                            if (!fits(client)) continue;
+                            if (next == queued_.end()) next = it;
+                            if (client.peer->pid == process) continue;
+                            return it;
+                          }
+                          return next;
+                        };
+  // Those that are ready have their places: the free one is for the queue. If
+  // there is none, the one that has left was beside them, where another may be.
   auto next = queued_.end();
-  for (auto it = queued_.begin(); it != queued_.end(); ++it) {
-    const Client& client = *it->second;
-    if (is_place ? !client.refusal_.ok() : !MayBeBeside(client)) continue;
-    if (next == queued_.end()) next = it;
-    if (client.peer->pid == process) continue;
-    next = it;
-    break;
+  if (HasPlace()) {
+    next = find([](const Client& client) { return client.refusal_.ok(); });
+  }
+  const bool is_beside = next == queued_.end();
+  if (is_beside) {
+    next = find([this](const Client& client) ABSL_SHARED_LOCKS_REQUIRED(
+                    mutex_) { return MayBeBeside(client); });
   }
   if (next != queued_.end() && !stopping_) {
     std::unique_ptr<Client> client = Take(queued_, next);
-    if (!is_place) client->most_time = kTimeBeside;
+    if (is_beside) client->most_time = kTimeBeside;
     GivePlace(*client);
     ready_.push_back(std::move(client));
   }

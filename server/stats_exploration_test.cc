@@ -29,6 +29,9 @@ using testing::Search;
 
 constexpr Method<std::string, std::string> kRepeat{"repeat"};
 
+constexpr uint64_t kCallers = 2;
+constexpr uint64_t kCallsOfEach = 2;
+
 class Server : public AbstractServer {
  public:
   explicit Server(ServerOptions options) : AbstractServer(std::move(options)) {
@@ -63,7 +66,7 @@ uint64_t Check(const absl::StatusOr<proto::ServerStats>& stats) {
   uint64_t ended = 0;
   for (const auto& bucket : repeat.latency().buckets()) ended += bucket.count();
   EXPECT_EQ(ended + repeat.running(), repeat.calls());
-  EXPECT_LE(repeat.running(), 1u);
+  EXPECT_LE(repeat.calls(), kCallers * kCallsOfEach);
   EXPECT_GE(repeat.bytes_in(), 10 * ended);
   EXPECT_LE(stats->clients().served(), 1u);
   EXPECT_LE(stats->clients().most_served(), 1u);
@@ -71,13 +74,12 @@ uint64_t Check(const absl::StatusOr<proto::ServerStats>& stats) {
 }
 
 void CallAndAsk(bool all_well) {
-  constexpr uint64_t kCalls = 2;
   ServerOptions options;
   options.max_clients = 1;
   Server server(std::move(options));
   if (!server.Start().ok()) return;
   const auto call = [&] {
-    for (uint64_t i = 0; i < kCalls; ++i) {
+    for (uint64_t i = 0; i < kCallsOfEach; ++i) {
       const absl::Status status = server.Call(kRepeat, "0123456789").status();
       EXPECT_TRUE(status.ok() || !all_well) << status;
     }
@@ -103,13 +105,13 @@ void CallAndAsk(bool all_well) {
   EXPECT_LE(server.most, 1);
   if (all_well) {
     // The last word is said before it is counted.
-    while (Check(server.Stats()) < 2 * kCalls) {
+    while (Check(server.Stats()) < kCallers * kCallsOfEach) {
       absl::SleepFor(absl::Milliseconds(1));
     }
     const absl::StatusOr<proto::ServerStats> last = server.Stats();
     EXPECT_TRUE(last.ok()) << last.status();
     if (last.ok()) {
-      EXPECT_EQ(Repeat(*last).calls(), 2 * kCalls);
+      EXPECT_EQ(Repeat(*last).calls(), kCallers * kCallsOfEach);
     }
   }
   (void)server.Stop();

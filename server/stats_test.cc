@@ -452,8 +452,23 @@ TEST_F(FullTest, AsksTheInterceptorsToo) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+// One who comes while the one before is still there waits for it, though there
+// are places: his process has all that it may.
+TEST_F(FullTest, TellsWhoComesSecondWhereAProcessHasAllThatItMay) {
+  ServerOptions options = Shared();
+  options.max_clients_per_process = 1;
+  Server server(std::move(options));
+  ASSERT_THAT(server.Start(), IsOk());
+  Fill(server);
+  const auto ask = [&] { EXPECT_THAT(server.Stats(), IsOk()); };
+  RunAtOnce(ask, ask);
+  Leave();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 // Its answer is larger than what a socket holds.
 TEST_F(FullTest, WhoDoesNotReadItsAnswerKeepsNobodyWaiting) {
+  if (!MovesClock()) GTEST_SKIP() << "who is slow enough does not read, either";
   struct Large : Registered<Large> {
     explicit Large(ServerOptions options) : Registered(std::move(options)) {
       for (int i = 0; i < 3000; ++i) {
@@ -473,9 +488,7 @@ TEST_F(FullTest, WhoDoesNotReadItsAnswerKeepsNobodyWaiting) {
   }
   const absl::Time begin = environment().TimeNow();
   EXPECT_THAT(server.Stats(), IsOk());
-  if (MovesClock()) {
-    EXPECT_LE(environment().TimeNow() - begin, absl::Seconds(5));
-  }
+  EXPECT_LE(environment().TimeNow() - begin, absl::Seconds(3));
   deaf.clear();
   Leave();
   EXPECT_THAT(server.Stop(), IsOk());
@@ -489,7 +502,6 @@ TEST_F(StatsTest, SumsAddUpWhileManyCall) {
   const auto check = [&](const proto::ServerStats& stats) {
     const proto::MethodStats repeat = Of(stats, "repeat");
     EXPECT_EQ(Ended(repeat) + repeat.running(), repeat.calls());
-    EXPECT_LE(repeat.running(), kClients);
     // What has ended has all its bytes.
     EXPECT_GE(repeat.bytes_in(), 100 * Ended(repeat));
     EXPECT_GE(repeat.bytes_out(), 100 * Ended(repeat));
