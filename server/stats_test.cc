@@ -455,9 +455,22 @@ TEST_F(FullTest, AsksTheInterceptorsToo) {
 // One who comes while the one before is still there waits for it, though there
 // are places: his process has all that it may.
 TEST_F(FullTest, TellsWhoComesSecondWhereAProcessHasAllThatItMay) {
+  struct Slow : Interceptor {
+    absl::Status Before(CallInfo& info) override {
+      if (info.method == kStats.name) absl::SleepFor(absl::Milliseconds(100));
+      return absl::OkStatus();
+    }
+  };
+  struct SlowServer : Registered<SlowServer> {
+    explicit SlowServer(ServerOptions options)
+        : Registered([&] {
+            options.interceptors = {std::make_shared<Slow>()};
+            return std::move(options);
+          }()) {}
+  };
   ServerOptions options = Shared();
   options.max_clients_per_process = 1;
-  Server server(std::move(options));
+  SlowServer server(std::move(options));
   ASSERT_THAT(server.Start(), IsOk());
   Fill(server);
   const auto ask = [&] { EXPECT_THAT(server.Stats(), IsOk()); };
