@@ -5,12 +5,12 @@
 #include <unistd.h>
 
 #include <memory>
-#include <optional>
 #include <string_view>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/socket_transport.h"
 #include "ward/channel/transport.h"
@@ -46,8 +46,7 @@ bool HasGainedCapabilities() {
          getgid() == getegid();
 }
 
-int Serve(const ExecRequest& request) {
-  const std::string_view name = request.entry;
+int Serve(std::string_view name) {
   Environment& environment = Environment::Posix();
   if (HasGainedCapabilities()) {
     environment.Log(absl::StrCat(
@@ -58,7 +57,7 @@ int Serve(const ExecRequest& request) {
     return 2;
   }
   const absl::StatusOr<ExecEntry> entry = FindExecEntry(name);
-  ExecLinks links = {Inherited(request.hand_over), Inherited(request.owner)};
+  ExecLinks links = {Inherited(kExecHandOver), Inherited(kExecOwner)};
   if (!entry.ok() || links.hand_over == nullptr || links.owner == nullptr) {
     environment.Log(absl::StrCat(
         kExecArgument, name,
@@ -77,10 +76,9 @@ int Serve(const ExecRequest& request) {
 
 void ServeIfExeced(int argc, char** argv) {
   AllowExec();
-  const std::optional<ExecRequest> request =
-      ParseExecArgument(argc == 2 ? argv[1] : "");
-  if (!request.has_value()) return;
-  const int code = Serve(*request);
+  std::string_view argument = argc == 2 ? argv[1] : "";
+  if (!absl::ConsumePrefix(&argument, kExecArgument)) return;
+  const int code = Serve(argument);
   FlushStreams();
   // As a forked server ends, too: nothing that a library or main() has set up
   // for the program's own end belongs to it.

@@ -7,7 +7,6 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
@@ -29,7 +28,6 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
@@ -38,10 +36,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/proto/frame.pb.h"
-#include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
-#include "ward/server/exec_main.h"
-#include "ward/server/posix/deny_for_test.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
 
@@ -246,42 +241,6 @@ class HangingFilesTest : public ::testing::Test {
   std::unique_ptr<HangingFiles> files_;
 };
 
-// Descriptors of the owner's own.
-TEST_F(HangingFilesTest, KeepNoOwnerWaitingThatStartsAServerOrAZygoteByExec) {
-  if (!Mount()) GTEST_SKIP() << kNeeds;
-  const absl::Cleanup stop_hanging = [this] { StopHanging(); };
-  // Where close_range(2) is denied, they are closed one by one.
-  for (const bool denied : {false, true}) {
-    SCOPED_TRACE(denied);
-    Pipe report = MakePipe();
-    Pipe go_on = MakePipe();
-    Child owner([&] {
-      const FileDescriptor file = files().Open();
-      if (denied) DenyCalls({SYS_close_range}, EPERM);
-      auto zygote = Environment::Posix().StartZygote();
-      EXPECT_THAT(zygote, IsOk());
-      ServerOptions options;
-      options.start_mode = StartMode::kExec;
-      TestServer server(std::move(options));
-      EXPECT_THAT(server.BeginStart(), IsOk());
-      WriteAll(report.write.get(), "begun");
-      (void)ReadSome(go_on.read.get());
-      EXPECT_THAT(server.WaitUntilReady(), IsOk());
-      EXPECT_THAT(server.Stop(), IsOk());
-      return HasFailure() ? 1 : 0;
-    });
-    const bool has_begun =
-        BecomesReadable(report.read.get(), absl::Seconds(10)) &&
-        files().AwaitHanging(2);
-    // Whatever went wrong: nobody may wait for this process when it is killed.
-    StopHanging();
-    WriteAll(go_on.write.get(), "x");
-    EXPECT_EQ(owner.Wait(), 0);
-    ASSERT_TRUE(has_begun);
-    files().Hang(true);
-  }
-}
-
 // From half a message, whose time is over, or that had more of them than it
 // may. They are more than there are threads for clients.
 TEST_F(HangingFilesTest, KeepNobodyWaitingButWhoClosesThem) {
@@ -479,9 +438,3 @@ TEST_F(HangingFilesTest, KeepNobodyFromHearingThatTheServerStops) {
 
 }  // namespace
 }  // namespace ward
-
-int main(int argc, char** argv) {
-  ward::ServeIfExeced(argc, argv);
-  ::testing::InitGoogleMock(&argc, argv);
-  return RUN_ALL_TESTS();
-}

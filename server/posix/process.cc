@@ -18,7 +18,6 @@
 #include <atomic>
 #include <cerrno>
 #include <climits>
-#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -41,7 +40,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -426,17 +424,11 @@ struct Program {
   ProcessGroup group;
 };
 
-// A descriptor that is closed, or that another one is put over, may lead to a
-// file system that does not answer then; a program that begins closes it when
-// its parent goes on already.
-void CloseOnExecFrom(int first) {
-  if (close_range(static_cast<unsigned>(first), ~0U, CLOSE_RANGE_CLOEXEC) ==
-      0) {
-    return;
-  }
-  // Before Linux 5.11, or denied.
+// Unlike closefrom(3), which ends the process where it finds no way to.
+void CloseFrom(int first) {
+  if (close_range(static_cast<unsigned>(first), ~0U, 0) == 0) return;
   ForEachOpenDescriptor(INT_MAX, [first](int fd) {
-    if (fd >= first) fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (fd >= first) close(fd);
   });
 }
 
@@ -456,16 +448,16 @@ int Become(const Program& program) {
     action.sa_handler = SIG_DFL;
     sigaction(signal, &action, nullptr);
   }
-  // The only ones that are closed, where they are its owner's own.
+  // Before the others: `nothing` may have a number that one of them is to have.
   for (const int fd : kStandardDescriptors) {
     if (!IsInherited(fd) && dup2(program.nothing, fd) < 0) return errno;
   }
-  // What is not close-on-exec is not for the server either.
-  CloseOnExecFrom(STDERR_FILENO + 1);
-  if (fcntl(program.hand_over, F_SETFD, 0) != 0 ||
-      fcntl(program.owner, F_SETFD, 0) != 0) {
+  if (dup2(program.hand_over, kExecHandOver) < 0 ||
+      dup2(program.owner, kExecOwner) < 0) {
     return errno;
   }
+  // What is not close-on-exec is not for the server either.
+  CloseFrom(kExecOwner + 1);
   execve(program.path, program.arguments, environ);
   return errno;
 }
@@ -563,29 +555,6 @@ absl::Status ProcError(int error, std::string_view attempt) {
                                        "with `mount -t proc proc /proc`)"));
 }
 
-std::string ExecArgument(std::string_view entry, int hand_over, int owner) {
-  return absl::StrCat(kExecArgument, entry, ":", hand_over, ",", owner);
-}
-
-std::optional<ExecRequest> ParseExecArgument(std::string_view argument) {
-  if (!absl::ConsumePrefix(&argument, kExecArgument)) return std::nullopt;
-  // A name may have colons, too.
-  const size_t end = argument.rfind(':');
-  ExecRequest request{argument.substr(0, end)};
-  if (end == std::string_view::npos) return request;
-  const std::pair<std::string_view, std::string_view> numbers =
-      absl::StrSplit(argument.substr(end + 1), absl::MaxSplits(',', 1));
-  int hand_over;
-  int owner;
-  if (absl::SimpleAtoi(numbers.first, &hand_over) &&
-      absl::SimpleAtoi(numbers.second, &owner) && hand_over > STDERR_FILENO &&
-      owner > STDERR_FILENO && hand_over != owner) {
-    request.hand_over = hand_over;
-    request.owner = owner;
-  }
-  return request;
-}
-
 void AllowExec() { exec_allowed = true; }
 
 absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
@@ -604,16 +573,23 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
         "program's own file, or start its servers by fork");
   }
   std::string name = program_invocation_name;
-  const int hand_over = links.hand_over->descriptor();
-  const int owner = links.owner->descriptor();
-  std::string argument = ExecArgument(entry, hand_over, owner);
+  std::string argument = absl::StrCat(kExecArgument, entry);
   const std::array<char*, 3> arguments = {name.data(), argument.data(),
                                           nullptr};
+  // Where neither takes the other's place in the child.
+  const auto duplicate = [](const Transport& link) {
+    return FileDescriptor::Opened(
+        fcntl(link.descriptor(), F_DUPFD_CLOEXEC, kExecOwner + 1));
+  };
+  const FileDescriptor hand_over = duplicate(*links.hand_over);
+  const FileDescriptor owner = duplicate(*links.owner);
+  if (!hand_over.is_open() || !owner.is_open()) {
+    return SystemError(errno, "start the server's program: duplicate a socket");
+  }
   WARD_ASSIGN_OR_RETURN(const FileDescriptor nothing, OpenNothing());
   // The program that runs, whatever stands at its path by now (proc(5)).
-  const Program program = {"/proc/self/exe", arguments.data(),
-                           hand_over,        owner,
-                           nothing.get(),    group};
+  const Program program = {"/proc/self/exe", arguments.data(), hand_over.get(),
+                           owner.get(),      nothing.get(),    group};
   volatile int error = 0;
   const pid_t pid = Start(program, error);
   if (pid < 0) error = errno;
