@@ -397,6 +397,8 @@ void MessageChannel::ThrowAway() {
   }
   reader_.NextCall();
   reader_.Release();
+  // No call is told that it has had it.
+  (void)reader_.TakeTraffic();
 }
 
 // --- both ---

@@ -79,6 +79,7 @@ constexpr Method<void, Stream<std::string>> kDescriptorSet{
 // Whether the owners are to be counted, too: that takes a look at each process
 // of the machine.
 constexpr Method<bool, proto::ServerStats> kStats{"ward.stats"};
+constexpr absl::Duration kTimeForOwners = absl::Seconds(2);
 
 // How long a server that was started by exec waits for what its owner, which
 // has just started it, has to say.
@@ -718,7 +719,10 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
          return serving.descriptors->CutOne(time);
        },
        [](const Client& client) {
-         return client.request.name() == kStats.name;
+         // With a descriptor it may have its thread wait when that is closed.
+         return client.request.name() == kStats.name &&
+                client.request.descriptors().empty() &&
+                client.channel.unclaimed_descriptors() == 0;
        },
        [this, &serving](Client& client) {
          client.channel.set_buffer_budget(serving.buffers);
@@ -822,7 +826,8 @@ class AbstractServer::Host final : public CallContext::Host {
   ClientPool::Client& client_;
 };
 
-absl::StatusOr<proto::ServerStats> AbstractServer::TellStats(bool with_owners) {
+absl::StatusOr<proto::ServerStats> AbstractServer::TellStats(
+    const CallContext& context, bool with_owners) {
   const Serving& serving = *serving_.load();
   proto::ServerStats stats;
   stats.set_pid(environment().ProcessId());
@@ -852,7 +857,8 @@ absl::StatusOr<proto::ServerStats> AbstractServer::TellStats(bool with_owners) {
   stats.set_idle_threads(static_cast<uint32_t>(counts.idle_threads));
   stats.set_buffered_bytes(serving.buffers->used());
   stats.set_max_buffered_bytes(options_.max_buffered_bytes);
-  if (with_owners) {
+  // However many processes there are, the rest is told in time.
+  if (with_owners && context.time_left() >= kTimeForOwners) {
     const auto owners = Owners();
     if (owners.ok()) stats.set_owners(static_cast<uint32_t>(owners->size()));
   }

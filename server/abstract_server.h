@@ -540,7 +540,8 @@ class AbstractServer {
   struct Serving;
   absl::Status ServeRequest(Serving& serving, ClientPool::Client& client) const;
   absl::StatusOr<Message> TellOwners();
-  absl::StatusOr<proto::ServerStats> TellStats(bool with_owners);
+  absl::StatusOr<proto::ServerStats> TellStats(const CallContext& context,
+                                               bool with_owners);
   absl::Status TellDescriptorSet(StreamWriter<std::string>& files) const;
   // Says how the call has ended; what ServeRequest returns of that.
   absl::Status Answer(ClientPool::Client& client,

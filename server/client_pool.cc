@@ -1059,7 +1059,9 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
   // Where it has waited for a place, all are taken.
   if (client->refusal_.ok()) (void)AdmitSurplus();
   const absl::Status refusal =
-      !client->refusal_.ok()
+      client->connection_->HungUp()
+          ? MakeError(reason::kEndOfStream, "it has left")
+      : !client->refusal_.ok()
           ? client->refusal_
           : MakeError(reason::kServerFull,
                       absl::StrCat("all ", limits_.max_clients,

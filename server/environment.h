@@ -226,7 +226,8 @@ class Environment {
   // or by something close-on-exec, which somebody has opened and not put there.
   // The line is lost then: better than in a client's stream, or a file. So it
   // is where nobody reads what is full (a pipe); and cut off behind PIPE_BUF
-  // bytes, of which there is always room for all or none.
+  // bytes, of which a pipe has room for all or none. A terminal that nobody
+  // reads may have room for a part, and then this waits for it.
   virtual void Log(std::string_view line) = 0;
 };
 

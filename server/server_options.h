@@ -85,9 +85,11 @@ struct ServerOptions {
   // Clients served at the same time, a thread each. More of them, once they
   // have shown the password, wait for a place; a refused password is answered
   // at once, and one at a time of those whose first message is "ward.stats"
-  // (AbstractServer::Stats), for which the server has one more thread, and a
-  // second. So it tells of itself however full it is; nor do
-  // max_clients_per_process and max_clients_per_user count that one.
+  // (AbstractServer::Stats), without descriptors, for which the server has one
+  // more thread, and a second: it tells of itself though all places are taken.
+  // Those who ask meanwhile wait as others do, and nobody is heard while
+  // max_waiting_clients wait. max_clients_per_process and max_clients_per_user
+  // do not count the one that is served so.
   int max_clients = 64;
 
   // Connections that are not served yet: their first message has not come, or

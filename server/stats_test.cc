@@ -150,6 +150,27 @@ TEST_F(StatsTest, CountsDescriptorsBothWays) {
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
+// But not to the next method.
+TEST_F(StatsTest, CountsNothingThatACallHasLeft) {
+  Server server(Shared());
+  ASSERT_THAT(server.Start(), IsOk());
+  MessageChannel channel = Open(server);
+  channel.ExpectEnd();
+  channel.BeginCall({/*keep=*/true});
+  ASSERT_THAT(channel.Write("echo", "x"), IsOk());
+  EXPECT_THAT(channel.Read(), testing::RepliesWith("x"));
+  EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+  ASSERT_TRUE(channel.kept());
+  ASSERT_THAT(channel.WriteScalar(std::string(10'000, 'x')), IsOk());
+  channel.BeginCall({/*keep=*/true});
+  ASSERT_THAT(channel.Write("repeat", "x"), IsOk());
+  EXPECT_THAT(channel.Read(), IsOk());
+  ASSERT_OK_AND_ASSIGN(const proto::ServerStats stats, server.Stats());
+  EXPECT_LT(Of(stats, "echo").bytes_in(), 1000u);
+  EXPECT_LT(Of(stats, "repeat").bytes_in(), 1000u);
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
 TEST_F(StatsTest, CountsErrorsByWardsReasonsOrTheirCode) {
   Server server(Shared());
   ASSERT_THAT(server.Start(), IsOk());
@@ -410,6 +431,43 @@ TEST_F(FullTest, WhoHasAskedMayNotCallAnythingElse) {
   EXPECT_THAT(eager.Read(), FailsWith(reason::kEndOfStream));
   ASSERT_OK_AND_ASSIGN(const proto::ServerStats stats, server.Stats());
   EXPECT_EQ(Of(stats, "echo").calls(), 0u);
+  Leave();
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+// What comes with it may take for ever to be closed, and there is but one.
+TEST_F(FullTest, WhoAttachesAnythingHasNoPlaceBesideTheOthers) {
+  Server server(OnePlace());
+  ASSERT_THAT(server.Start(), IsOk());
+  Fill(server);
+  ASSERT_OK_AND_ASSIGN(const FileDescriptor file,
+                       FileDescriptor::DuplicateOf(0));
+  MessageChannel attaches = Open(server);
+  ASSERT_THAT(attaches.Write("ward.stats", true, file), IsOk());
+  (void)Await(server, [](const proto::ServerStats& told) {
+    return told.clients().waiting() == 1;
+  });
+  EXPECT_FALSE(Readable(attaches, absl::Milliseconds(20)));
+  Leave();
+  EXPECT_THAT(attaches.Read(), FailsWith(reason::kInvalidArguments));
+  EXPECT_THAT(server.Stop(), IsOk());
+}
+
+TEST_F(FullTest, CountsWhoLeavesTheQueueAsLeft) {
+  Server server(OnePlace());
+  ASSERT_THAT(server.Start(), IsOk());
+  Fill(server);
+  MessageChannel waits = Open(server);
+  ASSERT_THAT(waits.Write("echo", "x"), IsOk());
+  (void)Await(server, [](const proto::ServerStats& told) {
+    return told.clients().waiting() == 1;
+  });
+  waits.Close();
+  const proto::ServerStats stats =
+      Await(server, [](const proto::ServerStats& told) {
+        return told.clients().left() == 1;
+      });
+  EXPECT_EQ(stats.clients().refused_size(), 0);
   Leave();
   EXPECT_THAT(server.Stop(), IsOk());
 }

@@ -385,6 +385,7 @@ pid_t ForkAndRun(const ForkOptions& options, Descriptors& descriptors,
   descriptors.SortOutInChild();
   ReseedRandom();
   ReturnFreeMemory();
+  DropInChild();
   // An exception must not unwind into the copy of the parent's stack.
   const auto run = [&child]() noexcept { return child(); };
   const int code = run();

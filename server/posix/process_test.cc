@@ -537,6 +537,43 @@ TEST(PosixFork, NoThreadThatHasAStreamKeepsAnOwnerFromForking) {
   EXPECT_EQ(said.ReadAll(), "said") << "and not twice";
 }
 
+// Which may be in the midst of that, and for long.
+TEST(PosixFork, WritesNothingThatAnotherThreadIsWriting) {
+  Pipe said;
+  ForkOptions options;
+  options.keep_open = {said.write_end.get(), said.read_end.get()};
+  const auto owner = Fork(
+      [&said]() -> int {
+        FILE* const out = fdopen(said.write_end.get(), "w");
+        if (out == nullptr) return 1;
+        // As much as there is room for, so that what is "said" has none.
+        const int room = fcntl(said.write_end.get(), F_GETPIPE_SZ);
+        const std::string filling(static_cast<size_t>(room), '.');
+        if (write(said.write_end.get(), filling.data(), filling.size()) != room)
+          return 2;
+        std::fputs("said", out);
+        std::thread writer([out] { std::fflush(out); });
+        // Until it has the stream's lock, and waits.
+        while (ftrylockfile(out) == 0) {
+          funlockfile(out);
+          std::this_thread::yield();
+        }
+        ForkOptions with_threads;
+        with_threads.allow_threads = true;
+        with_threads.keep_open = {said.write_end.get()};
+        const auto child = Fork([] { return 0; }, with_threads);
+        if (!ExitOf(*child).clean()) return 3;
+        std::string got(filling.size(), '\0');
+        if (read(said.read_end.get(), got.data(), got.size()) != room) return 4;
+        writer.join();
+        std::fclose(out);
+        return 0;
+      },
+      options);
+  EXPECT_EQ(ExitSoonOf(*owner).ToString(), "exited with code 0");
+  EXPECT_EQ(said.ReadAll(), "said") << "and not twice";
+}
+
 // This program's main() is GoogleTest's.
 TEST(PosixExec, RefusesAProgramThatWouldRunItsMainAgain) {
   const auto process = PosixExec("entry", {}, ProcessGroup::kParents);

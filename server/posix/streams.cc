@@ -27,28 +27,35 @@ namespace {
 
 constexpr absl::Duration kPatience = absl::Milliseconds(100);
 
+// Of all that have something to write: one that is read has not, and may be
+// held for ever. False where the C library does not tell.
+bool ForEachPending(absl::FunctionRef<void(FILE*)> visit) {
+  if (_IO_list_lock == nullptr || _IO_list_unlock == nullptr ||
+      _IO_iter_begin == nullptr || _IO_iter_end == nullptr ||
+      _IO_iter_next == nullptr || _IO_iter_file == nullptr) {
+    return false;
+  }
+  _IO_list_lock();
+  for (FILE* at = _IO_iter_begin(); at != _IO_iter_end();
+       at = _IO_iter_next(at)) {
+    FILE* const stream = _IO_iter_file(at);
+    if (__fpending(stream) > 0) visit(stream);
+  }
+  _IO_list_unlock();
+  return true;
+}
+
 class Flush {
  public:
+  // fflush(nullptr) waits for the lock of each, whoever has it, and nobody can
+  // open or close a stream meanwhile.
   void CStreams() {
-    if (_IO_list_lock == nullptr || _IO_list_unlock == nullptr ||
-        _IO_iter_begin == nullptr || _IO_iter_end == nullptr ||
-        _IO_iter_next == nullptr || _IO_iter_file == nullptr) {
-      std::fflush(nullptr);
-      return;
-    }
-    // fflush(nullptr) waits for the lock of each, whoever has it, and nobody
-    // can open or close a stream meanwhile.
-    _IO_list_lock();
-    for (FILE* at = _IO_iter_begin(); at != _IO_iter_end();
-         at = _IO_iter_next(at)) {
-      FILE* const stream = _IO_iter_file(at);
-      // One that is read has nothing to write, and may be held for ever.
-      if (__fpending(stream) == 0) continue;
+    const bool visited = ForEachPending([this](FILE* stream) {
       Holding(stream, [stream] {
         if (__fpending(stream) > 0) std::fflush(stream);
       });
-    }
-    _IO_list_unlock();
+    });
+    if (!visited) std::fflush(nullptr);
   }
 
   // Whose buffers are those of stdout and stderr, unless the program has given
@@ -90,6 +97,10 @@ void FlushStreams() {
   Flush flush;
   flush.CStreams();
   flush.CxxStreams();
+}
+
+void DropInChild() {
+  (void)ForEachPending([](FILE* stream) { __fpurge(stream); });
 }
 
 }  // namespace ward

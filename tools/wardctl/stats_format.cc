@@ -175,7 +175,9 @@ Row MethodRow(std::string name, const MethodStats& now,
 std::string StatsPage(const ServerStats& now, const ServerStats* before,
                       bool all) {
   if (before != nullptr &&
-      (before->pid() != now.pid() || before->uptime_us() >= now.uptime_us())) {
+      (before->pid() != now.pid() || before->uptime_us() >= now.uptime_us() ||
+       // It has counted anew, under the same number, as in a container.
+       before->clients().accepted() > now.clients().accepted())) {
     before = nullptr;
   }
   const double seconds =
