@@ -911,7 +911,7 @@ absl::Status AbstractServer::ServeRequest(Serving& serving,
   });
   // What the handler has not taken is not kept until the next call.
   client.request.Recycle();
-  const absl::Status told = Answer(client, status);
+  absl::Status told = Answer(client, status);
   counters.End(environment().TimeNow() - begin, client.channel.TakeTraffic(),
                status.ok() ? told : status);
   return told;

@@ -74,7 +74,7 @@ void Describe(const ErrorCounts& counts,
 }
 
 size_t LatencyBucketOf(uint64_t nanoseconds) {
-  const int power = absl::bit_width(nanoseconds) - 1;
+  const int power = static_cast<int>(absl::bit_width(nanoseconds)) - 1;
   if (power < kLeastPower) return 0;
   if (power >= kMostPower) return kLatencyBuckets - 1;
   // The two bits behind the first.

@@ -381,6 +381,8 @@ class ClientPool {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   // All that was served has been cut.
   bool cut_ ABSL_GUARDED_BY(mutex_) = false;
+  // One of served_ has no place.
+  bool serves_beside_ ABSL_GUARDED_BY(mutex_) = false;
 
   absl::btree_map<int, std::unique_ptr<Thread>> threads_
       ABSL_GUARDED_BY(mutex_);
@@ -402,7 +404,6 @@ class ClientPool {
   // Those that have a place, with the one that is served without; and of them
   // those that have no thread yet.
   Client::List served_ ABSL_GUARDED_BY(mutex_);
-  bool serves_beside_ ABSL_GUARDED_BY(mutex_) = false;
   // Of them, those that are between two calls, in the order in which they came
   // there; and how many of these are about to leave.
   Client::List between_calls_ ABSL_GUARDED_BY(mutex_);

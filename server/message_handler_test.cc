@@ -268,12 +268,12 @@ TEST(HandlerFaultsTest, NoneHasWhatIsAHandler) {
 }
 
 TEST(HandlerFaultsTest, EachIsTold) {
-  const absl::Status ok;
-  EXPECT_EQ(FaultOf([&](auto) { return ok; }), HandlerFault::kNoFunction);
+  EXPECT_EQ(FaultOf([](auto) { return absl::OkStatus(); }),
+            HandlerFault::kNoFunction);
   EXPECT_EQ(FaultOf(7), HandlerFault::kNoFunction);
-  EXPECT_EQ(FaultOf([&, i = 0](int) mutable {
+  EXPECT_EQ(FaultOf([i = 0](int) mutable {
               ++i;
-              return ok;
+              return absl::OkStatus();
             }),
             HandlerFault::kNotConst);
   EXPECT_EQ(FaultOf([](int) { return 1; }), HandlerFault::kResult);
@@ -282,19 +282,22 @@ TEST(HandlerFaultsTest, EachIsTold) {
               return absl::CancelledError();
             }),
             HandlerFault::kResult);
-  EXPECT_EQ(FaultOf([&](int, const CallContext&) { return ok; }),
+  EXPECT_EQ(FaultOf([](int, const CallContext&) { return absl::OkStatus(); }),
             HandlerFault::kContext);
-  EXPECT_EQ(FaultOf([&](int, MessageChannel&) { return ok; }),
+  EXPECT_EQ(FaultOf([](int, MessageChannel&) { return absl::OkStatus(); }),
             HandlerFault::kChannel);
-  EXPECT_EQ(FaultOf([&](const MessageChannel&) { return ok; }),
+  EXPECT_EQ(FaultOf([](const MessageChannel&) { return absl::OkStatus(); }),
             HandlerFault::kChannel);
-  EXPECT_EQ(FaultOf([&](Message, int) { return ok; }), HandlerFault::kMessage);
-  EXPECT_EQ(FaultOf([&](const Message&) { return ok; }),
+  EXPECT_EQ(FaultOf([](Message, int) { return absl::OkStatus(); }),
             HandlerFault::kMessage);
-  EXPECT_EQ(FaultOf([&](std::string&) { return ok; }),
+  EXPECT_EQ(FaultOf([](const Message&) { return absl::OkStatus(); }),
+            HandlerFault::kMessage);
+  EXPECT_EQ(FaultOf([](std::string&) { return absl::OkStatus(); }),
             HandlerFault::kReference);
-  EXPECT_EQ(FaultOf([&](char) { return ok; }), HandlerFault::kType);
-  EXPECT_EQ(FaultOf([&](std::vector<int>) { return ok; }), HandlerFault::kType);
+  EXPECT_EQ(FaultOf([](char) { return absl::OkStatus(); }),
+            HandlerFault::kType);
+  EXPECT_EQ(FaultOf([](const std::vector<int>&) { return absl::OkStatus(); }),
+            HandlerFault::kType);
   EXPECT_FALSE((std::is_constructible_v<Argument, std::nullptr_t>));
 }
 

@@ -170,7 +170,7 @@ struct TwinsServer : TestServer {
 };
 
 TEST_F(NamespacesTest, AForkWithItsParentsNumberHasNothingOfItsCalls) {
-  const int code = InInit([this] {
+  const int code = InInit([] {
     const Pipe go_on = MakePipe();
     std::optional<TwinsServer> server(go_on.read.get());
     EXPECT_THAT(server->Start(), IsOk());

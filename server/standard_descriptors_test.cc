@@ -290,7 +290,7 @@ TEST_F(StandardDescriptorsTest, AStandardErrorThatIsFullHoldsNobodyUp) {
   ASSERT_EQ(::read(pipe.read.get(), read.data(), read.size()),
             static_cast<ssize_t>(read.size()));
   // As much as there surely is room for.
-  EXPECT_EQ(log(std::string(2 * PIPE_BUF, 'y')), 0);
+  EXPECT_EQ(log(std::string(size_t{2} * PIPE_BUF, 'y')), 0);
   ASSERT_EQ(fcntl(pipe.read.get(), F_SETFL, O_NONBLOCK), 0);
   std::string last;
   for (ssize_t got = PIPE_BUF; got > 0;) {

@@ -549,8 +549,10 @@ TEST(PosixFork, WritesNothingThatAnotherThreadIsWriting) {
         // As much as there is room for, so that what is "said" has none.
         const int room = fcntl(said.write_end.get(), F_GETPIPE_SZ);
         const std::string filling(static_cast<size_t>(room), '.');
-        if (write(said.write_end.get(), filling.data(), filling.size()) != room)
+        if (write(said.write_end.get(), filling.data(), filling.size()) !=
+            room) {
           return 2;
+        }
         std::fputs("said", out);
         std::thread writer([out] { std::fflush(out); });
         // Until it has the stream's lock, and waits.
