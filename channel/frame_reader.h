@@ -159,9 +159,9 @@ class FrameReader {
   absl::StatusOr<Extent> ReadHeader(size_t max_bytes);
   // Has a scalar that is large, and comes next, come into `memory`.
   void ReceiveApart(Extent extent, std::string& memory);
-  // How much has come that was not read.
   // Of unclaimed_descriptors(), those that may still be claimed.
   size_t arrived_descriptors() const;
+  // How much has come that was not read.
   size_t available() const {
     const ReceivedScalar* const scalar = buffer_.scalar();
     return buffer_.size() + (scalar == nullptr ? 0 : scalar->wire_begin());
