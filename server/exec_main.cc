@@ -5,12 +5,12 @@
 #include <unistd.h>
 
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/socket_transport.h"
 #include "ward/channel/transport.h"
@@ -46,7 +46,8 @@ bool HasGainedCapabilities() {
          getgid() == getegid();
 }
 
-int Serve(std::string_view name) {
+int Serve(const ExecRequest& request) {
+  const std::string_view name = request.entry;
   Environment& environment = Environment::Posix();
   if (HasGainedCapabilities()) {
     environment.Log(absl::StrCat(
@@ -57,7 +58,7 @@ int Serve(std::string_view name) {
     return 2;
   }
   const absl::StatusOr<ExecEntry> entry = FindExecEntry(name);
-  ExecLinks links = {Inherited(kExecHandOver), Inherited(kExecOwner)};
+  ExecLinks links = {Inherited(request.hand_over), Inherited(request.owner)};
   if (!entry.ok() || links.hand_over == nullptr || links.owner == nullptr) {
     environment.Log(absl::StrCat(
         kExecArgument, name,
@@ -67,6 +68,7 @@ int Serve(std::string_view name) {
         entry.ok() ? "" : " ", entry.status().message()));
     return 2;
   }
+  for (const int fd : request.close) close(fd);
   ReseedRandom();
   ReturnFreeMemory();
   return (*entry)(environment, std::move(links));
@@ -76,9 +78,10 @@ int Serve(std::string_view name) {
 
 void ServeIfExeced(int argc, char** argv) {
   AllowExec();
-  std::string_view argument = argc == 2 ? argv[1] : "";
-  if (!absl::ConsumePrefix(&argument, kExecArgument)) return;
-  const int code = Serve(argument);
+  const std::optional<ExecRequest> request =
+      ParseExecArgument(argc == 2 ? argv[1] : "");
+  if (!request.has_value()) return;
+  const int code = Serve(*request);
   FlushStreams();
   // As a forked server ends, too: nothing that a library or main() has set up
   // for the program's own end belongs to it.

@@ -462,13 +462,8 @@ int PretendToBeItsOwner(int program) {
   if (child == 0) {
     close(hand_over[0]);
     close(owner[0]);
-    // Where neither takes another's place.
-    const int first = fcntl(hand_over[1], F_DUPFD_CLOEXEC, 10);
-    const int second = fcntl(owner[1], F_DUPFD_CLOEXEC, 10);
-    dup2(first, kExecHandOver);
-    dup2(second, kExecOwner);
     std::string name = "program";
-    std::string argument = absl::StrCat(kExecArgument, "Server");
+    std::string argument = ExecArgument("Server", hand_over[1], owner[1]);
     const std::array<char*, 3> arguments = {name.data(), argument.data(),
                                             nullptr};
     fexecve(program, arguments.data(), environ);

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,6 +29,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ward/channel/error.h"
 #include "ward/channel/file_descriptor.h"
@@ -36,7 +38,9 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/proto/frame.pb.h"
+#include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
+#include "ward/server/exec_main.h"
 #include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
 
@@ -241,6 +245,50 @@ class HangingFilesTest : public ::testing::Test {
   std::unique_ptr<HangingFiles> files_;
 };
 
+// A descriptor of the owner's own. Its processes wait for the file, and have
+// let go by then of what others wait for the end of.
+TEST_F(HangingFilesTest, KeepNobodyWaitingForWhoStartsAServerOrAZygote) {
+  if (!Mount()) GTEST_SKIP() << kNeeds;
+  const absl::Cleanup stop_hanging = [this] { StopHanging(); };
+  Pipe report = MakePipe();
+  Pipe go_on = MakePipe();
+  Child owner([&] {
+    const FileDescriptor file = files().Open();
+    Pipe pipe = MakePipe();
+    EXPECT_GT(pipe.write.get(), file.get());
+    std::array<int, 2> ends;
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()), 0);
+    auto zygote = Environment::Posix().StartZygote();
+    EXPECT_THAT(zygote, IsOk());
+    std::vector<std::unique_ptr<TestServer>> servers;
+    for (const StartMode mode : {StartMode::kFork, StartMode::kExec}) {
+      ServerOptions options;
+      options.start_mode = mode;
+      servers.push_back(std::make_unique<TestServer>(std::move(options)));
+      EXPECT_THAT(servers.back()->BeginStart(), IsOk());
+    }
+    pipe.write.Reset();
+    close(ends[1]);
+    EXPECT_TRUE(BecomesReadable(pipe.read.get(), absl::Seconds(10)));
+    EXPECT_TRUE(BecomesReadable(ends[0], absl::Seconds(10)));
+    WriteAll(report.write.get(), "begun");
+    (void)ReadSome(go_on.read.get());
+    for (const auto& server : servers) {
+      EXPECT_THAT(server->WaitUntilReady(), IsOk());
+      EXPECT_THAT(server->Stop(), IsOk());
+    }
+    return HasFailure() ? 1 : 0;
+  });
+  const bool has_begun =
+      BecomesReadable(report.read.get(), absl::Seconds(30)) &&
+      files().AwaitHanging(3);
+  // Whatever went wrong: nobody may wait for this process when it is killed.
+  StopHanging();
+  WriteAll(go_on.write.get(), "x");
+  EXPECT_EQ(owner.Wait(), 0);
+  EXPECT_TRUE(has_begun);
+}
+
 // From half a message, whose time is over, or that had more of them than it
 // may. They are more than there are threads for clients.
 TEST_F(HangingFilesTest, KeepNobodyWaitingButWhoClosesThem) {
@@ -438,3 +486,9 @@ TEST_F(HangingFilesTest, KeepNobodyFromHearingThatTheServerStops) {
 
 }  // namespace
 }  // namespace ward
+
+int main(int argc, char** argv) {
+  ward::ServeIfExeced(argc, argv);
+  ::testing::InitGoogleMock(&argc, argv);
+  return RUN_ALL_TESTS();
+}

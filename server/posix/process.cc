@@ -8,6 +8,7 @@
 #include <sys/auxv.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -17,7 +18,9 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <climits>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -40,6 +43,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -182,6 +186,15 @@ namespace {
 
 bool IsOpen(int fd) { return fcntl(fd, F_GETFD) >= 0; }
 
+// What ends at once when it is closed, and whose end others wait for. Asks no
+// file system.
+bool IsSocketOrPipe(int fd) {
+  int type;
+  socklen_t size = sizeof(type);
+  return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 ||
+         fcntl(fd, F_GETPIPE_SZ) >= 0;
+}
+
 // What the child of a fork does with its copy of the descriptors, all prepared
 // before: the child must neither allocate nor lock.
 class Descriptors {
@@ -246,6 +259,11 @@ class Descriptors {
   // In the order of their numbers: low ones are those that the kernel gives out
   // first. However full the table is, there is the room of `watched_`.
   void LeaveAllButKept() {
+    // First what others may wait for the end of: a file's last system may not
+    // answer.
+    ForEachOpenDescriptor(INT_MAX, [this](int fd) {
+      if (IsLeft(fd) && IsSocketOrPipe(fd)) dup3(nothing_.get(), fd, O_CLOEXEC);
+    });
     ForEachOpenDescriptor(INT_MAX, [this](int fd) { Leave(fd); });
   }
 
@@ -254,8 +272,12 @@ class Descriptors {
            std::binary_search(keep_.begin(), keep_.end(), fd);
   }
 
+  bool IsLeft(int fd) const {
+    return fd > STDERR_FILENO && fd != nothing_.get() && !IsKept(fd);
+  }
+
   void Leave(int fd) {
-    if (fd <= STDERR_FILENO || fd == nothing_.get() || IsKept(fd)) return;
+    if (!IsLeft(fd)) return;
     if (parked_ < limit_.rlim_cur / 2 &&
         dup3(nothing_.get(), fd, O_CLOEXEC) >= 0) {
       ++parked_;
@@ -416,8 +438,14 @@ bool RunByLoader() {
   return names_one && getauxval(AT_BASE) == 0;
 }
 
+// Bytes of the numbers of what a program is to close. Of thousands, the rest is
+// closed before.
+constexpr ptrdiff_t kMaxLeft = 4096;
+
 struct Program {
   const char* path;
+  // Behind the last of them there is room for kMaxLeft and a zero.
+  char* argument_end;
   char* const* arguments;
   int hand_over;
   int owner;
@@ -425,12 +453,27 @@ struct Program {
   ProcessGroup group;
 };
 
-// Unlike closefrom(3), which ends the process where it finds no way to.
-void CloseFrom(int first) {
-  if (close_range(static_cast<unsigned>(first), ~0U, 0) == 0) return;
-  ForEachOpenDescriptor(INT_MAX, [first](int fd) {
-    if (fd >= first) close(fd);
+// What is close-on-exec or not: none of it is for the server. A file's last
+// system may not answer when it is closed, and then neither its owner, which
+// waits, nor who asks /proc for a process that is between two programs, would
+// get any further: the program closes it, which its owner can give up on.
+void LeaveToProgram(const Program& program) {
+  constexpr ptrdiff_t kMostDigits = 10;
+  char* at = program.argument_end;
+  char* const last = at + kMaxLeft;
+  ForEachOpenDescriptor(INT_MAX, [&program, &at, last](int fd) {
+    if (fd <= STDERR_FILENO || fd == program.hand_over || fd == program.owner) {
+      return;
+    }
+    if (IsSocketOrPipe(fd) || last - at <= 1 + kMostDigits ||
+        fcntl(fd, F_SETFD, 0) != 0) {
+      close(fd);
+      return;
+    }
+    *at++ = ',';
+    at = std::to_chars(at, last, fd).ptr;
   });
+  *at = '\0';
 }
 
 // In a child that has no program of its own yet: system calls alone. Returns
@@ -449,16 +492,15 @@ int Become(const Program& program) {
     action.sa_handler = SIG_DFL;
     sigaction(signal, &action, nullptr);
   }
-  // Before the others: `nothing` may have a number that one of them is to have.
+  // The only ones that are closed, where they are its owner's own.
   for (const int fd : kStandardDescriptors) {
     if (!IsInherited(fd) && dup2(program.nothing, fd) < 0) return errno;
   }
-  if (dup2(program.hand_over, kExecHandOver) < 0 ||
-      dup2(program.owner, kExecOwner) < 0) {
+  LeaveToProgram(program);
+  if (fcntl(program.hand_over, F_SETFD, 0) != 0 ||
+      fcntl(program.owner, F_SETFD, 0) != 0) {
     return errno;
   }
-  // What is not close-on-exec is not for the server either.
-  CloseFrom(kExecOwner + 1);
   execve(program.path, program.arguments, environ);
   return errno;
 }
@@ -556,6 +598,36 @@ absl::Status ProcError(int error, std::string_view attempt) {
                                        "with `mount -t proc proc /proc`)"));
 }
 
+std::string ExecArgument(std::string_view entry, int hand_over, int owner) {
+  return absl::StrCat(kExecArgument, entry, ":", hand_over, ",", owner);
+}
+
+std::optional<ExecRequest> ParseExecArgument(std::string_view argument) {
+  if (!absl::ConsumePrefix(&argument, kExecArgument)) return std::nullopt;
+  // A name may have colons, too.
+  const size_t end = argument.rfind(':');
+  ExecRequest request;
+  request.entry = argument.substr(0, end);
+  if (end == std::string_view::npos) return request;
+  std::vector<int> numbers;
+  for (const std::string_view text :
+       absl::StrSplit(argument.substr(end + 1), ',')) {
+    int number;
+    if (!absl::SimpleAtoi(text, &number) || number <= STDERR_FILENO) {
+      return request;
+    }
+    // One that is to be closed may be there twice.
+    if (numbers.size() >= 1 && number == numbers[0]) return request;
+    if (numbers.size() >= 2 && number == numbers[1]) return request;
+    numbers.push_back(number);
+  }
+  if (numbers.size() < 2) return request;
+  request.hand_over = numbers[0];
+  request.owner = numbers[1];
+  request.close.assign(numbers.begin() + 2, numbers.end());
+  return request;
+}
+
 void AllowExec() { exec_allowed = true; }
 
 absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
@@ -574,23 +646,22 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
         "program's own file, or start its servers by fork");
   }
   std::string name = program_invocation_name;
-  std::string argument = absl::StrCat(kExecArgument, entry);
+  const int hand_over = links.hand_over->descriptor();
+  const int owner = links.owner->descriptor();
+  std::string argument = ExecArgument(entry, hand_over, owner);
+  const size_t argument_size = argument.size();
+  argument.resize(argument_size + kMaxLeft + 1);
   const std::array<char*, 3> arguments = {name.data(), argument.data(),
                                           nullptr};
-  // Where neither takes the other's place in the child.
-  const auto duplicate = [](const Transport& link) {
-    return FileDescriptor::Opened(
-        fcntl(link.descriptor(), F_DUPFD_CLOEXEC, kExecOwner + 1));
-  };
-  const FileDescriptor hand_over = duplicate(*links.hand_over);
-  const FileDescriptor owner = duplicate(*links.owner);
-  if (!hand_over.is_open() || !owner.is_open()) {
-    return SystemError(errno, "start the server's program: duplicate a socket");
-  }
   WARD_ASSIGN_OR_RETURN(const FileDescriptor nothing, OpenNothing());
   // The program that runs, whatever stands at its path by now (proc(5)).
-  const Program program = {"/proc/self/exe", arguments.data(), hand_over.get(),
-                           owner.get(),      nothing.get(),    group};
+  const Program program = {"/proc/self/exe",
+                           argument.data() + argument_size,
+                           arguments.data(),
+                           hand_over,
+                           owner,
+                           nothing.get(),
+                           group};
   volatile int error = 0;
   const pid_t pid = Start(program, error);
   if (pid < 0) error = errno;

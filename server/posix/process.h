@@ -8,8 +8,10 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -56,12 +58,25 @@ absl::Status ProcError(int error, std::string_view attempt);
 // Lets PosixExec start this program: its main() knows of kExecArgument.
 void AllowExec();
 
-// Where the program that was started by PosixExec finds its ExecLinks.
-inline constexpr int kExecHandOver = 3;
-inline constexpr int kExecOwner = 4;
-
-// What its second argument begins with; the entry's name follows.
+// What the second argument begins with of a program that was started by
+// PosixExec.
 inline constexpr std::string_view kExecArgument = "--ward-serve=";
+
+// All of it: the entry's name, and the numbers that its ExecLinks have. They
+// are those that they had in its owner: to give them others would close what
+// has these, and wait for a file system that may not answer. Those of its
+// owner's files follow, each behind a comma: the program closes them.
+std::string ExecArgument(std::string_view entry, int hand_over, int owner);
+
+// What was found in it. The numbers are -1 where it does not name two, or any
+// of all is under 3, or one of the two is there twice.
+struct ExecRequest {
+  std::string_view entry;
+  int hand_over = -1;
+  int owner = -1;
+  std::vector<int> close;
+};
+std::optional<ExecRequest> ParseExecArgument(std::string_view argument);
 
 // Seeds rand, random and drand48 with fresh numbers, for this process.
 void ReseedRandom();
