@@ -753,7 +753,7 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
   return status;
 }
 
-void AbstractServer::RunSignalHandlers(Signals& signals, const OwnerLink& owner,
+void AbstractServer::RunSignalHandlers(Signals& signals, OwnerLink& owner,
                                        bool& quit) {
   while (const int signal = signals.Next()) {
     const auto defined = signal_handlers_.find(signal);
@@ -763,6 +763,8 @@ void AbstractServer::RunSignalHandlers(Signals& signals, const OwnerLink& owner,
     }
     const absl::Status status =
         CallUserCode(absl::StrCat("the handler of signal ", signal), [&] {
+          const OwnerWatch watch(environment(), owner,
+                                 options_.stop.kill_after);
           defined->second();
           return absl::OkStatus();
         });

@@ -531,7 +531,7 @@ class AbstractServer {
                               Signals& signals);
   // Runs them until no signal is left; returns before, when the owner has a
   // word, or with `quit`.
-  void RunSignalHandlers(Signals& signals, const OwnerLink& owner, bool& quit);
+  void RunSignalHandlers(Signals& signals, OwnerLink& owner, bool& quit);
 
   // One client, on its own thread.
   absl::Status GreetClient(ClientPool::Client& client) const;

@@ -130,6 +130,33 @@ void OwnerLink::ReportFailure(const absl::Status& status) {
   (void)channel_.WriteError(status);
 }
 
+OwnerWatch::OwnerWatch(Environment& environment, OwnerLink& owner,
+                       absl::Duration limit) {
+  // Without it the code has to come to its end, as most does.
+  const absl::Status status = Start(environment, owner, limit);
+  if (!status.ok()) environment.Log(status.message());
+}
+
+OwnerWatch::~OwnerWatch() {
+  // A fork may have it open still.
+  if (thread_ != nullptr) end_->ShutDown();
+}
+
+absl::Status OwnerWatch::Start(Environment& environment, OwnerLink& owner,
+                               absl::Duration limit) {
+  WARD_ASSIGN_OR_RETURN(auto ends, environment.CreateTransportPair());
+  end_ = std::move(ends.first);
+  WARD_ASSIGN_OR_RETURN(
+      thread_, environment.StartThread([&environment, &owner, limit,
+                                        end = std::move(ends.second)] {
+        const Pollable* const polled[] = {&owner.pollable(), end.get()};
+        const absl::StatusOr<size_t> news =
+            environment.Poll(polled, absl::InfiniteFuture());
+        if (news.ok() && *news == 0) owner.QuitWithin(limit);
+      }));
+  return absl::OkStatus();
+}
+
 ServerProcess::ServerProcess(Environment& environment,
                              std::unique_ptr<Process> process,
                              std::unique_ptr<Transport> owner)

@@ -102,6 +102,26 @@ class OwnerLink {
   bool ready_ = false;
 };
 
+// While it exists, owners that want the server to quit, or are gone, are heard
+// of though the thread that polls for them is busy: then a server that does not
+// get to quit is killed, as by QuitWithin(`limit`). For code of the user's on
+// that thread, which may hang. Costs a thread.
+class OwnerWatch {
+ public:
+  OwnerWatch(Environment& environment, OwnerLink& owner, absl::Duration limit);
+  OwnerWatch(const OwnerWatch&) = delete;
+  OwnerWatch& operator=(const OwnerWatch&) = delete;
+  ~OwnerWatch();
+
+ private:
+  absl::Status Start(Environment& environment, OwnerLink& owner,
+                     absl::Duration limit);
+
+  // Its other end is the thread's.
+  std::unique_ptr<Transport> end_;
+  std::unique_ptr<Thread> thread_;
+};
+
 struct LaunchOptions {
   ForkOptions fork;
 

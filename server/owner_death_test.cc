@@ -153,6 +153,25 @@ TEST_F(OwnerDeathTest, WithTwoOwnersItLivesUntilTheSecondIsKilled) {
   EXPECT_FALSE(Exists(path()));
 }
 
+TEST_F(OwnerDeathTest, AHandlerOfASignalThatHangsKeepsNoServerWithoutAnOwner) {
+  const Pipe report = MakePipe();
+  Pipe handled = MakePipe();
+  ServerOptions options = Shared();
+  options.stop.kill_after = absl::Milliseconds(10);
+  options.launch.fork.keep_open = {handled.write.get()};
+  TestServer server(std::move(options));
+  server.DefineSignalHandler(SIGUSR1, [&handled] {
+    WriteAll(handled.write.get(), "x");
+    Wait();
+  });
+  Child owner([&] { return Own(server, report); });
+  const pid_t pid = ReadPid(report);
+  ASSERT_EQ(kill(pid, SIGUSR1), 0);
+  ASSERT_EQ(ReadSome(handled.read.get()), "x");
+  Outlives(owner, pid, -SIGKILL);
+  unlink(path().c_str());
+}
+
 // --- at every moment of a server's life ---
 
 enum class Life { kHangsWhenLoaded, kHangsWhenInitialized, kServes };
