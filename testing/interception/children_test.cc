@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <threads.h>
@@ -576,19 +577,25 @@ TEST(Children, ThatGiveNothingLeaveADeadlock) {
   EXPECT_THAT(locked.failure->what, HasSubstr("deadlock: all threads wait"));
 }
 
-// A sleep that is to give it time ends in its own time.
+// A sleep that is to give it time is one.
 TEST(Children, HaveTheTimeOfASleep) {
-  const Exploration found = FindFailure({.runs = 20}, [] {
+  constexpr auto kSleep = std::chrono::milliseconds(50);
+  const auto time = [] {
+    timespec now;
+    syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+    return absl::TimeFromTimespec(now);
+  };
+  const Exploration found = FindFailure({.runs = 5}, [&] {
     const pid_t child = fork();
-    if (child == 0) {
-      ReallySleep();
-      _exit(0);
-    }
+    while (child == 0) ReallySleep();
     std::thread other([] {
       for (int i = 0; i < 5; ++i) std::this_thread::yield();
     });
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    EXPECT_EQ(waitpid(child, nullptr, WNOHANG), child);
+    const absl::Time start = time();
+    std::this_thread::sleep_for(kSleep);
+    EXPECT_GE(time() - start, absl::FromChrono(kSleep));
+    EXPECT_EQ(kill(child, SIGKILL), 0);
+    EXPECT_EQ(waitpid(child, nullptr, 0), child);
     other.join();
   });
   EXPECT_FALSE(found.failure.has_value()) << found.failure->what;
