@@ -4,6 +4,7 @@
 #include "ward/server/abstract_server_collection.h"
 
 #include <signal.h>
+#include <unistd.h>
 
 #include <memory>
 #include <stdexcept>
@@ -281,17 +282,26 @@ TEST_F(CollectionTest, Defect19_AStopThatFailsDoesNotEndTheCleaner) {
 
 TEST_F(CollectionTest, Defect19_AStopKeepsNobodyWaiting) {
   Collection collection(Options());
+  // Ends when there is the file that is its argument.
   struct SlowServer : Registered<SlowServer> {
     using Registered::Registered;
     absl::Status FinalizeServer() override {
-      absl::SleepFor(absl::Milliseconds(300));
+      const Stopwatch watch;
+      while (!Exists(options().arguments.at(0)) &&
+             watch.Elapsed() < kSurely / 2) {
+        absl::SleepFor(absl::Milliseconds(1));
+      }
       return absl::OkStatus();
     }
   };
+  const std::string go = directory() + "/go";
   EXPECT_THAT(collection.LookupOrAdd("slow",
-                                     [] {
+                                     [&go] {
+                                       ServerOptions options;
+                                       options.arguments = {go};
                                        auto server =
-                                           std::make_unique<SlowServer>();
+                                           std::make_unique<SlowServer>(
+                                               std::move(options));
                                        EXPECT_THAT(server->Start(), IsOk());
                                        return server;
                                      }),
@@ -306,8 +316,10 @@ TEST_F(CollectionTest, Defect19_AStopKeepsNobodyWaiting) {
     while (collection.HasKey("slow")) absl::SleepFor(absl::Milliseconds(1));
     EXPECT_THAT(collection.LookupOrAdd("a", [] { return Make(); }), IsOk());
     EXPECT_FALSE(stopped.HasBeenNotified());
+    Note(go, "");
   });
   RunAtOnce(std::move(both));
+  unlink(go.c_str());
 }
 
 TEST_F(CollectionTest, Defect20_LimitsCanChangeAtAnyTime) {

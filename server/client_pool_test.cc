@@ -113,7 +113,9 @@ TEST_F(ClientPoolTest, WithoutMoreThreadsAllAreServedAndTheLogStaysShort) {
 
 // However it was filled, the table is not kept full by who has no password.
 TEST_F(ClientPoolTest, WhoeverComesToAFullTableHasTheRoomOfAMessageNotWhole) {
-  TestServer server;
+  ServerOptions options;
+  options.authentication_timeout = kSurely;
+  TestServer server(std::move(options));
   // After its start, when it may have many, so that the pool sees no reason to
   // bound what this peer holds.
   server.DefineMessageHandler("fill", [](MessageChannel& channel) {
@@ -307,9 +309,21 @@ TEST_F(ClientPoolTest, DescriptorsBehindACallThatWaitsMakeRoomInTheTable) {
   ASSERT_OK_AND_ASSIGN(auto own, environment.Listen({}));
   FullTable listener(std::move(own), 2);
   const ClientPool::Limits limits{1, 10, 10, 10, kSurely, kSurely};
+  absl::Notification is_served;
+  absl::Notification has_received;
   absl::Notification may_go_on;
   ClientPool::Service service = PlainService();
+  const auto receive = service.receive;
+  service.receive = [&](ClientPool::Client& client, absl::Duration time) {
+    absl::Status status = receive(client, time);
+    if (client.channel.unclaimed_descriptors() > 0 &&
+        !has_received.HasBeenNotified()) {
+      has_received.Notify();
+    }
+    return status;
+  };
   service.serve = [&](ClientPool::Client& client) {
+    if (!is_served.HasBeenNotified()) is_served.Notify();
     may_go_on.WaitForNotification();
     return client.channel.Write("served");
   };
@@ -320,8 +334,11 @@ TEST_F(ClientPoolTest, DescriptorsBehindACallThatWaitsMakeRoomInTheTable) {
     return SendBehindCall(listener.path(), Secret(), "call", pipe.read.get(),
                           behind);
   };
+  // Each comes when the one before is where it is to be: threads may be late.
   MessageChannel served = call(0);
+  is_served.WaitForNotification();
   MessageChannel greedy = call(1);
+  has_received.WaitForNotification();
   MessageChannel honest = call(0);
   EXPECT_THAT(greedy.Read(), FailsWith(reason::kServerFull, "behind"));
   may_go_on.Notify();
@@ -335,7 +352,7 @@ TEST_F(ClientPoolTest, DescriptorsBehindACallThatWaitsMakeRoomInTheTable) {
 // it was told to (socket(7), SO_LINGER).
 class Lingering {
  public:
-  static constexpr absl::Duration kTime = absl::Seconds(20);
+  static constexpr absl::Duration kTime = kSurely;
 
   Lingering() {
     const FileDescriptor listener(
@@ -390,7 +407,8 @@ TEST_F(ClientPoolTest, NobodyWaitsForWhatAPeerHasAttachedToBeClosed) {
   constexpr int kOfEach = 10;
   ServerOptions options;
   options.max_clients = 1;
-  options.authentication_timeout = absl::Milliseconds(100);
+  // It is that of honest clients, too, who may be late.
+  options.authentication_timeout = absl::Seconds(1);
   TestServer server(std::move(options));
   server.set_ignore_password_errors(true);
   ASSERT_THAT(server.Start(), IsOk());

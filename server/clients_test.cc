@@ -448,7 +448,13 @@ TEST_F(ModesTest, AWaitForAPlaceEndsAfterTheQueueTimeout) {
   ASSERT_THAT(holder.Write("go"), IsOk());
   EXPECT_THAT(holder.Read(), IsOk());
   holder.Close();
-  EXPECT_THAT(Call(server, "echo", "x"), IsOkAndHolds("x"));
+  // Its thread may be later than that to give the place back.
+  absl::StatusOr<std::string> reply;
+  do {
+    reply = Call(server, "echo", "x");
+  } while (HasReason(reply.status(), reason::kServerFull) &&
+           watch.Elapsed() < kSurely);
+  EXPECT_THAT(reply, IsOkAndHolds("x"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
@@ -648,9 +654,10 @@ TEST_F(ModesTest, ACallEndsAfterTheCallTimeoutAlsoIfItNeverWaits) {
   Server server(std::move(options));
   ASSERT_THAT(server.Start(), IsOk());
   MessageChannel channel = Open(server);
-  // What the handler reads next is always there already.
+  // What the handler reads next is always there already; or its time is over
+  // by then.
   for (const char* const word : {"work", "first", "second"}) {
-    ASSERT_THAT(channel.Write(word), IsOk());
+    (void)channel.Write(word);
   }
   absl::Status status;
   for (int done = 0; done < 100 && status.ok(); ++done) {

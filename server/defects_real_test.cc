@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -105,13 +106,20 @@ class DefectsRealTest : public NothingLeftTest {
 
 TEST_F(DefectsRealTest, Defect01_ClientsAreServedAtTheSameTime) {
   const absl::Time start = Environment::Posix().TimeNow();
+  // In the server.
+  std::atomic<int> begun{0};
   TestServer server;
   server.DefineMessageHandler("sleep", [&](MessageChannel& channel) {
     const auto now = [&] {
       return absl::ToInt64Milliseconds(Environment::Posix().TimeNow() - start);
     };
     const int64_t begin = now();
+    ++begun;
     absl::SleepFor(absl::Milliseconds(500));
+    // The other client may be later than that.
+    for (const Stopwatch watch; begun < 2 && watch.Elapsed() < kSurely / 2;) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
     return channel.Write(begin, now());
   });
   ASSERT_THAT(server.Start(), IsOk());
@@ -297,7 +305,8 @@ TEST_F(DefectsRealTest, Defect16_StopWaitsForTheServerAndNotForATimer) {
             << Median(least) << "\n";
   RecordProperty("stop", absl::FormatDuration(Median(times)));
   EXPECT_LT(Median(times),
-            std::max(absl::Milliseconds(50), 10 * Median(least)));
+            std::max(absl::Milliseconds(kUnderSanitizer ? 1000 : 50),
+                     10 * Median(least)));
 }
 
 TEST_F(DefectsRealTest, Defect17_AHighDescriptorLimitDoesNotSlowTheStart) {

@@ -112,24 +112,27 @@ TEST_F(DefectsTest, Defect03_ATruncatedHeaderEndsOnlyItsClient) {
 }
 
 TEST_F(DefectsTest, Defect05_ASilentPeerIsToldAndClosedWhenItsTimeIsUp) {
+  // It is that of the honest client, too, which may be late.
+  const absl::Duration limit =
+      MovesClock() ? absl::Milliseconds(100) : absl::Seconds(1);
   ServerOptions options;
-  options.authentication_timeout = absl::Milliseconds(100);
+  options.authentication_timeout = limit;
   TestServer server(std::move(options));
   ASSERT_THAT(server.Start(), IsOk());
   const Stopwatch watch;
   MessageChannel peer = RawPeer(server.socket_filename());
   EXPECT_THAT(peer.Read(), FailsWith(reason::kTimedOut));
   EXPECT_THAT(peer.Read(), FailsWith(reason::kEndOfStream));
-  EXPECT_GE(watch.Elapsed(), absl::Milliseconds(100));
+  EXPECT_GE(watch.Elapsed(), limit);
   EXPECT_LT(watch.Elapsed(), absl::Seconds(10));
   if (MovesClock()) {
-    EXPECT_EQ(watch.Elapsed(), absl::Milliseconds(100));
+    EXPECT_EQ(watch.Elapsed(), limit);
   }
   // An honest client may take as long as it likes, once it is in.
   EXPECT_THAT(server.Connect([&](MessageChannel& channel) -> absl::Status {
     WARD_RETURN_IF_ERROR(channel.Write("hold"));
     WARD_RETURN_IF_ERROR(channel.Read().status());
-    absl::SleepFor(absl::Milliseconds(200));
+    absl::SleepFor(limit + absl::Milliseconds(100));
     WARD_RETURN_IF_ERROR(channel.Write("go"));
     return channel.Read().status();
   }),
@@ -260,7 +263,7 @@ TEST_F(DefectsTest, Defect15_ABusyListenerDoesNotKeepTheOwnerWaiting) {
     const Stopwatch watch;
     EXPECT_THAT(server.Stop(), IsOk());
     std::cout << "stopped a busy server in " << watch.Elapsed() << "\n";
-    EXPECT_LT(watch.Elapsed(), absl::Seconds(2));
+    EXPECT_LT(watch.Elapsed(), MovesClock() ? absl::Seconds(2) : kSurely / 2);
   });
   RunAtOnce(std::move(bodies));
   EXPECT_THAT(Call(server, "echo", "x"), FailsWith(reason::kServerUnreachable));

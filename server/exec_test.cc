@@ -378,7 +378,11 @@ TEST_F(ExecTest, StartsFromAnyThreadOfAProgramWithAHundredBusyOnes) {
   const BusyThreads busy(100);
   auto thread = Environment::Posix().StartThread([&] {
     for (int i = 0; i < starts && !HasFailure(); ++i) {
-      Server server(ByExec());
+      // Beside so many all may be late.
+      ServerOptions options = ByExec();
+      options.authentication_timeout = absl::Minutes(1);
+      options.stop.kill_after = absl::Minutes(1);
+      Server server(std::move(options));
       ASSERT_THAT(server.Start(), IsOk());
       EXPECT_THAT(CallServer(server, "echo", "x"), RepliesWith("x"));
       EXPECT_THAT(server.Stop(), IsOk());

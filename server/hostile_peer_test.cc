@@ -44,7 +44,10 @@ using testing::SharesMemory;
 
 constexpr int kMaxClients = 8;
 constexpr int kMaxWaiting = 4;
-constexpr absl::Duration kAuthenticationTimeout = absl::Milliseconds(300);
+// A real client may be late between connecting and sending.
+absl::Duration AuthenticationTimeout() {
+  return MovesClock() ? absl::Milliseconds(300) : absl::Seconds(1);
+}
 
 // --- the hostile side: bytes and descriptors only ---
 
@@ -190,7 +193,8 @@ class HostilePeerTest : public ModesTest {
     ServerOptions options = Shared();
     options.max_clients = kMaxClients;
     options.max_waiting_clients = kMaxWaiting;
-    options.authentication_timeout = kAuthenticationTimeout;
+    options.authentication_timeout = AuthenticationTimeout();
+    options.connect_timeout = kSurely;
     server_ = std::make_unique<TestServer>(std::move(options));
     server_->set_ignore_password_errors(true);
     ASSERT_THAT(server_->Start(), IsOk());
@@ -220,9 +224,9 @@ class HostilePeerTest : public ModesTest {
 
   // The time that a peer had which has been cut at its deadline.
   static void ExpectDeadline(absl::Duration took) {
-    EXPECT_GE(took, kAuthenticationTimeout);
+    EXPECT_GE(took, AuthenticationTimeout());
     if (MovesClock()) {
-      EXPECT_EQ(took, kAuthenticationTimeout);
+      EXPECT_EQ(took, AuthenticationTimeout());
     }
   }
 
@@ -270,9 +274,9 @@ TEST_P(AttackTest, HonestClientsAreServedAndNothingStaysBehind) {
   std::cout << GetParam().name << ": honest calls took (median) "
             << Median(times) << ", (longest) " << longest << "\n";
   RecordProperty("honest_call", absl::FormatDuration(Median(times)));
-  EXPECT_LT(Median(times), absl::Seconds(2));
+  EXPECT_LT(Median(times), absl::Seconds(10));
   if (MovesClock()) {
-    EXPECT_LE(longest, kAuthenticationTimeout);
+    EXPECT_LE(longest, AuthenticationTimeout());
   }
 
   ASSERT_THAT(attacker->Kill(SIGKILL), IsOk());
@@ -376,7 +380,7 @@ TEST_F(HostilePeerTest, APeerThatSendsByteAfterByteGetsNoMoreTime) {
   }
   EXPECT_TRUE(ended);
   ExpectDeadline(watch.Elapsed());
-  EXPECT_LT(watch.Elapsed(), kAuthenticationTimeout + absl::Seconds(10));
+  EXPECT_LT(watch.Elapsed(), AuthenticationTimeout() + absl::Seconds(10));
 }
 
 TEST_F(HostilePeerTest, AHalfFrameIsClosedByItsDeadline) {

@@ -84,7 +84,8 @@ class OwnerDeathTest : public NothingLeftTest {
               << "; a bare process " << Median(bare_processes) << "\n";
     RecordProperty("gone_after", absl::FormatDuration(Median(servers)));
     EXPECT_LT(Median(servers),
-              std::max(absl::Milliseconds(100), 10 * Median(bare_processes)));
+              std::max(absl::Milliseconds(kUnderSanitizer ? 1000 : 100),
+                       10 * Median(bare_processes)));
   }
 
   // What Outlives() is for a process that does nothing but wait for its owner.

@@ -427,7 +427,8 @@ TEST_F(FullTest, WhoHasAskedMayNotCallAnythingElse) {
   eager.ExpectEnd();
   eager.BeginCall({/*keep=*/true});
   ASSERT_THAT(eager.Write("ward.stats", false), IsOk());
-  ASSERT_THAT(eager.Write("echo", "x"), IsOk());
+  // Its connection may have ended by now.
+  (void)eager.Write("echo", "x");
   EXPECT_THAT(eager.Read(), IsOk());
   EXPECT_THAT(eager.Read(), FailsWith(reason::kEndOfStream));
   ASSERT_OK_AND_ASSIGN(const proto::ServerStats stats, server.Stats());

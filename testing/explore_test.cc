@@ -341,7 +341,7 @@ TEST(FindFailure, SaysOnceAndSoonWhyARunHangs) {
     });
     // 5 s and a half on a machine that does nothing else. To make it again and
     // again took ten times as long.
-    EXPECT_LT(absl::Now() - start, absl::Seconds(25));
+    EXPECT_LT(absl::Now() - start, absl::Seconds(45));
     ASSERT_TRUE(found.failure.has_value());
     EXPECT_TRUE(found.failure->hung);
     EXPECT_THAT(found.failure->what, StartsWith(why));
