@@ -9,12 +9,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -127,6 +129,14 @@ constexpr absl::Duration kStopLimit = absl::Seconds(4 + 30 + 30);
 // A call's time is the handler's; a dead server is noticed at once.
 constexpr absl::Duration kCallLimit = absl::Seconds(10 + 2 + 5);
 
+// AddressSanitizer finds what there is for it in few, and takes fifteen times as
+// long for each.
+#ifdef ABSL_HAVE_ADDRESS_SANITIZER
+constexpr uint64_t kRuns = 25;
+#else
+constexpr uint64_t kRuns = 100;
+#endif
+
 ExploreOptions FaultsAndDeaths(Search search) {
   ExploreOptions options;
   options.search = search;
@@ -225,7 +235,7 @@ TEST_P(ExplorationTest, SucceedsInEveryOrder) {
 TEST_P(ExplorationTest, AFreePlaceIsForWhoHasNone) {
   ExploreOptions options;
   options.search = GetParam();
-  options.runs = 100;
+  options.runs = kRuns;
   Explore(options, [] {
     ServerOptions server_options;
     server_options.max_clients = 2;
@@ -266,7 +276,7 @@ TEST_P(ExplorationTest, AFreePlaceIsForWhoHasNone) {
 TEST_P(ExplorationTest, OneTooManyIsServedAsSoonAsItMayBe) {
   ExploreOptions options;
   options.search = GetParam();
-  options.runs = 100;
+  options.runs = kRuns;
   for (const int limit : {1, 2}) {
     SCOPED_TRACE(limit);
     Explore(options, [limit] {
@@ -313,7 +323,7 @@ struct FewThreadsServer : EchoServer {
 TEST_P(ExplorationTest, ASilentPeerKeepsNobodyWaitingWhereThreadsAreFew) {
   ExploreOptions options;
   options.search = GetParam();
-  options.runs = 100;
+  options.runs = kRuns;
   for (const size_t threads : {1, 2, 3}) {
     SCOPED_TRACE(threads);
     Explore(options, [threads] {
