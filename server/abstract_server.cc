@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/cleanup/cleanup.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
@@ -187,7 +188,8 @@ AbstractServer::~AbstractServer() {
   started->kept.Close(environment().ForkGeneration());
   if (!started->process->launched_here()) return;
   const absl::Status status = Stop();
-  if (!status.ok()) environment().Log(status.message());
+  if (!status.ok())
+    environment().Log(absl::LogSeverity::kError, status.message());
 }
 
 absl::Status AbstractServer::EnsurePassword() {
@@ -768,7 +770,8 @@ void AbstractServer::RunSignalHandlers(Signals& signals, OwnerLink& owner,
           defined->second();
           return absl::OkStatus();
         });
-    if (!status.ok()) environment().Log(status.message());
+    if (!status.ok())
+      environment().Log(absl::LogSeverity::kError, status.message());
     const Pollable* const polled[] = {&owner.pollable()};
     if (environment().Poll(polled, environment().TimeNow()).ok()) return;
   }

@@ -72,6 +72,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/cleanup/cleanup.h"
 #include "absl/container/btree_map.h"
@@ -630,8 +631,8 @@ class AbstractServer {
   // owner and server share this object, and a server that was killed leaves it
   // as it is.
   std::atomic<int> running_in_{0};
-  SparseLog wrong_passwords_;
-  mutable SparseLog late_failures_;
+  SparseLog wrong_passwords_{absl::LogSeverity::kWarning};
+  mutable SparseLog late_failures_{absl::LogSeverity::kWarning};
   // While it runs.
   std::atomic<const OwnerLink*> owner_{nullptr};
   // For handlers, which end before.

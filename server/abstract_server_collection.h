@@ -44,6 +44,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/cleanup/cleanup.h"
 #include "absl/container/flat_hash_map.h"
@@ -93,7 +94,8 @@ class AbstractServerCollection {
                 ? std::move(options.on_stop_failure)
                 : [environment =
                        options.environment](const absl::Status& status) {
-                    environment->Log(absl::StrCat("a server of a collection: ",
+                    environment->Log(absl::LogSeverity::kError,
+                                     absl::StrCat("a server of a collection: ",
                                                   status.ToString()));
                   })) {}
 

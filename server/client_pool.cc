@@ -664,6 +664,8 @@ void ClientPool::ServeCall(Client& client) {
   // It is served what came before it was told to leave, and nothing else.
   if (client.leaves_ || IsBeside(client)) client.channel.KeepNoLonger();
   mutex_.Unlock();
+  // It keeps it until it serves another's: to be named costs a system call.
+  environment_.NameThread(absl::StrCat("ward ", client.peer->pid));
   // It has its thread to itself now.
   client.channel.set_keeps_refused(false);
   absl::Status status = service_.serve(client);

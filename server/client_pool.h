@@ -49,6 +49,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
@@ -372,8 +373,8 @@ class ClientPool {
   const size_t max_held_;
   const Service service_;
   std::unique_ptr<PollSet> watched_;
-  SparseLog no_threads_;
-  SparseLog failures_;
+  SparseLog no_threads_{absl::LogSeverity::kWarning};
+  SparseLog failures_{absl::LogSeverity::kError};
 
   mutable absl::Mutex mutex_;
   // What has been; the rest of it is counted when it is asked for.

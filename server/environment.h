@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -67,6 +68,10 @@ class Environment {
   // and SIGURG, with which Listener::StopAccepting wakes it.
   virtual absl::StatusOr<std::unique_ptr<Thread>> StartThread(
       absl::AnyInvocable<void()> body) = 0;
+
+  // What gdb, top and ps call the calling thread: 15 bytes at most (prctl(2),
+  // PR_SET_NAME). Costs nothing where it has that name already.
+  virtual void NameThread(const std::string& name) = 0;
 
   // --- sockets ---
 
@@ -228,7 +233,8 @@ class Environment {
   // is where nobody reads what is full (a pipe); and cut off behind PIPE_BUF
   // bytes, of which a pipe has room for all or none. A terminal that nobody
   // reads may have room for a part, and then this waits for it.
-  virtual void Log(std::string_view line) = 0;
+  // With SetLogFunction (log.h) it goes there instead.
+  virtual void Log(absl::LogSeverity severity, std::string_view line) = 0;
 };
 
 }  // namespace ward

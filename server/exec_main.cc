@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/base/log_severity.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "ward/channel/file_descriptor.h"
@@ -50,22 +51,28 @@ int Serve(const ExecRequest& request) {
   const std::string_view name = request.entry;
   Environment& environment = Environment::Posix();
   if (HasGainedCapabilities()) {
-    environment.Log(absl::StrCat(
-        kExecArgument, name,
-        ": a program with file capabilities serves nobody who starts it: he "
-        "might not have them. Start its servers by fork, or give it its "
-        "capabilities in another way (ambient ones, capabilities(7))."));
+    environment.Log(
+        absl::LogSeverity::kError,
+        absl::StrCat(
+            kExecArgument, name,
+            ": a program with file capabilities serves nobody who starts it: "
+            "he "
+            "might not have them. Start its servers by fork, or give it its "
+            "capabilities in another way (ambient ones, capabilities(7))."));
     return 2;
   }
   const absl::StatusOr<ExecEntry> entry = FindExecEntry(name);
   ExecLinks links = {Inherited(request.hand_over), Inherited(request.owner)};
   if (!entry.ok() || links.hand_over == nullptr || links.owner == nullptr) {
-    environment.Log(absl::StrCat(
-        kExecArgument, name,
-        " is how ward starts a server's process. It does not work by hand, nor "
-        "for a starter of another user or group, nor where getsockopt, "
-        "getsockname or getpeername is denied.",
-        entry.ok() ? "" : " ", entry.status().message()));
+    environment.Log(
+        absl::LogSeverity::kError,
+        absl::StrCat(
+            kExecArgument, name,
+            " is how ward starts a server's process. It does not work by hand, "
+            "nor "
+            "for a starter of another user or group, nor where getsockopt, "
+            "getsockname or getpeername is denied.",
+            entry.ok() ? "" : " ", entry.status().message()));
     return 2;
   }
   for (const int fd : request.close) close(fd);

@@ -129,8 +129,8 @@ constexpr absl::Duration kStopLimit = absl::Seconds(4 + 30 + 30);
 // A call's time is the handler's; a dead server is noticed at once.
 constexpr absl::Duration kCallLimit = absl::Seconds(10 + 2 + 5);
 
-// AddressSanitizer finds what there is for it in few, and takes fifteen times as
-// long for each.
+// AddressSanitizer finds what there is for it in few, and takes fifteen times
+// as long for each.
 #ifdef ABSL_HAVE_ADDRESS_SANITIZER
 constexpr uint64_t kRuns = 25;
 #else

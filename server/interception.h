@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "ward/server/environment.h"
@@ -23,7 +24,7 @@ struct Interceptors {
       std::vector<std::shared_ptr<Interceptor>> all);
 
   std::vector<std::shared_ptr<Interceptor>> all;
-  SparseLog failures;
+  SparseLog failures{absl::LogSeverity::kError};
 };
 
 // For one thread at a time. Destroyed before its end, the call was left by who

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -60,7 +61,8 @@ int OwnerLink::Serve(absl::AnyInvocable<absl::Status(OwnerLink&)> serve) {
   const absl::Status status = serve(*this);
   if (status.ok()) return 0;
   if (ready_) {
-    environment_->Log(absl::StrCat("server failed: ", status.ToString()));
+    environment_->Log(absl::LogSeverity::kError,
+                      absl::StrCat("server failed: ", status.ToString()));
   } else {
     ReportFailure(status);
   }
@@ -93,13 +95,15 @@ void OwnerLink::Tie(const Listener* listener) {
   // Untied it still ends: at its deadline, or when it is ready.
   const absl::Status status =
       environment_->TieProcess(*channel_.transport(), listener);
-  if (!status.ok()) environment_->Log(status.message());
+  if (!status.ok())
+    environment_->Log(absl::LogSeverity::kWarning, status.message());
 }
 
 void OwnerLink::Untie() {
   if (environment_ == nullptr) return;
   const absl::Status status = environment_->UntieProcess(*channel_.transport());
-  if (!status.ok()) environment_->Log(status.message());
+  if (!status.ok())
+    environment_->Log(absl::LogSeverity::kWarning, status.message());
 }
 
 void OwnerLink::LeaveNoName(const Listener& listener) { Tie(&listener); }
@@ -108,7 +112,8 @@ void OwnerLink::SetDeadline(absl::Duration left) {
   if (environment_ == nullptr) return;
   // Without its deadline the process still ends when its owner sees to it.
   const absl::Status status = environment_->SetProcessDeadline(left);
-  if (!status.ok()) environment_->Log(status.message());
+  if (!status.ok())
+    environment_->Log(absl::LogSeverity::kWarning, status.message());
 }
 
 void OwnerLink::QuitWithin(absl::Duration limit) {
@@ -134,7 +139,8 @@ OwnerWatch::OwnerWatch(Environment& environment, OwnerLink& owner,
                        absl::Duration limit) {
   // Without it the code has to come to its end, as most does.
   const absl::Status status = Start(environment, owner, limit);
-  if (!status.ok()) environment.Log(status.message());
+  if (!status.ok())
+    environment.Log(absl::LogSeverity::kWarning, status.message());
 }
 
 OwnerWatch::~OwnerWatch() {

@@ -5,6 +5,7 @@
 
 #include <atomic>
 
+#include "absl/base/log_severity.h"
 #include "absl/numeric/bits.h"
 #include "absl/strings/str_cat.h"
 #include "ward/server/environment.h"
@@ -16,15 +17,18 @@ namespace ward {
 // Thread-safe.
 class SparseLog {
  public:
+  explicit SparseLog(absl::LogSeverity severity) : severity_(severity) {}
+
   // `parts` as of absl::StrCat, which is called for what is logged alone.
   template <typename... Parts>
   void Log(Environment& environment, const Parts&... parts) {
     const unsigned count = ++count_;
     if (!absl::has_single_bit(count)) return;
-    environment.Log(absl::StrCat(parts..., " (number ", count, ")"));
+    environment.Log(severity_, absl::StrCat(parts..., " (number ", count, ")"));
   }
 
  private:
+  const absl::LogSeverity severity_;
   std::atomic<unsigned> count_{0};
 };
 

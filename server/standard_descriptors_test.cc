@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
@@ -95,7 +96,8 @@ class Server : public TestServer {
  public:
   explicit Server(ServerOptions options = {}) : TestServer(std::move(options)) {
     DefineMessageHandler("standard", [](MessageChannel& channel) {
-      Environment::Posix().Log("a line of the server's");
+      Environment::Posix().Log(absl::LogSeverity::kError,
+                               "a line of the server's");
       return channel.Write(StandardDescriptors());
     });
   }
@@ -127,7 +129,8 @@ absl::Status LogBesideSockets() {
     ends[i].Reset(pair[0]);
     ends[i + 1].Reset(pair[1]);
   }
-  Environment::Posix().Log("a line for standard error");
+  Environment::Posix().Log(absl::LogSeverity::kError,
+                           "a line for standard error");
   for (const FileDescriptor& end : ends) {
     char byte;
     if (recv(end.get(), &byte, 1, MSG_DONTWAIT) >= 0) {
@@ -147,7 +150,7 @@ absl::Status Own(StartMode mode) {
   WARD_RETURN_IF_ERROR(Expect("in the owner", found, StandardDescriptors()));
   WARD_RETURN_IF_ERROR(Use(server, in_server));
   WARD_RETURN_IF_ERROR(LogBesideSockets());
-  Environment::Posix().Log("a line of the owner's");
+  Environment::Posix().Log(absl::LogSeverity::kError, "a line of the owner's");
   WARD_RETURN_IF_ERROR(server.CheckAlive());
   {
     WARD_ASSIGN_OR_RETURN(OwnerHandle handle, server.ShareOwnership());
@@ -169,7 +172,8 @@ absl::Status OwnProcess() {
     WARD_RETURN_IF_ERROR(
         Expect("in the server", in_server, StandardDescriptors()));
     WARD_RETURN_IF_ERROR(owner.ReportReady());
-    Environment::Posix().Log("a line of the server's");
+    Environment::Posix().Log(absl::LogSeverity::kError,
+                             "a line of the server's");
     const Pollable* const polled[] = {&owner.pollable()};
     return Environment::Posix().Poll(polled, absl::InfiniteFuture()).status();
   };
@@ -280,7 +284,7 @@ TEST_F(StandardDescriptorsTest, AStandardErrorThatIsFullHoldsNobodyUp) {
     Child child([&] {
       dup2(pipe.write.get(), STDERR_FILENO);
       alarm(20);
-      Environment::Posix().Log(line);
+      Environment::Posix().Log(absl::LogSeverity::kError, line);
       return 0;
     });
     return child.Wait();

@@ -16,6 +16,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/base/log_severity.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
@@ -173,7 +174,8 @@ absl::Status ServeForSystemd(AbstractServer& server, Environment& environment) {
   MessageChannel owner(std::move(ends.first));
   const auto notify = [&environment](std::string_view state) {
     const absl::Status status = NotifySystemd(state);
-    if (!status.ok()) environment.Log(status.message());
+    if (!status.ok())
+      environment.Log(absl::LogSeverity::kWarning, status.message());
   };
   WARD_ASSIGN_OR_RETURN(std::unique_ptr<Thread> waits,
                         environment.StartThread([&] {

@@ -37,6 +37,7 @@
 
 #include "absl/base/attributes.h"
 #include "absl/base/config.h"
+#include "absl/base/log_severity.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -336,7 +337,7 @@ TEST(FindFailure, SaysOnceAndSoonWhyARunHangs) {
     const absl::Time start = absl::Now();
     const Exploration found = FindFailure({}, [hang = hang] {
       if (LostUpdates() == 0) return;
-      Environment::Default().Log("now");
+      Environment::Default().Log(absl::LogSeverity::kError, "now");
       hang();
     });
     // 5 s and a half on a machine that does nothing else. To make it again and
@@ -781,7 +782,8 @@ TEST(FindFailure, ShowsTheTranscriptHoweverTheRunFailed) {
   };
   for (const std::function<void()>& fail : failures) {
     const Exploration found = FindFailure(Runs(10), [&] {
-      Environment::Default().Log("all was well until here");
+      Environment::Default().Log(absl::LogSeverity::kError,
+                                 "all was well until here");
       InTwoThreads([] { SchedulingPoint(); });
       fail();
     });
@@ -1066,7 +1068,8 @@ TEST(FindFailure, TakesItsSeedsFromTheNumberOfTheTestsRun) {
                 InTwoThreads([] {
                   auto& all = Environment::Default();
                   SchedulingPoint();
-                  all.Log(absl::StrCat(Scheduler::Current()->switches()));
+                  all.Log(absl::LogSeverity::kError,
+                          absl::StrCat(Scheduler::Current()->switches()));
                 });
               }),
           " ");
@@ -1540,7 +1543,7 @@ TEST(FindDoom, CountsTheRunsBefore) {
 TEST(Explore, SaysWhereItWasDoomedAndMarksItInTheTranscript) {
   const Outcome outcome = OutcomeOf([] {
     Explore(FewEnds(), [] {
-      Environment::Default().Log("opens");
+      Environment::Default().Log(absl::LogSeverity::kError, "opens");
       shop::TakesAnItemIfThereIsOne();
     });
   });

@@ -4,11 +4,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <climits>
 #include <cstddef>
@@ -22,6 +24,7 @@
 #include <vector>
 
 #include "absl/base/config.h"
+#include "absl/base/log_severity.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/functional/any_invocable.h"
@@ -37,6 +40,7 @@
 #include "ward/channel/socket_transport.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/server/log.h"
 #include "ward/server/posix/holders.h"
 #include "ward/server/posix/interruption.h"
 #include "ward/server/posix/listener.h"
@@ -185,6 +189,15 @@ class PosixEnvironment final : public Environment {
     return thread;
   }
 
+  void NameThread(const std::string& name) override {
+    thread_local std::array<char, 16> current{};
+    if (name == current.data()) return;
+    current = {};
+    name.copy(current.data(), current.size() - 1);
+    // Where it is denied, the thread has the process's name.
+    prctl(PR_SET_NAME, current.data());
+  }
+
   absl::StatusOr<std::unique_ptr<Listener>> Listen(
       const ListenOptions& options) override {
     return PosixListen(options);
@@ -323,7 +336,11 @@ class PosixEnvironment final : public Environment {
     return PosixTakeSignals(plan);
   }
 
-  void Log(std::string_view line) override {
+  void Log(absl::LogSeverity severity, std::string_view line) override {
+    if (const LogFunction log = GetLogFunction()) {
+      log(severity, line);
+      return;
+    }
     if (!HasStandardError()) return;
     // One write, so that lines of several processes do not mix, of what a pipe
     // has room for if it is writable (pipe(7)): whoever does not read it holds

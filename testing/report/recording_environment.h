@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
 #include "absl/functional/any_invocable.h"
@@ -47,6 +48,7 @@ class RecordingEnvironment final : public Environment {
       absl::AnyInvocable<void()> body) override {
     return real_.StartThread(std::move(body));
   }
+  void NameThread(const std::string& name) override { real_.NameThread(name); }
   absl::StatusOr<std::unique_ptr<Listener>> Listen(
       const ListenOptions& options) override;
   absl::StatusOr<std::unique_ptr<Transport>> Connect(
@@ -108,7 +110,9 @@ class RecordingEnvironment final : public Environment {
       const SignalPlan& plan) override {
     return real_.TakeSignals(plan);
   }
-  void Log(std::string_view line) override { real_.Log(line); }
+  void Log(absl::LogSeverity severity, std::string_view line) override {
+    real_.Log(severity, line);
+  }
 
   // --- for tests ---
 

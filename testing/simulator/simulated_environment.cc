@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -133,7 +134,8 @@ void SimulatedEnvironment::Unlink(const std::string& path) {
   names_.erase(Absolute(path));
 }
 
-void SimulatedEnvironment::Log(std::string_view line) {
+void SimulatedEnvironment::Log(absl::LogSeverity /*severity*/,
+                               std::string_view line) {
   const NoSchedulingPoints quiet;
   log_.emplace_back(line);
   transcript_.Event(scheduler_.now(), ProcessId(), absl::StrCat("log: ", line));

@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
 #include "absl/functional/any_invocable.h"
@@ -67,6 +68,8 @@ class SimulatedEnvironment final : public Environment {
   absl::Time TimeNow() override;
   absl::StatusOr<std::unique_ptr<Thread>> StartThread(
       absl::AnyInvocable<void()> body) override;
+  // Its threads have the names that reports give them.
+  void NameThread(const std::string& /*name*/) override {}
   absl::StatusOr<std::unique_ptr<Listener>> Listen(
       const ListenOptions& options) override;
   absl::StatusOr<std::unique_ptr<Transport>> Connect(
@@ -104,7 +107,7 @@ class SimulatedEnvironment final : public Environment {
   size_t MaxDescriptors() override { return 1024; }
   absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
       const SignalPlan& plan) override;
-  void Log(std::string_view line) override;
+  void Log(absl::LogSeverity severity, std::string_view line) override;
 
   // --- for tests ---
 

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -39,6 +40,7 @@ class ThreadedEnvironment final : public Environment {
       absl::AnyInvocable<void()> body) override {
     return posix_.StartThread(std::move(body));
   }
+  void NameThread(const std::string& name) override { posix_.NameThread(name); }
   absl::StatusOr<std::unique_ptr<Listener>> Listen(
       const ListenOptions& options) override;
   absl::StatusOr<std::unique_ptr<Transport>> Connect(
@@ -97,7 +99,9 @@ class ThreadedEnvironment final : public Environment {
   size_t MaxDescriptors() override { return posix_.MaxDescriptors(); }
   absl::StatusOr<std::unique_ptr<Signals>> TakeSignals(
       const SignalPlan& plan) override;
-  void Log(std::string_view line) override { posix_.Log(line); }
+  void Log(absl::LogSeverity severity, std::string_view line) override {
+    posix_.Log(severity, line);
+  }
 
   // Sends `signal` to the server that takes signals, of which there is one.
   absl::Status Raise(int signal);
