@@ -4,6 +4,7 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -88,6 +89,11 @@ void ServeIfExeced(int argc, char** argv) {
   const std::optional<ExecRequest> request =
       ParseExecArgument(argc == 2 ? argv[1] : "");
   if (!request.has_value()) return;
+  // Numbers of descriptors of another process are nothing to ps(1), nor to
+  // whom Owners() shows this process's command line.
+  if (char* const numbers = strrchr(argv[1], ':')) {
+    std::memset(numbers, 0, strlen(numbers));
+  }
   const int code = Serve(*request);
   FlushStreams();
   // As a forked server ends, too: nothing that a library or main() has set up

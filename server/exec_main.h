@@ -15,7 +15,11 @@
 //   One with the set-user-ID or set-group-ID bit serves that user and group
 //   alone.
 // - Anything before it that starts threads, opens files or reads the arguments:
-//   the server's process does it, too.
+//   the server's process does it, too. And until then its owner's files are
+//   open in it (sockets and pipes are not, nor anything of an owner that is not
+//   dumpable, PR_SET_DUMPABLE of prctl(2)), not close-on-exec, and their locks
+//   held: a file system that does not answer when one is closed then holds up
+//   the server, which its owner gives up, and not its owner.
 
 #ifndef WARD_SERVER_EXEC_MAIN_H_
 #define WARD_SERVER_EXEC_MAIN_H_

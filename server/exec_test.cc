@@ -37,6 +37,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
@@ -97,6 +98,10 @@ void ReadForEver() {
   }
 }
 
+// As a static initialiser finds it.
+constexpr int kOwnersFile = 50;
+const bool had_owners_file = fcntl(kOwnersFile, F_GETFD) >= 0;
+
 class Server : public AbstractServer {
  public:
   explicit Server(ServerOptions options = {})
@@ -116,6 +121,9 @@ class Server : public AbstractServer {
         if (!gone) open.push_back(target.string());
       }
       return channel.Write(Message(std::move(open)));
+    });
+    DefineMessageHandler("owner's file", [](MessageChannel& channel) {
+      return channel.Write(had_owners_file, fcntl(kOwnersFile, F_GETFD) >= 0);
     });
     DefineMessageHandler("random", [](MessageChannel& channel) {
       // NOLINTNEXTLINE(concurrency-mt-unsafe)
@@ -194,6 +202,22 @@ TEST_F(ExecTest, TheServerHasNoDescriptorsOfItsOwners) {
     EXPECT_THAT(server.Stop(), IsOk());
   }
   unlink(file.c_str());
+}
+
+// A new program may be looked into by other processes of its user.
+TEST_F(ExecTest, TheProgramHasNoFilesOfAnOwnerThatNobodyMayLookInto) {
+  const absl::Cleanup restore = [] { prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); };
+  const FileDescriptor nothing(open("/dev/null", O_RDWR | O_CLOEXEC));
+  const FileDescriptor file(fcntl(nothing.get(), F_DUPFD_CLOEXEC, kOwnersFile));
+  ASSERT_EQ(file.get(), kOwnersFile);
+  for (const bool is_private : {false, true}) {
+    ASSERT_EQ(prctl(PR_SET_DUMPABLE, is_private ? 0 : 1, 0, 0, 0), 0);
+    Server server(ByExec());
+    ASSERT_THAT(server.Start(), IsOk());
+    EXPECT_THAT(CallServer(server, "owner's file"),
+                RepliesWith(is_private ? "false" : "true", "false"));
+    EXPECT_THAT(server.Stop(), IsOk());
+  }
 }
 
 TEST_F(ExecTest, EachServerHasARandomStateOfItsOwn) {

@@ -7,13 +7,32 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
 
 #include "ward/channel/file_descriptor.h"
 
 namespace ward {
+
+// All numbers of open descriptors are below; 0 if it is not known. (proc(5),
+// /proc/PID/status.)
+inline int TableSize() {
+  const FileDescriptor file =
+      FileDescriptor::Opened(open("/proc/self/status", O_RDONLY | O_CLOEXEC));
+  std::array<char, 4096> text;
+  const ssize_t got = read(file.get(), text.data(), text.size() - 1);
+  if (got <= 0) return 0;
+  text[static_cast<size_t>(got)] = '\0';
+  constexpr std::string_view kField = "\nFDSize:\t";
+  const char* const field = strstr(text.data(), kField.data());
+  return field == nullptr ? 0 : atoi(field + kField.size());
+}
 
 // Part of ForEachOpenDescriptor. False when there is no list, or not all of it.
 template <typename Use>
@@ -47,6 +66,15 @@ bool ForEachListedDescriptor(Use& use) {
 // alone.
 template <typename Use>
 void ForEachOpenDescriptor(rlim_t most, Use use) {
+  // To be asked for each takes a tenth of the time that a list of them all
+  // does.
+  constexpr int kDense = 1 << 16;
+  if (const int size = TableSize(); size > 0 && size <= kDense) {
+    for (int fd = 0; fd < size; ++fd) {
+      if (fcntl(fd, F_GETFD) >= 0) use(fd);
+    }
+    return;
+  }
   if (ForEachListedDescriptor(use)) return;
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);

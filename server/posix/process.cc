@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <link.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/auxv.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -438,9 +440,10 @@ bool RunByLoader() {
   return names_one && getauxval(AT_BASE) == 0;
 }
 
-// Bytes of the numbers of what a program is to close. Of thousands, the rest is
-// closed before.
-constexpr ptrdiff_t kMaxLeft = 4096;
+// Bytes of the numbers of what a program is to close, of some ten thousand
+// files; the rest is closed before. Half of what one argument may have
+// (execve(2)).
+constexpr ptrdiff_t kMaxLeft = ptrdiff_t{64} << 10;
 
 struct Program {
   const char* path;
@@ -456,20 +459,24 @@ struct Program {
 // What is close-on-exec or not: none of it is for the server. A file's last
 // system may not answer when it is closed, and then neither its owner, which
 // waits, nor who asks /proc for a process that is between two programs, would
-// get any further: the program closes it, which its owner can give up on.
+// get any further: the program closes it, which its owner can give up on. But
+// that of an owner whom nobody of its user may look into (PR_SET_DUMPABLE) is
+// gone when the program is there, into which they may.
 void LeaveToProgram(const Program& program) {
   constexpr ptrdiff_t kMostDigits = 10;
+  const bool is_private = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 1;
   char* at = program.argument_end;
   char* const last = at + kMaxLeft;
-  ForEachOpenDescriptor(INT_MAX, [&program, &at, last](int fd) {
+  ForEachOpenDescriptor(INT_MAX, [&](int fd) {
     if (fd <= STDERR_FILENO || fd == program.hand_over || fd == program.owner) {
       return;
     }
-    if (IsSocketOrPipe(fd) || last - at <= 1 + kMostDigits ||
-        fcntl(fd, F_SETFD, 0) != 0) {
+    const bool is_left = !IsSocketOrPipe(fd) && last - at > 1 + kMostDigits;
+    if (!is_left || fcntl(fd, F_SETFD, is_private ? FD_CLOEXEC : 0) != 0) {
       close(fd);
       return;
     }
+    if (is_private) return;
     *at++ = ',';
     at = std::to_chars(at, last, fd).ptr;
   });
@@ -510,13 +517,17 @@ int Become(const Program& program) {
 // other threads hold is taken. So does posix_spawn(3), but it cannot tie.
 // `error` is what went wrong.
 pid_t Start(const Program& program, volatile int& error) {
-  // No handler of this process's may run in the child.
+  // No handler of this process's may run in the child; nor may it unwind this
+  // thread's stack, where another one cancels that (pthreads(7)).
   const ScopedSignalMask mask(AllSignalsButFaults());
+  int cancelable;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelable);
   const pid_t pid = vfork();  // NOLINT(clang-analyzer-*)
   if (pid == 0) {
     error = Become(program);  // NOLINT(clang-analyzer-*)
     _exit(127);
   }
+  pthread_setcancelstate(cancelable, nullptr);
   return pid;
 }
 
@@ -648,20 +659,17 @@ absl::StatusOr<std::unique_ptr<Process>> PosixExec(const std::string& entry,
   std::string name = program_invocation_name;
   const int hand_over = links.hand_over->descriptor();
   const int owner = links.owner->descriptor();
-  std::string argument = ExecArgument(entry, hand_over, owner);
-  const size_t argument_size = argument.size();
-  argument.resize(argument_size + kMaxLeft + 1);
-  const std::array<char*, 3> arguments = {name.data(), argument.data(),
-                                          nullptr};
+  const std::string request = ExecArgument(entry, hand_over, owner);
+  const std::unique_ptr<char[]> argument(
+      new char[request.size() + kMaxLeft + 1]);
+  char* const argument_end =
+      std::copy(request.begin(), request.end(), argument.get());
+  const std::array<char*, 3> arguments = {name.data(), argument.get(), nullptr};
   WARD_ASSIGN_OR_RETURN(const FileDescriptor nothing, OpenNothing());
   // The program that runs, whatever stands at its path by now (proc(5)).
-  const Program program = {"/proc/self/exe",
-                           argument.data() + argument_size,
-                           arguments.data(),
-                           hand_over,
-                           owner,
-                           nothing.get(),
-                           group};
+  const Program program = {
+      "/proc/self/exe", argument_end, arguments.data(), hand_over, owner,
+      nothing.get(),    group};
   volatile int error = 0;
   const pid_t pid = Start(program, error);
   if (pid < 0) error = errno;

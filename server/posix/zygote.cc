@@ -389,8 +389,9 @@ class Warm {
                        ", and has answered nothing yet: what this program does "
                        "before ward::ServeIfExeced, such as static "
                        "initialisation, takes longer than "
-                       "LaunchOptions::start_timeout, or a signal, or a "
-                       "debugger, has stopped it"));
+                       "LaunchOptions::start_timeout, or so does a file of its "
+                       "owner's to be closed, or a signal, or a debugger, has "
+                       "stopped it"));
     }
     (void)End();
     return Annotate(
