@@ -619,6 +619,8 @@ absl::Status AbstractServer::StartSynchronously(
 int AbstractServer::ServeExeced(Environment& environment, ExecLinks links,
                                 Maker maker) {
   OwnerLink owner(environment, std::move(links.owner), kHandOverTimeout);
+  // Its destructor may hang: its owner has heard of its failure by then.
+  std::unique_ptr<AbstractServer> server;
   return owner.Serve([&](OwnerLink& link_to_owner) -> absl::Status {
     absl::StatusOr<HandOver> given = [&] {
       MessageChannel channel(std::move(links.hand_over));
@@ -637,7 +639,6 @@ int AbstractServer::ServeExeced(Environment& environment, ExecLinks links,
     WARD_ASSIGN_OR_RETURN(const std::unique_ptr<Listener> listener,
                           environment.AdoptListener(std::move(given->listener),
                                                     environment.UserId()));
-    std::unique_ptr<AbstractServer> server;
     WARD_RETURN_IF_ERROR(CallUserCode("the server's constructor", [&] {
       server = maker(std::move(options));
       return absl::OkStatus();
@@ -682,9 +683,14 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
   WARD_ASSIGN_OR_RETURN(const std::unique_ptr<Signals> signals,
                         environment().TakeSignals(plan));
   owner.LeaveNoName(listener);
+  std::unique_ptr<OwnerWatch> watch;
+  if (!signal_handlers_.empty() && owner.has_process()) {
+    WARD_ASSIGN_OR_RETURN(watch,
+                          OwnerWatch::Create(environment(), owner, listener));
+  }
   WARD_RETURN_IF_ERROR(
       CallUserCode("InitializeServer", [this] { return InitializeServer(); }));
-  absl::Status status = ServeUntilTold(listener, owner, *signals);
+  absl::Status status = ServeUntilTold(listener, owner, *signals, watch.get());
   status.Update(
       CallUserCode("FinalizeServer", [this] { return FinalizeServer(); }));
   return status;
@@ -701,8 +707,8 @@ struct AbstractServer::Serving {
 };
 
 absl::Status AbstractServer::ServeUntilTold(Listener& listener,
-                                            OwnerLink& owner,
-                                            Signals& signals) {
+                                            OwnerLink& owner, Signals& signals,
+                                            OwnerWatch* watch) {
   Serving serving{
       std::make_shared<BufferBudget>(options_.max_buffered_bytes),
       std::make_shared<DescriptorBudget>(environment().MaxDescriptors() / 8),
@@ -746,17 +752,18 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
         environment().Poll(polled, absl::InfiniteFuture());
     if (!ready.ok()) status = ready.status();
     if (!ready.ok() || *ready == 0) break;
-    RunSignalHandlers(signals, owner, quit);
+    RunSignalHandlers(signals, owner, watch, quit);
   }
-  // The name goes first: who comes now finds nothing, not a dying server.
-  listener.RemovePath();
+  // First: the file system of the name may not answer.
   owner.QuitWithin(options_.stop.kill_after);
+  // Then the name: who comes now finds nothing, not a dying server.
+  listener.RemovePath();
   pool.Stop(options_.drain_time);
   return status;
 }
 
-void AbstractServer::RunSignalHandlers(Signals& signals, OwnerLink& owner,
-                                       bool& quit) {
+void AbstractServer::RunSignalHandlers(Signals& signals, const OwnerLink& owner,
+                                       OwnerWatch* watch, bool& quit) {
   while (const int signal = signals.Next()) {
     const auto defined = signal_handlers_.find(signal);
     if (defined == signal_handlers_.end()) {
@@ -765,9 +772,11 @@ void AbstractServer::RunSignalHandlers(Signals& signals, OwnerLink& owner,
     }
     const absl::Status status =
         CallUserCode(absl::StrCat("the handler of signal ", signal), [&] {
-          const OwnerWatch watch(environment(), owner,
-                                 options_.stop.kill_after);
-          defined->second();
+          if (watch == nullptr) {
+            defined->second();
+          } else {
+            watch->Call(options_.stop.kill_after, [&] { defined->second(); });
+          }
           return absl::OkStatus();
         });
     if (!status.ok())

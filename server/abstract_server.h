@@ -431,7 +431,9 @@ class AbstractServer {
 
   // Calls `handler` in the server when `signal` comes, on its main thread, as
   // ordinary code. Before the server is started. For SIGINT, SIGTERM and SIGHUP
-  // it takes the place of quitting, and of ignoring. A number that cannot have
+  // it takes the place of quitting, and of ignoring. If the owners leave, or
+  // stop the server, while it runs, it has StopOptions::kill_after to end. A
+  // number that cannot have
   // a handler, or is that of a fault (SIGSEGV, SIGBUS, SIGFPE, SIGILL), fails
   // Start with kInvalidSignal.
   void DefineSignalHandler(int signal, absl::AnyInvocable<void()> handler);
@@ -529,10 +531,11 @@ class AbstractServer {
   // The server's life.
   absl::Status Run(Listener& listener, OwnerLink& owner);
   absl::Status ServeUntilTold(Listener& listener, OwnerLink& owner,
-                              Signals& signals);
+                              Signals& signals, OwnerWatch* watch);
   // Runs them until no signal is left; returns before, when the owner has a
   // word, or with `quit`.
-  void RunSignalHandlers(Signals& signals, OwnerLink& owner, bool& quit);
+  void RunSignalHandlers(Signals& signals, const OwnerLink& owner,
+                         OwnerWatch* watch, bool& quit);
 
   // One client, on its own thread.
   absl::Status GreetClient(ClientPool::Client& client) const;

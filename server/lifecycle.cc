@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/base/log_severity.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -23,6 +24,8 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
+#include "ward/server/listener.h"
+#include "ward/server/poll_set.h"
 #include "ward/server/process.h"
 #include "ward/server/zygote.h"
 
@@ -135,32 +138,57 @@ void OwnerLink::ReportFailure(const absl::Status& status) {
   (void)channel_.WriteError(status);
 }
 
-OwnerWatch::OwnerWatch(Environment& environment, OwnerLink& owner,
-                       absl::Duration limit) {
-  // Without it the code has to come to its end, as most does.
-  const absl::Status status = Start(environment, owner, limit);
-  if (!status.ok())
-    environment.Log(absl::LogSeverity::kWarning, status.message());
-}
+namespace {
 
-OwnerWatch::~OwnerWatch() {
-  // A fork may have it open still.
-  if (thread_ != nullptr) end_->ShutDown();
-}
+class PollingOwnerWatch final : public OwnerWatch {
+ public:
+  PollingOwnerWatch(Environment& environment, OwnerLink& owner,
+                    Listener& listener, std::unique_ptr<PollSet> events)
+      : environment_(environment),
+        owner_(owner),
+        listener_(listener),
+        events_(std::move(events)) {}
 
-absl::Status OwnerWatch::Start(Environment& environment, OwnerLink& owner,
-                               absl::Duration limit) {
-  WARD_ASSIGN_OR_RETURN(auto ends, environment.CreateTransportPair());
-  end_ = std::move(ends.first);
-  WARD_ASSIGN_OR_RETURN(
-      thread_, environment.StartThread([&environment, &owner, limit,
-                                        end = std::move(ends.second)] {
-        const Pollable* const polled[] = {&owner.pollable(), end.get()};
-        const absl::StatusOr<size_t> news =
-            environment.Poll(polled, absl::InfiniteFuture());
-        if (news.ok() && *news == 0) owner.QuitWithin(limit);
-      }));
-  return absl::OkStatus();
+  void Call(absl::Duration limit, absl::FunctionRef<void()> body) override {
+    absl::StatusOr<std::unique_ptr<Thread>> thread =
+        environment_.StartThread([this, limit] { Watch(limit); });
+    if (!thread.ok()) {
+      environment_.Log(absl::LogSeverity::kWarning, thread.status().message());
+    }
+    const absl::Cleanup end = [&] {
+      if (!thread.ok()) return;
+      events_->Wake();
+      thread->reset();
+    };
+    body();
+  }
+
+ private:
+  void Watch(absl::Duration limit) {
+    const absl::StatusOr<uint64_t> heard_of =
+        events_->Wait(absl::InfiniteFuture());
+    if (!heard_of.ok() || *heard_of == 0) return;
+    // First: the file system of the name may not answer.
+    owner_.QuitWithin(limit);
+    listener_.RemovePath();
+  }
+
+  Environment& environment_;
+  OwnerLink& owner_;
+  Listener& listener_;
+  const std::unique_ptr<PollSet> events_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<OwnerWatch>> OwnerWatch::Create(
+    Environment& environment, OwnerLink& owner, Listener& listener) {
+  WARD_ASSIGN_OR_RETURN(std::unique_ptr<PollSet> events,
+                        environment.CreatePollSet());
+  WARD_RETURN_IF_ERROR(
+      events->Add(1, owner.pollable(), PollSet::Event::kReadable));
+  return std::make_unique<PollingOwnerWatch>(environment, owner, listener,
+                                             std::move(events));
 }
 
 ServerProcess::ServerProcess(Environment& environment,

@@ -40,6 +40,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/transport.h"
 #include "ward/server/environment.h"
+#include "ward/server/listener.h"
 #include "ward/server/poll_set.h"
 #include "ward/server/process.h"
 #include "ward/server/zygote.h"
@@ -89,6 +90,9 @@ class OwnerLink {
 
   bool ready() const { return ready_; }
 
+  // Whether the server has a process of its own.
+  bool has_process() const { return environment_ != nullptr; }
+
   const Pollable& pollable() const { return *channel_.transport(); }
 
  private:
@@ -102,24 +106,22 @@ class OwnerLink {
   bool ready_ = false;
 };
 
-// While it exists, owners that want the server to quit, or are gone, are heard
-// of though the thread that polls for them is busy: then a server that does not
-// get to quit is killed, as by QuitWithin(`limit`). For code of the user's on
-// that thread, which may hang. Costs a thread.
+// Hears of the owners while code of the user's, which may hang, has the thread
+// that polls for them.
 class OwnerWatch {
  public:
-  OwnerWatch(Environment& environment, OwnerLink& owner, absl::Duration limit);
-  OwnerWatch(const OwnerWatch&) = delete;
-  OwnerWatch& operator=(const OwnerWatch&) = delete;
-  ~OwnerWatch();
+  // For a server in a process of its own. All are borrowed. Made before the
+  // process may be confined, and its descriptor table full: calls need only a
+  // thread.
+  static absl::StatusOr<std::unique_ptr<OwnerWatch>> Create(
+      Environment& environment, OwnerLink& owner, Listener& listener);
+  virtual ~OwnerWatch() = default;
 
- private:
-  absl::Status Start(Environment& environment, OwnerLink& owner,
-                     absl::Duration limit);
-
-  // Its other end is the thread's.
-  std::unique_ptr<Transport> end_;
-  std::unique_ptr<Thread> thread_;
+  // Calls `body`. If meanwhile the owners want the server to quit, or are gone,
+  // its name goes at once, and it is killed unless it quits, as by
+  // QuitWithin(`limit`). Where no thread can be had (it is logged), `body` has
+  // to come to its end.
+  virtual void Call(absl::Duration limit, absl::FunctionRef<void()> body) = 0;
 };
 
 struct LaunchOptions {

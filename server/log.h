@@ -15,12 +15,13 @@ namespace ward {
 // quote what handlers and peers have said; no password is among them.
 //
 // It is called on any thread of ward's, sometimes with locks of ward's held: it
-// must not call ward, nor wait for a thread that does, and while it waits, for a
-// disk say, clients may. Nor must it throw. It is a plain function since the
+// must not call ward, nor wait for a thread that does, and while it waits, for
+// a disk say, clients may. Nor must it throw. It is a plain function since the
 // child of a fork has it, too: what it uses must be whole there, whatever the
 // parent's other threads were doing (fork(2)). With Abseil's log:
 //
-//   ward::SetLogFunction(+[](absl::LogSeverity severity, std::string_view line) {
+//   ward::SetLogFunction(+[](absl::LogSeverity severity, std::string_view line)
+//   {
 //     LOG(LEVEL(severity)) << line;
 //   });
 using LogFunction = void (*)(absl::LogSeverity severity, std::string_view line);

@@ -170,7 +170,7 @@ TEST_F(OwnerDeathTest, AHandlerOfASignalThatHangsKeepsNoServerWithoutAnOwner) {
   ASSERT_EQ(kill(pid, SIGUSR1), 0);
   ASSERT_EQ(ReadSome(handled.read.get()), "x");
   Outlives(owner, pid, -SIGKILL);
-  unlink(path().c_str());
+  EXPECT_FALSE(Exists(path()));
 }
 
 // --- at every moment of a server's life ---
