@@ -1,0 +1,103 @@
+// What a process gives up for ever when it has what it needs: so that whoever
+// takes a server over through a client has little by it.
+//
+//   ward::Confinement confinement;
+//   confinement.user = {kBrokerUser, kBrokerGroup, {}};
+//   confinement.paths.emplace().readable = {"/srv/files"};
+//   WARD_RETURN_IF_ERROR(ward::Confine(confinement));
+//
+// Always given up, whatever else is: to get more rights by exec, as from a
+// set-user-ID program (no_new_privs, prctl(2)), and all capabilities that are
+// not named.
+//
+// Misuse:
+// - In a process with threads: capabilities and paths are a thread's own
+//   (capset(2), landlock_restrict_self(2)), and the others would keep theirs.
+//   Refused.
+// - A limit of RLIMIT_NPROC: it counts the threads of all of the user's
+//   processes (getrlimit(2)), and a server has one for each client.
+// - RLIMIT_FSIZE under the size of what a server replies in a Bulk, which is a
+//   file: the signal SIGXFSZ.
+
+#ifndef WARD_SERVER_CONFINEMENT_H_
+#define WARD_SERVER_CONFINEMENT_H_
+
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace ward {
+
+struct Confinement {
+  // Whom the process becomes: real, effective and saved user and group, and the
+  // supplementary groups, which are these alone (setresuid(2), setgroups(2)).
+  // Needs CAP_SETUID and CAP_SETGID, unless it is that user already. Default:
+  // who it is.
+  //
+  // Of another user it does not dump core, and is not for others of that user
+  // to trace (prctl(2), PR_SET_DUMPABLE). It cannot remove its socket's name
+  // any more: its owner does, if it lives (docs/names.md). It does not see who
+  // its owners are (AbstractServer::Owners). Clients are by default processes
+  // of the new user, and root: see ServerOptions::admit_peer, and socket_mode.
+  struct User {
+    uid_t user = 0;
+    gid_t group = 0;
+    std::vector<gid_t> groups;
+  };
+  std::optional<User> user;
+
+  // The capabilities that the process keeps (CAP_... of linux/capability.h),
+  // also as another user; it must have them. All others go, those of root too.
+  // Default: none (capabilities(7)).
+  std::vector<int> capabilities;
+
+  // What it may use at most, in the unit that getrlimit(2) has for `resource`
+  // (RLIMIT_...): the soft and the hard limit are lowered to it, and never
+  // raised.
+  struct Limit {
+    int resource = RLIMIT_CORE;
+    rlim_t most = 0;
+  };
+  std::vector<Limit> limits;
+
+  // The files that the process may use from now on: these, and those beneath
+  // these directories (landlock(7)). What is open stays open; files are not
+  // hidden (stat(2)); sockets are connected to as before. Default: all that its
+  // user may use.
+  //
+  // Without its socket's directory among the writable ones it cannot remove its
+  // socket's name: as under `user`.
+  struct Paths {
+    // Read, and list.
+    std::vector<std::string> readable;
+    // Read, list, write, truncate, create, rename, remove, and ioctl(2) of
+    // devices.
+    std::vector<std::string> writable;
+    // Read, list, and execute.
+    std::vector<std::string> executable;
+
+    // The version of Landlock's interface without which this fails
+    // (Unimplemented). 3, of Linux 6.2, is the first that keeps a process from
+    // emptying a file by truncate(2). With 0 the process is confined as far as
+    // the kernel can do it: where that has no Landlock, not at all.
+    int least_landlock_abi = 3;
+  };
+  std::optional<Paths> paths;
+};
+
+// Confines the calling process, which must not have other threads. After an
+// error it has given up a part: let it end.
+//
+// FailedPrecondition if it has other threads, or does not have a capability
+// that it is to keep; InvalidArgument for what is no capability; Unimplemented
+// as of least_landlock_abi; those of the system call that has failed.
+absl::Status Confine(const Confinement& confinement);
+
+}  // namespace ward
+
+#endif  // WARD_SERVER_CONFINEMENT_H_
