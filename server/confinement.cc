@@ -2,6 +2,7 @@
 
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -14,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -25,6 +27,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/server/posix/landlock.h"
 #include "ward/server/posix/process.h"
+#include "ward/server/posix/system_call_filter.h"
 
 namespace ward {
 namespace {
@@ -69,14 +72,13 @@ absl::Status UserError(const Confinement::User& user, std::string_view call) {
   const int error = errno;
   return SystemError(
       error,
-      absl::StrCat("become user ", user.user, " and group ", user.group, " (",
-                   call,
-                   error == EPERM ? "; it takes CAP_SETUID and CAP_SETGID, as "
-                                    "root has them"
-                   : error == EINVAL
-                       ? "; a number that the user namespace does not map?"
-                       : "",
-                   ")"));
+      absl::StrCat(
+          "become user ", user.user, " and group ", user.group, " (", call,
+          error == EPERM    ? "; it takes CAP_SETUID and CAP_SETGID, as "
+                              "root has them"
+          : error == EINVAL ? "; a number that the user namespace does not map?"
+                            : "",
+          ")"));
 }
 
 bool HasGroups(std::vector<gid_t> wanted) {
@@ -153,6 +155,10 @@ absl::Status Confine(const Confinement& confinement) {
   if (confinement.paths.has_value()) {
     WARD_ASSIGN_OR_RETURN(paths, OpenPaths(*confinement.paths));
   }
+  std::vector<sock_filter> filter;
+  if (confinement.system_calls.has_value()) {
+    WARD_ASSIGN_OR_RETURN(filter, MakeFilter(*confinement.system_calls));
+  }
   for (const Confinement::Limit& limit : confinement.limits) {
     WARD_RETURN_IF_ERROR(Lower(limit));
   }
@@ -166,7 +172,10 @@ absl::Status Confine(const Confinement& confinement) {
     return SystemError(errno, "give up rights by exec (PR_SET_NO_NEW_PRIVS)");
   }
   if (paths.is_open()) WARD_RETURN_IF_ERROR(RestrictToPaths(paths));
-  return absl::OkStatus();
+  paths.Reset();
+  // Last: none of the calls above is let through any more.
+  return filter.empty() ? absl::OkStatus()
+                        : RestrictSystemCalls(std::move(filter));
 }
 
 }  // namespace ward

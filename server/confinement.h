@@ -4,7 +4,11 @@
 //   ward::Confinement confinement;
 //   confinement.user = {kBrokerUser, kBrokerGroup, {}};
 //   confinement.paths.emplace().readable = {"/srv/files"};
-//   WARD_RETURN_IF_ERROR(ward::Confine(confinement));
+//   confinement.system_calls.emplace().also = {SYS_openat2};
+//   options.confinement = std::move(confinement);  // ServerOptions
+//
+// A server's process is confined before its first client. Another process calls
+// Confine().
 //
 // Always given up, whatever else is: to get more rights by exec, as from a
 // set-user-ID program (no_new_privs, prctl(2)), and all capabilities that are
@@ -13,7 +17,8 @@
 // Misuse:
 // - In a process with threads: capabilities and paths are a thread's own
 //   (capset(2), landlock_restrict_self(2)), and the others would keep theirs.
-//   Refused.
+//   Refused. A server that starts threads in InitializeServer calls Confine()
+//   there first, and has no ServerOptions::confinement.
 // - A limit of RLIMIT_NPROC: it counts the threads of all of the user's
 //   processes (getrlimit(2)), and a server has one for each client.
 // - RLIMIT_FSIZE under the size of what a server replies in a Bulk, which is a
@@ -88,14 +93,44 @@ struct Confinement {
     int least_landlock_abi = 3;
   };
   std::optional<Paths> paths;
+
+  // The system calls that the process may make from now on: those that ward
+  // makes in a server's (docs/confinement.md lists them), and these. So what
+  // handlers do beyond that has to be named: to execute, fork, connect, or
+  // write to files that are not open, ward does not need (seccomp(2)). Default:
+  // all.
+  //
+  // Calls of another kind of machine, as those of 32 bits on one of 64, end the
+  // process. What Linux has learned since 5.9 fails with ENOSYS unless it is
+  // named: a newer C library does without, as on that kernel. So does clone3:
+  // threads are started by clone, which starts nothing else.
+  struct SystemCalls {
+    // Numbers (SYS_... of sys/syscall.h), with whatever arguments.
+    std::vector<long> also;
+
+    enum class WhenDenied {
+      // The process ends by SIGSYS, and its owner is told so; the kernel's log
+      // has the number (journalctl -k, or dmesg: "sig=31 ... syscall="). A
+      // server that does what it never does is not to be trusted with one more
+      // instruction; and no code has been tested with all the errors that it
+      // would get otherwise.
+      kKill,
+      // The call fails with EPERM. For who has to find out what handlers need.
+      kFail,
+    };
+    WhenDenied when_denied = WhenDenied::kKill;
+  };
+  std::optional<SystemCalls> system_calls;
 };
 
 // Confines the calling process, which must not have other threads. After an
 // error it has given up a part: let it end.
 //
 // FailedPrecondition if it has other threads, or does not have a capability
-// that it is to keep; InvalidArgument for what is no capability; Unimplemented
-// as of least_landlock_abi; those of the system call that has failed.
+// that it is to keep; InvalidArgument for what is no capability, and for some
+// 1900 system calls; Unimplemented as of least_landlock_abi, and for system
+// calls of another machine than x86-64 and arm64; those of the system call that
+// has failed.
 absl::Status Confine(const Confinement& confinement);
 
 }  // namespace ward

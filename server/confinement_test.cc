@@ -6,11 +6,14 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -22,6 +25,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -56,8 +60,8 @@ std::string InTurn(std::initializer_list<std::string> outcomes) {
 }
 
 std::string ToOpen(const std::string& path, int flags) {
-  return Outcome(FileDescriptor(open(path.c_str(), flags | O_CLOEXEC, 0600))
-                     .get());
+  return Outcome(
+      FileDescriptor(open(path.c_str(), flags | O_CLOEXEC, 0600)).get());
 }
 
 class ConfinementTest : public NothingLeftTest {
@@ -86,9 +90,11 @@ class ConfinementTest : public NothingLeftTest {
 };
 
 TEST_F(ConfinementTest, NoExecGivesRightsAnyMore) {
-  EXPECT_EQ(Confined({}, [] { return absl::StrCat(prctl(
-                                  PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)); }),
-            "1");
+  EXPECT_EQ(
+      Confined(
+          {},
+          [] { return absl::StrCat(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)); }),
+      "1");
 }
 
 // --- capabilities ---
@@ -111,22 +117,32 @@ TEST_F(ConfinementTest, RootKeepsTheCapabilitiesThatAreNamedAlone) {
   EXPECT_EQ(Confined(confinement, use_both), "done EPERM");
   // One of the second word.
   confinement.capabilities = {CAP_CHOWN, CAP_WAKE_ALARM};
-  EXPECT_EQ(Confined(confinement, use_both), "done EPERM");
+  EXPECT_EQ(
+      Confined(
+          confinement,
+          [] {
+            __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+            std::array<__user_cap_data_struct, 2> kept{};
+            syscall(SYS_capget, &header, kept.data());
+            return absl::StrCat(kept[0].effective, " ", kept[1].effective);
+          }),
+      absl::StrCat(1 << CAP_CHOWN, " ", 1 << (CAP_WAKE_ALARM - 32)));
   std::filesystem::remove(file);
 }
 
 // As root's number would otherwise have it (capabilities(7)).
 TEST_F(ConfinementTest, CapabilitiesDoNotComeBack) {
   if (geteuid() != 0) GTEST_SKIP() << kNeedsRoot;
-  EXPECT_EQ(Confined({},
-                     [] {
-                       __user_cap_header_struct header{
-                           _LINUX_CAPABILITY_VERSION_3, 0};
-                       std::array<__user_cap_data_struct, 2> all{};
-                       all[0].permitted = all[0].effective = 1U << CAP_CHOWN;
-                       return Outcome(syscall(SYS_capset, &header, all.data()));
-                     }),
-            "EPERM");
+  EXPECT_EQ(
+      Confined(
+          {},
+          [] {
+            __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+            std::array<__user_cap_data_struct, 2> all{};
+            all[0].permitted = all[0].effective = 1U << CAP_CHOWN;
+            return Outcome(syscall(SYS_capset, &header, all.data()));
+          }),
+      "EPERM");
   EXPECT_EQ(
       InChild([] {
         const absl::Status first = Confine({});
@@ -201,9 +217,8 @@ TEST_F(ConfinementTest, WhoMayNotBecomeAnotherIsToldWhatItTakes) {
 
 TEST_F(ConfinementTest, LowersLimitsAndRaisesNone) {
   Confinement confinement;
-  confinement.limits = {{RLIMIT_CORE, 0},
-                        {RLIMIT_NOFILE, 20},
-                        {RLIMIT_NOFILE, RLIM_INFINITY}};
+  confinement.limits = {
+      {RLIMIT_CORE, 0}, {RLIMIT_NOFILE, 20}, {RLIMIT_NOFILE, RLIM_INFINITY}};
   EXPECT_EQ(Confined(confinement,
                      [] {
                        rlimit limit;
@@ -267,18 +282,17 @@ TEST_F(PathsTest, WhatIsNotNamedIsDenied) {
     std::string all;
     for (const char* name : {"/read", "/write", "/execute", "/other"}) {
       const std::string path = directory() + name;
-      absl::StrAppend(
-          &all, name, ": ",
-          InTurn({ToOpen(path + "/file", O_RDONLY),
-                  ToOpen(path, O_RDONLY | O_DIRECTORY),
-                  ToOpen(path + "/file", O_WRONLY),
-                  ToOpen(path + "/new", O_WRONLY | O_CREAT),
-                  Outcome(mkdir((path + "/folder").c_str(), 0700)),
-                  Outcome(unlink((path + "/file").c_str()))}),
-          "\n");
+      absl::StrAppend(&all, name, ": ",
+                      InTurn({ToOpen(path + "/file", O_RDONLY),
+                              ToOpen(path, O_RDONLY | O_DIRECTORY),
+                              ToOpen(path + "/file", O_WRONLY),
+                              ToOpen(path + "/new", O_WRONLY | O_CREAT),
+                              Outcome(mkdir((path + "/folder").c_str(), 0700)),
+                              Outcome(unlink((path + "/file").c_str()))}),
+                      "\n");
     }
-    return absl::StrCat(
-        all, Outcome(openat(open_already.get(), "file", O_RDONLY)));
+    return absl::StrCat(all,
+                        Outcome(openat(open_already.get(), "file", O_RDONLY)));
   });
   EXPECT_EQ(seen,
             "/read: done done EACCES EACCES EACCES EACCES\n"
@@ -309,29 +323,28 @@ TEST_F(PathsTest, ExecutesWhatIsNamedForIt) {
 TEST_F(PathsTest, FilesAreNamedAsDirectoriesAre) {
   if (IsMissing()) GTEST_SKIP() << kNoLandlock;
   paths_.writable = {directory() + "/other/file"};
-  EXPECT_EQ(Confined(ToPaths(),
-                     [this] {
-                       return InTurn(
-                           {ToOpen(directory() + "/other/file", O_RDWR),
-                            ToOpen(directory() + "/write/file", O_RDONLY)});
-                     }),
-            "done EACCES");
+  EXPECT_EQ(
+      Confined(ToPaths(),
+               [this] {
+                 return InTurn({ToOpen(directory() + "/other/file", O_RDWR),
+                                ToOpen(directory() + "/write/file", O_RDONLY)});
+               }),
+      "done EACCES");
 }
 
 TEST_F(PathsTest, NothingIsTruncatedByItsName) {
   paths_.least_landlock_abi = 3;
   if (IsMissing()) GTEST_SKIP() << "this kernel's Landlock is before version 3";
-  EXPECT_EQ(Confined(ToPaths(),
-                     [this] {
-                       const auto empty = [this](std::string_view name) {
-                         const std::string path =
-                             absl::StrCat(directory(), name);
-                         return Outcome(truncate(path.c_str(), 0));
-                       };
-                       return InTurn(
-                           {empty("/read/file"), empty("/write/file")});
-                     }),
-            "EACCES done");
+  EXPECT_EQ(
+      Confined(ToPaths(),
+               [this] {
+                 const auto empty = [this](std::string_view name) {
+                   const std::string path = absl::StrCat(directory(), name);
+                   return Outcome(truncate(path.c_str(), 0));
+                 };
+                 return InTurn({empty("/read/file"), empty("/write/file")});
+               }),
+      "EACCES done");
 }
 
 TEST_F(PathsTest, APathThatIsNotThereIsSaid) {
@@ -358,6 +371,120 @@ TEST_F(PathsTest, AKernelWithoutIsAnErrorUnlessItIsNot) {
   EXPECT_EQ(without(ENOSYS), "done");
   paths_.least_landlock_abi = 1000;
   EXPECT_THAT(without(0), HasSubstr("and version 1000 is needed"));
+}
+
+// --- system calls ---
+
+class SystemCallsTest : public ConfinementTest {
+ protected:
+  // Where denied calls fail, unless they are named.
+  static Confinement ToCalls(std::vector<long> also = {}) {
+    Confinement confinement;
+    confinement.system_calls = {std::move(also),
+                                Confinement::SystemCalls::WhenDenied::kFail};
+    return confinement;
+  }
+};
+
+TEST_F(SystemCallsTest, WhatIsNotNamedEndsTheProcessOrFails) {
+  const auto call = [] { return Outcome(syscall(SYS_sched_rr_get_interval)); };
+  Confinement confinement = ToCalls();
+  EXPECT_EQ(Confined(confinement, call), "EPERM");
+  confinement.system_calls->when_denied =
+      Confinement::SystemCalls::WhenDenied::kKill;
+  EXPECT_EQ(Confined(confinement, call), absl::StrCat("signal ", SIGSYS));
+  confinement.system_calls->also = {SYS_sched_rr_get_interval};
+  EXPECT_NE(Confined(confinement, call), "EPERM");
+  EXPECT_EQ(Confined({}, call), Confined(confinement, call));
+}
+
+TEST_F(SystemCallsTest, ThreadsAreStartedAndProcessesAreNot) {
+  const auto start_both = [] {
+    bool ran = false;
+    std::thread([&ran] { ran = true; }).join();
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    if (child > 0) waitpid(child, nullptr, 0);
+    return InTurn({ran ? "done" : "not run", Outcome(child)});
+  };
+  EXPECT_EQ(Confined(ToCalls(), start_both), "done EPERM");
+  EXPECT_EQ(Confined(ToCalls({SYS_clone, SYS_wait4}), start_both), "done done");
+}
+
+TEST_F(SystemCallsTest, SignalsAndLimitsAreTheProcesssOwn) {
+  const pid_t parent = getpid();
+  const auto look = [parent] {
+    rlimit limit;
+    const FileDescriptor event(eventfd(0, EFD_CLOEXEC));
+    return InTurn({Outcome(kill(getpid(), 0)), Outcome(kill(parent, 0)),
+                   Outcome(syscall(SYS_tgkill, getpid(), getpid(), 0)),
+                   Outcome(syscall(SYS_tgkill, parent, parent, 0)),
+                   Outcome(prlimit(0, RLIMIT_NOFILE, nullptr, &limit)),
+                   Outcome(prlimit(parent, RLIMIT_NOFILE, nullptr, &limit)),
+                   Outcome(fcntl(event.get(), F_GETFD)),
+                   Outcome(fcntl(event.get(), F_SETOWN, parent))});
+  };
+  EXPECT_EQ(Confined(ToCalls(), look),
+            "done EPERM done EPERM done EPERM done EPERM");
+}
+
+TEST_F(SystemCallsTest, FilesAreOpenedToBeRead) {
+  const std::string file = directory() + "/file";
+  std::ofstream(file) << "text";
+  EXPECT_EQ(
+      Confined(ToCalls(),
+               [&] {
+                 return InTurn({ToOpen(file, O_RDONLY),
+                                ToOpen(directory(), O_RDONLY | O_DIRECTORY),
+                                ToOpen(file, O_PATH), ToOpen(file, O_WRONLY),
+                                ToOpen(file, O_RDWR),
+                                ToOpen(file + "2", O_RDONLY | O_CREAT),
+                                ToOpen(file, O_RDONLY | O_TRUNC),
+                                ToOpen(directory(), O_TMPFILE | O_RDWR)});
+               }),
+      "done done done EPERM EPERM EPERM EPERM EPERM");
+  EXPECT_EQ(
+      Confined(ToCalls({SYS_openat}), [&file] { return ToOpen(file, O_RDWR); }),
+      "done");
+  std::filesystem::remove(file);
+}
+
+TEST_F(SystemCallsTest, WhatANewerLibraryTriesIsNotThere) {
+  EXPECT_EQ(
+      Confined(ToCalls(),
+               [] {
+                 return InTurn({Outcome(syscall(SYS_clone3, nullptr, 0)),
+                                Outcome(syscall(SYS_faccessat2, 0, "", 0, 0)),
+                                Outcome(syscall(SYS_process_madvise)),
+                                Outcome(syscall(SYS_landlock_create_ruleset)),
+                                Outcome(syscall(1 << 20))});
+               }),
+      "ENOSYS EPERM ENOSYS ENOSYS ENOSYS");
+  EXPECT_EQ(Confined(ToCalls({SYS_clone3}),
+                     [] { return Outcome(syscall(SYS_clone3, nullptr, 0)); }),
+            "EINVAL");
+}
+
+#ifdef __x86_64__
+// These numbers mean other calls.
+TEST_F(SystemCallsTest, CallsOfAnotherMachineEndTheProcess) {
+  EXPECT_EQ(Confined(ToCalls({SYS_getpid}),
+                     [] {
+                       long result = 20;  // getpid, of 32 bits.
+                       asm volatile("int $0x80" : "+a"(result) : : "memory");
+                       return absl::StrCat(result);
+                     }),
+            absl::StrCat("signal ", SIGSYS));
+}
+#endif
+
+TEST_F(SystemCallsTest, MoreThanAFilterHasRoomForAreAnError) {
+  EXPECT_THAT(Confined(ToCalls(std::vector<long>(1900, SYS_getpid)),
+                       [] { return "confined"; }),
+              "confined");
+  EXPECT_THAT(Confined(ToCalls(std::vector<long>(2048, SYS_getpid)),
+                       [] { return "confined"; }),
+              HasSubstr("has 2048 calls"));
 }
 
 // --- threads ---

@@ -102,8 +102,8 @@ absl::StatusOr<FileDescriptor> OpenPaths(const Confinement::Paths& paths) {
   }
   if (version < 1) return FileDescriptor();
   const Ruleset handled = {AllOf(version)};
-  FileDescriptor ruleset = FileDescriptor::Opened(static_cast<int>(
-      syscall(kCreateRuleset, &handled, sizeof(handled), 0U)));
+  FileDescriptor ruleset = FileDescriptor::Opened(
+      static_cast<int>(syscall(kCreateRuleset, &handled, sizeof(handled), 0U)));
   if (!ruleset.is_open()) {
     return SystemError(
         errno, "confine the process to paths (landlock_create_ruleset)");
