@@ -30,6 +30,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -113,11 +114,10 @@ struct Server : Registered<Server> {
       WARD_RETURN_IF_ERROR(numbers.status());
       return sum;
     });
-    Define(kUntilCut,
-           [](const CallContext& context, StreamWriter<int>& out) {
-             WARD_RETURN_IF_ERROR(out.Write(1));
-             return UntilCancelled(context);
-           });
+    Define(kUntilCut, [](const CallContext& context, StreamWriter<int>& out) {
+      WARD_RETURN_IF_ERROR(out.Write(1));
+      return UntilCancelled(context);
+    });
     Define(kThrow, []() -> absl::Status { throw std::runtime_error("oops"); });
     Define(kUntilCancelled, &UntilCancelled);
     Define(kHangups, [this]() -> absl::StatusOr<int> { return hangups_; });
@@ -142,16 +142,19 @@ struct Server : Registered<Server> {
     });
     Define(kFork, []() -> absl::StatusOr<int> {
       const pid_t child = fork();
+      if (child < 0) return errno;
       if (child == 0) _exit(0);
-      return child < 0 ? errno : 0;
+      int status = -1;
+      waitpid(child, &status, 0);
+      return status;
     });
   }
 
  protected:
   absl::Status InitializeServer() override {
     if (options().arguments.empty()) return absl::OkStatus();
-    opened_ =
-        FileDescriptor(open(options().arguments[0].c_str(), O_RDONLY | O_CLOEXEC));
+    opened_ = FileDescriptor(
+        open(options().arguments[0].c_str(), O_RDONLY | O_CLOEXEC));
     return opened_.is_open() ? absl::OkStatus()
                              : SystemError(errno, options().arguments[0]);
   }
@@ -220,6 +223,8 @@ TEST_F(ConfinedServerTest, HasGivenUpWhatItIsTo) {
                 IsOkAndHolds(absl::StrCat(kSomebody, " ", kSomeGroup, " ",
                                           1 << CAP_CHOWN, " 1")));
     EXPECT_THAT(server.Call(kReadOpened), IsOkAndHolds("for root"));
+    EXPECT_THAT(server.Owners(),
+                FailsWith(reason::kOwnersUnknown, "is confined"));
     EXPECT_EQ(server.Call(kRead, file).status().code(),
               absl::StatusCode::kPermissionDenied);
     EXPECT_THAT(server.Stop(), IsOk());
@@ -228,6 +233,10 @@ TEST_F(ConfinedServerTest, HasGivenUpWhatItIsTo) {
 }
 
 TEST_F(ConfinedServerTest, OpensWhatItMayAndHasWhatItHadOpened) {
+  if (kUnderSanitizer ||
+      syscall(SYS_landlock_create_ruleset, nullptr, 0, 1) < 1) {
+    GTEST_SKIP() << "this kernel, or a sanitizer, has no Landlock";
+  }
   const std::string file = directory() + "/file";
   const std::string other = directory() + "/other";
   std::ofstream(file) << "allowed";
@@ -235,9 +244,6 @@ TEST_F(ConfinedServerTest, OpensWhatItMayAndHasWhatItHadOpened) {
   Confinement confinement;
   confinement.paths.emplace().readable = {file};
   confinement.paths->least_landlock_abi = 1;
-  if (syscall(SYS_landlock_create_ruleset, nullptr, 0, 1) < 1) {
-    GTEST_SKIP() << "this kernel has no Landlock";
-  }
   InEachMode(confinement, {other}, [&](Server& server) {
     EXPECT_THAT(server.Call(kRead, file), IsOkAndHolds("allowed"));
     EXPECT_THAT(server.Call(kReadOpened), IsOkAndHolds("opened before"));
@@ -318,8 +324,7 @@ absl::Status UseAll(ServerOptions options) {
     wrong.socket_filename = server.socket_filename();
     wrong.password = Secret("a wrong password");
     TestServer client(std::move(wrong));
-    EXPECT_THAT(Call(client, "echo", "x"),
-                FailsWith(reason::kInvalidPassword));
+    EXPECT_THAT(Call(client, "echo", "x"), FailsWith(reason::kInvalidPassword));
     const FileDescriptor silent = RawConnect(server.socket_filename());
     const FileDescriptor talks = RawConnect(server.socket_filename());
     WriteAll(talks.get(), "this is no frame");
@@ -331,9 +336,8 @@ absl::Status UseAll(ServerOptions options) {
   // More than there are places for, on threads that come and go.
   std::vector<std::thread> clients;
   for (int i = 0; i < 6; ++i) {
-    clients.emplace_back([&server] {
-      EXPECT_THAT(CallServer(server, "echo", "x"), IsOk());
-    });
+    clients.emplace_back(
+        [&server] { EXPECT_THAT(CallServer(server, "echo", "x"), IsOk()); });
   }
   for (std::thread& client : clients) client.join();
 
@@ -390,13 +394,25 @@ TEST_F(ConfinedServerTest, WhatItIsNotToCallEndsItAndTheOwnerIsTold) {
     EXPECT_THAT(server.Call(kCallKernel, SYS_getppid), IsOkAndHolds(0));
     EXPECT_THAT(server.Call(kCallKernel, SYS_getpgid),
                 FailsWith(reason::kCallCut, "Confinement::system_calls"));
-    EXPECT_THAT(server.Stop(), FailsWith(reason::kServerDied, "Confinement::system_calls"));
+    EXPECT_THAT(server.Stop(),
+                FailsWith(reason::kServerDied, "Confinement::system_calls"));
   });
   confinement.system_calls->when_denied =
       Confinement::SystemCalls::WhenDenied::kFail;
   InEachMode(confinement, {}, [](Server& server) {
     EXPECT_THAT(server.Call(kCallKernel, SYS_getpgid), IsOkAndHolds(EPERM));
     EXPECT_THAT(server.Call(kFork), IsOkAndHolds(EPERM));
+    EXPECT_THAT(server.Stop(), IsOk());
+  });
+}
+
+TEST_F(ConfinedServerTest, AHandlerMayForkWithTheCallsThatItTakes) {
+  if (kUnderSanitizer) GTEST_SKIP() << "a sanitizer makes calls of its own";
+  Confinement confinement;
+  confinement.system_calls.emplace().also = {
+      SYS_clone, SYS_wait4, SYS_getsockname, SYS_dup3, SYS_openat};
+  InEachMode(confinement, {}, [](Server& server) {
+    EXPECT_THAT(server.Call(kFork), IsOkAndHolds(0));
     EXPECT_THAT(server.Stop(), IsOk());
   });
 }
@@ -469,13 +485,23 @@ Calls TraceConfined(absl::FunctionRef<int()> body) {
 }
 
 // What depends on the user, the machine, its C library, or chance.
-constexpr std::string_view kNotAlways[] = {
-    "brk",          "clock_gettime",  "fstat",
-    "geteuid",      "getrandom",      "gettid",
-    "kill",         "lseek",          "mprotect",
-    "mremap",       "restart_syscall", "rseq",
-    "sched_getparam", "sched_getscheduler", "sched_yield",
-    "set_robust_list", "sched_getaffinity"};
+constexpr std::string_view kNotAlways[] = {"brk",
+                                           "clock_gettime",
+                                           "fstat",
+                                           "geteuid",
+                                           "getrandom",
+                                           "gettid",
+                                           "kill",
+                                           "lseek",
+                                           "mprotect",
+                                           "mremap",
+                                           "restart_syscall",
+                                           "rseq",
+                                           "sched_getparam",
+                                           "sched_getscheduler",
+                                           "sched_yield",
+                                           "set_robust_list",
+                                           "sched_getaffinity"};
 
 TEST_F(ConfinedServerTest, TheListHasWhatWardCalls) {
   if (kUnderSanitizer) GTEST_SKIP() << "a sanitizer makes calls of its own";
@@ -499,8 +525,39 @@ TEST_F(ConfinedServerTest, TheListHasWhatWardCalls) {
   }
   seen.erase(SYS_clone3);  // Which is answered as on an older kernel.
   EXPECT_THAT(seen, IsEmpty()) << "they are not on the list";
-  EXPECT_THAT(unseen, ::testing::IsSubsetOf(kNotAlways))
-      << "nobody makes them";
+  EXPECT_THAT(unseen, ::testing::IsSubsetOf(kNotAlways)) << "nobody makes them";
+}
+
+std::string Condition(Only only) {
+  switch (only) {
+    case Only::kAlways:
+      return "";
+    case Only::kThreads:
+      return "`CLONE_THREAD`: no process";
+    case Only::kThisProcess:
+      return "of the process itself";
+    case Only::kNotOwner:
+      return "not `F_SETOWN`, `F_SETOWN_EX`";
+    case Only::kReading:
+      return "to read";
+  }
+  return "";
+}
+
+// On a machine whose calls they are.
+TEST_F(ConfinedServerTest, TheListIsDocumented) {
+#ifndef __x86_64__
+  GTEST_SKIP() << "the document has the names of x86-64";
+#endif
+  std::string table;
+  for (const AllowedCall& call : WardsCalls()) {
+    absl::StrAppend(&table, "| `", call.name, "` | ", call.what_for, " | ",
+                    Condition(call.only), " |\n");
+  }
+  std::ifstream file("docs/confinement.md");
+  std::stringstream page;
+  page << file.rdbuf();
+  EXPECT_THAT(page.str(), HasSubstr(table)) << "the table is\n" << table;
 }
 
 }  // namespace

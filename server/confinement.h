@@ -14,6 +14,10 @@
 // set-user-ID program (no_new_privs, prctl(2)), and all capabilities that are
 // not named.
 //
+// In a program with AddressSanitizer, ThreadSanitizer or MemorySanitizer,
+// `paths` and `system_calls` are looked at, and not applied: their runtimes
+// read /proc, and trace the process at its end.
+//
 // Misuse:
 // - In a process with threads: capabilities and paths are a thread's own
 //   (capset(2), landlock_restrict_self(2)), and the others would keep theirs.
@@ -47,8 +51,8 @@ struct Confinement {
   // Of another user it does not dump core, and is not for others of that user
   // to trace (prctl(2), PR_SET_DUMPABLE). It cannot remove its socket's name
   // any more: its owner does, if it lives (docs/names.md). It does not see who
-  // its owners are (AbstractServer::Owners). Clients are by default processes
-  // of the new user, and root: see ServerOptions::admit_peer, and socket_mode.
+  // its owners are. Clients are by default processes of the new user, and root:
+  // see ServerOptions::admit_peer, and socket_mode.
   struct User {
     uid_t user = 0;
     gid_t group = 0;
@@ -58,7 +62,8 @@ struct Confinement {
 
   // The capabilities that the process keeps (CAP_... of linux/capability.h),
   // also as another user; it must have them. All others go, those of root too.
-  // Default: none (capabilities(7)).
+  // Default: none (capabilities(7)). With fewer than an owner it does not see
+  // that one (AbstractServer::Owners; ptrace(2), "access mode checking").
   std::vector<int> capabilities;
 
   // What it may use at most, in the unit that getrlimit(2) has for `resource`
@@ -76,7 +81,7 @@ struct Confinement {
   // user may use.
   //
   // Without its socket's directory among the writable ones it cannot remove its
-  // socket's name: as under `user`.
+  // socket's name: as under `user`. It sees no owner.
   struct Paths {
     // Read, and list.
     std::vector<std::string> readable;

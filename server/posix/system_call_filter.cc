@@ -50,7 +50,8 @@ constexpr AllowedCall kWardsCalls[] = {
     // The round trip of a call.
     WARD_CALL(recvmsg, kAlways, "what clients and the owner send"),
     WARD_CALL(sendto, kAlways, "replies"),
-    WARD_CALL(sendmsg, kAlways, "replies with descriptors, or in several parts"),
+    WARD_CALL(sendmsg, kAlways,
+              "replies with descriptors, or in several parts"),
     WARD_CALL(futex, kAlways, "locks, threads that wait"),
     WARD_CALL(ppoll, kAlways, "waiting for clients, owner and signals"),
     // A client's coming and going.
@@ -65,7 +66,8 @@ constexpr AllowedCall kWardsCalls[] = {
     WARD_CALL(getsockopt, kAlways, "who a client is (SO_PEERCRED)"),
     WARD_CALL(setsockopt, kAlways, "how long a send may wait"),
     WARD_CALL(shutdown, kAlways, "connections that are cut"),
-    WARD_CALL(fcntl, kNotOwner, "descriptors' flags and copies, seals of memory"),
+    WARD_CALL(fcntl, kNotOwner,
+              "descriptors' flags and copies, seals of memory"),
 #ifdef SYS_poll
     WARD_CALL(poll, kAlways, "whether there is news, without waiting"),
 #endif
@@ -73,7 +75,8 @@ constexpr AllowedCall kWardsCalls[] = {
     WARD_CALL(read, kAlways, "events, files in /proc and /sys"),
     WARD_CALL(write, kAlways, "events, the log"),
     WARD_CALL(fstat, kAlways, "what a descriptor is"),
-    WARD_CALL(newfstatat, kAlways, "the same; whether the socket's name leads to it"),
+    WARD_CALL(newfstatat, kAlways,
+              "the same; whether the socket's name leads to it"),
     WARD_CALL(lseek, kAlways, "stdio at the process's end"),
     WARD_CALL(mmap, kAlways, "memory, threads' stacks"),
     WARD_CALL(munmap, kAlways, "the same"),
@@ -96,23 +99,29 @@ constexpr AllowedCall kWardsCalls[] = {
     WARD_CALL(geteuid, kAlways, "whether a client is the server's own user"),
     WARD_CALL(sched_yield, kAlways, "locks that spin"),
     WARD_CALL(sched_getaffinity, kAlways, "how many processors there are"),
-    WARD_CALL(sched_getparam, kAlways, "priorities of threads that wait (Abseil's `Mutex`)"),
+    WARD_CALL(sched_getparam, kAlways,
+              "priorities of threads that wait (Abseil's `Mutex`)"),
     WARD_CALL(sched_getscheduler, kAlways, "the same"),
-    WARD_CALL(clock_gettime, kAlways, "the time, on machines where it takes a call"),
+    WARD_CALL(clock_gettime, kAlways,
+              "the time, on machines where it takes a call"),
     WARD_CALL(clock_nanosleep, kAlways, "`absl::SleepFor`"),
-    WARD_CALL(restart_syscall, kAlways, "waiting that a SIGCONT has interrupted"),
+    WARD_CALL(restart_syscall, kAlways,
+              "waiting that a SIGCONT has interrupted"),
     WARD_CALL(rt_sigprocmask, kAlways, "signals that a thread lets come"),
     WARD_CALL(rt_sigaction, kAlways, "signals put back at the end"),
     WARD_CALL(rt_sigreturn, kAlways, "the end of a signal's handler"),
     WARD_CALL(tgkill, kThisProcess, "a thread that is woken; `abort`"),
-    WARD_CALL(kill, kThisProcess, "the end, where the owner is gone before it is ready"),
+    WARD_CALL(kill, kThisProcess,
+              "the end, where the owner is gone before it is ready"),
     WARD_CALL(timer_settime, kAlways, "the time that it has to stop"),
     // Beginning to serve, and the end.
     WARD_CALL(epoll_create1, kAlways, "connections that wait"),
     WARD_CALL(eventfd2, kAlways, "threads that are woken by an event"),
-    WARD_CALL(prlimit64, kThisProcess, "how many descriptors it may have; how large stacks are"),
+    WARD_CALL(prlimit64, kThisProcess,
+              "how many descriptors it may have; how large stacks are"),
     WARD_CALL(getrandom, kAlways, "hash tables, memory"),
-    WARD_CALL(openat, kReading, "/proc (`Owners`), /sys, the socket's directory"),
+    WARD_CALL(openat, kReading,
+              "/proc (`Owners`), /sys, the socket's directory"),
     WARD_CALL(getdents64, kAlways, "/proc (`Owners`)"),
 #ifdef SYS_readlink
     WARD_CALL(readlink, kAlways, "/proc (`Owners`)"),
@@ -200,10 +209,10 @@ absl::StatusOr<std::vector<sock_filter>> MakeFilter(
         "for this machine, only for x86-64 and arm64; leave "
         "Confinement::system_calls unset");
   }
-  const uint32_t denied = allowed.when_denied ==
-                                  Confinement::SystemCalls::WhenDenied::kFail
-                              ? SECCOMP_RET_ERRNO | EPERM
-                              : SECCOMP_RET_KILL_PROCESS;
+  const uint32_t denied =
+      allowed.when_denied == Confinement::SystemCalls::WhenDenied::kFail
+          ? SECCOMP_RET_ERRNO | EPERM
+          : SECCOMP_RET_KILL_PROCESS;
   std::vector<sock_filter> filter;
   Append(filter, kLoad, offsetof(seccomp_data, arch));
   Append(filter, kIfEqual, kArchitecture, 1, 0);
