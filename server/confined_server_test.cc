@@ -406,8 +406,7 @@ TEST_F(ConfinedServerTest, WhatItIsNotToCallEndsItAndTheOwnerIsTold) {
     EXPECT_THAT(server.Stop(),
                 FailsWith(reason::kServerDied, "Confinement::system_calls"));
   });
-  confinement.system_calls->when_denied =
-      Confinement::SystemCalls::WhenDenied::kFail;
+  confinement.system_calls->when_denied = AllowedSystemCalls::WhenDenied::kFail;
   InEachMode(confinement, {}, [](Server& server) {
     EXPECT_THAT(server.Call(kCallKernel, SYS_getpgid), IsOkAndHolds(EPERM));
     EXPECT_THAT(server.Call(kFork), IsOkAndHolds(EPERM));

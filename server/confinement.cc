@@ -62,11 +62,16 @@ absl::Status CheckAlone() {
       "ward::Confine first, and leave ServerOptions::confinement unset)"));
 }
 
-absl::Status Lower(const Confinement::Limit& limit) {
+absl::Status Lower(const ResourceLimit& limit) {
   const auto attempt = [&limit] {
     return absl::StrCat("limit resource ", limit.resource, " to ", limit.most,
                         " (setrlimit)");
   };
+  if (limit.resource < 0 || limit.resource >= RLIM_NLIMITS) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("limit resource ", limit.resource,
+                     ": there is no such one (RLIMIT_... of sys/resource.h)"));
+  }
   const auto resource = static_cast<__rlimit_resource>(limit.resource);
   rlimit found;
   if (getrlimit(resource, &found) != 0) return SystemError(errno, attempt());
@@ -76,7 +81,7 @@ absl::Status Lower(const Confinement::Limit& limit) {
   return absl::OkStatus();
 }
 
-absl::Status UserError(const Confinement::User& user, std::string_view call) {
+absl::Status UserError(const ProcessUser& user, std::string_view call) {
   const int error = errno;
   return SystemError(
       error,
@@ -98,7 +103,7 @@ bool HasGroups(std::vector<gid_t> wanted) {
 }
 
 // Groups first: the user may not change them any more.
-absl::Status Become(const Confinement::User& user) {
+absl::Status Become(const ProcessUser& user) {
   // Who has them may not be allowed to say so.
   if (!HasGroups(user.groups) &&
       setgroups(user.groups.size(), user.groups.data()) != 0) {
@@ -167,7 +172,7 @@ absl::Status Confine(const Confinement& confinement) {
   if (confinement.system_calls.has_value()) {
     WARD_ASSIGN_OR_RETURN(filter, MakeFilter(*confinement.system_calls));
   }
-  for (const Confinement::Limit& limit : confinement.limits) {
+  for (const ResourceLimit& limit : confinement.limits) {
     WARD_RETURN_IF_ERROR(Lower(limit));
   }
   if (confinement.user.has_value()) {

@@ -42,6 +42,52 @@
 
 namespace ward {
 
+// --- the parts of a Confinement, which says what they are for ---
+
+struct ProcessUser {
+  uid_t user = 0;
+  gid_t group = 0;
+  std::vector<gid_t> groups;
+};
+
+struct ResourceLimit {
+  int resource = RLIMIT_CORE;
+  rlim_t most = 0;
+};
+
+struct AllowedPaths {
+  // Read, and list.
+  std::vector<std::string> readable;
+  // Read, list, write, truncate, create, rename, remove, and ioctl(2) of
+  // devices.
+  std::vector<std::string> writable;
+  // Read, list, and execute.
+  std::vector<std::string> executable;
+
+  // The version of Landlock's interface without which this fails
+  // (Unimplemented). 3, of Linux 6.2, is the first that keeps a process from
+  // emptying a file by truncate(2). With 0 the process is confined as far as
+  // the kernel can do it: where that has no Landlock, not at all.
+  int least_landlock_abi = 3;
+};
+
+struct AllowedSystemCalls {
+  // Numbers (SYS_... of sys/syscall.h), with whatever arguments.
+  std::vector<long> also;
+
+  enum class WhenDenied {
+    // The process ends by SIGSYS, and its owner is told so; the kernel's log
+    // has the number (journalctl -k, or dmesg: "sig=31 ... syscall="). A server
+    // that does what it never does is not to be trusted with one more
+    // instruction; and no code has been tested with all the errors that it
+    // would get otherwise.
+    kKill,
+    // The call fails with EPERM. For who has to find out what handlers need.
+    kFail,
+  };
+  WhenDenied when_denied = WhenDenied::kKill;
+};
+
 struct Confinement {
   // Whom the process becomes: real, effective and saved user and group, and the
   // supplementary groups, which are these alone (setresuid(2), setgroups(2)).
@@ -53,12 +99,7 @@ struct Confinement {
   // any more: its owner does, if it lives (docs/names.md). It does not see who
   // its owners are. Clients are by default processes of the new user, and root:
   // see ServerOptions::admit_peer, and socket_mode.
-  struct User {
-    uid_t user = 0;
-    gid_t group = 0;
-    std::vector<gid_t> groups;
-  };
-  std::optional<User> user;
+  std::optional<ProcessUser> user;
 
   // The capabilities that the process keeps (CAP_... of linux/capability.h),
   // also as another user; it must have them. All others go, those of root too.
@@ -69,11 +110,7 @@ struct Confinement {
   // What it may use at most, in the unit that getrlimit(2) has for `resource`
   // (RLIMIT_...): the soft and the hard limit are lowered to it, and never
   // raised.
-  struct Limit {
-    int resource = RLIMIT_CORE;
-    rlim_t most = 0;
-  };
-  std::vector<Limit> limits;
+  std::vector<ResourceLimit> limits;
 
   // The files that the process may use from now on: these, and those beneath
   // these directories (landlock(7)). What is open stays open; files are not
@@ -82,22 +119,7 @@ struct Confinement {
   //
   // Without its socket's directory among the writable ones it cannot remove its
   // socket's name: as under `user`. It sees no owner.
-  struct Paths {
-    // Read, and list.
-    std::vector<std::string> readable;
-    // Read, list, write, truncate, create, rename, remove, and ioctl(2) of
-    // devices.
-    std::vector<std::string> writable;
-    // Read, list, and execute.
-    std::vector<std::string> executable;
-
-    // The version of Landlock's interface without which this fails
-    // (Unimplemented). 3, of Linux 6.2, is the first that keeps a process from
-    // emptying a file by truncate(2). With 0 the process is confined as far as
-    // the kernel can do it: where that has no Landlock, not at all.
-    int least_landlock_abi = 3;
-  };
-  std::optional<Paths> paths;
+  std::optional<AllowedPaths> paths;
 
   // The system calls that the process may make from now on: those that ward
   // makes in a server's (docs/confinement.md lists them), and these. So what
@@ -109,33 +131,17 @@ struct Confinement {
   // process. What Linux has learned since 5.9 fails with ENOSYS unless it is
   // named: a newer C library does without, as on that kernel. So does clone3:
   // threads are started by clone, which starts nothing else.
-  struct SystemCalls {
-    // Numbers (SYS_... of sys/syscall.h), with whatever arguments.
-    std::vector<long> also;
-
-    enum class WhenDenied {
-      // The process ends by SIGSYS, and its owner is told so; the kernel's log
-      // has the number (journalctl -k, or dmesg: "sig=31 ... syscall="). A
-      // server that does what it never does is not to be trusted with one more
-      // instruction; and no code has been tested with all the errors that it
-      // would get otherwise.
-      kKill,
-      // The call fails with EPERM. For who has to find out what handlers need.
-      kFail,
-    };
-    WhenDenied when_denied = WhenDenied::kKill;
-  };
-  std::optional<SystemCalls> system_calls;
+  std::optional<AllowedSystemCalls> system_calls;
 };
 
 // Confines the calling process, which must not have other threads. After an
 // error it has given up a part: let it end.
 //
 // FailedPrecondition if it has other threads, or does not have a capability
-// that it is to keep; InvalidArgument for what is no capability, and for some
-// 1900 system calls; Unimplemented as of least_landlock_abi, and for system
-// calls of another machine than x86-64 and arm64; those of the system call that
-// has failed.
+// that it is to keep; InvalidArgument for what is no capability, or no
+// resource, and for some 1900 system calls; Unimplemented as of
+// least_landlock_abi, and for system calls of another machine than x86-64 and
+// arm64; those of the system call that has failed.
 absl::Status Confine(const Confinement& confinement);
 
 }  // namespace ward

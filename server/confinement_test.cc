@@ -231,9 +231,11 @@ TEST_F(ConfinementTest, LowersLimitsAndRaisesNone) {
                                       Outcome(fcntl(0, F_DUPFD, 20))});
                      }),
             "20 20 EPERM done EINVAL");
-  confinement.limits = {{1000, 1}};
-  EXPECT_THAT(Confined(confinement, [] { return "confined"; }),
-              HasSubstr("limit resource 1000 to 1 (setrlimit)"));
+  for (const int number : {-1, 16}) {
+    confinement.limits = {{number, 1}};
+    EXPECT_THAT(Confined(confinement, [] { return "confined"; }),
+                HasSubstr(absl::StrCat("limit resource ", number, ": there")));
+  }
 }
 
 // --- paths ---
@@ -270,7 +272,7 @@ class PathsTest : public ConfinementTest {
                              "is needed");
   }
 
-  Confinement::Paths paths_;
+  AllowedPaths paths_;
 };
 
 constexpr const char* kNoLandlock =
@@ -387,7 +389,7 @@ class SystemCallsTest : public ConfinementTest {
   static Confinement ToCalls(std::vector<long> also = {}) {
     Confinement confinement;
     confinement.system_calls = {std::move(also),
-                                Confinement::SystemCalls::WhenDenied::kFail};
+                                AllowedSystemCalls::WhenDenied::kFail};
     return confinement;
   }
 };
@@ -396,8 +398,7 @@ TEST_F(SystemCallsTest, WhatIsNotNamedEndsTheProcessOrFails) {
   const auto call = [] { return Outcome(syscall(SYS_sched_rr_get_interval)); };
   Confinement confinement = ToCalls();
   EXPECT_EQ(Confined(confinement, call), "EPERM");
-  confinement.system_calls->when_denied =
-      Confinement::SystemCalls::WhenDenied::kKill;
+  confinement.system_calls->when_denied = AllowedSystemCalls::WhenDenied::kKill;
   EXPECT_EQ(Confined(confinement, call), absl::StrCat("signal ", SIGSYS));
   confinement.system_calls->also = {SYS_sched_rr_get_interval};
   EXPECT_NE(Confined(confinement, call), "EPERM");

@@ -53,13 +53,13 @@ void Put(const Confinement& confinement, proto::Confinement& out) {
   for (const int capability : confinement.capabilities) {
     out.add_capabilities(capability);
   }
-  for (const Confinement::Limit& limit : confinement.limits) {
+  for (const ResourceLimit& limit : confinement.limits) {
     proto::Confinement::ResourceLimit& added = *out.add_limits();
     added.set_resource(limit.resource);
     added.set_most(limit.most);
   }
   if (confinement.paths.has_value()) {
-    const Confinement::Paths& given = *confinement.paths;
+    const AllowedPaths& given = *confinement.paths;
     proto::Confinement::Paths& paths = *out.mutable_paths();
     for (const std::string& path : given.readable) paths.add_readable(path);
     for (const std::string& path : given.writable) paths.add_writable(path);
@@ -99,7 +99,7 @@ Confinement Get(const proto::Confinement& in) {
     const proto::Confinement::SystemCalls& calls = in.system_calls();
     confinement.system_calls = {
         {calls.also().begin(), calls.also().end()},
-        static_cast<Confinement::SystemCalls::WhenDenied>(calls.when_denied())};
+        static_cast<AllowedSystemCalls::WhenDenied>(calls.when_denied())};
   }
   return confinement;
 }

@@ -89,13 +89,13 @@ absl::Status Lacks(long version, int least) {
       "confine the process to paths: ", has, ", and version ", least,
       " is needed; take a kernel that has it (CONFIG_SECURITY_LANDLOCK, and "
       "\"landlock\" in its lsm= option), or lower "
-      "Confinement::Paths::least_landlock_abi (0: as far as the kernel can do "
+      "AllowedPaths::least_landlock_abi (0: as far as the kernel can do "
       "it)"));
 }
 
 }  // namespace
 
-absl::StatusOr<FileDescriptor> OpenPaths(const Confinement::Paths& paths) {
+absl::StatusOr<FileDescriptor> OpenPaths(const AllowedPaths& paths) {
   const long version = syscall(kCreateRuleset, nullptr, size_t{0}, kAskVersion);
   if (std::max(version, 0L) < paths.least_landlock_abi) {
     return Lacks(version, paths.least_landlock_abi);

@@ -12,7 +12,7 @@ namespace ward {
 
 // A ruleset, which restricts nobody yet. Not open where the kernel has no
 // Landlock and none is needed. Unimplemented as of Paths::least_landlock_abi.
-absl::StatusOr<FileDescriptor> OpenPaths(const Confinement::Paths& paths);
+absl::StatusOr<FileDescriptor> OpenPaths(const AllowedPaths& paths);
 
 // For the calling thread and what comes of it, for ever. Needs no_new_privs.
 absl::Status RestrictToPaths(const FileDescriptor& ruleset);

@@ -161,7 +161,7 @@ uint32_t Argument(int index) {
 // What comes behind the number's comparison: an end, for either outcome.
 std::vector<sock_filter> Verdict(Only only, uint32_t denied) {
   std::vector<sock_filter> verdict;
-  const auto unless_equal = [&verdict, denied](uint32_t value) {
+  const auto let_through = [&verdict](uint32_t value) {
     Append(verdict, kIfEqual, value, 0, 1);
     Append(verdict, kReturn, SECCOMP_RET_ALLOW);
   };
@@ -178,19 +178,19 @@ std::vector<sock_filter> Verdict(Only only, uint32_t denied) {
     case Only::kThreads:
       Append(verdict, kLoad, Argument(0));
       Append(verdict, kAnd, CLONE_THREAD);
-      unless_equal(CLONE_THREAD);
+      let_through(CLONE_THREAD);
       break;
     case Only::kThisProcess:
       Append(verdict, kLoad, Argument(0));
-      unless_equal(static_cast<uint32_t>(getpid()));
-      unless_equal(0);
+      let_through(static_cast<uint32_t>(getpid()));
+      let_through(0);
       break;
     case Only::kReading:
       Append(verdict, kLoad, Argument(2));
       Append(verdict, kAnd, O_ACCMODE | O_CREAT | O_TRUNC | O_TMPFILE);
-      unless_equal(O_RDONLY);
+      let_through(O_RDONLY);
       // O_TMPFILE has the bit of O_DIRECTORY.
-      unless_equal(O_DIRECTORY);
+      let_through(O_DIRECTORY);
       break;
   }
   Append(verdict, kReturn, denied);
@@ -202,7 +202,7 @@ std::vector<sock_filter> Verdict(Only only, uint32_t denied) {
 absl::Span<const AllowedCall> WardsCalls() { return kWardsCalls; }
 
 absl::StatusOr<std::vector<sock_filter>> MakeFilter(
-    const Confinement::SystemCalls& allowed) {
+    const AllowedSystemCalls& allowed) {
   if (kArchitecture == 0) {
     return absl::UnimplementedError(
         "restrict the system calls of the process: ward has no list of its own "
@@ -210,7 +210,7 @@ absl::StatusOr<std::vector<sock_filter>> MakeFilter(
         "Confinement::system_calls unset");
   }
   const uint32_t denied =
-      allowed.when_denied == Confinement::SystemCalls::WhenDenied::kFail
+      allowed.when_denied == AllowedSystemCalls::WhenDenied::kFail
           ? SECCOMP_RET_ERRNO | EPERM
           : SECCOMP_RET_KILL_PROCESS;
   std::vector<sock_filter> filter;
@@ -236,7 +236,7 @@ absl::StatusOr<std::vector<sock_filter>> MakeFilter(
   Append(filter, kReturn, denied);
   if (filter.size() > BPF_MAXINSNS) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "restrict the system calls of the process: Confinement::SystemCalls::"
+        "restrict the system calls of the process: AllowedSystemCalls::"
         "also has ",
         allowed.also.size(), " calls, for which a filter has no room"));
   }

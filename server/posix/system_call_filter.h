@@ -45,7 +45,7 @@ absl::Span<const AllowedCall> WardsCalls();
 // than a filter has room for; Unimplemented for a machine that ward has no list
 // for.
 absl::StatusOr<std::vector<sock_filter>> MakeFilter(
-    const Confinement::SystemCalls& allowed);
+    const AllowedSystemCalls& allowed);
 
 // For the calling thread and what comes of it, for ever. Needs no_new_privs.
 absl::Status RestrictSystemCalls(std::vector<sock_filter> filter);
