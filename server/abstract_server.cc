@@ -690,7 +690,12 @@ absl::Status AbstractServer::Run(Listener& listener, OwnerLink& owner) {
   }
   WARD_RETURN_IF_ERROR(
       CallUserCode("InitializeServer", [this] { return InitializeServer(); }));
-  absl::Status status = ServeUntilTold(listener, owner, *signals, watch.get());
+  absl::Status status = options_.confinement.has_value()
+                            ? environment().Confine(*options_.confinement)
+                            : absl::OkStatus();
+  if (status.ok()) {
+    status = ServeUntilTold(listener, owner, *signals, watch.get());
+  }
   status.Update(
       CallUserCode("FinalizeServer", [this] { return FinalizeServer(); }));
   return status;

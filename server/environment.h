@@ -28,6 +28,7 @@
 #include "absl/types/span.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
+#include "ward/server/confinement.h"
 #include "ward/server/listener.h"
 #include "ward/server/poll_set.h"
 #include "ward/server/process.h"
@@ -163,6 +164,10 @@ class Environment {
   // are doing then; InfiniteDuration() takes that back. It holds for this
   // process alone, not for its children.
   virtual absl::Status SetProcessDeadline(absl::Duration left) = 0;
+
+  // Confines this process for ever: see confinement.h. Where no process is its
+  // servers' own, as in a test's, it does nothing.
+  virtual absl::Status Confine(const Confinement& confinement) = 0;
 
   virtual pid_t ProcessId() = 0;
 

@@ -15,6 +15,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/status_macros.h"
+#include "ward/server/confinement.h"
 #include "ward/server/hand_over.pb.h"
 #include "ward/server/lifecycle.h"
 #include "ward/server/listener.h"
@@ -40,6 +41,67 @@ void Put(const ChannelLimits& limits, proto::Limits& out) {
 ChannelLimits Get(const proto::Limits& limits) {
   return {limits.max_frame_bytes(), limits.max_parts(),
           limits.max_descriptors(), limits.max_bulk_bytes()};
+}
+
+void Put(const Confinement& confinement, proto::Confinement& out) {
+  if (confinement.user.has_value()) {
+    proto::Confinement::User& user = *out.mutable_user();
+    user.set_user(confinement.user->user);
+    user.set_group(confinement.user->group);
+    for (const gid_t group : confinement.user->groups) user.add_groups(group);
+  }
+  for (const int capability : confinement.capabilities) {
+    out.add_capabilities(capability);
+  }
+  for (const ResourceLimit& limit : confinement.limits) {
+    proto::Confinement::ResourceLimit& added = *out.add_limits();
+    added.set_resource(limit.resource);
+    added.set_most(limit.most);
+  }
+  if (confinement.paths.has_value()) {
+    const AllowedPaths& given = *confinement.paths;
+    proto::Confinement::Paths& paths = *out.mutable_paths();
+    for (const std::string& path : given.readable) paths.add_readable(path);
+    for (const std::string& path : given.writable) paths.add_writable(path);
+    for (const std::string& path : given.executable) paths.add_executable(path);
+    paths.set_least_landlock_abi(given.least_landlock_abi);
+  }
+  if (confinement.system_calls.has_value()) {
+    proto::Confinement::SystemCalls& calls = *out.mutable_system_calls();
+    for (const long number : confinement.system_calls->also) {
+      calls.add_also(number);
+    }
+    calls.set_when_denied(
+        static_cast<int32_t>(confinement.system_calls->when_denied));
+  }
+}
+
+Confinement Get(const proto::Confinement& in) {
+  Confinement confinement;
+  if (in.has_user()) {
+    confinement.user = {in.user().user(),
+                        in.user().group(),
+                        {in.user().groups().begin(), in.user().groups().end()}};
+  }
+  confinement.capabilities = {in.capabilities().begin(),
+                              in.capabilities().end()};
+  for (const proto::Confinement::ResourceLimit& limit : in.limits()) {
+    confinement.limits.push_back({limit.resource(), limit.most()});
+  }
+  if (in.has_paths()) {
+    const proto::Confinement::Paths& paths = in.paths();
+    confinement.paths = {{paths.readable().begin(), paths.readable().end()},
+                         {paths.writable().begin(), paths.writable().end()},
+                         {paths.executable().begin(), paths.executable().end()},
+                         paths.least_landlock_abi()};
+  }
+  if (in.has_system_calls()) {
+    const proto::Confinement::SystemCalls& calls = in.system_calls();
+    confinement.system_calls = {
+        {calls.also().begin(), calls.also().end()},
+        static_cast<AllowedSystemCalls::WhenDenied>(calls.when_denied())};
+  }
+  return confinement;
 }
 
 }  // namespace
@@ -70,6 +132,9 @@ absl::Status WriteHandOver(MessageChannel& channel,
   out.set_max_buffered_bytes(options.max_buffered_bytes);
   for (const std::string& argument : options.arguments) {
     out.add_arguments(argument);
+  }
+  if (options.confinement.has_value()) {
+    Put(*options.confinement, *out.mutable_confinement());
   }
   out.set_admits_peers(options.admit_peer != nullptr);
   out.set_has_interceptors(!options.interceptors.empty());
@@ -112,6 +177,7 @@ absl::StatusOr<HandOver> ReadHandOver(MessageChannel& channel) {
   options.limits = Get(in.limits());
   options.max_buffered_bytes = in.max_buffered_bytes();
   options.arguments = {in.arguments().begin(), in.arguments().end()};
+  if (in.has_confinement()) options.confinement = Get(in.confinement());
   return given;
 }
 

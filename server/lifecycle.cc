@@ -86,7 +86,8 @@ absl::StatusOr<std::vector<ProcessInfo>> OwnerLink::Owners() const {
         "the server has an owner, but sees in /proc/PID/fd none that holds its "
         "end: the server's user may not look into it (it is another user's, or "
         "has changed its user since its program started: prctl(2), "
-        "PR_SET_DUMPABLE), it is in another pid namespace, or the end is on "
+        "PR_SET_DUMPABLE; or the server is confined, and the owner is not), it "
+        "is in another pid namespace, or the end is on "
         "its way in a message. Have the owner set PR_SET_DUMPABLE to 1, or ask "
         "as root: `ss -xp` shows both ends");
   }

@@ -1,5 +1,7 @@
 #include "ward/server/process.h"
 
+#include <signal.h>
+
 #include <cstring>
 #include <string>
 
@@ -28,6 +30,10 @@ std::string ProcessExit::ToString() const {
       const char* const description = sigdescr_np(value);  // No real-time ones.
       return absl::StrCat("was killed by signal ", value, " (",
                           description != nullptr ? description : "real-time",
+                          value == SIGSYS ? ", which a sandbox denies, as "
+                                            "Confinement::system_calls does; "
+                                            "the kernel's log has its number"
+                                          : "",
                           ")");
     }
     case Kind::kUnknown:

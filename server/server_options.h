@@ -9,6 +9,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "ward/channel/channel_limits.h"
 #include "ward/channel/secret.h"
 #include "ward/channel/transport.h"
+#include "ward/server/confinement.h"
 #include "ward/server/environment.h"
 #include "ward/server/interceptor.h"
 #include "ward/server/lifecycle.h"
@@ -176,6 +178,17 @@ struct ServerOptions {
   // owner beside these options; it is handed over privately, not on a command
   // line.
   std::vector<std::string> arguments;
+
+  // What the server's process gives up when InitializeServer has succeeded,
+  // before ward starts a thread in it and before its first client: what it has
+  // opened by then it keeps. Where that fails, the server does not start. A
+  // class that knows what its handlers need sets it in its constructor.
+  // Default: nothing.
+  //
+  // With AbstractServer::StartSynchronously the process that calls it is
+  // confined, and stays so; one that has threads, as with ServeForSystemd, is
+  // refused: see docs/confinement.md.
+  std::optional<Confinement> confinement;
 
   LaunchOptions launch;
   StopOptions stop;

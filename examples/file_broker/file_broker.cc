@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -23,12 +24,24 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/confinement.h"
 
 namespace {
 
-// Clients are other users; it is the password that lets them in.
+// Clients are other users; it is the password that lets them in. Any of them
+// may try to take the broker over: then it has its root, and opens files there,
+// as without that, and nothing else.
 ward::ServerOptions ForAnyUser(ward::ServerOptions options) {
   options.admit_peer = [](const ward::PeerCredentials&) { return true; };
+  if (options.confinement.has_value() || options.arguments.empty()) {
+    return options;
+  }
+  ward::Confinement& confinement = options.confinement.emplace();
+  confinement.limits = {{RLIMIT_CORE, 0}};
+  confinement.paths.emplace().writable = {options.arguments[0]};
+  // A second wall, behind openat2: where the kernel has none, there is one.
+  confinement.paths->least_landlock_abi = 0;
+  confinement.system_calls.emplace().also = {SYS_openat2};
   return options;
 }
 

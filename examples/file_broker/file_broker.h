@@ -46,7 +46,10 @@ inline constexpr ward::Reason kInvalidPath{"InvalidPath",
 class FileBroker : public ward::AbstractServer {
  public:
   // arguments: the root, an absolute path, and the policy's text. Every process
-  // that can reach the socket and knows the password is served.
+  // that can reach the socket and knows the password is served. Without a
+  // `confinement` it gives up all but its root and its user's rights there: one
+  // that is to open files of other users as root does needs one that keeps
+  // CAP_DAC_OVERRIDE.
   explicit FileBroker(ward::ServerOptions options);
 
  protected:

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #include <array>
@@ -16,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -230,6 +232,29 @@ TEST_F(FileBrokerTest, WhatIsWrongWithThePolicyComesOutOfStart) {
   EXPECT_EQ(nowhere.Start().code(), absl::StatusCode::kNotFound);
   FileBroker nothing{ward::ServerOptions()};
   EXPECT_EQ(nothing.Start().code(), absl::StatusCode::kInvalidArgument);
+}
+
+// What the kernel says of it (proc(5), /proc/pid/status).
+std::string StatusOf(pid_t process, std::string_view field) {
+  std::ifstream status(absl::StrCat("/proc/", process, "/status"));
+  for (std::string line; std::getline(status, line);) {
+    if (absl::StartsWith(line, field)) return line;
+  }
+  return "";
+}
+
+TEST_F(FileBrokerTest, HasGivenUpWhatItDoesNotNeed) {
+  if (ward::testing::TestMode() != ward::testing::Mode::kForked &&
+      ward::testing::TestMode() != ward::testing::Mode::kExec) {
+    GTEST_SKIP() << "a server in the test's own process gives up nothing";
+  }
+  const pid_t broker = server().server_pid();
+  EXPECT_EQ(StatusOf(broker, "NoNewPrivs:"), "NoNewPrivs:\t1");
+  EXPECT_EQ(StatusOf(broker, "CapPrm:"), "CapPrm:\t0000000000000000");
+#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
+    !defined(ABSL_HAVE_THREAD_SANITIZER)
+  EXPECT_EQ(StatusOf(broker, "Seccomp:"), "Seccomp:\t2");
+#endif
 }
 
 // Of a process of its own: it is denied the call for ever.

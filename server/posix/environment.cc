@@ -40,6 +40,7 @@
 #include "ward/channel/socket_transport.h"
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
+#include "ward/server/confinement.h"
 #include "ward/server/log.h"
 #include "ward/server/posix/holders.h"
 #include "ward/server/posix/interruption.h"
@@ -317,6 +318,10 @@ class PosixEnvironment final : public Environment {
       return SystemError(errno, "set the process's deadline (timer_settime)");
     }
     return absl::OkStatus();
+  }
+
+  absl::Status Confine(const Confinement& confinement) override {
+    return ward::Confine(confinement);
   }
 
   pid_t ProcessId() override { return getpid(); }

@@ -31,6 +31,7 @@
 #include "absl/types/span.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
+#include "ward/server/confinement.h"
 #include "ward/server/environment.h"
 #include "ward/testing/report/transcript.h"
 
@@ -93,6 +94,9 @@ class RecordingEnvironment final : public Environment {
   absl::StatusOr<std::unique_ptr<Listener>> AdoptListener(ListenerParts parts,
                                                           uid_t user) override {
     return real_.AdoptListener(std::move(parts), user);
+  }
+  absl::Status Confine(const Confinement& confinement) override {
+    return real_.Confine(confinement);
   }
   absl::StatusOr<uint64_t> SocketId(const Transport& transport) override {
     return real_.SocketId(transport);

@@ -33,6 +33,7 @@
 #include "absl/types/span.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
+#include "ward/server/confinement.h"
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
 #include "ward/server/process.h"
@@ -96,6 +97,10 @@ class SimulatedEnvironment final : public Environment {
                                                         uid_t user) override;
   absl::StatusOr<std::unique_ptr<Listener>> AdoptListener(ListenerParts parts,
                                                           uid_t user) override;
+  // The process is the test's.
+  absl::Status Confine(const Confinement& /*confinement*/) override {
+    return absl::OkStatus();
+  }
   absl::StatusOr<uint64_t> SocketId(const Transport& transport) override;
   absl::StatusOr<std::vector<ProcessInfo>> Holders(uint64_t socket_id) override;
   pid_t ProcessId() override;

@@ -28,6 +28,7 @@
 #include "absl/types/span.h"
 #include "ward/channel/file_descriptor.h"
 #include "ward/channel/transport.h"
+#include "ward/server/confinement.h"
 #include "ward/server/environment.h"
 #include "ward/testing/simulator/exit_guard.h"
 
@@ -75,6 +76,10 @@ class ThreadedEnvironment final : public Environment {
                                                         uid_t user) override;
   absl::StatusOr<std::unique_ptr<Listener>> AdoptListener(ListenerParts parts,
                                                           uid_t user) override;
+  // The process is the test's.
+  absl::Status Confine(const Confinement& /*confinement*/) override {
+    return absl::OkStatus();
+  }
   absl::StatusOr<uint64_t> SocketId(const Transport& transport) override {
     return posix_.SocketId(transport);
   }
