@@ -544,6 +544,8 @@ std::string Condition(Only only) {
       return "`CLONE_THREAD`: no process";
     case Only::kThisProcess:
       return "of the process itself";
+    case Only::kNaming:
+      return "`PR_SET_NAME`";
     case Only::kNotOwner:
       return "not `F_SETOWN`, `F_SETOWN_EX`";
     case Only::kReading:

@@ -433,10 +433,12 @@ TEST_F(SystemCallsTest, SignalsAndLimitsAreTheProcesssOwn) {
                    Outcome(prlimit(0, RLIMIT_NOFILE, nullptr, &limit)),
                    Outcome(prlimit(parent, RLIMIT_NOFILE, nullptr, &limit)),
                    Outcome(fcntl(event.get(), F_GETFD)),
-                   Outcome(fcntl(event.get(), F_SETOWN, parent))});
+                   Outcome(fcntl(event.get(), F_SETOWN, parent)),
+                   Outcome(prctl(PR_SET_NAME, "a thread")),
+                   Outcome(prctl(PR_SET_PDEATHSIG, 0))});
   };
   EXPECT_EQ(Confined(ToCalls(), look),
-            "done EPERM done EPERM done EPERM done EPERM");
+            "done EPERM done EPERM done EPERM done EPERM done EPERM");
 }
 
 TEST_F(SystemCallsTest, FilesAreOpenedToBeRead) {

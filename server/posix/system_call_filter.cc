@@ -93,6 +93,7 @@ constexpr AllowedCall kWardsCalls[] = {
     WARD_CALL(clone, kThreads, "a thread for each client"),
     WARD_CALL(set_robust_list, kAlways, "a thread's begin"),
     WARD_CALL(rseq, kAlways, "the same"),
+    WARD_CALL(prctl, kNaming, "a thread's name"),
     WARD_CALL(exit, kAlways, "a thread's end"),
     WARD_CALL(gettid, kAlways, "a thread's number, for `abort`"),
     WARD_CALL(getpid, kAlways, "the process's"),
@@ -184,6 +185,10 @@ std::vector<sock_filter> Verdict(Only only, uint32_t denied) {
       Append(verdict, kLoad, Argument(0));
       let_through(static_cast<uint32_t>(getpid()));
       let_through(0);
+      break;
+    case Only::kNaming:
+      Append(verdict, kLoad, Argument(0));
+      let_through(PR_SET_NAME);
       break;
     case Only::kReading:
       Append(verdict, kLoad, Argument(2));

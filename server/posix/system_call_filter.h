@@ -22,6 +22,8 @@ enum class Only {
   kThreads,
   // The first one is this process's number; or 0, which stands for it.
   kThisProcess,
+  // The operation of prctl(2) is PR_SET_NAME.
+  kNaming,
   // The command of fcntl(2) does not name a process that is to have signals: it
   // could be any of the same user, and the signal SIGKILL.
   kNotOwner,
