@@ -1,15 +1,17 @@
 // Keeps a hello server running until standard input ends; kill it and see.
 
+#include <sys/types.h>
 #include <unistd.h>
 
 #include <iostream>
-#include <string_view>
+#include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "ward/channel/transport.h"
 #include "ward/examples/hello/hello_server.h"
-#include "ward/examples/supervisor/supervisor.h"
-#include "ward/server/environment.h"
+#include "ward/server/supervisor.h"
 
 namespace {
 
@@ -22,9 +24,17 @@ class StandardInput : public ward::Pollable {
 
 int main() {
   HelloServer server;
-  Supervisor supervisor(
-      ward::Environment::Posix(), server, RestartPolicy(),
-      [](std::string_view what) { std::cout << what << std::endl; });
+  ward::SupervisorOptions options;
+  options.on_ready = [](pid_t pid) {
+    std::cout << "serves, as process " << pid << std::endl;
+  };
+  options.on_exit = [](const absl::Status& how,
+                       std::optional<absl::Duration> again_in) {
+    std::cout << how.message();
+    if (again_in.has_value()) std::cout << "; again in " << *again_in;
+    std::cout << std::endl;
+  };
+  ward::Supervisor supervisor(server, std::move(options));
   const absl::Status status = supervisor.Run(StandardInput());
   if (!status.ok()) std::cerr << status << "\n";
   return status.ok() ? 0 : 1;

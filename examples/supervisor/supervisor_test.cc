@@ -1,161 +1,71 @@
-#include "ward/examples/supervisor/supervisor.h"
+// The program, as its README tells it.
 
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-#include <memory>
-#include <optional>
+#include <array>
+#include <cstdlib>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
 
-#include "absl/status/status.h"
-#include "absl/strings/match.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/strip.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "ward/channel/error.h"
-#include "ward/channel/transport.h"
-#include "ward/examples/hello/hello_server.h"
-#include "ward/server/abstract_server.h"
-#include "ward/server/environment.h"
-#include "ward/testing/matchers.h"
-#include "ward/testing/server_test.h"
-#include "ward/testing/simulation.h"
 
 namespace {
 
-using ::ward::testing::FailsWith;
-using ::ward::testing::IsOk;
-using ::ward::testing::MovesClock;
+using ::testing::AllOf;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
 
-TEST(RestartPolicy, DoublesItsDelaysUpToTheLongest) {
-  RestartPolicy policy({absl::Seconds(1), absl::Seconds(5), absl::Minutes(10),
-                        /*most_restarts=*/5});
-  const absl::Time now = absl::FromUnixSeconds(1000);
-  for (const int seconds : {1, 2, 4, 5, 5}) {
-    EXPECT_EQ(policy.OnDeath(now), absl::Seconds(seconds));
-  }
-  EXPECT_EQ(policy.OnDeath(now), std::nullopt);
+std::string ReadLine(FILE* output) {
+  std::array<char, 4096> line{};
+  EXPECT_NE(fgets(line.data(), line.size(), output), nullptr);
+  return std::string(absl::StripSuffix(line.data(), "\n"));
 }
 
-TEST(RestartPolicy, ForgetsWhatIsLongAgo) {
-  RestartPolicy policy({absl::Seconds(1), absl::Seconds(5), absl::Minutes(10),
-                        /*most_restarts=*/1});
-  const absl::Time now = absl::FromUnixSeconds(1000);
-  EXPECT_EQ(policy.OnDeath(now), absl::Seconds(1));
-  EXPECT_EQ(policy.OnDeath(now + absl::Minutes(9)), std::nullopt);
-  EXPECT_EQ(policy.OnDeath(now + absl::Minutes(10)), absl::Seconds(1));
+// Of "serves, as process PID".
+pid_t ReadPid(FILE* output) {
+  const std::string line = ReadLine(output);
+  std::string_view pid = line;
+  pid_t number = 0;
+  EXPECT_TRUE(absl::ConsumePrefix(&pid, "serves, as process ") &&
+              absl::SimpleAtoi(pid, &number))
+      << line;
+  return number;
 }
 
-// The supervisor has a thread here, beside which only an exec'd server can be
-// started: so these run simulated and by exec.
-class SupervisorTest : public ward::testing::ServerTestBase {
- protected:
-  void SetUp() override {
-    auto ends = environment().CreateTransportPair();
-    ASSERT_THAT(ends, IsOk());
-    quit_ = std::move(ends->first);
-    end_ = std::move(ends->second);
-    ward::ServerOptions options;
-    options.start_mode = ward::StartMode::kExec;
-    server_ = std::make_unique<HelloServer>(std::move(options));
+TEST(Supervisor, KeepsAServerRunningUntilStandardInputEnds) {
+  std::array<int, 2> in;
+  std::array<int, 2> out;
+  ASSERT_EQ(pipe2(in.data(), O_CLOEXEC), 0);
+  ASSERT_EQ(pipe2(out.data(), O_CLOEXEC), 0);
+  const pid_t program = fork();
+  if (program == 0) {
+    dup2(in[0], STDIN_FILENO);
+    dup2(out[1], STDOUT_FILENO);
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): there is no other thread.
+    execl(getenv("SUPERVISOR"), "supervisor", nullptr);
+    _exit(127);
   }
-
-  void Start(RestartPolicy::Options policy) {
-    supervisor_ = std::make_unique<Supervisor>(
-        environment(), *server_, RestartPolicy(policy),
-        [this](std::string_view what) {
-          absl::MutexLock lock(&mutex_);
-          notes_.emplace_back(what);
-          pid_ = absl::StrContains(what, "serves") ? server_->server_pid() : 0;
-        });
-    auto thread = environment().StartThread(
-        [this] { status_ = supervisor_->Run(*end_); });
-    ASSERT_THAT(thread, IsOk());
-    thread_ = *std::move(thread);
-  }
-
-  // Waits until another process than `before` serves.
-  pid_t AwaitServer(pid_t before) {
-    const auto serves = [&] { return pid_ != 0 && pid_ != before; };
-    absl::MutexLock lock(&mutex_, absl::Condition(&serves));
-    return pid_;
-  }
-
-  void Kill(pid_t pid) {
-    // The server's own object is the supervisor's: its process is told.
-    if (MovesClock()) {
-      ward::testing::Simulation::Current()->environment().Raise(pid, SIGKILL);
-    } else {
-      EXPECT_EQ(kill(pid, SIGKILL), 0);
-    }
-  }
-
-  absl::Status Join() {
-    thread_.reset();
-    return status_;
-  }
-
-  void TearDown() override {
-    quit_.reset();
-    end_.reset();
-    server_.reset();
-    ServerTestBase::TearDown();
-  }
-
-  std::unique_ptr<ward::Transport> quit_;
-  std::unique_ptr<ward::Transport> end_;
-  std::unique_ptr<HelloServer> server_;
-  absl::Mutex mutex_;
-  std::vector<std::string> notes_;
-  pid_t pid_ = 0;
-
- private:
-  std::unique_ptr<Supervisor> supervisor_;
-  absl::Status status_;
-  std::unique_ptr<ward::Thread> thread_;
-};
-
-TEST_F(SupervisorTest, StartsAServerAgainThatWasKilled) {
-  Start({absl::Milliseconds(10), absl::Seconds(1), absl::Minutes(1), 8});
-  pid_t pid = 0;
-  for (int i = 0; i < 3; ++i) {
-    const absl::Time killed = environment().TimeNow();
-    if (pid != 0) Kill(pid);
-    pid = AwaitServer(pid);
-    if (MovesClock() && i > 0) {
-      EXPECT_EQ(environment().TimeNow() - killed,
-                absl::Milliseconds(i == 1 ? 10 : 20));
-    }
-  }
-  EXPECT_THAT(server_->Call(kHello, "Joe", "Dalton"), IsOk());
-  quit_.reset();
-  EXPECT_THAT(Join(), IsOk());
-  EXPECT_FALSE(server_->started());
-}
-
-TEST_F(SupervisorTest, GivesUpWhenItDiesTooOften) {
-  Start({absl::Milliseconds(1), absl::Seconds(1), absl::Minutes(1), 2});
-  pid_t pid = 0;
-  for (int i = 0; i < 3; ++i) {
-    pid = AwaitServer(pid);
-    Kill(pid);
-  }
-  EXPECT_THAT(Join(), FailsWith(ward::reason::kServerDied, "signal 9"));
-  EXPECT_EQ(notes_.back(), "gives up");
-}
-
-TEST_F(SupervisorTest, QuitsWhileItWaits) {
-  Start({absl::Hours(1), absl::Hours(1), absl::Hours(2), 2});
-  Kill(AwaitServer(0));
-  const auto waits = [&] {
-    return absl::StrContains(notes_.back(), "again in 1h");
-  };
-  { absl::MutexLock lock(&mutex_, absl::Condition(&waits)); }
-  quit_.reset();
-  EXPECT_THAT(Join(), IsOk());
+  close(in[0]);
+  close(out[1]);
+  FILE* const output = fdopen(out[0], "r");
+  const pid_t first = ReadPid(output);
+  ASSERT_EQ(kill(first, SIGKILL), 0);
+  EXPECT_THAT(ReadLine(output),
+              AllOf(HasSubstr("killed by signal 9"), EndsWith("again in 100ms")));
+  EXPECT_NE(ReadPid(output), first);
+  close(in[1]);
+  int status = -1;
+  EXPECT_EQ(waitpid(program, &status, 0), program);
+  EXPECT_EQ(status, 0);
+  (void)fclose(output);
 }
 
 }  // namespace
