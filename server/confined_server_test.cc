@@ -499,17 +499,23 @@ constexpr std::string_view kNotAlways[] = {"brk",
                                            "geteuid",
                                            "getrandom",
                                            "gettid",
+                                           "ioctl",
                                            "kill",
                                            "lseek",
                                            "mprotect",
                                            "mremap",
+                                           "pread64",
+                                           "pwrite64",
                                            "restart_syscall",
                                            "rseq",
                                            "sched_getparam",
                                            "sched_getscheduler",
                                            "sched_yield",
                                            "set_robust_list",
-                                           "sched_getaffinity"};
+                                           "sched_getaffinity",
+                                           "timerfd_create",
+                                           "timerfd_settime",
+                                           "writev"};
 
 TEST_F(ConfinedServerTest, TheListHasWhatWardCalls) {
   if (kUnderSanitizer) GTEST_SKIP() << "a sanitizer makes calls of its own";
@@ -544,8 +550,12 @@ std::string Condition(Only only) {
       return "`CLONE_THREAD`: no process";
     case Only::kThisProcess:
       return "of the process itself";
+    case Only::kThisProcessOrZero:
+      return "of the process itself, or 0";
     case Only::kNaming:
-      return "`PR_SET_NAME`";
+      return "`PR_SET_NAME`, `PR_SET_VMA`";
+    case Only::kAskingForTerminal:
+      return "`TCGETS`";
     case Only::kNotOwner:
       return "not `F_SETOWN`, `F_SETOWN_EX`";
     case Only::kReading:

@@ -53,11 +53,13 @@ uint32_t BitOf(int capability) {
 }
 
 absl::Status CheckAlone() {
-  WARD_ASSIGN_OR_RETURN(const int others, OtherThreads());
+  // One that polls an io_uring keeps its rights, and is asked through memory.
+  WARD_ASSIGN_OR_RETURN(const int others, OtherThreads(/*kernels=*/true));
   if (others == 0) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
       "confine the process: it has ", others,
-      " other threads, which would keep capabilities and paths of their own; "
+      " other threads (or the kernel has for it, as those of an io_uring), "
+      "which would keep capabilities and paths of their own; "
       "confine it before they start (in InitializeServer: call "
       "ward::Confine first, and leave ServerOptions::confinement unset)"));
 }
@@ -104,6 +106,13 @@ bool HasGroups(std::vector<gid_t> wanted) {
 
 // Groups first: the user may not change them any more.
 absl::Status Become(const ProcessUser& user) {
+  // setresuid(2) would leave it as it is.
+  if (user.user == static_cast<uid_t>(-1) ||
+      user.group == static_cast<gid_t>(-1)) {
+    return absl::InvalidArgumentError(
+        "become another user: ProcessUser needs a user and a group, and -1 is "
+        "none");
+  }
   // Who has them may not be allowed to say so.
   if (!HasGroups(user.groups) &&
       setgroups(user.groups.size(), user.groups.data()) != 0) {

@@ -44,9 +44,10 @@ namespace ward {
 
 // --- the parts of a Confinement, which says what they are for ---
 
+// Both numbers must be there: -1 is refused.
 struct ProcessUser {
-  uid_t user = 0;
-  gid_t group = 0;
+  uid_t user = static_cast<uid_t>(-1);
+  gid_t group = static_cast<gid_t>(-1);
   std::vector<gid_t> groups;
 };
 
@@ -94,8 +95,9 @@ struct Confinement {
   // Needs CAP_SETUID and CAP_SETGID, unless it is that user already. Default:
   // who it is.
   //
-  // Of another user it does not dump core, and is not for others of that user
-  // to trace (prctl(2), PR_SET_DUMPABLE). It cannot remove its socket's name
+  // Of another user it is not for others of that user to trace, and dumps core
+  // for nobody, or where fs.suid_dumpable is 2 for root (prctl(2),
+  // PR_SET_DUMPABLE). It cannot remove its socket's name
   // any more: its owner does, if it lives (docs/names.md). It does not see who
   // its owners are. Clients are by default processes of the new user, and root:
   // see ServerOptions::admit_peer, and socket_mode.
@@ -103,8 +105,10 @@ struct Confinement {
 
   // The capabilities that the process keeps (CAP_... of linux/capability.h),
   // also as another user; it must have them. All others go, those of root too.
-  // Default: none (capabilities(7)). With fewer than an owner it does not see
-  // that one (AbstractServer::Owners; ptrace(2), "access mode checking").
+  // Default: none (capabilities(7)). User 0 owns the system's files without
+  // any: as root, set `user` or `paths`, too. With fewer than an owner it does
+  // not see that one (AbstractServer::Owners; ptrace(2), "access mode
+  // checking").
   std::vector<int> capabilities;
 
   // What it may use at most, in the unit that getrlimit(2) has for `resource`
@@ -114,8 +118,10 @@ struct Confinement {
 
   // The files that the process may use from now on: these, and those beneath
   // these directories (landlock(7)). What is open stays open; files are not
-  // hidden (stat(2)); sockets are connected to as before. Default: all that its
-  // user may use.
+  // hidden (stat(2)); their modes, owners, times and attributes may be changed
+  // as before, so set system_calls, too; sockets are connected to as before,
+  // but of version 6 on (Linux 6.12) not abstract ones of processes outside,
+  // which then get no signals either. Default: all that its user may use.
   //
   // Without its socket's directory among the writable ones it cannot remove its
   // socket's name: as under `user`. It sees no owner.
@@ -124,10 +130,11 @@ struct Confinement {
   // The system calls that the process may make from now on: those that ward
   // makes in a server's (docs/confinement.md lists them), and these. So what
   // handlers do beyond that has to be named: to execute, fork, connect, or
-  // write to files that are not open, ward does not need (seccomp(2)). Default:
+  // write to files that are not open, ward does not need (seccomp(2)). To open
+  // files for reading, and to remove them, it does: set `paths`, too. Default:
   // all.
   //
-  // Calls of another kind of machine, as those of 32 bits on one of 64, end the
+  // Calls of another kind of machine, as those of 32 bits on x86-64, end the
   // process. What Linux has learned since 5.9 fails with ENOSYS unless it is
   // named: a newer C library does without, as on that kernel. So does clone3:
   // threads are started by clone, which starts nothing else.
@@ -138,7 +145,7 @@ struct Confinement {
 // error it has given up a part: let it end.
 //
 // FailedPrecondition if it has other threads, or does not have a capability
-// that it is to keep; InvalidArgument for what is no capability, or no
+// that it is to keep; InvalidArgument for what is no capability, user, or
 // resource, and for some 1900 system calls; Unimplemented as of
 // least_landlock_abi, and for system calls of another machine than x86-64 and
 // arm64; those of the system call that has failed.

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/io_uring.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -42,7 +43,9 @@
 namespace ward {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 constexpr uid_t kSomebody = 12345;
 constexpr gid_t kSomeGroup = 12346;
@@ -95,6 +98,30 @@ TEST_F(ConfinementTest, NoExecGivesRightsAnyMore) {
           {},
           [] { return absl::StrCat(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)); }),
       "1");
+}
+
+// What comes of a number that was not found, or not said.
+TEST_F(ConfinementTest, AUserNeedsBothNumbers) {
+  Confinement confinement;
+  confinement.user.emplace().user = kSomebody;
+  EXPECT_THAT(Confined(confinement, [] { return "confined"; }),
+              StartsWith("INVALID_ARGUMENT: become another user"));
+  confinement.user.emplace().group = kSomeGroup;
+  EXPECT_THAT(Confined(confinement, [] { return "confined"; }),
+              StartsWith("INVALID_ARGUMENT: become another user"));
+}
+
+// It has the rights of its maker, whatever that gives up, and is asked through
+// memory.
+TEST_F(ConfinementTest, AThreadThatPollsAnIoUringIsNoneToBeConfinedWith) {
+  EXPECT_THAT(InChild([] {
+                io_uring_params params{};
+                params.flags = IORING_SETUP_SQPOLL;
+                const FileDescriptor ring(
+                    static_cast<int>(syscall(SYS_io_uring_setup, 1, &params)));
+                return ring.is_open() ? Confine({}).ToString() : "no io_uring";
+              }),
+              AnyOf(HasSubstr("other threads"), "no io_uring"));
 }
 
 // --- capabilities ---
@@ -340,6 +367,18 @@ TEST_F(PathsTest, FilesAreNamedAsDirectoriesAre) {
       "done EACCES");
 }
 
+TEST_F(PathsTest, ProcessesOutsideGetNoSignals) {
+  paths_.least_landlock_abi = 6;
+  if (IsMissing()) GTEST_SKIP() << kNoLandlock;
+  const pid_t parent = getpid();
+  EXPECT_EQ(Confined(ToPaths(),
+                     [parent] {
+                       return InTurn({Outcome(kill(getpid(), 0)),
+                                      Outcome(kill(parent, 0))});
+                     }),
+            "done EPERM");
+}
+
 TEST_F(PathsTest, NothingIsTruncatedByItsName) {
   paths_.least_landlock_abi = 3;
   if (IsMissing()) GTEST_SKIP() << kNoLandlock;
@@ -434,11 +473,13 @@ TEST_F(SystemCallsTest, SignalsAndLimitsAreTheProcesssOwn) {
                    Outcome(prlimit(parent, RLIMIT_NOFILE, nullptr, &limit)),
                    Outcome(fcntl(event.get(), F_GETFD)),
                    Outcome(fcntl(event.get(), F_SETOWN, parent)),
+                   Outcome(kill(getpid(), 0)), Outcome(kill(0, 0)),
                    Outcome(prctl(PR_SET_NAME, "a thread")),
                    Outcome(prctl(PR_SET_PDEATHSIG, 0))});
   };
   EXPECT_EQ(Confined(ToCalls(), look),
-            "done EPERM done EPERM done EPERM done EPERM done EPERM");
+            "done EPERM done EPERM done EPERM done EPERM done EPERM done "
+            "EPERM");
 }
 
 TEST_F(SystemCallsTest, FilesAreOpenedToBeRead) {

@@ -30,7 +30,7 @@ namespace {
 
 // Clients are other users; it is the password that lets them in. Any of them
 // may try to take the broker over: then it has its root, and opens files there,
-// as without that, and nothing else.
+// as without that, and where the kernel has Landlock nothing else.
 ward::ServerOptions ForAnyUser(ward::ServerOptions options) {
   options.admit_peer = [](const ward::PeerCredentials&) { return true; };
   if (options.confinement.has_value() || options.arguments.empty()) {

@@ -53,7 +53,12 @@ uint64_t AllOf(long version) {
 
 struct Ruleset {
   uint64_t handled_access_fs;
+  uint64_t handled_access_net;  // Since version 4.
+  uint64_t scoped;              // 6
 };
+// LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET, LANDLOCK_SCOPE_SIGNAL: none of those to
+// whom the process is not confined as well.
+constexpr uint64_t kWithin = 3;
 
 struct PathBeneath {
   uint64_t allowed_access;
@@ -101,9 +106,12 @@ absl::StatusOr<FileDescriptor> OpenPaths(const AllowedPaths& paths) {
     return Lacks(version, paths.least_landlock_abi);
   }
   if (version < 1) return FileDescriptor();
-  const Ruleset handled = {AllOf(version)};
+  const Ruleset handled = {AllOf(version), 0, version >= 6 ? kWithin : 0};
+  // A kernel refuses what it does not know.
+  const size_t size =
+      version >= 6 ? sizeof(handled) : sizeof(handled.handled_access_fs);
   FileDescriptor ruleset = FileDescriptor::Opened(
-      static_cast<int>(syscall(kCreateRuleset, &handled, sizeof(handled), 0U)));
+      static_cast<int>(syscall(kCreateRuleset, &handled, size, 0U)));
   if (!ruleset.is_open()) {
     return SystemError(
         errno, "confine the process to paths (landlock_create_ruleset)");

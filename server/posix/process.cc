@@ -132,7 +132,7 @@ std::string WhyItHangs(pid_t pid) {
 
 }  // namespace
 
-absl::StatusOr<int> OtherThreads() {
+absl::StatusOr<int> OtherThreads(bool kernels) {
   constexpr std::string_view kTasks = "/proc/self/task";
   constexpr int kExpected = 1 + kMaxRuntimeThreads;
   // A directory's link count is 2 and one for each directory in it, and this
@@ -144,7 +144,8 @@ absl::StatusOr<int> OtherThreads() {
   int threads = static_cast<int>(found.st_nlink) - 2;
   if (threads <= kExpected) return 0;
   // pthread_join(3) returns a moment before the kernel forgets a thread: those
-  // at their end, or gone meanwhile, do not count, and neither do the kernel's.
+  // at their end, or gone meanwhile, do not count.
+  const unsigned not_counted = kExiting | (kernels ? 0 : kKernelsOwn);
   DIR* const tasks = opendir(kTasks.data());
   if (tasks == nullptr) {
     return ProcError(errno, "list the threads in /proc/self/task");
@@ -155,7 +156,7 @@ absl::StatusOr<int> OtherThreads() {
   while (const dirent* const task = readdir(tasks)) {
     if (task->d_name[0] == '.') continue;
     const std::string folder = absl::StrCat(kTasks, "/", task->d_name);
-    if (!HasFlag(folder + "/stat", kExiting | kKernelsOwn) &&
+    if (!HasFlag(folder + "/stat", not_counted) &&
         access(folder.c_str(), F_OK) == 0) {
       ++threads;
     }

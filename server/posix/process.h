@@ -36,8 +36,9 @@ absl::StatusOr<std::unique_ptr<Process>> PosixAdoptProcess(FileDescriptor pidfd,
 absl::StatusOr<std::unique_ptr<Process>> WatchProgram(pid_t pid);
 
 // How many threads this process has beside the calling one, without those of
-// a sanitizer.
-absl::StatusOr<int> OtherThreads();
+// a sanitizer; with those that the kernel runs for it, as for io_uring, if
+// `kernels`.
+absl::StatusOr<int> OtherThreads(bool kernels = false);
 
 inline constexpr std::array<int, 3> kStandardDescriptors = {
     STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};

@@ -6,6 +6,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -39,7 +40,8 @@ constexpr uint32_t kArchitecture = 0;
 // library, as long as it is told that this is one.
 constexpr uint32_t kNewestOfLinux59 = 439;
 
-constexpr uint32_t kSetOwnerEx = 15;  // F_SETOWN_EX of linux/fcntl.h.
+constexpr uint32_t kSetVma = 0x53564d41;  // PR_SET_VMA of linux/prctl.h.
+constexpr uint32_t kSetOwnerEx = 15;      // F_SETOWN_EX of linux/fcntl.h.
 
 constexpr uint32_t kNoSuchCall = SECCOMP_RET_ERRNO | ENOSYS;
 
@@ -87,13 +89,14 @@ constexpr AllowedCall kWardsCalls[] = {
     WARD_CALL(memfd_create, kAlways, "large replies (`Bulk`)"),
     WARD_CALL(ftruncate, kAlways, "the same"),
     WARD_CALL(fallocate, kAlways, "the same"),
+    WARD_CALL(pwrite64, kAlways, "the same, where a child has their memory"),
     WARD_CALL(fstatfs, kAlways, "the same"),
     WARD_CALL(sysinfo, kAlways, "the same: whether there is room"),
     // Threads, time and signals.
     WARD_CALL(clone, kThreads, "a thread for each client"),
     WARD_CALL(set_robust_list, kAlways, "a thread's begin"),
     WARD_CALL(rseq, kAlways, "the same"),
-    WARD_CALL(prctl, kNaming, "a thread's name"),
+    WARD_CALL(prctl, kNaming, "a thread's name, and memory's"),
     WARD_CALL(exit, kAlways, "a thread's end"),
     WARD_CALL(gettid, kAlways, "a thread's number, for `abort`"),
     WARD_CALL(getpid, kAlways, "the process's"),
@@ -115,10 +118,13 @@ constexpr AllowedCall kWardsCalls[] = {
     WARD_CALL(kill, kThisProcess,
               "the end, where the owner is gone before it is ready"),
     WARD_CALL(timer_settime, kAlways, "the time that it has to stop"),
+    WARD_CALL(timerfd_create, kAlways,
+              "calls of other servers (`AsyncClient`)"),
+    WARD_CALL(timerfd_settime, kAlways, "the same"),
     // Beginning to serve, and the end.
     WARD_CALL(epoll_create1, kAlways, "connections that wait"),
     WARD_CALL(eventfd2, kAlways, "threads that are woken by an event"),
-    WARD_CALL(prlimit64, kThisProcess,
+    WARD_CALL(prlimit64, kThisProcessOrZero,
               "how many descriptors it may have; how large stacks are"),
     WARD_CALL(getrandom, kAlways, "hash tables, memory"),
     WARD_CALL(openat, kReading,
@@ -136,6 +142,9 @@ constexpr AllowedCall kWardsCalls[] = {
 #else
     WARD_CALL(unlinkat, kAlways, "the same, with its private directory"),
 #endif
+    WARD_CALL(ioctl, kAskingForTerminal, "stdio, before its first line"),
+    WARD_CALL(writev, kAlways, "the C library's last words"),
+    WARD_CALL(pread64, kAlways, "the stack of a failed check"),
     WARD_CALL(exit_group, kAlways, "the process's end"),
 };
 
@@ -182,13 +191,19 @@ std::vector<sock_filter> Verdict(Only only, uint32_t denied) {
       let_through(CLONE_THREAD);
       break;
     case Only::kThisProcess:
+    case Only::kThisProcessOrZero:
       Append(verdict, kLoad, Argument(0));
       let_through(static_cast<uint32_t>(getpid()));
-      let_through(0);
+      if (only == Only::kThisProcessOrZero) let_through(0);
       break;
     case Only::kNaming:
       Append(verdict, kLoad, Argument(0));
       let_through(PR_SET_NAME);
+      let_through(kSetVma);
+      break;
+    case Only::kAskingForTerminal:
+      Append(verdict, kLoad, Argument(1));
+      let_through(TCGETS);
       break;
     case Only::kReading:
       Append(verdict, kLoad, Argument(2));

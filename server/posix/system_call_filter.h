@@ -20,10 +20,14 @@ enum class Only {
   kAlways,
   // A new thread of this process: flags with CLONE_THREAD.
   kThreads,
-  // The first one is this process's number; or 0, which stands for it.
+  // The first one is this process's number.
   kThisProcess,
-  // The operation of prctl(2) is PR_SET_NAME.
+  // The same, or 0, which stands for it.
+  kThisProcessOrZero,
+  // The operation of prctl(2) is PR_SET_NAME, or PR_SET_VMA.
   kNaming,
+  // The request of ioctl(2) is TCGETS.
+  kAskingForTerminal,
   // The command of fcntl(2) does not name a process that is to have signals: it
   // could be any of the same user, and the signal SIGKILL.
   kNotOwner,
