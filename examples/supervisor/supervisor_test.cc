@@ -58,8 +58,8 @@ TEST(Supervisor, KeepsAServerRunningUntilStandardInputEnds) {
   FILE* const output = fdopen(out[0], "r");
   const pid_t first = ReadPid(output);
   ASSERT_EQ(kill(first, SIGKILL), 0);
-  EXPECT_THAT(ReadLine(output),
-              AllOf(HasSubstr("killed by signal 9"), EndsWith("again in 100ms")));
+  EXPECT_THAT(ReadLine(output), AllOf(HasSubstr("killed by signal 9"),
+                                      EndsWith("again in 100ms")));
   EXPECT_NE(ReadPid(output), first);
   close(in[1]);
   int status = -1;
