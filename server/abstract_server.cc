@@ -188,8 +188,9 @@ AbstractServer::~AbstractServer() {
   started->kept.Close(environment().ForkGeneration());
   if (!started->process->launched_here()) return;
   const absl::Status status = Stop();
-  if (!status.ok())
+  if (!status.ok()) {
     environment().Log(absl::LogSeverity::kError, status.message());
+  }
 }
 
 absl::Status AbstractServer::EnsurePassword() {
@@ -784,8 +785,9 @@ void AbstractServer::RunSignalHandlers(Signals& signals, const OwnerLink& owner,
           }
           return absl::OkStatus();
         });
-    if (!status.ok())
+    if (!status.ok()) {
       environment().Log(absl::LogSeverity::kError, status.message());
+    }
     const Pollable* const polled[] = {&owner.pollable()};
     if (environment().Poll(polled, environment().TimeNow()).ok()) return;
   }

@@ -312,7 +312,7 @@ absl::Status UseAll(ServerOptions options) {
   EXPECT_THAT(Call(server, "no such"), FailsWith(reason::kUnknownMessage));
   {
     Pipe pipe = MakePipe();
-    WARD_RETURN_IF_ERROR(server.Call(kPass, std::move(pipe.read)).status());
+    WARD_RETURN_IF_ERROR(server.Call(kPass, pipe.read).status());
     WARD_ASSIGN_OR_RETURN(auto numbers, server.Call(kSum));
     for (int i = 0; i < 1000; ++i) WARD_RETURN_IF_ERROR(numbers.Write(i));
     EXPECT_THAT(numbers.Finish(), IsOkAndHolds(499500));

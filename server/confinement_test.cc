@@ -207,8 +207,8 @@ TEST_F(ConfinementTest, BecomesTheUserForGood) {
                        std::array<uid_t, 3> users;
                        std::array<gid_t, 3> groups;
                        std::array<gid_t, 8> more{};
-                       getresuid(&users[0], &users[1], &users[2]);
-                       getresgid(&groups[0], &groups[1], &groups[2]);
+                       getresuid(users.data(), &users[1], &users[2]);
+                       getresgid(groups.data(), &groups[1], &groups[2]);
                        const int count = getgroups(8, more.data());
                        return absl::StrCat(
                            users[0], " ", users[1], " ", users[2], ", ",
@@ -396,7 +396,7 @@ TEST_F(PathsTest, NothingIsTruncatedByItsName) {
 
 TEST_F(PathsTest, APathThatIsNotThereIsSaid) {
   if (IsMissing()) GTEST_SKIP() << kNoLandlock;
-  paths_.readable.push_back("/no/such");
+  paths_.readable.emplace_back("/no/such");
   EXPECT_THAT(Confined(ToPaths(), [] { return "confined"; }),
               HasSubstr("NOT_FOUND: confine the process to \"/no/such\""));
 }

@@ -100,7 +100,7 @@ void ReadForEver() {
 
 // As a static initialiser finds it.
 constexpr int kOwnersFile = 50;
-const bool had_owners_file = fcntl(kOwnersFile, F_GETFD) >= 0;
+const bool kHadOwnersFile = fcntl(kOwnersFile, F_GETFD) >= 0;
 
 class Server : public AbstractServer {
  public:
@@ -123,7 +123,7 @@ class Server : public AbstractServer {
       return channel.Write(Message(std::move(open)));
     });
     DefineMessageHandler("owner's file", [](MessageChannel& channel) {
-      return channel.Write(had_owners_file, fcntl(kOwnersFile, F_GETFD) >= 0);
+      return channel.Write(kHadOwnersFile, fcntl(kOwnersFile, F_GETFD) >= 0);
     });
     DefineMessageHandler("random", [](MessageChannel& channel) {
       // NOLINTNEXTLINE(concurrency-mt-unsafe)

@@ -99,15 +99,17 @@ void OwnerLink::Tie(const Listener* listener) {
   // Untied it still ends: at its deadline, or when it is ready.
   const absl::Status status =
       environment_->TieProcess(*channel_.transport(), listener);
-  if (!status.ok())
+  if (!status.ok()) {
     environment_->Log(absl::LogSeverity::kWarning, status.message());
+  }
 }
 
 void OwnerLink::Untie() {
   if (environment_ == nullptr) return;
   const absl::Status status = environment_->UntieProcess(*channel_.transport());
-  if (!status.ok())
+  if (!status.ok()) {
     environment_->Log(absl::LogSeverity::kWarning, status.message());
+  }
 }
 
 void OwnerLink::LeaveNoName(const Listener& listener) { Tie(&listener); }
@@ -116,8 +118,9 @@ void OwnerLink::SetDeadline(absl::Duration left) {
   if (environment_ == nullptr) return;
   // Without its deadline the process still ends when its owner sees to it.
   const absl::Status status = environment_->SetProcessDeadline(left);
-  if (!status.ok())
+  if (!status.ok()) {
     environment_->Log(absl::LogSeverity::kWarning, status.message());
+  }
 }
 
 void OwnerLink::QuitWithin(absl::Duration limit) {

@@ -174,8 +174,9 @@ absl::Status ServeForSystemd(AbstractServer& server, Environment& environment) {
   MessageChannel owner(std::move(ends.first));
   const auto notify = [&environment](std::string_view state) {
     const absl::Status status = NotifySystemd(state);
-    if (!status.ok())
+    if (!status.ok()) {
       environment.Log(absl::LogSeverity::kWarning, status.message());
+    }
   };
   WARD_ASSIGN_OR_RETURN(std::unique_ptr<Thread> waits,
                         environment.StartThread([&] {
