@@ -86,8 +86,7 @@ absl::Status Supervisor::Stop() {
 absl::Status Supervisor::Watch(State state) {
   state_ = state;
   watched_ = server_.pollable();
-  const absl::Status status =
-      events_->Add(1, *watched_, PollSet::Event::kReadable);
+  absl::Status status = events_->Add(1, *watched_, PollSet::Event::kReadable);
   if (!status.ok()) (void)Stop();
   return status;
 }

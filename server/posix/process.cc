@@ -629,7 +629,7 @@ std::optional<ExecRequest> ParseExecArgument(std::string_view argument) {
       return request;
     }
     // One that is to be closed may be there twice.
-    if (numbers.size() >= 1 && number == numbers[0]) return request;
+    if (!numbers.empty() && number == numbers[0]) return request;
     if (numbers.size() >= 2 && number == numbers[1]) return request;
     numbers.push_back(number);
   }

@@ -587,7 +587,9 @@ TEST(Children, HaveTheTimeOfASleep) {
   };
   const Exploration found = FindFailure({.runs = 5}, [&] {
     const pid_t child = fork();
-    while (child == 0) ReallySleep();
+    if (child == 0) {
+      while (true) ReallySleep();
+    }
     std::thread other([] {
       for (int i = 0; i < 5; ++i) std::this_thread::yield();
     });
