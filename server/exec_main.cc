@@ -57,8 +57,7 @@ int Serve(const ExecRequest& request) {
         absl::StrCat(
             kExecArgument, name,
             ": a program with file capabilities serves nobody who starts it: "
-            "he "
-            "might not have them. Start its servers by fork, or give it its "
+            "he might not have them. Start its servers by fork, or give it its "
             "capabilities in another way (ambient ones, capabilities(7))."));
     return 2;
   }
@@ -70,8 +69,7 @@ int Serve(const ExecRequest& request) {
         absl::StrCat(
             kExecArgument, name,
             " is how ward starts a server's process. It does not work by hand, "
-            "nor "
-            "for a starter of another user or group, nor where getsockopt, "
+            "nor for a starter of another user or group, nor where getsockopt, "
             "getsockname or getpeername is denied.",
             entry.ok() ? "" : " ", entry.status().message()));
     return 2;
