@@ -8,10 +8,8 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -30,6 +28,7 @@
 #include "ward/channel/message_channel.h"
 #include "ward/channel/status_macros.h"
 #include "ward/server/abstract_server.h"
+#include "ward/server/trace_for_test.h"
 #include "ward/testing/matchers.h"
 
 namespace ward {
@@ -85,30 +84,8 @@ using Counts = std::map<pid_t, Calls>;
 std::vector<Counts> Trace(pid_t client) {
   std::vector<Counts> counts;
   bool counting = false;
-  int status = 0;
-  EXPECT_EQ(waitpid(client, &status, 0), client);
-  EXPECT_TRUE(WIFSTOPPED(status));
-  constexpr long kOptions = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK |
-                            PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE |
-                            PTRACE_O_EXITKILL;
-  EXPECT_EQ(ptrace(PTRACE_SETOPTIONS, client, nullptr, kOptions), 0);
-  ptrace(PTRACE_SYSCALL, client, nullptr, nullptr);
-  while (true) {
-    const pid_t thread = waitpid(-1, &status, __WALL);
-    if (thread < 0) {
-      EXPECT_EQ(errno, ECHILD);
-      return counts;
-    }
-    if (!WIFSTOPPED(status)) {
-      EXPECT_EQ(status, 0) << thread;
-      continue;
-    }
-    long signal = WSTOPSIG(status);
-    if (signal == (SIGTRAP | 0x80)) {
-      signal = 0;
-      __ptrace_syscall_info info{};
-      ptrace(PTRACE_GET_SYSCALL_INFO, thread, sizeof(info), &info);
-      if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
+  TraceSystemCalls(
+      client, [&](pid_t thread, const __ptrace_syscall_info& info) {
         const auto number = static_cast<long>(info.entry.nr);
         if (number == kMark && info.entry.args[0] == kMarksArgument) {
           counting = !counting;
@@ -116,12 +93,8 @@ std::vector<Counts> Trace(pid_t client) {
         } else if (counting) {
           ++counts.back()[thread][number];
         }
-      }
-    } else if (signal == SIGTRAP || signal == SIGSTOP) {
-      signal = 0;  // Of a thread or process that has been started.
-    }
-    ptrace(PTRACE_SYSCALL, thread, nullptr, signal);
-  }
+      });
+  return counts;
 }
 
 // Those of a process that has `call` called with a server that it has started,

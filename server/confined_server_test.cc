@@ -64,6 +64,7 @@
 #include "ward/server/posix/system_call_filter.h"
 #include "ward/server/server_for_test.h"
 #include "ward/server/stream.h"
+#include "ward/server/trace_for_test.h"
 #include "ward/server/zygote.h"
 #include "ward/testing/matchers.h"
 
@@ -449,47 +450,20 @@ Calls TraceConfined(absl::FunctionRef<int()> body) {
     raise(SIGSTOP);
     _exit(body());
   }
-  int status = 0;
-  EXPECT_EQ(waitpid(child, &status, 0), child);
-  constexpr long kOptions = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK |
-                            PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE |
-                            PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
-  EXPECT_EQ(ptrace(PTRACE_SETOPTIONS, child, nullptr, kOptions), 0);
-  ptrace(PTRACE_SYSCALL, child, nullptr, nullptr);
   Calls calls;
   std::map<pid_t, pid_t> processes;  // Of threads.
   std::set<pid_t> confined;
-  while (true) {
-    const pid_t thread = waitpid(-1, &status, __WALL);
-    if (thread < 0) {
-      EXPECT_EQ(errno, ECHILD);
-      return calls;
+  TraceSystemCalls(child, [&](pid_t thread, const __ptrace_syscall_info& info) {
+    const auto number = static_cast<long>(info.entry.nr);
+    pid_t& process = processes[thread];
+    if (process == 0) process = ProcessOf(thread);
+    if (confined.count(process) != 0) {
+      ++calls[number];
+    } else if (number == SYS_prctl && info.entry.args[0] == PR_SET_SECCOMP) {
+      confined.insert(process);
     }
-    if (!WIFSTOPPED(status)) {
-      EXPECT_EQ(status, 0) << "of process " << thread;
-      continue;
-    }
-    long signal = WSTOPSIG(status);
-    if (signal == (SIGTRAP | 0x80)) {
-      signal = 0;
-      __ptrace_syscall_info info{};
-      ptrace(PTRACE_GET_SYSCALL_INFO, thread, sizeof(info), &info);
-      if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
-        const auto number = static_cast<long>(info.entry.nr);
-        pid_t& process = processes[thread];
-        if (process == 0) process = ProcessOf(thread);
-        if (confined.count(process) != 0) {
-          ++calls[number];
-        } else if (number == SYS_prctl &&
-                   info.entry.args[0] == PR_SET_SECCOMP) {
-          confined.insert(process);
-        }
-      }
-    } else if (signal == SIGTRAP || signal == SIGSTOP) {
-      signal = 0;  // Of a thread or process that has been started.
-    }
-    ptrace(PTRACE_SYSCALL, thread, nullptr, signal);
-  }
+  });
+  return calls;
 }
 
 // What depends on the user, the machine, its C library, or chance.
