@@ -14,6 +14,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
+#include "absl/memory/memory.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -142,57 +143,44 @@ void OwnerLink::ReportFailure(const absl::Status& status) {
   (void)channel_.WriteError(status);
 }
 
-namespace {
-
-class PollingOwnerWatch final : public OwnerWatch {
- public:
-  PollingOwnerWatch(Environment& environment, OwnerLink& owner,
-                    Listener& listener, std::unique_ptr<PollSet> events)
-      : environment_(environment),
-        owner_(owner),
-        listener_(listener),
-        events_(std::move(events)) {}
-
-  void Call(absl::Duration limit, absl::FunctionRef<void()> body) override {
-    absl::StatusOr<std::unique_ptr<Thread>> thread =
-        environment_.StartThread([this, limit] { Watch(limit); });
-    if (!thread.ok()) {
-      environment_.Log(absl::LogSeverity::kWarning, thread.status().message());
-    }
-    const absl::Cleanup end = [&] {
-      if (!thread.ok()) return;
-      events_->Wake();
-      thread->reset();
-    };
-    body();
-  }
-
- private:
-  void Watch(absl::Duration limit) {
-    const absl::StatusOr<uint64_t> heard_of =
-        events_->Wait(absl::InfiniteFuture());
-    if (!heard_of.ok() || *heard_of == 0) return;
-    // First: the file system of the name may not answer.
-    owner_.QuitWithin(limit);
-    listener_.RemovePath();
-  }
-
-  Environment& environment_;
-  OwnerLink& owner_;
-  Listener& listener_;
-  const std::unique_ptr<PollSet> events_;
-};
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<OwnerWatch>> OwnerWatch::Create(
     Environment& environment, OwnerLink& owner, Listener& listener) {
   WARD_ASSIGN_OR_RETURN(std::unique_ptr<PollSet> events,
                         environment.CreatePollSet());
   WARD_RETURN_IF_ERROR(
       events->Add(1, owner.pollable(), PollSet::Event::kReadable));
-  return std::make_unique<PollingOwnerWatch>(environment, owner, listener,
-                                             std::move(events));
+  return absl::WrapUnique(
+      new OwnerWatch(environment, owner, listener, std::move(events)));
+}
+
+OwnerWatch::OwnerWatch(Environment& environment, OwnerLink& owner,
+                       Listener& listener, std::unique_ptr<PollSet> events)
+    : environment_(environment),
+      owner_(owner),
+      listener_(listener),
+      events_(std::move(events)) {}
+
+void OwnerWatch::Call(absl::Duration limit, absl::FunctionRef<void()> body) {
+  absl::StatusOr<std::unique_ptr<Thread>> thread =
+      environment_.StartThread([this, limit] { Watch(limit); });
+  if (!thread.ok()) {
+    environment_.Log(absl::LogSeverity::kWarning, thread.status().message());
+  }
+  const absl::Cleanup end = [&] {
+    if (!thread.ok()) return;
+    events_->Wake();
+    thread->reset();
+  };
+  body();
+}
+
+void OwnerWatch::Watch(absl::Duration limit) {
+  const absl::StatusOr<uint64_t> heard_of =
+      events_->Wait(absl::InfiniteFuture());
+  if (!heard_of.ok() || *heard_of == 0) return;
+  // First: the file system of the name may not answer.
+  owner_.QuitWithin(limit);
+  listener_.RemovePath();
 }
 
 ServerProcess::ServerProcess(Environment& environment,

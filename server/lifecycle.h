@@ -115,13 +115,24 @@ class OwnerWatch {
   // thread.
   static absl::StatusOr<std::unique_ptr<OwnerWatch>> Create(
       Environment& environment, OwnerLink& owner, Listener& listener);
-  virtual ~OwnerWatch() = default;
+  OwnerWatch(const OwnerWatch&) = delete;
+  OwnerWatch& operator=(const OwnerWatch&) = delete;
 
   // Calls `body`. If meanwhile the owners want the server to quit, or are gone,
   // its name goes at once, and it is killed unless it quits, as by
   // QuitWithin(`limit`). Where no thread can be had (it is logged), `body` has
   // to come to its end.
-  virtual void Call(absl::Duration limit, absl::FunctionRef<void()> body) = 0;
+  void Call(absl::Duration limit, absl::FunctionRef<void()> body);
+
+ private:
+  OwnerWatch(Environment& environment, OwnerLink& owner, Listener& listener,
+             std::unique_ptr<PollSet> events);
+  void Watch(absl::Duration limit);
+
+  Environment& environment_;
+  OwnerLink& owner_;
+  Listener& listener_;
+  const std::unique_ptr<PollSet> events_;
 };
 
 struct LaunchOptions {
