@@ -22,7 +22,6 @@
 #include <sys/types.h>
 
 #include <cstddef>
-#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
