@@ -179,8 +179,10 @@ TEST_F(AsyncClientTest, AResultIsThereWhenItsClientIsNot) {
   PendingCall<std::string> done = client->StartCall(kEcho, "x");
   PendingCall<std::string> heard = client->StartCall(kEcho, "y");
   Run(*client);
-  PendingCall<void> cut = client->StartCall(kNothing);
+  PendingCall<void> cut = client->StartCall(kWait);
+  EXPECT_EQ(AwaitNotes(), "waits\n");
   client.reset();
+  EXPECT_EQ(AwaitNotes(), "is told\n");
   EXPECT_THAT(done.Result(), IsOkAndHolds("x"));
   int called = 0;
   std::move(heard).Then([&](const absl::StatusOr<std::string>& reply) {
