@@ -60,6 +60,8 @@
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 
+// MutexLockMaybe locks by a pointer in each Abseil without a warning to those who include
+// this: MutexLock takes a reference instead since 2025.
 namespace ward {
 
 namespace internal {
@@ -123,12 +125,12 @@ class AbstractServerCollection {
   // Whether there is a server at `key`; it may be gone when this returns. One
   // that is being made is not there yet.
   bool HasKey(const Key& key) const {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     const auto entry = entries_.find(key);
     return entry != entries_.end() && entry->second.server != nullptr;
   }
   size_t size() const {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     return static_cast<size_t>(std::count_if(
         entries_.begin(), entries_.end(),
         [](const auto& entry) { return entry.second.server != nullptr; }));
@@ -154,7 +156,7 @@ class AbstractServerCollection {
   // When CheckIdleServers will have something to do, on Environment::TimeNow's
   // clock; InfiniteFuture() if no server has a limit.
   absl::Time NextCleaningTime() const {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     return NextTime();
   }
 
@@ -254,7 +256,7 @@ AbstractServerCollection<Key, Server>::LookupOrAdd(const Key& key,
                                                    Factory factory) {
   const std::thread::id self = std::this_thread::get_id();
   {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     if (makers_.contains(self)) {
       return absl::FailedPreconditionError(
           "a factory of a server collection looks a server up in it: it could "
@@ -282,7 +284,7 @@ AbstractServerCollection<Key, Server>::LookupOrAdd(const Key& key,
   bool returned = false;
   std::shared_ptr<Server> server;
   const auto finish = [&] {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     makers_.erase(self);
     const auto entry = entries_.find(key);
     if (server == nullptr || closed_) {
@@ -318,7 +320,7 @@ template <typename Key, typename Server>
 absl::Status AbstractServerCollection<Key, Server>::Delete(const Key& key) {
   std::shared_ptr<Server> server;
   {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     const auto entry = entries_.find(key);
     // One that is being made comes after this.
     if (entry == entries_.end() || entry->second.server == nullptr) {
@@ -335,7 +337,7 @@ void AbstractServerCollection<Key, Server>::ForEach(
     absl::FunctionRef<void(const Key&, Server&)> visit) {
   std::vector<std::pair<Key, std::shared_ptr<Server>>> servers;
   {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     for (const auto& [key, entry] : entries_) {
       if (entry.server != nullptr) servers.emplace_back(key, entry.server);
     }
@@ -347,7 +349,7 @@ template <typename Key, typename Server>
 absl::Status AbstractServerCollection<Key, Server>::Clear() {
   std::vector<std::shared_ptr<Server>> servers;
   {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     for (auto& [key, entry] : entries_) {
       if (entry.server != nullptr) servers.push_back(TakeOut(entry));
     }
@@ -369,7 +371,7 @@ template <typename Key, typename Server>
 size_t AbstractServerCollection<Key, Server>::CheckIdleServers() {
   std::vector<std::shared_ptr<Server>> idle;
   {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     const absl::Time now = environment_.TimeNow();
     for (auto& [key, entry] : entries_) {
       if (entry.server == nullptr) continue;
@@ -392,7 +394,7 @@ size_t AbstractServerCollection<Key, Server>::CheckIdleServers() {
 
 template <typename Key, typename Server>
 absl::Status AbstractServerCollection<Key, Server>::StartCleaner() {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLockMaybe lock(&mutex_);
   if (closed_) {
     return MakeError(reason::kCollectionClosed,
                      "the server collection was cleaned up; make another one");
@@ -407,7 +409,7 @@ template <typename Key, typename Server>
 void AbstractServerCollection<Key, Server>::RunCleaner() {
   while (true) {
     {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLockMaybe lock(&mutex_);
       const auto woken = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
         return closed_ || changed_;
       };
@@ -425,7 +427,7 @@ template <typename Key, typename Server>
 absl::Status AbstractServerCollection<Key, Server>::Cleanup() {
   std::unique_ptr<Thread> cleaner;
   {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     closed_ = true;
     cleaner = std::move(cleaner_);
   }
@@ -434,7 +436,7 @@ absl::Status AbstractServerCollection<Key, Server>::Cleanup() {
   // A factory under way finds its collection closed; but for one that has
   // called this, it is waited for.
   const std::thread::id self = std::this_thread::get_id();
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLockMaybe lock(&mutex_);
   const auto none = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     return makers_.size() == makers_.count(self);
   };

@@ -44,6 +44,8 @@
 #include "ward/server/method.h"
 #include "ward/server/stream.h"
 
+// MutexLockMaybe locks by a pointer in each Abseil without a warning to those who include
+// this: MutexLock takes a reference instead since 2025.
 namespace ward {
 
 // What becomes of an event for a subscriber whose queue is full.
@@ -94,7 +96,7 @@ class Publisher {
     const auto shared = std::make_shared<const Event>(std::move(event));
     std::vector<std::shared_ptr<Subscriber>> subscribers;
     {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLockMaybe lock(&mutex_);
       const auto is_its_turn = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
         return !is_publishing_;
       };
@@ -103,7 +105,7 @@ class Publisher {
       subscribers = subscribers_;
     }
     const absl::Cleanup next = [this] {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLockMaybe lock(&mutex_);
       is_publishing_ = false;
     };
     for (const auto& subscriber : subscribers) Add(*subscriber, shared);
@@ -115,19 +117,19 @@ class Publisher {
   void End() ABSL_LOCKS_EXCLUDED(mutex_) {
     std::vector<std::shared_ptr<Subscriber>> subscribers;
     {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLockMaybe lock(&mutex_);
       has_ended_ = true;
       subscribers = subscribers_;
     }
     for (const auto& subscriber : subscribers) {
-      absl::MutexLock lock(&subscriber->mutex);
+      absl::MutexLockMaybe lock(&subscriber->mutex);
       subscriber->has_ended = true;
     }
   }
 
   // How many there are.
   size_t subscribers() const ABSL_LOCKS_EXCLUDED(mutex_) {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     return subscribers_.size();
   }
 
@@ -146,18 +148,18 @@ class Publisher {
   };
 
   void Join(const std::shared_ptr<Subscriber>& subscriber) {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     subscribers_.push_back(subscriber);
-    absl::MutexLock its_lock(&subscriber->mutex);
+    absl::MutexLockMaybe its_lock(&subscriber->mutex);
     subscriber->has_ended = has_ended_;
   }
 
   void Leave(const std::shared_ptr<Subscriber>& subscriber) {
     {
-      absl::MutexLock lock(&subscriber->mutex);
+      absl::MutexLockMaybe lock(&subscriber->mutex);
       subscriber->has_left = true;
     }
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLockMaybe lock(&mutex_);
     subscribers_.erase(
         std::find(subscribers_.begin(), subscribers_.end(), subscriber));
   }
@@ -172,7 +174,7 @@ class Publisher {
   }
 
   void Add(Subscriber& subscriber, const std::shared_ptr<const Event>& event) {
-    absl::MutexLock lock(&subscriber.mutex);
+    absl::MutexLockMaybe lock(&subscriber.mutex);
     const auto has_room = [&]() ABSL_SHARED_LOCKS_REQUIRED(subscriber.mutex) {
       return subscriber.events.size() < options_.capacity ||
              subscriber.has_left || subscriber.has_ended ||
@@ -201,7 +203,7 @@ class Publisher {
     while (true) {
       std::deque<std::shared_ptr<const Event>> events;
       {
-        absl::MutexLock lock(&subscriber.mutex);
+        absl::MutexLockMaybe lock(&subscriber.mutex);
         const absl::Condition has_news(&subscriber, &Subscriber::HasNews);
         if (!context.Await(subscriber.mutex, has_news)) {
           return context.stopping()
