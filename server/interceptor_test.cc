@@ -53,6 +53,8 @@ using ::testing::SizeIs;
 inline constexpr Method<std::string, std::string> kEcho{"echo text"};
 inline constexpr Method<void, void> kFail{"fail"};
 inline constexpr Method<void, void> kSleep{"sleep"};
+// Until nobody waits for it.
+inline constexpr Method<void, void> kStay{"stay"};
 inline constexpr Method<void, int> kSilent{"silent"};
 inline constexpr Method<int, Stream<int>> kCount{"count"};
 inline constexpr Method<Stream<int>, int> kSum{"sum"};
@@ -132,6 +134,10 @@ class InterceptedServer : public Registered<InterceptedServer> {
     Define(kSleep, [] {
       absl::SleepFor(absl::Milliseconds(50));
       return absl::OkStatus();
+    });
+    Define(kStay, [](const CallContext& context) -> absl::Status {
+      while (!context.cancelled()) absl::SleepFor(absl::Milliseconds(1));
+      return absl::CancelledError("given up");
     });
     DefineMessageHandler("silent", [] { return absl::OkStatus(); });
     Define(kCount, [](int count, StreamWriter<int>& numbers) -> absl::Status {
@@ -468,10 +474,10 @@ TEST_F(InterceptorTest, ACallThatIsNotWaitedForIsOneToo) {
   EXPECT_THAT(Take(), ElementsAre("outer before echo text",
                                   "other after echo text: PERMISSION_DENIED",
                                   "outer after echo text: PERMISSION_DENIED"));
-  { const PendingCall<void> call = calls->StartCall(kSleep); }
-  EXPECT_THAT(Take(), ElementsAre("outer before sleep",
-                                  "other after sleep: CallCancelled",
-                                  "outer after sleep: CallCancelled"));
+  { const PendingCall<void> call = calls->StartCall(kStay); }
+  EXPECT_THAT(Take(), ElementsAre("outer before stay",
+                                  "other after stay: CallCancelled",
+                                  "outer after stay: CallCancelled"));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
