@@ -870,6 +870,7 @@ absl::StatusOr<proto::ServerStats> AbstractServer::TellStats(
   clients.set_max_served(static_cast<uint32_t>(options_.max_clients));
   clients.set_waiting(static_cast<uint32_t>(counts.waiting));
   clients.set_silent(static_cast<uint32_t>(counts.silent));
+  clients.set_parked(static_cast<uint32_t>(counts.parked));
   Describe(counts.refused, *clients.mutable_refused());
   clients.set_left(counts.left);
   Describe(counts.cut, *clients.mutable_cut());

@@ -55,6 +55,10 @@ constexpr absl::Duration kMaxIdleTime = absl::Seconds(10);
 constexpr size_t kCrowd = 16;
 constexpr absl::Duration kReleaseInterval = absl::Seconds(1);
 
+// How long one that may call again keeps its thread, which then waits for what
+// is longer: a thousand wake-ups fit into it.
+constexpr absl::Duration kParkAfter = absl::Seconds(1);
+
 // How long one too many of a process, or of a user, waits for another one to be
 // gone: it may have left, or been told the end of its call, and still be here.
 constexpr absl::Duration kLeavingTime = absl::Seconds(1);
@@ -119,6 +123,7 @@ ClientPool::ClientPool(Environment& environment, Listener& listener,
       listener_(listener),
       limits_(Bounded(limits, environment.MaxDescriptors())),
       max_held_(environment.MaxDescriptors() / 8),
+      max_parked_(std::max(environment.MaxDescriptors() / 4, size_t{1})),
       service_(std::move(service)) {}
 
 ClientPool::~ClientPool() {
@@ -321,7 +326,13 @@ bool ClientPool::MakeRoomInTable() {
   if (has_room) return true;
   const absl::Time end = environment_.TimeNow() + kLeavingTime;
   const uint64_t closed = closed_;
-  const bool one_leaves = DismissIdle(AnyClient) || leaving_ > 0;
+  const uint64_t parked = DismissParked(AnyClient);
+  const bool one_leaves = parked != 0 || DismissIdle(AnyClient) || leaving_ > 0;
+  // There may be no other thread to hear of it.
+  if (std::unique_ptr<Client> client = Attend(parked)) {
+    ready_.push_back(std::move(client));
+    (void)Call();
+  }
   while (closed_ == closed) {
     const bool refused = RefuseHolder({&silent_, &queued_}, 0);
     // What fills it may be a client's that a thread receives from just now, or
@@ -457,9 +468,20 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
   --reading_;
   // Until now Stop waits for it, so that it is told.
   --receiving_;
+  if (unfinished && client->has_called_) {
+    // A large one takes its time, and perhaps its share of what may be
+    // buffered: that is for the thread that it gets.
+    client->has_begun_ =
+        client->channel.partly_read() || client->channel.has_refused();
+    if (!client->has_begun_ && !stopping_) {
+      Park(std::move(client));
+      return nullptr;
+    }
+    received = absl::OkStatus();
+  }
   if (stopping_ && (received.ok() || unfinished)) {
     received = StoppingError();
-  } else if (unfinished && !is_late) {
+  } else if (HasReason(received, reason::kTimedOut) && !is_late) {
     Wait(silent_, std::move(client), PollSet::Event::kReadable);
     return nullptr;
   }
@@ -523,7 +545,9 @@ absl::Status ClientPool::CheckShare(Client& client) {
                                int all =
                                    share.served + share.queued + share.idle;
                                for (; all >= limit; --all) {
-                                 (void)DismissIdle(is_same);
+                                 if (DismissParked(is_same) == 0) {
+                                   (void)DismissIdle(is_same);
+                                 }
                                }
                              };
   make_room(limits_.max_clients_per_process, processes_, peer.pid,
@@ -582,12 +606,20 @@ bool ClientPool::AdmitSurplus() {
 void ClientPool::Serve(std::unique_ptr<Client> client) {
   LeaveAccepting();
   while (client != nullptr) {
-    do {
+    After after = client->has_begun_ ? AwaitNextCall(*client) : After::kCalls;
+    while (after == After::kCalls) {
       ServeCall(*client);
-    } while (client->channel.kept() && AwaitNextCall(*client));
+      after = client->channel.kept() ? AwaitNextCall(*client) : After::kLeaves;
+    }
     // Before its connection is closed: it must not be shut down any more.
     TakePlace(*client);
     std::unique_ptr<Client> next = NextToServe(client->peer->pid);
+    if (after == After::kIsSilent) {
+      Park(std::move(client));
+      client = next != nullptr ? std::move(next) : TakeReady();
+      if (client != nullptr && !watching_) (void)Call();
+      continue;
+    }
     // Few have another one wait for their thread: to look at what else each has
     // sent would cost more than all the rest of its end.
     const bool is_waited_for = next != nullptr || client->leaves_ ||
@@ -680,29 +712,39 @@ void ClientPool::ServeCall(Client& client) {
   if (client.observed_ != 0) Forget(std::exchange(client.observed_, 0));
 }
 
-bool ClientPool::AwaitNextCall(Client& client) {
+ClientPool::After ClientPool::AwaitNextCall(Client& client) {
+  client.has_begun_ = false;
   while (true) {
     EnterBetweenCalls(client);
     mutex_.Unlock();
     client.channel.set_keeps_refused(true);
+    client.connection_->set_idle_time(kParkAfter);
     absl::Status status = service_.receive(client, absl::InfiniteDuration());
+    client.connection_->set_idle_time(absl::InfiniteDuration());
     if (status.ok() && stopping()) status = StoppingError();
-    const bool goes_on =
-        HasReason(status, reason::kTimedOut) && client.channel.has_refused();
+    const bool timed_out = HasReason(status, reason::kTimedOut);
+    const bool goes_on = timed_out && client.channel.has_refused();
+    const bool is_silent =
+        timed_out && !goes_on && !client.channel.partly_read();
     // It may leave, or be made to; all else is told.
-    const bool ends = !status.ok() && !goes_on;
+    const bool ends = !status.ok() && !goes_on && !is_silent;
     if (ends && !HasLeft(status)) Tell(client, status);
     mutex_.Lock();
     LeaveBetweenCalls(client);
     if (ends) {
       CountCut(status);
-      return false;
+      return After::kLeaves;
+    }
+    if (is_silent) {
+      // If it is made to leave just now, there is something to receive.
+      if (client.leaves_ || stopping_) continue;
+      return After::kIsSilent;
     }
     LeaveAccepting();
     // Who has been waiting for this one's place, or thread, waits for
     // another's.
     if (SomebodyWaits()) (void)DismissIdle(AnyClient);
-    if (status.ok()) return true;
+    if (status.ok()) return After::kCalls;
     // Closes what it has thrown away, and is not one that idles meanwhile.
     mutex_.Unlock();
     client.channel.set_keeps_refused(false);
@@ -738,6 +780,15 @@ bool ClientPool::SomebodyWaits() const {
          (NobodyAccepts() && !watching_);
 }
 
+void ClientPool::Park(std::unique_ptr<Client> client) {
+  client->has_called_ = true;
+  client->channel.ReleaseMemory();
+  client->request = Message();
+  client->deadline_ = absl::InfiniteFuture();
+  if (parked_.size() >= max_parked_) (void)DismissParked(AnyClient);
+  Wait(parked_, std::move(client), PollSet::Event::kReadable);
+}
+
 bool ClientPool::DismissIdle(absl::FunctionRef<bool(const Client&)> fits) {
   const auto found = std::find_if(
       between_calls_.begin(), between_calls_.end(),
@@ -745,6 +796,19 @@ bool ClientPool::DismissIdle(absl::FunctionRef<bool(const Client&)> fits) {
   if (found == between_calls_.end()) return false;
   Dismiss(**found);
   return true;
+}
+
+uint64_t ClientPool::DismissParked(
+    absl::FunctionRef<bool(const Client&)> fits) {
+  for (const auto& [id, client] : parked_) {
+    if (client->leaves_ || !fits(*client)) continue;
+    client->leaves_ = true;
+    ++counts_.dismissed;
+    Count(*client, {0, 0, 0, -1});
+    client->connection_->ShutDownReceiving();
+    return id;
+  }
+  return 0;
 }
 
 void ClientPool::Dismiss(Client& client) {
@@ -801,14 +865,18 @@ std::unique_ptr<ClientPool::Client> ClientPool::TakeReady() {
 
 void ClientPool::Refuse(std::unique_ptr<Client> client,
                         const absl::Status& why) {
-  if (HasLeft(why)) {
-    ++counts_.left;
-  } else {
+  const bool has_left = HasLeft(why);
+  if (!has_left) {
     ++counts_.refused[ErrorKindOf(why)];
+  } else if (!client->has_called_) {
+    ++counts_.left;
   }
-  mutex_.Unlock();
-  Tell(*client, why);
-  mutex_.Lock();
+  // Who was served, and asks for nothing, waits for no answer.
+  if (!has_left || !client->has_called_) {
+    mutex_.Unlock();
+    Tell(*client, why);
+    mutex_.Lock();
+  }
   Close(std::move(client));
 }
 
@@ -884,12 +952,17 @@ void ClientPool::Wait(Waiting& waiting, std::unique_ptr<Client> client,
   const uint64_t id = ++last_id_;
   const absl::Status status = watched_->Add(id, *client->connection_, event);
   if (!status.ok()) {
-    Refuse(std::move(client), Annotate(status, "wait for the client"));
+    if (&waiting == &parked_) {
+      Close(std::move(client));
+    } else {
+      Refuse(std::move(client), Annotate(status, "wait for the client"));
+    }
     return;
   }
   const absl::Time deadline = client->deadline_;
   deadlines_.emplace(deadline, id);
   if (&waiting == &queued_) CountQueued(*client, 1);
+  if (&waiting == &parked_ && !client->leaves_) Count(*client, {0, 0, 0, 1});
   waiting.emplace(id, std::move(client));
   if (watching_ && deadline < watching_until_) watched_->Wake();
 }
@@ -898,6 +971,7 @@ std::unique_ptr<ClientPool::Client> ClientPool::Take(Waiting& waiting,
                                                      Waiting::iterator client) {
   std::unique_ptr<Client> taken = std::move(client->second);
   if (&waiting == &queued_) CountQueued(*taken, -1);
+  if (&waiting == &parked_ && !taken->leaves_) Count(*taken, {0, 0, 0, -1});
   watched_->Remove(*taken->connection_);
   deadlines_.erase({taken->deadline_, client->first});
   waiting.erase(client);
@@ -1005,7 +1079,10 @@ void ClientPool::Watch() {
     } else if (is_due || heard_of.ok()) {
       const uint64_t id = is_due ? deadlines_.begin()->second : *heard_of;
       cancelled = Forget(id);
-      if (!silent_.contains(id) && !queued_.contains(id)) continue;
+      if (!silent_.contains(id) && !queued_.contains(id) &&
+          !parked_.contains(id)) {
+        continue;
+      }
       // Where its request is refused, what came with that is closed: others
       // have another thread meanwhile, if one can be had.
       if (CallIdle()) {
@@ -1041,9 +1118,10 @@ void ClientPool::Watch() {
 }
 
 std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
-  const auto silent = silent_.find(id);
-  if (silent != silent_.end()) {
-    std::unique_ptr<Client> client = Take(silent_, silent);
+  for (Waiting* const waiting : {&silent_, &parked_}) {
+    const auto found = waiting->find(id);
+    if (found == waiting->end()) continue;
+    std::unique_ptr<Client> client = Take(*waiting, found);
     ++receiving_;
     ++reading_;
     mutex_.Unlock();
@@ -1051,6 +1129,12 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
     // thread is.
     const bool is_late = environment_.TimeNow() >= client->deadline_;
     absl::Status status = service_.receive(*client, absl::ZeroDuration());
+    // What has come of a next call by now is told, and nothing else comes.
+    if (client->has_called_ && HasReason(status, reason::kTimedOut) &&
+        stopping()) {
+      client->connection_->ShutDownReceiving();
+      status = service_.receive(*client, absl::ZeroDuration());
+    }
     mutex_.Lock();
     return Settle(std::move(client), std::move(status), is_late);
   }
@@ -1106,6 +1190,7 @@ void ClientPool::Stop(absl::Duration drain_time) {
       Refuse(Take(*waiting, waiting->begin()), StoppingError());
     }
   }
+  while (!parked_.empty()) (void)Attend(parked_.begin()->first);
   for (Idle* const idle : idle_) idle->changed.Signal();
   // Not both directions: they can still be told.
   for (const Client* client : served_) {
@@ -1165,6 +1250,7 @@ ClientPool::Counts ClientPool::counts() const {
   Counts counts = counts_;
   counts.served = CountPlaces();
   counts.idle = between_calls_.size();
+  counts.parked = parked_.size();
   counts.waiting = queued_.size();
   counts.silent = silent_.size() + static_cast<size_t>(receiving_);
   counts.threads = threads_.size();

@@ -11,12 +11,16 @@
 // and theirs is the room that is made in a full descriptor table.
 //
 // A client that keeps its connection between two calls keeps its place and its
-// thread, which waits in recvmsg for the next call: no wake-up but the call's
-// own. When somebody else waits for a place, when the table is full, or when
-// the system gives no more threads, the one that has been idle for longest
-// leaves. Its socket is shut down for receiving first (unix(7)): a call that is
-// in it already is still served, and a client that writes one later is told
-// that it was not, by EPIPE.
+// thread for a while, which waits in recvmsg for the next call: no wake-up but
+// the call's own. When none has come for long it is parked: it gives up both,
+// and is watched as those are that have sent nothing yet. Its next call gets it
+// a place, and a thread, as a new client's would.
+//
+// When somebody waits for the place of one that is not parked yet, when the
+// table is full or they are too many, or when the system gives no more threads,
+// the one that has been idle for longest leaves. Its socket is shut down for
+// receiving first (unix(7)): a call that is in it already is still served, and
+// a client that writes one later is told that it was not, by EPIPE.
 //
 // One more may be served beside those that have a place, for a call that is to
 // be answered however full the server is. It has no other one, and little time.
@@ -118,6 +122,10 @@ class ClientPool {
     absl::Time deadline_;
     // If it waits for one of the same to leave: what it is told when none does.
     absl::Status refusal_;
+    // It has called before. Then: its next call has come in part, or what it
+    // has attached is to be closed before that is received.
+    bool has_called_ = false;
+    bool has_begun_ = false;
     // It was told to leave, between two calls; and is one of leaving_.
     bool leaves_ = false;
     bool is_leaving_ = false;
@@ -161,6 +169,7 @@ class ClientPool {
     uint64_t accepted = 0;
     size_t served = 0;
     size_t idle = 0;
+    size_t parked = 0;
     size_t most_served = 0;
     size_t waiting = 0;
     size_t silent = 0;
@@ -273,7 +282,8 @@ class ClientPool {
 
   // Says what becomes of a client that was among those of receiving_, whose
   // request was received, or was not, if only because its time was up already
-  // before (`is_late`). Returns one that this thread is to serve.
+  // before (`is_late`). Returns one that this thread is to serve, or to receive
+  // from first (has_begun_).
   std::unique_ptr<Client> Settle(std::unique_ptr<Client> client,
                                  absl::Status received, bool is_late)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -306,9 +316,13 @@ class ClientPool {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountQueued(const Client& client, int more)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Serves one call of it; and whether it has made another one.
   void ServeCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool AwaitNextCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What a client does after a call: makes another one, which was received; is
+  // silent; or leaves.
+  enum class After { kCalls, kIsSilent, kLeaves };
+  After AwaitNextCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Park(std::unique_ptr<Client> client)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EnterBetweenCalls(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LeaveBetweenCalls(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // For a place, or that or a thread: of those that leave each gives one.
@@ -317,6 +331,10 @@ class ClientPool {
   // Has the one leave that has been between two calls for longest, of those for
   // which `fits`. False if there is none.
   bool DismissIdle(absl::FunctionRef<bool(const Client&)> fits)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The same of those that are parked: it is heard of then. Returns its id, or
+  // 0.
+  uint64_t DismissParked(absl::FunctionRef<bool(const Client&)> fits)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Dismiss(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // When one of `process` has given up its place, or what it had beside them:
@@ -371,6 +389,7 @@ class ClientPool {
   const Limits limits_;
   // Descriptors of first messages that are not whole.
   const size_t max_held_;
+  const size_t max_parked_;
   const Service service_;
   std::unique_ptr<PollSet> watched_;
   SparseLog no_threads_{absl::LogSeverity::kWarning};
@@ -424,6 +443,8 @@ class ClientPool {
   // wait for a place. By when they came, which is their id in watched_.
   Waiting silent_ ABSL_GUARDED_BY(mutex_);
   Waiting queued_ ABSL_GUARDED_BY(mutex_);
+  // Those that have called, and may call again; for ever.
+  Waiting parked_ ABSL_GUARDED_BY(mutex_);
   // How many of queued_ are one too many.
   int surplus_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -431,7 +452,7 @@ class ClientPool {
   size_t most_waiting_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time next_release_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::btree_map<uint64_t, Observed> observed_ ABSL_GUARDED_BY(mutex_);
-  // Of all three.
+  // Of all four.
   absl::btree_set<std::pair<absl::Time, uint64_t>> deadlines_
       ABSL_GUARDED_BY(mutex_);
 };

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <fstream>
@@ -43,6 +44,7 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/proto/frame.pb.h"
+#include "ward/proto/stats.pb.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
@@ -718,6 +720,88 @@ TEST_P(CrowdOfThreadsTest, NoCallFails) {
 
 INSTANTIATE_TEST_SUITE_P(Crowds, CrowdOfThreadsTest, ::testing::Values(64, 256),
                          ::testing::PrintToStringParamName());
+
+// Clients that call, and are silent then for so long that they are parked.
+class ParkedClientsTest : public ClientPoolTest {
+ protected:
+  void TearDown() override {
+    channels_.clear();
+    ClientPoolTest::TearDown();
+  }
+
+  void Start(rlim_t table) {
+    server_.initialize = [table] {
+      const rlimit limit{table, table};
+      return setrlimit(RLIMIT_NOFILE, &limit) == 0
+                 ? absl::OkStatus()
+                 : absl::ErrnoToStatus(errno, "setrlimit");
+    };
+    ASSERT_THAT(server_.Start(), IsOk());
+  }
+
+  static absl::Status CallOnce(MessageChannel& channel) {
+    channel.BeginCall({/*keep=*/true});
+    WARD_RETURN_IF_ERROR(channel.Write("echo", "x"));
+    EXPECT_THAT(channel.Read(), RepliesWith("x"));
+    EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
+    return absl::OkStatus();
+  }
+
+  // Some more; until they are parked, or dismissed.
+  void Park(size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      channels_.push_back(Open(server_));
+      channels_.back().ExpectEnd();
+      ASSERT_THAT(CallOnce(channels_.back()), IsOk());
+    }
+    const Stopwatch watch;
+    do {
+      absl::SleepFor(absl::Milliseconds(10));
+      ASSERT_OK_AND_ASSIGN(const proto::ServerStats stats, server_.Stats());
+      clients_ = stats.clients();
+    } while (clients_.parked() + clients_.dismissed() != channels_.size() &&
+             watch.Elapsed() < kSurely);
+  }
+
+  TestServer server_;
+  std::vector<MessageChannel> channels_;
+  proto::ClientStats clients_;
+};
+
+// Beside its descriptor, which a process has not too few of.
+TEST_F(ParkedClientsTest, EachTakesLittleMemory) {
+  if (kUnderSanitizer) GTEST_SKIP() << "a sanitizer keeps memory on purpose";
+  constexpr size_t kSome = 50;
+  ASSERT_NO_FATAL_FAILURE(Start(/*table=*/1000));
+  ASSERT_NO_FATAL_FAILURE(Park(kSome));
+  // With the threads that those to come have, too.
+  const size_t before = ResidentBytes(server_.server_pid());
+  for (int i = 0; i < 3; ++i) ASSERT_NO_FATAL_FAILURE(Park(kSome));
+  EXPECT_EQ(clients_.parked(), 4 * kSome);
+  const size_t after = ResidentBytes(server_.server_pid());
+  const size_t each = (std::max(after, before) - before) / (3 * kSome);
+  std::cout << "each that is parked takes " << each << " bytes\n";
+  EXPECT_LT(each, 2048u);
+  EXPECT_THAT(server_.Stop(), IsOk());
+}
+
+TEST_F(ParkedClientsTest, AQuarterOfTheTableStays) {
+  constexpr size_t kTable = 64;
+  ASSERT_NO_FATAL_FAILURE(Start(kTable));
+  ASSERT_NO_FATAL_FAILURE(Park(kTable / 2));
+  EXPECT_EQ(clients_.parked(), kTable / 4);
+  size_t served = 0;
+  for (MessageChannel& channel : channels_) {
+    const absl::Status status = CallOnce(channel);
+    if (status.ok()) {
+      ++served;
+    } else {
+      EXPECT_THAT(status, FailsWith(reason::kCallCut));
+    }
+  }
+  EXPECT_EQ(served, kTable / 4);
+  EXPECT_THAT(server_.Stop(), IsOk());
+}
 
 }  // namespace
 }  // namespace ward

@@ -173,7 +173,7 @@ class SimulatedTransport final : public Transport, public Readiness {
     if (result.error != EAGAIN) return TransferError(result.error, kAttempt);
     if (environment_.scheduler_.BlockUntil(
             "waiting for the peer to send", [this] { return Readable(); },
-            deadline)) {
+            std::min(deadline, environment_.scheduler_.now() + idle_time_))) {
       return Received{};
     }
     return MakeError(reason::kTimedOut, "the peer sent nothing in time");
@@ -199,6 +199,8 @@ class SimulatedTransport final : public Transport, public Readiness {
     environment_.StepAfter("ending the receiving from a connection");
   }
 
+  void set_idle_time(absl::Duration time) override { idle_time_ = time; }
+
   absl::StatusOr<PeerCredentials> Peer() const override {
     return socket_->peer();
   }
@@ -222,6 +224,8 @@ class SimulatedTransport final : public Transport, public Readiness {
   SimulatedEnvironment& environment_;
   const int number_;
   const std::shared_ptr<SimulatedSocket> socket_;
+  // While it is infinite, it is the deadline that counts, whatever that is.
+  absl::Duration idle_time_ = absl::InfiniteDuration();
 };
 
 class SimulatedPollSet final : public PollSet, public Readiness {
