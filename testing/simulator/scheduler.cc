@@ -178,6 +178,8 @@ struct Scheduler::Thread {
 
   // absl's semaphore of this thread.
   int tokens = 0;
+  // When it last began to wait for one until then.
+  absl::Time was_due = absl::InfinitePast();
   const void* identity = nullptr;
 
   // Its last wait that may end for no reason did.
@@ -1230,6 +1232,8 @@ bool Scheduler::WaitSemaphore(absl::Time deadline) {
   const NoSchedulingPoints quiet;
   Thread& self = *running_;
   const bool due = deadline == now_;
+  const bool due_again = due && self.was_due == now_;
+  if (due) self.was_due = now_;
   const bool woken = BlockUntil(
       "waiting for a mutex, condition or notification",
       [&] { return self.tokens > 0; }, deadline);
@@ -1237,8 +1241,8 @@ bool Scheduler::WaitSemaphore(absl::Time deadline) {
     --self.tokens;
   } else {
     // Abseil cuts time limits to whole nanoseconds: to wait for what is cut off
-    // takes another tick.
-    if (due) AdvanceTo(deadline + kTick);
+    // again and again takes another tick.
+    if (due_again) AdvanceTo(deadline + kTick);
     // What it gave up waiting for may come before it goes on.
     Point("giving up a wait");
   }
