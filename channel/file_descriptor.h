@@ -1,7 +1,9 @@
 // An owned file descriptor.
 //
 //   FileDescriptor log(open("log", O_WRONLY | O_CLOEXEC));  // takes ownership
-//   write(log.get(), ...);                                  // lends it
+//   if (write(log.get(), ...) < 0) {                        // lends it
+//     ...
+//   }
 //   absl::StatusOr<FileDescriptor> copy = FileDescriptor::DuplicateOf(0);
 //
 // Misuse: wrapping a descriptor that something else closes too. The second

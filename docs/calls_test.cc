@@ -10,7 +10,6 @@
 #include <cerrno>
 #include <cstdint>
 #include <deque>
-#include <fstream>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -21,14 +20,11 @@
 #include <string_view>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
@@ -540,37 +536,6 @@ TEST_F(CallsPageTest, HasAnEventLoop) {
   ASSERT_THAT(server.Start(), IsOk());
   EXPECT_THAT(GreetAll(server, 100), IsOkAndHolds(100));
   EXPECT_THAT(server.Stop(), IsOk());
-}
-
-std::string Read(const std::string& file) {
-  const std::ifstream in(file);
-  EXPECT_TRUE(in.is_open()) << file;
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-// Without what a line is moved by.
-std::string Flat(std::string_view code) {
-  std::string flat;
-  code = absl::StripTrailingAsciiWhitespace(code);
-  for (const std::string_view line : absl::StrSplit(code, '\n')) {
-    flat += std::string(absl::StripAsciiWhitespace(line)) + "\n";
-  }
-  return flat;
-}
-
-TEST(PagesTest, HaveEachOfTheirBlocksHere) {
-  const std::string here = Flat(Read("docs/calls_test.cc"));
-  for (const std::string page : {"README.md", "docs/calls.md"}) {
-    const std::vector<std::string> blocks =
-        absl::StrSplit(Read(page), "```cpp\n");
-    EXPECT_GE(blocks.size(), 3u) << page;
-    for (size_t i = 1; i < blocks.size(); ++i) {
-      const std::string block = blocks[i].substr(0, blocks[i].find("```"));
-      EXPECT_TRUE(absl::StrContains(here, Flat(block))) << page << block;
-    }
-  }
 }
 
 }  // namespace

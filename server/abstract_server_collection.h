@@ -11,7 +11,7 @@
 //         WARD_RETURN_IF_ERROR(made->Start());
 //         return made;
 //       }));
-//   server->Hello("Joe");
+//   WARD_RETURN_IF_ERROR(server->Hello("Joe"));
 //
 // The pointer is a lease: while anybody but the collection has it, the server
 // is in use, is not idle, and is not stopped, even when it is deleted from the

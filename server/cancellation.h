@@ -3,8 +3,8 @@
 //   ward::Cancellation cancellation;
 //   ward::CallOptions options;
 //   options.cancellation = &cancellation;
-//   store.Call(kCompute, options, request);    // on one thread
-//   cancellation.Cancel();                     // on another: the call returns
+//   auto result = store.Call(kCompute, options, request);  // on one thread
+//   cancellation.Cancel();  // on another: the call returns
 //
 // Misuse:
 // - A callback that waits, or throws: others are behind it, on a thread that is

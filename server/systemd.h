@@ -1,13 +1,12 @@
 // Servers that systemd starts: with a socket that it listens at already, and
 // told when they serve.
 //
-//   int main() {
-//     auto password = ward::SystemdCredential("password");
-//     ...
-//     HelloServer server(std::move(options));
-//     const absl::Status status = ward::ServeForSystemd(server);
-//     ...
-//   }
+//   ward::ServerOptions options;
+//   WARD_ASSIGN_OR_RETURN(options.password,
+//                         ward::SystemdCredential("password"));
+//   ...
+//   HelloServer server(std::move(options));
+//   return ward::ServeForSystemd(server);
 //
 // The unit files are in examples/systemd_server. What is spoken is
 // sd_listen_fds(3) and sd_notify(3), without libsystemd.

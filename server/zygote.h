@@ -10,7 +10,7 @@
 //     options.start_mode = ward::StartMode::kZygote;
 //     options.zygote = *zygote;
 //     HelloServer server(std::move(options));
-//     WARD_RETURN_IF_ERROR(server.Start());
+//     absl::Status status = server.Start();
 //
 // It is the program itself, started anew, which has come to ServeIfExeced and
 // waits there: small, with one thread, and nothing of its owner's. Asked for a

@@ -2,7 +2,7 @@
 // processes that die, until one of the runs fails.
 //
 //   TEST(Account, LosesNoUpdate) {
-//     Explore({.runs = 10000, .faults = true}, [] {
+//     Explore({.runs = 10000}, [] {
 //       AccountServer server;
 //       ASSERT_THAT(server.Start(), IsOk());
 //       ...

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <fstream>
 #include <functional>
 #include <iterator>
 #include <map>
@@ -14,7 +13,6 @@
 #include <random>
 #include <regex>
 #include <set>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -26,7 +24,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -948,30 +945,6 @@ TEST(WorkTest, IsGivenUpWhereItTakesTooMuch) {
       "return of 20 of them. Make fewer calls, or fewer at once; give the "
       "model "
       "a Key(); or allow Linearizable() more steps");
-}
-
-// --- docs/testing.md ---
-
-std::string Read(const std::string& file) {
-  const std::ifstream in(file);
-  EXPECT_TRUE(in.is_open()) << file;
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-TEST(TestingPageTest, HasNothingInItsSectionThatIsNotHere) {
-  const std::string here = Read("testing/linearizable_test.cc");
-  const std::string page = Read("docs/testing.md");
-  const size_t begin = page.find("### Calls at the same time");
-  ASSERT_NE(begin, std::string::npos);
-  const std::string section =
-      page.substr(begin, page.find("\n##", begin) - begin);
-  const std::vector<std::string> blocks = absl::StrSplit(section, "```cpp\n");
-  EXPECT_EQ(blocks.size(), 4u);
-  for (size_t i = 1; i < blocks.size(); ++i) {
-    EXPECT_THAT(here, HasSubstr(blocks[i].substr(0, blocks[i].find("```"))));
-  }
 }
 
 }  // namespace

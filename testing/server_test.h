@@ -3,7 +3,8 @@
 //   class HelloServerTest : public ward::testing::ServerTest<HelloServer> {};
 //
 //   TEST_F(HelloServerTest, GreetsByName) {
-//     EXPECT_THAT(Call("hello", "Joe"), RepliesWith("Hello Joe"));
+//     EXPECT_THAT(Call(kHello, "Joe"),
+//                 IsOkAndHolds("Hello Joe, how are you?"));
 //   }
 //
 // The same test runs in four modes; ward_server_test (defs.bzl) makes a target
