@@ -89,7 +89,7 @@ def test_pages_and_headers_are_looked_at() -> None:
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_somebody_looks_at_each_language(block: Shown) -> None:
     kind = block.language.partition(" ")[0]
-    assert kind in ("cpp", "starlark") or kind in OTHER_LANGUAGES
+    assert kind in ("bazelrc", "cpp", "starlark") or kind in OTHER_LANGUAGES
 
 
 @pytest.mark.parametrize("block", CPP, ids=str)
@@ -142,3 +142,14 @@ def test_starlark_is_in_a_build_file(block: Shown) -> None:
                 rule == shown or left_out and rule.items() >= shown.items()
                 for rule in RULES
             ), ast.unparse(call)
+
+
+# --- Flags ---
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.language == "bazelrc"], ids=str
+)
+def test_flags_are_those_of_ward_bazelrc(block: Shown) -> None:
+    lines = (ROOT / "tools/ward.bazelrc").read_text().splitlines()
+    assert [line for line in block.text.splitlines() if line not in lines] == []
