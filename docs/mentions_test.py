@@ -73,6 +73,20 @@ def test_commands_name_what_there_is(command: Shown) -> None:
     assert [word for word in words if not is_known(program, word)] == []
 
 
+# --- Figures ---
+
+
+def test_the_readmes_figures_are_the_pages() -> None:
+    pages = [(ROOT / "docs" / page).read_text() for page in ("calls.md", "performance.md")]
+    measured = {cell.strip() for page in pages for cell in page.split("|")}
+    section = (ROOT / "README.md").read_text().partition("## Beside others")[2]
+    rows = re.findall(r"^\| .*", section.partition("\n## ")[0], re.MULTILINE)[2:]
+    cells = [cell.strip() for row in rows for cell in row.strip("|").split("|")[1:]]
+    figures = [cell for cell in cells if cell]
+    assert len(figures) > 10
+    assert [figure for figure in figures if figure not in measured] == []
+
+
 # --- Tests that are named ---
 
 
