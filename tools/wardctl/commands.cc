@@ -39,6 +39,7 @@ std::string Overview() {
   }
   text +=
       Entry("help COMMAND", "what COMMAND takes, as COMMAND --help", kColumn);
+  text += Entry("--version", "the version of ward that wardctl is of", kColumn);
   absl::StrAppend(&text, "\nIt exits with\n\n");
   for (const ExitCode& exit : ExitCodes()) {
     text += Entry(absl::StrCat(exit.code), exit.meaning, kColumn);

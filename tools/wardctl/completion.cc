@@ -88,7 +88,7 @@ std::vector<std::string> Candidates(absl::Span<const std::string> words) {
     for (const Command* const command : Commands()) {
       candidates.emplace_back(command->name);
     }
-    candidates.insert(candidates.end(), {"help", "--help"});
+    candidates.insert(candidates.end(), {"help", "--help", "--version"});
     return candidates;
   }
   const bool is_help = words[0] == "help";

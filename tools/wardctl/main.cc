@@ -19,6 +19,7 @@
 #include "ward/tools/wardctl/command.h"
 #include "ward/tools/wardctl/commands.h"
 #include "ward/tools/wardctl/failure.h"
+#include "ward/tools/wardctl/version.h"
 
 namespace ward::ctl {
 namespace {
@@ -33,6 +34,10 @@ absl::Status Run(absl::Span<const std::string> words) {
   // For completion.cc's scripts.
   if (name == "complete") {
     for (const std::string& word : Complete(words)) std::cout << word << "\n";
+    return absl::OkStatus();
+  }
+  if (name == "--version" && words.empty()) {
+    std::cout << "wardctl of ward " << kVersion << "\n";
     return absl::OkStatus();
   }
   const bool is_help = name == "help" || name == "--help" || name == "-h";

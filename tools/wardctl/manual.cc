@@ -11,6 +11,7 @@
 #include "ward/tools/wardctl/commands.h"
 #include "ward/tools/wardctl/failure.h"
 #include "ward/tools/wardctl/password.h"
+#include "ward/tools/wardctl/version.h"
 
 namespace ward::ctl {
 namespace {
@@ -66,7 +67,8 @@ std::string OfCommand(const Command& command) {
 
 absl::Status Run(const CommandLine& /*line*/) {
   std::string roff = absl::StrCat(
-      ".TH WARDCTL 1 \"\" ward \"User Commands\"\n", Section("NAME"),
+      ".TH WARDCTL 1 \"\" \"ward ", kVersion, "\" \"User Commands\"\n",
+      Section("NAME"),
       "wardctl \\- look at servers of ward's on this machine, and call them\n",
       Section("SYNOPSIS"), ".B wardctl\nCOMMAND [OPTION]... [OPERAND]...\n",
       Section("DESCRIPTION"),
@@ -83,7 +85,9 @@ absl::Status Run(const CommandLine& /*line*/) {
   absl::StrAppend(
       &roff,
       ".SS \"help [COMMAND]\"\nPrint what wardctl, or COMMAND, takes, as ",
-      Roff("--help.\n"), Section("PASSWORDS"),
+      Roff("--help.\n"), ".SS \"", Roff("--version"),
+      "\"\nPrint the version of ward that wardctl is of.\n",
+      Section("PASSWORDS"),
       Description(absl::StrCat(
           "A password on a command line would be everybody's to read (ps). It "
           "is taken from the first of these that there is: --password-file, "

@@ -1004,6 +1004,8 @@ TEST_F(WardctlTest, HelpManualAndCompletionSayTheSame) {
   for (const std::string& word : Terms(overview, "  ")) {
     if (std::isalpha(static_cast<unsigned char>(word[0])) != 0) {
       commands.push_back(word);
+    } else if (word == "--version") {
+      EXPECT_THAT(manual, HasSubstr("\n.SS \"\\-\\-version\"\n"));
     } else {
       EXPECT_THAT(manual, HasSubstr(absl::StrCat(".TP\n.B ", word, "\n")));
     }
@@ -1012,7 +1014,7 @@ TEST_F(WardctlTest, HelpManualAndCompletionSayTheSame) {
               ElementsAre("list", "ping", "methods", "call", "owners", "stats",
                           "stop", "bench", "completion", "manual", "help"));
   std::vector<std::string> offered = commands;
-  offered.emplace_back("--help");
+  offered.insert(offered.end(), {"--help", "--version"});
   EXPECT_EQ(Lines(Out(completes + "complete_words wardctl ''")), offered);
   EXPECT_EQ(Out(completes + "complete_words wardctl me"), "methods\n");
   // Of each but help: its help, a line of dashes, what is completed, and a NUL.
@@ -1046,6 +1048,19 @@ TEST_F(WardctlTest, HelpManualAndCompletionSayTheSame) {
     in_manual.emplace_back("--help");
     EXPECT_EQ(in_manual, options) << commands[i];
   }
+}
+
+TEST_F(WardctlTest, ItsVersionIsThatOfTheModule) {
+  const std::string said = Out("wardctl --version");
+  std::string_view version = said;
+  ASSERT_TRUE(absl::ConsumePrefix(&version, "wardctl of ward ")) << said;
+  ASSERT_TRUE(absl::ConsumeSuffix(&version, "\n")) << said;
+  std::stringstream module;
+  module << std::ifstream("MODULE.bazel").rdbuf();
+  EXPECT_THAT(module.str(),
+              HasSubstr(absl::StrCat("\n    name = \"ward\",\n",
+                                     "    version = \"", version, "\",\n")));
+  EXPECT_EQ(Run("wardctl --version now").code, 2);
 }
 
 TEST_F(WardctlTest, CompletionKnowsServersAndTheirMethods) {
