@@ -743,6 +743,10 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
          client.channel.set_descriptor_budget(serving.descriptors,
                                               client.peer->pid);
          return ServeRequest(serving, client);
+       },
+       [this](Client& client) {
+         client.channel.ReleaseMemory();
+         BoundFirstMessage(client);
        }});
   serving.pool = &pool;
   serving_ = &serving;
@@ -793,6 +797,14 @@ void AbstractServer::RunSignalHandlers(Signals& signals, const OwnerLink& owner,
   }
 }
 
+void AbstractServer::BoundFirstMessage(ClientPool::Client& client) const {
+  ChannelLimits first = options_.first_message_limits;
+  // Looked at by who unpacks it: when the password was right.
+  first.max_bulk_bytes = options_.limits.max_bulk_bytes;
+  client.channel.set_limits(first);
+  client.channel.set_buffer_budget(nullptr);
+}
+
 absl::Status AbstractServer::GreetClient(ClientPool::Client& client) const {
   if (client.on_reserve) {
     return MakeError(reason::kDescriptorTableFull,
@@ -801,10 +813,7 @@ absl::Status AbstractServer::GreetClient(ClientPool::Client& client) const {
   }
   WARD_RETURN_IF_ERROR(client.peer.status());
   WARD_RETURN_IF_ERROR(CheckPeer(*client.peer));
-  ChannelLimits first = options_.first_message_limits;
-  // Looked at by who unpacks it: when the password was right.
-  first.max_bulk_bytes = options_.limits.max_bulk_bytes;
-  client.channel.set_limits(first);
+  BoundFirstMessage(client);
   client.channel.set_spin_time(options_.spin_time);
   client.channel.ExpectPassword(options_.password);
   return absl::OkStatus();

@@ -539,6 +539,7 @@ class AbstractServer {
                          OwnerWatch* watch, bool& quit);
 
   // One client, on its own thread.
+  void BoundFirstMessage(ClientPool::Client& client) const;
   absl::Status GreetClient(ClientPool::Client& client) const;
   absl::Status ReceiveRequest(ClientPool::Client& client, absl::Duration time);
   class Host;

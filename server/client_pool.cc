@@ -63,8 +63,9 @@ constexpr absl::Duration kParkAfter = absl::Seconds(1);
 // gone: it may have left, or been told the end of its call, and still be here.
 constexpr absl::Duration kLeavingTime = absl::Seconds(1);
 
-// How long a client may take to read why it was refused. One that was never
-// served has all the socket's room for that: it is told at once.
+// How long a client may take to read why it was cut. One that is refused has
+// none: nobody waits for it. If it was never served, it has all the socket's
+// room.
 constexpr absl::Duration kErrorTimeout = absl::Seconds(1);
 
 // How long one may take that is served without a place: its answer waits for
@@ -123,7 +124,7 @@ ClientPool::ClientPool(Environment& environment, Listener& listener,
       listener_(listener),
       limits_(Bounded(limits, environment.MaxDescriptors())),
       max_held_(environment.MaxDescriptors() / 8),
-      max_parked_(std::max(environment.MaxDescriptors() / 4, size_t{1})),
+      max_parked_(std::max(environment.MaxDescriptors() / 8, size_t{1})),
       service_(std::move(service)) {}
 
 ClientPool::~ClientPool() {
@@ -468,20 +469,11 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
   --reading_;
   // Until now Stop waits for it, so that it is told.
   --receiving_;
-  if (unfinished && client->has_called_) {
-    // A large one takes its time, and perhaps its share of what may be
-    // buffered: that is for the thread that it gets.
-    client->has_begun_ =
-        client->channel.partly_read() || client->channel.has_refused();
-    if (!client->has_begun_ && !stopping_) {
-      Park(std::move(client));
-      return nullptr;
-    }
-    received = absl::OkStatus();
-  }
-  if (stopping_ && (received.ok() || unfinished)) {
+  if (client->has_called_ && SettleParked(client, received)) return nullptr;
+  const bool goes_on = HasReason(received, reason::kTimedOut);
+  if (stopping_ && (received.ok() || goes_on)) {
     received = StoppingError();
-  } else if (HasReason(received, reason::kTimedOut) && !is_late) {
+  } else if (goes_on && !is_late) {
     Wait(silent_, std::move(client), PollSet::Event::kReadable);
     return nullptr;
   }
@@ -508,6 +500,33 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
   Wait(queued_, std::move(client), PollSet::Event::kHangUp);
   if (!is_surplus && SomebodyWaits()) (void)DismissIdle(AnyClient);
   return nullptr;
+}
+
+bool ClientPool::SettleParked(std::unique_ptr<Client>& client,
+                              absl::Status& received) {
+  const bool unfinished = HasReason(received, reason::kTimedOut);
+  if (unfinished && !client->channel.partly_read()) {
+    // What belongs to a call that is over may come late, but for descriptors,
+    // which somebody would have to close.
+    if (!stopping_ && !client->channel.has_refused()) {
+      Park(std::move(client));
+      return true;
+    }
+    received = MakeError(reason::kEndOfStream, "it is made to leave");
+    return false;
+  }
+  if (client->deadline_ == absl::InfiniteFuture()) {
+    client->deadline_ = environment_.TimeNow() + limits_.authentication_timeout;
+  }
+  // New clients are not even accepted then.
+  if ((unfinished || (received.ok() && !HasPlace())) && !HasRoom()) {
+    received = MakeError(
+        reason::kServerFull,
+        absl::StrCat("the server has ", limits_.max_waiting_clients,
+                     " clients that wait "
+                     "(ServerOptions::max_waiting_clients); try again later"));
+  }
+  return false;
 }
 
 absl::Status ClientPool::CheckShare(Client& client) {
@@ -606,11 +625,11 @@ bool ClientPool::AdmitSurplus() {
 void ClientPool::Serve(std::unique_ptr<Client> client) {
   LeaveAccepting();
   while (client != nullptr) {
-    After after = client->has_begun_ ? AwaitNextCall(*client) : After::kCalls;
-    while (after == After::kCalls) {
+    After after;
+    do {
       ServeCall(*client);
       after = client->channel.kept() ? AwaitNextCall(*client) : After::kLeaves;
-    }
+    } while (after == After::kCalls);
     // Before its connection is closed: it must not be shut down any more.
     TakePlace(*client);
     std::unique_ptr<Client> next = NextToServe(client->peer->pid);
@@ -706,14 +725,13 @@ void ClientPool::ServeCall(Client& client) {
   if (cut && stopping()) status = StoppingError();
   // One that would not have called again is told what it has asked for.
   const bool ends_early = !status.ok() && client.channel.call().keep;
-  if (!status.ok()) Tell(client, status);
+  if (!status.ok()) Tell(client, status, kErrorTimeout);
   mutex_.Lock();
   if (ends_early) CountCut(status);
   if (client.observed_ != 0) Forget(std::exchange(client.observed_, 0));
 }
 
 ClientPool::After ClientPool::AwaitNextCall(Client& client) {
-  client.has_begun_ = false;
   while (true) {
     EnterBetweenCalls(client);
     mutex_.Unlock();
@@ -723,12 +741,16 @@ ClientPool::After ClientPool::AwaitNextCall(Client& client) {
     client.connection_->set_idle_time(absl::InfiniteDuration());
     if (status.ok() && stopping()) status = StoppingError();
     const bool timed_out = HasReason(status, reason::kTimedOut);
-    const bool goes_on = timed_out && client.channel.has_refused();
-    const bool is_silent =
-        timed_out && !goes_on && !client.channel.partly_read();
+    const bool has_begun = client.channel.partly_read();
+    // In the middle of a request it is no time that it has for the rest.
+    const bool goes_on =
+        timed_out && (client.channel.has_refused() ||
+                      (has_begun && limits_.authentication_timeout ==
+                                        absl::InfiniteDuration()));
+    const bool is_silent = timed_out && !goes_on && !has_begun;
     // It may leave, or be made to; all else is told.
     const bool ends = !status.ok() && !goes_on && !is_silent;
-    if (ends && !HasLeft(status)) Tell(client, status);
+    if (ends && !HasLeft(status)) Tell(client, status, kErrorTimeout);
     mutex_.Lock();
     LeaveBetweenCalls(client);
     if (ends) {
@@ -777,12 +799,12 @@ bool ClientPool::SomebodyWaitsForAPlace() const {
 bool ClientPool::SomebodyWaits() const {
   return stopping_ || SomebodyWaitsForAPlace() ||
          ready_.size() > static_cast<size_t>(called_) ||
-         (NobodyAccepts() && !watching_);
+         (!watching_ && (NobodyAccepts() || (called_ == 0 && IsSpare())));
 }
 
 void ClientPool::Park(std::unique_ptr<Client> client) {
   client->has_called_ = true;
-  client->channel.ReleaseMemory();
+  if (service_.park != nullptr) service_.park(*client);
   client->request = Message();
   client->deadline_ = absl::InfiniteFuture();
   if (parked_.size() >= max_parked_) (void)DismissParked(AnyClient);
@@ -874,7 +896,7 @@ void ClientPool::Refuse(std::unique_ptr<Client> client,
   // Who was served, and asks for nothing, waits for no answer.
   if (!has_left || !client->has_called_) {
     mutex_.Unlock();
-    Tell(*client, why);
+    Tell(*client, why, absl::ZeroDuration());
     mutex_.Lock();
   }
   Close(std::move(client));
@@ -884,8 +906,9 @@ void ClientPool::CountCut(const absl::Status& why) {
   if (!HasLeft(why)) ++counts_.cut[ErrorKindOf(why)];
 }
 
-void ClientPool::Tell(Client& client, const absl::Status& error) {
-  client.channel.set_timeout(kErrorTimeout);
+void ClientPool::Tell(Client& client, const absl::Status& error,
+                      absl::Duration time) {
+  client.channel.set_timeout(time);
   client.channel.set_deadline(absl::InfiniteFuture());
   // A client that does not want to hear it, or has left, has its answer.
   (void)client.channel.WriteError(error);
@@ -1037,7 +1060,7 @@ void ClientPool::Watch() {
   };
   while (client == nullptr && cancelled == nullptr && !attended.has_value() &&
          !comes && !stopping_ && has_work()) {
-    const size_t waiting = silent_.size() + queued_.size();
+    const size_t waiting = silent_.size() + queued_.size() + parked_.size();
     most_waiting_ = std::max(most_waiting_, waiting);
     const bool crowd_is_gone =
         most_waiting_ >= kCrowd && waiting <= most_waiting_ / 2;

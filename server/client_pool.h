@@ -13,8 +13,8 @@
 // A client that keeps its connection between two calls keeps its place and its
 // thread for a while, which waits in recvmsg for the next call: no wake-up but
 // the call's own. When none has come for long it is parked: it gives up both,
-// and is watched as those are that have sent nothing yet. Its next call gets it
-// a place, and a thread, as a new client's would.
+// and is watched, as if it was new, but for as long as it likes. Its next call
+// gets it a place, and a thread.
 //
 // When somebody waits for the place of one that is not parked yet, when the
 // table is full or they are too many, or when the system gives no more threads,
@@ -122,10 +122,8 @@ class ClientPool {
     absl::Time deadline_;
     // If it waits for one of the same to leave: what it is told when none does.
     absl::Status refusal_;
-    // It has called before. Then: its next call has come in part, or what it
-    // has attached is to be closed before that is received.
+    // It was parked.
     bool has_called_ = false;
-    bool has_begun_ = false;
     // It was told to leave, between two calls; and is one of leaving_.
     bool leaves_ = false;
     bool is_leaving_ = false;
@@ -162,6 +160,10 @@ class ClientPool {
     // Serves the request. If the channel is kept() then, the client may call
     // again.
     std::function<absl::Status(Client&)> serve;
+
+    // It is parked: its next request is received as its first was. Called with
+    // the pool locked.
+    std::function<void(Client&)> park;
   };
 
   // What there is now, and what has been since Start: see proto/stats.proto.
@@ -282,10 +284,12 @@ class ClientPool {
 
   // Says what becomes of a client that was among those of receiving_, whose
   // request was received, or was not, if only because its time was up already
-  // before (`is_late`). Returns one that this thread is to serve, or to receive
-  // from first (has_begun_).
+  // before (`is_late`). Returns one that this thread is to serve.
   std::unique_ptr<Client> Settle(std::unique_ptr<Client> client,
                                  absl::Status received, bool is_late)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The same of one that was parked: whether that is said already.
+  bool SettleParked(std::unique_ptr<Client>& client, absl::Status& received)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether it may have a place, now or later: if its process, or user, has all
   // that it may have, client.refusal_ says so. One of the same who is between
@@ -364,7 +368,9 @@ class ClientPool {
   void Refuse(std::unique_ptr<Client> client, const absl::Status& why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountCut(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  static void Tell(Client& client, const absl::Status& error);
+  // As far as there is room for it, or is within `time`.
+  static void Tell(Client& client, const absl::Status& error,
+                   absl::Duration time);
 
   // Closes its connection, if only when another thread has come.
   void Close(std::unique_ptr<Client> client)

@@ -171,9 +171,12 @@ class SimulatedTransport final : public Transport, public Readiness {
                       result.descriptors_truncated};
     }
     if (result.error != EAGAIN) return TransferError(result.error, kAttempt);
+    if (deadline == absl::InfiniteFuture()) {
+      deadline = environment_.scheduler_.now() + idle_time_;
+    }
     if (environment_.scheduler_.BlockUntil(
             "waiting for the peer to send", [this] { return Readable(); },
-            std::min(deadline, environment_.scheduler_.now() + idle_time_))) {
+            deadline)) {
       return Received{};
     }
     return MakeError(reason::kTimedOut, "the peer sent nothing in time");
@@ -224,7 +227,6 @@ class SimulatedTransport final : public Transport, public Readiness {
   SimulatedEnvironment& environment_;
   const int number_;
   const std::shared_ptr<SimulatedSocket> socket_;
-  // While it is infinite, it is the deadline that counts, whatever that is.
   absl::Duration idle_time_ = absl::InfiniteDuration();
 };
 
