@@ -90,13 +90,6 @@ class FrameReader {
     buffer_.Release();
   }
 
-  // Nor anything else for a while.
-  void ReleaseAll() {
-    Release();
-    buffer_.ReleaseAll();
-    arrivals_.shrink_to_fit();
-  }
-
   // How long the rest of a frame may take that has begun to come, whatever the
   // deadline.
   void set_time_for_rest(absl::Duration time) { time_for_rest_ = time; }

@@ -36,9 +36,6 @@ class FrameWriter {
   // What was sent since this was last called.
   Traffic TakeTraffic() { return std::exchange(traffic_, {}); }
 
-  // Nothing is sent for a while.
-  void ReleaseAll() { bytes_ = std::string(); }
-
   // Refuses to send from now on.
   void Fail(const absl::Status& status) { status_ = status; }
 

@@ -337,13 +337,6 @@ class MessageChannel {
     return all;
   }
 
-  // Gives back what memory is kept for the next messages: nothing will be
-  // written for a while, nor read. What was received of the next one stays.
-  void ReleaseMemory() {
-    reader_.ReleaseAll();
-    writer_.ReleaseAll();
-  }
-
   // --- ending ---
 
   // A peer that is not trusted could keep Close() waiting, for ever: in it, and

@@ -95,11 +95,6 @@ class ReceiveBuffer {
     if (capacity() > kFirstPiece || !share_.empty()) ReleaseMuch();
   }
 
-  // Gives back all memory, unless there is more to read.
-  void ReleaseAll() {
-    if (size() == 0) bytes_ = Bytes();
-  }
-
   // Overwrites `part` of unread().
   void Wipe(std::string_view part);
 

@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <sys/types.h>
 
 #include <array>
@@ -204,11 +203,7 @@ absl::StatusOr<Transport::Received> SocketTransport::Receive(
   if (got < 0) {
     if (errno == EINTR) return Received{};
     if (errno != EAGAIN) return TransferError(errno, kAttempt);
-    const bool was_idle = deadline == absl::InfiniteFuture() &&
-                          idle_time_ == receive_timeout_ &&
-                          idle_time_ != absl::InfiniteDuration();
-    WARD_RETURN_IF_ERROR(
-        Await(POLLIN, was_idle ? absl::InfinitePast() : deadline));
+    WARD_RETURN_IF_ERROR(Await(POLLIN, deadline));
     return Received{};
   }
   const size_t had = descriptors.size();
@@ -236,18 +231,6 @@ bool SocketTransport::HungUp() const {
 void SocketTransport::set_spin_time(absl::Duration time) {
   spin_.reset();
   if (time > absl::ZeroDuration()) spin_.emplace(time);
-}
-
-// What the kernel was told once stays told: a Receive that ends for it although
-// it has all the time goes on to wait in Await.
-void SocketTransport::set_idle_time(absl::Duration time) {
-  idle_time_ = time;
-  if (time == absl::InfiniteDuration() || time == receive_timeout_) return;
-  const timeval limit = absl::ToTimeval(time);
-  if (setsockopt(socket_.get(), SOL_SOCKET, SO_RCVTIMEO, &limit,
-                 sizeof(limit)) == 0) {
-    receive_timeout_ = time;
-  }
 }
 
 absl::StatusOr<PeerCredentials> SocketTransport::Peer() const {

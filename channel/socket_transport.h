@@ -49,7 +49,6 @@ class SocketTransport final : public Transport, public internal::InSpareMemory {
   void ShutDownReceiving() override;
   bool HungUp() const override;
   void set_spin_time(absl::Duration time) override;
-  void set_idle_time(absl::Duration time) override;
   absl::StatusOr<PeerCredentials> Peer() const override;
   absl::Time TimeNow() const override;
 
@@ -66,9 +65,6 @@ class SocketTransport final : public Transport, public internal::InSpareMemory {
   bool has_more_room_ = false;
   // For Receive, if it does.
   std::optional<Spin> spin_;
-  // What is set, and what the kernel knows of it (SO_RCVTIMEO).
-  absl::Duration idle_time_ = absl::InfiniteDuration();
-  absl::Duration receive_timeout_ = absl::InfiniteDuration();
 };
 
 }  // namespace ward

@@ -111,12 +111,6 @@ class Transport : public Pollable {
   // needs to be woken: not at all.
   virtual void set_spin_time(absl::Duration /*time*/) {}
 
-  // Until it is called again, a Receive without a deadline is kTimedOut after
-  // `time` (not 0), so that its thread can do something else; where it is not
-  // supported, never. It costs no system call for each Receive, and one for
-  // each other finite `time`.
-  virtual void set_idle_time(absl::Duration /*time*/) {}
-
   virtual absl::StatusOr<PeerCredentials> Peer() const = 0;
 
   // The clock of the deadlines above: monotonic, not the time of day.

@@ -743,10 +743,6 @@ absl::Status AbstractServer::ServeUntilTold(Listener& listener,
          client.channel.set_descriptor_budget(serving.descriptors,
                                               client.peer->pid);
          return ServeRequest(serving, client);
-       },
-       [this](Client& client) {
-         client.channel.ReleaseMemory();
-         BoundFirstMessage(client);
        }});
   serving.pool = &pool;
   serving_ = &serving;
@@ -797,14 +793,6 @@ void AbstractServer::RunSignalHandlers(Signals& signals, const OwnerLink& owner,
   }
 }
 
-void AbstractServer::BoundFirstMessage(ClientPool::Client& client) const {
-  ChannelLimits first = options_.first_message_limits;
-  // Looked at by who unpacks it: when the password was right.
-  first.max_bulk_bytes = options_.limits.max_bulk_bytes;
-  client.channel.set_limits(first);
-  client.channel.set_buffer_budget(nullptr);
-}
-
 absl::Status AbstractServer::GreetClient(ClientPool::Client& client) const {
   if (client.on_reserve) {
     return MakeError(reason::kDescriptorTableFull,
@@ -813,7 +801,10 @@ absl::Status AbstractServer::GreetClient(ClientPool::Client& client) const {
   }
   WARD_RETURN_IF_ERROR(client.peer.status());
   WARD_RETURN_IF_ERROR(CheckPeer(*client.peer));
-  BoundFirstMessage(client);
+  ChannelLimits first = options_.first_message_limits;
+  // Looked at by who unpacks it: when the password was right.
+  first.max_bulk_bytes = options_.limits.max_bulk_bytes;
+  client.channel.set_limits(first);
   client.channel.set_spin_time(options_.spin_time);
   client.channel.ExpectPassword(options_.password);
   return absl::OkStatus();
@@ -879,7 +870,6 @@ absl::StatusOr<proto::ServerStats> AbstractServer::TellStats(
   clients.set_max_served(static_cast<uint32_t>(options_.max_clients));
   clients.set_waiting(static_cast<uint32_t>(counts.waiting));
   clients.set_silent(static_cast<uint32_t>(counts.silent));
-  clients.set_parked(static_cast<uint32_t>(counts.parked));
   Describe(counts.refused, *clients.mutable_refused());
   clients.set_left(counts.left);
   Describe(counts.cut, *clients.mutable_cut());

@@ -295,9 +295,8 @@ class AbstractServer {
   // Calls `method` of the server, and returns the reply, or the error that the
   // handler returned. Over a connection that an earlier call has left, if there
   // is one that no other thread uses: so a thread's calls connect once. Each of
-  // them takes one of the server's places, and a thread, for the first second
-  // that it is idle, or until somebody else waits for it (client_pool.h). The
-  // server's old ones are of no harm: a call
+  // them takes one of the server's places while it is idle, until somebody else
+  // waits for it (client_pool.h). The server's old ones are of no harm: a call
   // that it cannot have read is made again, on a new connection.
   //
   // Errors are those of Connect, kTimedOut as of CallOptions::deadline, and
@@ -539,7 +538,6 @@ class AbstractServer {
                          OwnerWatch* watch, bool& quit);
 
   // One client, on its own thread.
-  void BoundFirstMessage(ClientPool::Client& client) const;
   absl::Status GreetClient(ClientPool::Client& client) const;
   absl::Status ReceiveRequest(ClientPool::Client& client, absl::Duration time);
   class Host;

@@ -33,7 +33,6 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/proto/frame.pb.h"
-#include "ward/proto/stats.pb.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/client.h"
 #include "ward/server/listener.h"
@@ -323,29 +322,6 @@ class CallsTest : public ModesTest {
     EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
     EXPECT_TRUE(channel.kept());
     return channel;
-  }
-};
-
-// Of clients that have been silent for so long that they have no thread.
-class ParkedTest : public CallsTest {
- protected:
-  static void AwaitParked(AbstractServer& server, uint32_t count) {
-    const Stopwatch watch;
-    uint32_t parked = 0;
-    while (parked != count && watch.Elapsed() < kSurely) {
-      absl::SleepFor(absl::Milliseconds(10));
-      ASSERT_OK_AND_ASSIGN(const proto::ServerStats stats, server.Stats());
-      parked = stats.clients().parked();
-    }
-    ASSERT_EQ(parked, count);
-  }
-
-  static void CallAgain(MessageChannel& channel) {
-    channel.BeginCall({/*keep=*/true});
-    ASSERT_THAT(channel.Write("echo text", "x"), IsOk());
-    EXPECT_THAT(channel.Read(), RepliesWith("x"));
-    EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
-    EXPECT_TRUE(channel.kept());
   }
 };
 
@@ -1119,108 +1095,15 @@ TEST_F(CallsTest, AHalfSaidCallHasItsTime) {
   MethodServer server(std::move(options));
   ASSERT_THAT(server.Start(), IsOk());
   MessageChannel channel = OpenAndCallOnce(server);
-  // Between two calls it has all the time: more than a thread waits for it.
-  absl::SleepFor(absl::Seconds(2));
+  // Between two calls it has all the time.
+  absl::SleepFor(2 * time);
   channel.BeginCall({/*keep=*/true});
   ASSERT_THAT(channel.Write("nothing"), IsOk());
   EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
-  absl::SleepFor(absl::Seconds(2));
   channel.BeginCall({/*keep=*/true});
   auto* const connection = const_cast<Transport*>(channel.transport());
   EXPECT_THAT(connection->Send("\x05", {}, absl::InfiniteFuture()), IsOk());
   EXPECT_THAT(channel.Read(), FailsWith(reason::kTimedOut));
-  // The same, if a thread waited when it began.
-  channel = OpenAndCallOnce(server);
-  channel.BeginCall({/*keep=*/true});
-  auto* const other = const_cast<Transport*>(channel.transport());
-  EXPECT_THAT(other->Send("\x05", {}, absl::InfiniteFuture()), IsOk());
-  EXPECT_THAT(channel.Read(), FailsWith(reason::kTimedOut));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-// --- parked ---
-
-TEST_F(ParkedTest, WhoIsParkedCallsAgainOverItsConnection) {
-  constexpr int kPlaces = 5;
-  ServerOptions options = Shared();
-  // One is for who asks.
-  options.max_clients = kPlaces + 1;
-  MethodServer server(std::move(options));
-  ASSERT_THAT(server.Start(), IsOk());
-  std::vector<MessageChannel> channels;
-  // Those that are parked hold no place.
-  for (uint32_t parked : {kPlaces, 2 * kPlaces, 3 * kPlaces}) {
-    while (channels.size() < parked) {
-      channels.push_back(OpenAndCallOnce(server));
-    }
-    AwaitParked(server, parked);
-  }
-  ASSERT_OK_AND_ASSIGN(const proto::ServerStats stats, server.Stats());
-  EXPECT_EQ(stats.clients().served(), 1u);
-  for (MessageChannel& channel : channels) CallAgain(channel);
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-// Where it waits for a place, nothing of it is left to be received.
-TEST_F(ParkedTest, ALargeCallOfOneThatIsParkedWaitsForItsPlace) {
-  const absl::Duration time =
-      MovesClock() ? absl::Milliseconds(50) : absl::Seconds(1);
-  ServerOptions options = Shared();
-  options.authentication_timeout = time;
-  options.max_clients = 1;
-  MethodServer server(std::move(options));
-  ASSERT_THAT(server.Start(), IsOk());
-  MessageChannel channel = OpenAndCallOnce(server);
-  AwaitParked(server, 1);
-  MessageChannel other = Open(server);
-  ASSERT_THAT(other.Write("wait"), IsOk());
-  EXPECT_EQ(AwaitNotes(), "waits\n");
-  const std::string large(500'000, 'x');
-  channel.BeginCall({/*keep=*/true});
-  EXPECT_THAT(channel.Write("echo text", large), IsOk());
-  absl::SleepFor(2 * time);
-  other.Close();
-  EXPECT_THAT(channel.Read(), RepliesWith(large));
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(ParkedTest, TheLongestParkedLeavesForAnotherOfItsProcess) {
-  if (!MovesClock()) GTEST_SKIP() << "which one that is, is not known";
-  ServerOptions options = Shared();
-  options.max_clients_per_process = 2;
-  MethodServer server(std::move(options));
-  ASSERT_THAT(server.Start(), IsOk());
-  MessageChannel first = OpenAndCallOnce(server);
-  absl::SleepFor(absl::Milliseconds(1));
-  MessageChannel second = OpenAndCallOnce(server);
-  absl::SleepFor(absl::Milliseconds(1500));
-  MessageChannel third = OpenAndCallOnce(server);
-  first.BeginCall({/*keep=*/true});
-  EXPECT_THAT(first.Write("nothing"), FailsWith(reason::kCallCut));
-  CallAgain(second);
-  CallAgain(third);
-  EXPECT_THAT(server.Stop(), IsOk());
-}
-
-TEST_F(ParkedTest, WhoIsParkedIsLeftWhenTheServerStops) {
-  MethodServer server(Shared());
-  ASSERT_THAT(server.Start(), IsOk());
-  MessageChannel channel = OpenAndCallOnce(server);
-  AwaitParked(server, 1);
-  EXPECT_THAT(server.Stop(), IsOk());
-  channel.BeginCall({/*keep=*/true});
-  EXPECT_THAT(channel.Write("nothing"), FailsWith(reason::kCallCut));
-}
-
-TEST_F(ParkedTest, WhoIsParkedMayLeave) {
-  MethodServer server(Shared());
-  ASSERT_THAT(server.Start(), IsOk());
-  std::vector<MessageChannel> channels;
-  for (int i = 0; i < 3; ++i) channels.push_back(OpenAndCallOnce(server));
-  AwaitParked(server, 3);
-  channels.clear();
-  AwaitParked(server, 0);
-  EXPECT_THAT(server.Call(kConnections), IsOkAndHolds(4));
   EXPECT_THAT(server.Stop(), IsOk());
 }
 

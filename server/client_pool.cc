@@ -55,17 +55,12 @@ constexpr absl::Duration kMaxIdleTime = absl::Seconds(10);
 constexpr size_t kCrowd = 16;
 constexpr absl::Duration kReleaseInterval = absl::Seconds(1);
 
-// How long one that may call again keeps its thread, which then waits for what
-// is longer: a thousand wake-ups fit into it.
-constexpr absl::Duration kParkAfter = absl::Seconds(1);
-
 // How long one too many of a process, or of a user, waits for another one to be
 // gone: it may have left, or been told the end of its call, and still be here.
 constexpr absl::Duration kLeavingTime = absl::Seconds(1);
 
-// How long a client may take to read why it was cut. One that is refused has
-// none: nobody waits for it. If it was never served, it has all the socket's
-// room.
+// How long a client may take to read why it was refused. One that was never
+// served has all the socket's room for that: it is told at once.
 constexpr absl::Duration kErrorTimeout = absl::Seconds(1);
 
 // How long one may take that is served without a place: its answer waits for
@@ -124,7 +119,6 @@ ClientPool::ClientPool(Environment& environment, Listener& listener,
       listener_(listener),
       limits_(Bounded(limits, environment.MaxDescriptors())),
       max_held_(environment.MaxDescriptors() / 8),
-      max_parked_(std::max(environment.MaxDescriptors() / 8, size_t{1})),
       service_(std::move(service)) {}
 
 ClientPool::~ClientPool() {
@@ -327,13 +321,7 @@ bool ClientPool::MakeRoomInTable() {
   if (has_room) return true;
   const absl::Time end = environment_.TimeNow() + kLeavingTime;
   const uint64_t closed = closed_;
-  const uint64_t parked = DismissParked(AnyClient);
-  const bool one_leaves = parked != 0 || DismissIdle(AnyClient) || leaving_ > 0;
-  // There may be no other thread to hear of it.
-  if (std::unique_ptr<Client> client = Attend(parked)) {
-    ready_.push_back(std::move(client));
-    (void)Call();
-  }
+  const bool one_leaves = DismissIdle(AnyClient) || leaving_ > 0;
   while (closed_ == closed) {
     const bool refused = RefuseHolder({&silent_, &queued_}, 0);
     // What fills it may be a client's that a thread receives from just now, or
@@ -469,11 +457,9 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
   --reading_;
   // Until now Stop waits for it, so that it is told.
   --receiving_;
-  if (client->has_called_ && SettleParked(client, received)) return nullptr;
-  const bool goes_on = HasReason(received, reason::kTimedOut);
-  if (stopping_ && (received.ok() || goes_on)) {
+  if (stopping_ && (received.ok() || unfinished)) {
     received = StoppingError();
-  } else if (goes_on && !is_late) {
+  } else if (unfinished && !is_late) {
     Wait(silent_, std::move(client), PollSet::Event::kReadable);
     return nullptr;
   }
@@ -500,33 +486,6 @@ std::unique_ptr<ClientPool::Client> ClientPool::Settle(
   Wait(queued_, std::move(client), PollSet::Event::kHangUp);
   if (!is_surplus && SomebodyWaits()) (void)DismissIdle(AnyClient);
   return nullptr;
-}
-
-bool ClientPool::SettleParked(std::unique_ptr<Client>& client,
-                              absl::Status& received) {
-  const bool unfinished = HasReason(received, reason::kTimedOut);
-  if (unfinished && !client->channel.partly_read()) {
-    // What belongs to a call that is over may come late, but for descriptors,
-    // which somebody would have to close.
-    if (!stopping_ && !client->channel.has_refused()) {
-      Park(std::move(client));
-      return true;
-    }
-    received = MakeError(reason::kEndOfStream, "it is made to leave");
-    return false;
-  }
-  if (client->deadline_ == absl::InfiniteFuture()) {
-    client->deadline_ = environment_.TimeNow() + limits_.authentication_timeout;
-  }
-  // New clients are not even accepted then.
-  if ((unfinished || (received.ok() && !HasPlace())) && !HasRoom()) {
-    received = MakeError(
-        reason::kServerFull,
-        absl::StrCat("the server has ", limits_.max_waiting_clients,
-                     " clients that wait "
-                     "(ServerOptions::max_waiting_clients); try again later"));
-  }
-  return false;
 }
 
 absl::Status ClientPool::CheckShare(Client& client) {
@@ -564,9 +523,7 @@ absl::Status ClientPool::CheckShare(Client& client) {
                                int all =
                                    share.served + share.queued + share.idle;
                                for (; all >= limit; --all) {
-                                 if (DismissParked(is_same) == 0) {
-                                   (void)DismissIdle(is_same);
-                                 }
+                                 (void)DismissIdle(is_same);
                                }
                              };
   make_room(limits_.max_clients_per_process, processes_, peer.pid,
@@ -625,20 +582,12 @@ bool ClientPool::AdmitSurplus() {
 void ClientPool::Serve(std::unique_ptr<Client> client) {
   LeaveAccepting();
   while (client != nullptr) {
-    After after;
     do {
       ServeCall(*client);
-      after = client->channel.kept() ? AwaitNextCall(*client) : After::kLeaves;
-    } while (after == After::kCalls);
+    } while (client->channel.kept() && AwaitNextCall(*client));
     // Before its connection is closed: it must not be shut down any more.
     TakePlace(*client);
     std::unique_ptr<Client> next = NextToServe(client->peer->pid);
-    if (after == After::kIsSilent) {
-      Park(std::move(client));
-      client = next != nullptr ? std::move(next) : TakeReady();
-      if (client != nullptr && !watching_) (void)Call();
-      continue;
-    }
     // Few have another one wait for their thread: to look at what else each has
     // sent would cost more than all the rest of its end.
     const bool is_waited_for = next != nullptr || client->leaves_ ||
@@ -725,48 +674,35 @@ void ClientPool::ServeCall(Client& client) {
   if (cut && stopping()) status = StoppingError();
   // One that would not have called again is told what it has asked for.
   const bool ends_early = !status.ok() && client.channel.call().keep;
-  if (!status.ok()) Tell(client, status, kErrorTimeout);
+  if (!status.ok()) Tell(client, status);
   mutex_.Lock();
   if (ends_early) CountCut(status);
   if (client.observed_ != 0) Forget(std::exchange(client.observed_, 0));
 }
 
-ClientPool::After ClientPool::AwaitNextCall(Client& client) {
+bool ClientPool::AwaitNextCall(Client& client) {
   while (true) {
     EnterBetweenCalls(client);
     mutex_.Unlock();
     client.channel.set_keeps_refused(true);
-    client.connection_->set_idle_time(kParkAfter);
     absl::Status status = service_.receive(client, absl::InfiniteDuration());
-    client.connection_->set_idle_time(absl::InfiniteDuration());
     if (status.ok() && stopping()) status = StoppingError();
-    const bool timed_out = HasReason(status, reason::kTimedOut);
-    const bool has_begun = client.channel.partly_read();
-    // In the middle of a request it is no time that it has for the rest.
     const bool goes_on =
-        timed_out && (client.channel.has_refused() ||
-                      (has_begun && limits_.authentication_timeout ==
-                                        absl::InfiniteDuration()));
-    const bool is_silent = timed_out && !goes_on && !has_begun;
+        HasReason(status, reason::kTimedOut) && client.channel.has_refused();
     // It may leave, or be made to; all else is told.
-    const bool ends = !status.ok() && !goes_on && !is_silent;
-    if (ends && !HasLeft(status)) Tell(client, status, kErrorTimeout);
+    const bool ends = !status.ok() && !goes_on;
+    if (ends && !HasLeft(status)) Tell(client, status);
     mutex_.Lock();
     LeaveBetweenCalls(client);
     if (ends) {
       CountCut(status);
-      return After::kLeaves;
-    }
-    if (is_silent) {
-      // If it is made to leave just now, there is something to receive.
-      if (client.leaves_ || stopping_) continue;
-      return After::kIsSilent;
+      return false;
     }
     LeaveAccepting();
     // Who has been waiting for this one's place, or thread, waits for
     // another's.
     if (SomebodyWaits()) (void)DismissIdle(AnyClient);
-    if (status.ok()) return After::kCalls;
+    if (status.ok()) return true;
     // Closes what it has thrown away, and is not one that idles meanwhile.
     mutex_.Unlock();
     client.channel.set_keeps_refused(false);
@@ -799,16 +735,7 @@ bool ClientPool::SomebodyWaitsForAPlace() const {
 bool ClientPool::SomebodyWaits() const {
   return stopping_ || SomebodyWaitsForAPlace() ||
          ready_.size() > static_cast<size_t>(called_) ||
-         (!watching_ && (NobodyAccepts() || (called_ == 0 && IsSpare())));
-}
-
-void ClientPool::Park(std::unique_ptr<Client> client) {
-  client->has_called_ = true;
-  if (service_.park != nullptr) service_.park(*client);
-  client->request = Message();
-  client->deadline_ = absl::InfiniteFuture();
-  if (parked_.size() >= max_parked_) (void)DismissParked(AnyClient);
-  Wait(parked_, std::move(client), PollSet::Event::kReadable);
+         (NobodyAccepts() && !watching_);
 }
 
 bool ClientPool::DismissIdle(absl::FunctionRef<bool(const Client&)> fits) {
@@ -818,19 +745,6 @@ bool ClientPool::DismissIdle(absl::FunctionRef<bool(const Client&)> fits) {
   if (found == between_calls_.end()) return false;
   Dismiss(**found);
   return true;
-}
-
-uint64_t ClientPool::DismissParked(
-    absl::FunctionRef<bool(const Client&)> fits) {
-  for (const auto& [id, client] : parked_) {
-    if (client->leaves_ || !fits(*client)) continue;
-    client->leaves_ = true;
-    ++counts_.dismissed;
-    Count(*client, {0, 0, 0, -1});
-    client->connection_->ShutDownReceiving();
-    return id;
-  }
-  return 0;
 }
 
 void ClientPool::Dismiss(Client& client) {
@@ -887,18 +801,14 @@ std::unique_ptr<ClientPool::Client> ClientPool::TakeReady() {
 
 void ClientPool::Refuse(std::unique_ptr<Client> client,
                         const absl::Status& why) {
-  const bool has_left = HasLeft(why);
-  if (!has_left) {
-    ++counts_.refused[ErrorKindOf(why)];
-  } else if (!client->has_called_) {
+  if (HasLeft(why)) {
     ++counts_.left;
+  } else {
+    ++counts_.refused[ErrorKindOf(why)];
   }
-  // Who was served, and asks for nothing, waits for no answer.
-  if (!has_left || !client->has_called_) {
-    mutex_.Unlock();
-    Tell(*client, why, absl::ZeroDuration());
-    mutex_.Lock();
-  }
+  mutex_.Unlock();
+  Tell(*client, why);
+  mutex_.Lock();
   Close(std::move(client));
 }
 
@@ -906,9 +816,8 @@ void ClientPool::CountCut(const absl::Status& why) {
   if (!HasLeft(why)) ++counts_.cut[ErrorKindOf(why)];
 }
 
-void ClientPool::Tell(Client& client, const absl::Status& error,
-                      absl::Duration time) {
-  client.channel.set_timeout(time);
+void ClientPool::Tell(Client& client, const absl::Status& error) {
+  client.channel.set_timeout(kErrorTimeout);
   client.channel.set_deadline(absl::InfiniteFuture());
   // A client that does not want to hear it, or has left, has its answer.
   (void)client.channel.WriteError(error);
@@ -975,17 +884,12 @@ void ClientPool::Wait(Waiting& waiting, std::unique_ptr<Client> client,
   const uint64_t id = ++last_id_;
   const absl::Status status = watched_->Add(id, *client->connection_, event);
   if (!status.ok()) {
-    if (&waiting == &parked_) {
-      Close(std::move(client));
-    } else {
-      Refuse(std::move(client), Annotate(status, "wait for the client"));
-    }
+    Refuse(std::move(client), Annotate(status, "wait for the client"));
     return;
   }
   const absl::Time deadline = client->deadline_;
   deadlines_.emplace(deadline, id);
   if (&waiting == &queued_) CountQueued(*client, 1);
-  if (&waiting == &parked_ && !client->leaves_) Count(*client, {0, 0, 0, 1});
   waiting.emplace(id, std::move(client));
   if (watching_ && deadline < watching_until_) watched_->Wake();
 }
@@ -994,7 +898,6 @@ std::unique_ptr<ClientPool::Client> ClientPool::Take(Waiting& waiting,
                                                      Waiting::iterator client) {
   std::unique_ptr<Client> taken = std::move(client->second);
   if (&waiting == &queued_) CountQueued(*taken, -1);
-  if (&waiting == &parked_ && !taken->leaves_) Count(*taken, {0, 0, 0, -1});
   watched_->Remove(*taken->connection_);
   deadlines_.erase({taken->deadline_, client->first});
   waiting.erase(client);
@@ -1060,7 +963,7 @@ void ClientPool::Watch() {
   };
   while (client == nullptr && cancelled == nullptr && !attended.has_value() &&
          !comes && !stopping_ && has_work()) {
-    const size_t waiting = silent_.size() + queued_.size() + parked_.size();
+    const size_t waiting = silent_.size() + queued_.size();
     most_waiting_ = std::max(most_waiting_, waiting);
     const bool crowd_is_gone =
         most_waiting_ >= kCrowd && waiting <= most_waiting_ / 2;
@@ -1102,10 +1005,7 @@ void ClientPool::Watch() {
     } else if (is_due || heard_of.ok()) {
       const uint64_t id = is_due ? deadlines_.begin()->second : *heard_of;
       cancelled = Forget(id);
-      if (!silent_.contains(id) && !queued_.contains(id) &&
-          !parked_.contains(id)) {
-        continue;
-      }
+      if (!silent_.contains(id) && !queued_.contains(id)) continue;
       // Where its request is refused, what came with that is closed: others
       // have another thread meanwhile, if one can be had.
       if (CallIdle()) {
@@ -1141,10 +1041,9 @@ void ClientPool::Watch() {
 }
 
 std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
-  for (Waiting* const waiting : {&silent_, &parked_}) {
-    const auto found = waiting->find(id);
-    if (found == waiting->end()) continue;
-    std::unique_ptr<Client> client = Take(*waiting, found);
+  const auto silent = silent_.find(id);
+  if (silent != silent_.end()) {
+    std::unique_ptr<Client> client = Take(silent_, silent);
     ++receiving_;
     ++reading_;
     mutex_.Unlock();
@@ -1152,12 +1051,6 @@ std::unique_ptr<ClientPool::Client> ClientPool::Attend(uint64_t id) {
     // thread is.
     const bool is_late = environment_.TimeNow() >= client->deadline_;
     absl::Status status = service_.receive(*client, absl::ZeroDuration());
-    // What has come of a next call by now is told, and nothing else comes.
-    if (client->has_called_ && HasReason(status, reason::kTimedOut) &&
-        stopping()) {
-      client->connection_->ShutDownReceiving();
-      status = service_.receive(*client, absl::ZeroDuration());
-    }
     mutex_.Lock();
     return Settle(std::move(client), std::move(status), is_late);
   }
@@ -1213,7 +1106,6 @@ void ClientPool::Stop(absl::Duration drain_time) {
       Refuse(Take(*waiting, waiting->begin()), StoppingError());
     }
   }
-  while (!parked_.empty()) (void)Attend(parked_.begin()->first);
   for (Idle* const idle : idle_) idle->changed.Signal();
   // Not both directions: they can still be told.
   for (const Client* client : served_) {
@@ -1273,7 +1165,6 @@ ClientPool::Counts ClientPool::counts() const {
   Counts counts = counts_;
   counts.served = CountPlaces();
   counts.idle = between_calls_.size();
-  counts.parked = parked_.size();
   counts.waiting = queued_.size();
   counts.silent = silent_.size() + static_cast<size_t>(receiving_);
   counts.threads = threads_.size();

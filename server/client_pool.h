@@ -11,16 +11,12 @@
 // and theirs is the room that is made in a full descriptor table.
 //
 // A client that keeps its connection between two calls keeps its place and its
-// thread for a while, which waits in recvmsg for the next call: no wake-up but
-// the call's own. When none has come for long it is parked: it gives up both,
-// and is watched, as if it was new, but for as long as it likes. Its next call
-// gets it a place, and a thread.
-//
-// When somebody waits for the place of one that is not parked yet, when the
-// table is full or they are too many, or when the system gives no more threads,
-// the one that has been idle for longest leaves. Its socket is shut down for
-// receiving first (unix(7)): a call that is in it already is still served, and
-// a client that writes one later is told that it was not, by EPIPE.
+// thread, which waits in recvmsg for the next call: no wake-up but the call's
+// own. When somebody else waits for a place, when the table is full, or when
+// the system gives no more threads, the one that has been idle for longest
+// leaves. Its socket is shut down for receiving first (unix(7)): a call that is
+// in it already is still served, and a client that writes one later is told
+// that it was not, by EPIPE.
 //
 // One more may be served beside those that have a place, for a call that is to
 // be answered however full the server is. It has no other one, and little time.
@@ -122,8 +118,6 @@ class ClientPool {
     absl::Time deadline_;
     // If it waits for one of the same to leave: what it is told when none does.
     absl::Status refusal_;
-    // It was parked.
-    bool has_called_ = false;
     // It was told to leave, between two calls; and is one of leaving_.
     bool leaves_ = false;
     bool is_leaving_ = false;
@@ -160,10 +154,6 @@ class ClientPool {
     // Serves the request. If the channel is kept() then, the client may call
     // again.
     std::function<absl::Status(Client&)> serve;
-
-    // It is parked: its next request is received as its first was. Called with
-    // the pool locked.
-    std::function<void(Client&)> park;
   };
 
   // What there is now, and what has been since Start: see proto/stats.proto.
@@ -171,7 +161,6 @@ class ClientPool {
     uint64_t accepted = 0;
     size_t served = 0;
     size_t idle = 0;
-    size_t parked = 0;
     size_t most_served = 0;
     size_t waiting = 0;
     size_t silent = 0;
@@ -288,9 +277,6 @@ class ClientPool {
   std::unique_ptr<Client> Settle(std::unique_ptr<Client> client,
                                  absl::Status received, bool is_late)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The same of one that was parked: whether that is said already.
-  bool SettleParked(std::unique_ptr<Client>& client, absl::Status& received)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether it may have a place, now or later: if its process, or user, has all
   // that it may have, client.refusal_ says so. One of the same who is between
   // two calls leaves for it.
@@ -320,13 +306,9 @@ class ClientPool {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountQueued(const Client& client, int more)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Serves one call of it; and whether it has made another one.
   void ServeCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What a client does after a call: makes another one, which was received; is
-  // silent; or leaves.
-  enum class After { kCalls, kIsSilent, kLeaves };
-  After AwaitNextCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Park(std::unique_ptr<Client> client)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool AwaitNextCall(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EnterBetweenCalls(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LeaveBetweenCalls(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // For a place, or that or a thread: of those that leave each gives one.
@@ -335,10 +317,6 @@ class ClientPool {
   // Has the one leave that has been between two calls for longest, of those for
   // which `fits`. False if there is none.
   bool DismissIdle(absl::FunctionRef<bool(const Client&)> fits)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The same of those that are parked: it is heard of then. Returns its id, or
-  // 0.
-  uint64_t DismissParked(absl::FunctionRef<bool(const Client&)> fits)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Dismiss(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // When one of `process` has given up its place, or what it had beside them:
@@ -368,9 +346,7 @@ class ClientPool {
   void Refuse(std::unique_ptr<Client> client, const absl::Status& why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountCut(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // As far as there is room for it, or is within `time`.
-  static void Tell(Client& client, const absl::Status& error,
-                   absl::Duration time);
+  static void Tell(Client& client, const absl::Status& error);
 
   // Closes its connection, if only when another thread has come.
   void Close(std::unique_ptr<Client> client)
@@ -395,7 +371,6 @@ class ClientPool {
   const Limits limits_;
   // Descriptors of first messages that are not whole.
   const size_t max_held_;
-  const size_t max_parked_;
   const Service service_;
   std::unique_ptr<PollSet> watched_;
   SparseLog no_threads_{absl::LogSeverity::kWarning};
@@ -449,8 +424,6 @@ class ClientPool {
   // wait for a place. By when they came, which is their id in watched_.
   Waiting silent_ ABSL_GUARDED_BY(mutex_);
   Waiting queued_ ABSL_GUARDED_BY(mutex_);
-  // Those that have called, and may call again; for ever.
-  Waiting parked_ ABSL_GUARDED_BY(mutex_);
   // How many of queued_ are one too many.
   int surplus_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -458,7 +431,7 @@ class ClientPool {
   size_t most_waiting_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time next_release_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::btree_map<uint64_t, Observed> observed_ ABSL_GUARDED_BY(mutex_);
-  // Of all four.
+  // Of all three.
   absl::btree_set<std::pair<absl::Time, uint64_t>> deadlines_
       ABSL_GUARDED_BY(mutex_);
 };

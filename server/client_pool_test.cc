@@ -14,12 +14,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <fstream>
 #include <iostream>
-#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -45,7 +43,6 @@
 #include "ward/channel/status_macros.h"
 #include "ward/channel/transport.h"
 #include "ward/proto/frame.pb.h"
-#include "ward/proto/stats.pb.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 #include "ward/server/listener.h"
@@ -721,91 +718,6 @@ TEST_P(CrowdOfThreadsTest, NoCallFails) {
 
 INSTANTIATE_TEST_SUITE_P(Crowds, CrowdOfThreadsTest, ::testing::Values(64, 256),
                          ::testing::PrintToStringParamName());
-
-// Clients that call, and are silent then for so long that they are parked.
-class ParkedClientsTest : public ClientPoolTest {
- protected:
-  void TearDown() override {
-    channels_.clear();
-    ClientPoolTest::TearDown();
-  }
-
-  void Start(rlim_t table) {
-    server_.initialize = [table] {
-      const rlimit limit{table, table};
-      return setrlimit(RLIMIT_NOFILE, &limit) == 0
-                 ? absl::OkStatus()
-                 : absl::ErrnoToStatus(errno, "setrlimit");
-    };
-    ASSERT_THAT(server_.Start(), IsOk());
-  }
-
-  static absl::Status CallOnce(MessageChannel& channel) {
-    channel.BeginCall({/*keep=*/true});
-    WARD_RETURN_IF_ERROR(channel.Write("echo", "x"));
-    EXPECT_THAT(channel.Read(), RepliesWith("x"));
-    EXPECT_THAT(channel.Read(), FailsWith(reason::kEndOfStream));
-    return absl::OkStatus();
-  }
-
-  // Some more; until they are parked, or dismissed when there are `most`.
-  void Park(size_t count, size_t most) {
-    for (size_t i = 0; i < count; ++i) {
-      channels_.push_back(Open(server_));
-      channels_.back().ExpectEnd();
-      ASSERT_THAT(CallOnce(channels_.back()), IsOk());
-    }
-    const Stopwatch watch;
-    do {
-      absl::SleepFor(absl::Milliseconds(10));
-      ASSERT_OK_AND_ASSIGN(const proto::ServerStats stats, server_.Stats());
-      clients_ = stats.clients();
-    } while ((clients_.parked() != std::min(channels_.size(), most) ||
-              clients_.parked() + clients_.dismissed() != channels_.size()) &&
-             watch.Elapsed() < kSurely);
-  }
-
-  TestServer server_;
-  std::vector<MessageChannel> channels_;
-  proto::ClientStats clients_;
-};
-
-// Beside its descriptor, which a process has not too few of.
-TEST_F(ParkedClientsTest, EachTakesLittleMemory) {
-  if (kUnderSanitizer) GTEST_SKIP() << "a sanitizer keeps memory on purpose";
-  constexpr size_t kSome = 50;
-  ASSERT_NO_FATAL_FAILURE(Start(/*table=*/4000));
-  size_t before = 0;
-  size_t least = std::numeric_limits<size_t>::max();
-  // The first ones start threads, more of them the less time they take.
-  for (size_t all = kSome; all <= 5 * kSome; all += kSome) {
-    ASSERT_NO_FATAL_FAILURE(Park(kSome, all));
-    const size_t after = ResidentBytes(server_.server_pid());
-    if (all > kSome) least = std::min(least, after - std::min(before, after));
-    before = after;
-  }
-  std::cout << "each that is parked takes " << least / kSome << " bytes\n";
-  EXPECT_LT(least / kSome, 2048u);
-  EXPECT_THAT(server_.Stop(), IsOk());
-}
-
-TEST_F(ParkedClientsTest, AnEighthOfTheTableStays) {
-  constexpr size_t kTable = 64;
-  ASSERT_NO_FATAL_FAILURE(Start(kTable));
-  ASSERT_NO_FATAL_FAILURE(Park(kTable / 2, kTable / 8));
-  EXPECT_EQ(clients_.parked(), kTable / 8);
-  size_t served = 0;
-  for (MessageChannel& channel : channels_) {
-    const absl::Status status = CallOnce(channel);
-    if (status.ok()) {
-      ++served;
-    } else {
-      EXPECT_THAT(status, FailsWith(reason::kCallCut));
-    }
-  }
-  EXPECT_EQ(served, kTable / 8);
-  EXPECT_THAT(server_.Stop(), IsOk());
-}
 
 }  // namespace
 }  // namespace ward

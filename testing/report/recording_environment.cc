@@ -77,9 +77,6 @@ class RecordingTransport final : public Transport {
   void set_spin_time(absl::Duration time) override {
     real_->set_spin_time(time);
   }
-  void set_idle_time(absl::Duration time) override {
-    real_->set_idle_time(time);
-  }
   absl::StatusOr<PeerCredentials> Peer() const override {
     return real_->Peer();
   }

@@ -171,9 +171,6 @@ class SimulatedTransport final : public Transport, public Readiness {
                       result.descriptors_truncated};
     }
     if (result.error != EAGAIN) return TransferError(result.error, kAttempt);
-    if (deadline == absl::InfiniteFuture()) {
-      deadline = environment_.scheduler_.now() + idle_time_;
-    }
     if (environment_.scheduler_.BlockUntil(
             "waiting for the peer to send", [this] { return Readable(); },
             deadline)) {
@@ -202,8 +199,6 @@ class SimulatedTransport final : public Transport, public Readiness {
     environment_.StepAfter("ending the receiving from a connection");
   }
 
-  void set_idle_time(absl::Duration time) override { idle_time_ = time; }
-
   absl::StatusOr<PeerCredentials> Peer() const override {
     return socket_->peer();
   }
@@ -227,7 +222,6 @@ class SimulatedTransport final : public Transport, public Readiness {
   SimulatedEnvironment& environment_;
   const int number_;
   const std::shared_ptr<SimulatedSocket> socket_;
-  absl::Duration idle_time_ = absl::InfiniteDuration();
 };
 
 class SimulatedPollSet final : public PollSet, public Readiness {

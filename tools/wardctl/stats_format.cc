@@ -198,10 +198,9 @@ std::string StatsPage(const ServerStats& now, const ServerStats* before,
                   clients.max_served(), " places taken, ", clients.idle(),
                   " by idle ones, ", clients.most_served(), " at most; ",
                   clients.waiting(), " waiting, ", clients.silent(),
-                  " silent, ", clients.parked(), " parked\n          ",
-                  clients.accepted(), " came, ", clients.left(),
-                  " left before they were served, ", clients.dismissed(),
-                  " idle ones left for others\n");
+                  " silent\n          ", clients.accepted(), " came, ",
+                  clients.left(), " left before they were served, ",
+                  clients.dismissed(), " idle ones left for others\n");
   if (clients.refused_size() > 0) {
     absl::StrAppend(&page, "refused   ", Listed(clients.refused()), "\n");
   }
@@ -311,7 +310,6 @@ std::string StatsJson(const ServerStats& stats) {
       ",\"most_served\":", clients.most_served(),
       ",\"max_served\":", clients.max_served(),
       ",\"waiting\":", clients.waiting(), ",\"silent\":", clients.silent(),
-      ",\"parked\":", clients.parked(),
       ",\"refused\":", Object(clients.refused()), ",\"left\":", clients.left(),
       ",\"cut\":", Object(clients.cut()),
       ",\"dismissed\":", clients.dismissed(), "},\"threads\":", stats.threads(),
@@ -445,9 +443,6 @@ std::string StatsPrometheus(const ServerStats& stats, std::string_view socket) {
       clients.waiting());
   one("ward_clients_silent", "gauge",
       "Clients whose first message has not come.", clients.silent());
-  one("ward_clients_parked", "gauge",
-      "Clients without a place, for they have not called for long.",
-      clients.parked());
   one("ward_clients_accepted_total", "counter", "Clients that came.",
       clients.accepted());
   one("ward_clients_left_total", "counter",

@@ -200,7 +200,7 @@ TEST(StatsJsonTest, HasTheNamesOfTheMessage) {
       R"("latency":{"sum_ns":0,"buckets":[]},"bytes_in":0,"bytes_out":0,)"
       R"("descriptors_in":0,"descriptors_out":0},)"
       R"("clients":{"accepted":12,"served":2,"idle":0,"most_served":0,)"
-      R"("max_served":64,"waiting":0,"silent":0,"parked":0,)"
+      R"("max_served":64,"waiting":0,"silent":0,)"
       R"("refused":{"InvalidPassword":3},"left":0,"cut":{},"dismissed":0},)"
       R"("threads":3,"idle_threads":2,"buffered_bytes":0,)"
       R"("max_buffered_bytes":268435456,"owners":1})"
