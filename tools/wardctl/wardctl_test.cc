@@ -266,6 +266,8 @@ class WardctlTest : public ::testing::Test {
     setenv("PATH",
            absl::StrCat(directory(), "/bin:/usr/bin:/bin:/usr/sbin").c_str(),
            1);
+    // A shell complains of a locale that is not installed.
+    setenv("LC_ALL", "C", 1);
     // NOLINTEND(concurrency-mt-unsafe)
     std::ofstream(directory() + "/key") << kPassword << "\n";
     std::ofstream(directory() + "/wrong") << "wrong\n";
