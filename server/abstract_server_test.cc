@@ -422,13 +422,16 @@ TEST_F(AbstractServerTest, AServerGivesBackWhatLargeMessagesTook) {
   const size_t before = MemoryOf(server.server_pid(), "VmRSS:");
   const std::string large(kSize, 'x');
   for (int round = 0; round < 3; ++round) burst(large);
+  // The allocator's arenas keep some, and the more of them the more threads
+  // this process had before; one of the 16 messages it is not.
+  const size_t most = before + kSize;
   const Stopwatch watch;
   size_t after;
   do {
     after = MemoryOf(server.server_pid(), "VmRSS:");
-  } while (after > 2 * before && watch.Elapsed() < kSurely);
+  } while (after > most && watch.Elapsed() < kSurely);
   std::cout << before << " bytes before, " << after << " after\n";
-  EXPECT_LE(after, 2 * before);
+  EXPECT_LE(after, most);
   EXPECT_THAT(server.Stop(), IsOk());
 }
 
