@@ -86,8 +86,10 @@ inline constexpr Reason kInvalidPassword{"InvalidPassword",
 
 // --- server ---
 
+// It runs, and can be started again once it has been stopped.
 inline constexpr Reason kServerAlreadyStarted{
     "ServerAlreadyStarted", absl::StatusCode::kFailedPrecondition};
+// It was never started, or has been stopped.
 inline constexpr Reason kServerNotStarted{
     "ServerNotStarted", absl::StatusCode::kFailedPrecondition};
 // Who owns the server is not to be found out: it has no process of its own, or
@@ -201,6 +203,7 @@ absl::Status Annotate(const absl::Status& status, std::string_view context);
 
 // The name of the reason that `status` carries, or nothing.
 std::string ReasonOf(const absl::Status& status);
+// Whether that is `reason`'s name.
 bool HasReason(const absl::Status& status, const Reason& reason);
 
 }  // namespace ward

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 
+// Evaluates `expr`, an absl::Status, and returns it if it is not OK.
 #define WARD_RETURN_IF_ERROR(expr)                              \
   do {                                                          \
     if (absl::Status ward_status = (expr); !ward_status.ok()) { \
@@ -21,6 +22,8 @@
     }                                                           \
   } while (false)
 
+// Moves the value of `expr`, an absl::StatusOr, to `lhs`, which may declare a
+// variable; returns the status if there is none.
 #define WARD_ASSIGN_OR_RETURN(lhs, expr) \
   WARD_ASSIGN_OR_RETURN_(WARD_CONCAT_(ward_status_or_, __LINE__), lhs, expr)
 

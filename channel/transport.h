@@ -51,6 +51,7 @@ struct PeerCredentials {
 // another receives; ShutDown may be called from any thread at any time.
 class Transport : public Pollable {
  public:
+  // What one Receive has brought, beside the bytes and descriptors themselves.
   struct Received {
     // 0 without `end_of_stream`: interrupted, call again.
     size_t bytes = 0;

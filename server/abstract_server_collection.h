@@ -71,6 +71,7 @@ inline thread_local absl::Status* stop_result = nullptr;
 
 }  // namespace internal
 
+// For one collection.
 struct CollectionOptions {
   // Told of a server that could not be stopped well where there is no caller to
   // return it to: an idle one, one that was deleted while it was in use, and

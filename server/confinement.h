@@ -42,20 +42,20 @@
 
 namespace ward {
 
-// --- the parts of a Confinement, which says what they are for ---
-
-// Both numbers must be there: -1 is refused.
+// See Confinement::user. Both numbers must be there: -1 is refused.
 struct ProcessUser {
   uid_t user = static_cast<uid_t>(-1);
   gid_t group = static_cast<gid_t>(-1);
   std::vector<gid_t> groups;
 };
 
+// See Confinement::limits.
 struct ResourceLimit {
   int resource = RLIMIT_CORE;
   rlim_t most = 0;
 };
 
+// See Confinement::paths.
 struct AllowedPaths {
   // Read, and list.
   std::vector<std::string> readable;
@@ -72,6 +72,7 @@ struct AllowedPaths {
   int least_landlock_abi = 3;
 };
 
+// See Confinement::system_calls.
 struct AllowedSystemCalls {
   // Numbers (SYS_... of sys/syscall.h), with whatever arguments.
   std::vector<long> also;
@@ -89,6 +90,7 @@ struct AllowedSystemCalls {
   WhenDenied when_denied = WhenDenied::kKill;
 };
 
+// All that a process gives up; the default is what it always does.
 struct Confinement {
   // Whom the process becomes: real, effective and saved user and group, and the
   // supplementary groups, which are these alone (setresuid(2), setgroups(2)).

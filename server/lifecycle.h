@@ -135,6 +135,7 @@ class OwnerWatch {
   const std::unique_ptr<PollSet> events_;
 };
 
+// How a server's process is made.
 struct LaunchOptions {
   ForkOptions fork;
 
@@ -151,6 +152,7 @@ struct LaunchOptions {
   absl::Duration start_timeout = absl::Seconds(60);
 };
 
+// How it is ended.
 struct StopOptions {
   // How long the server may take to quit before it gets SIGKILL. The
   // original's 4 s; the server's own drain time should be well below.

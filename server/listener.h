@@ -17,6 +17,7 @@
 
 namespace ward {
 
+// Where a server is found, and by whom.
 struct ListenOptions {
   // Where the socket appears. A relative path counts from the working
   // directory at this moment. Empty: "socket" in a new directory that only
@@ -52,6 +53,7 @@ struct ListenerParts {
 // first that stops would take it from all.
 class Listener : public Pollable {
  public:
+  // A client that has come.
   struct Accepted {
     std::unique_ptr<Transport> transport;
 

@@ -59,6 +59,7 @@ class StreamReader;
 template <typename Element>
 class StreamWriter;
 
+// The types are for those who serve it and call it, the name is for the wire.
 template <typename Request, typename Reply>
 struct Method {
   // Not one that begins with "ward.".

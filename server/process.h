@@ -68,6 +68,7 @@ enum class ProcessGroup {
   kOwn,
 };
 
+// What of its parent a forked process has.
 struct ForkOptions {
   // Stay open in the child, beside 0, 1 and 2; all others are closed. Their
   // numbers, up to half as many as the child may have (RLIMIT_NOFILE), are not

@@ -58,6 +58,7 @@ enum class OnFull {
           // ServerOptions::idle_timeout is for one that reads no more at all.
 };
 
+// For each subscriber's queue.
 struct PublisherOptions {
   // How many events wait for a subscriber, beside what its socket holds (some
   // 200 KiB) and those that its thread has taken to write; at least 1.

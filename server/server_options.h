@@ -44,6 +44,8 @@ enum class StartMode {
 // What servers that were not told otherwise use: kFork, or what a test harness
 // has put in its place.
 StartMode DefaultStartMode();
+
+// For test harnesses: of servers that are made from now on.
 void SetDefaultStartModeForTesting(StartMode mode);
 
 // A server does not start (InvalidArgument) if a limit on clients is under 1,

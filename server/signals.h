@@ -23,6 +23,7 @@
 
 namespace ward {
 
+// What becomes of each signal (signal(7)), by its number.
 struct SignalPlan {
   // Come out of Next().
   std::vector<int> receive;
@@ -58,9 +59,10 @@ class UnblockedSignals {
   sigset_t found_;
 };
 
-// Why Environment::TakeSignals fails: kInvalidSignal if the plan is at fault,
-// and kSignalsTaken.
+// Why Environment::TakeSignals fails: kInvalidSignal if the plan is at fault.
 absl::Status CheckSignalPlan(const SignalPlan& plan);
+
+// kSignalsTaken, if they have an owner.
 absl::Status SignalsTakenError();
 
 }  // namespace ward

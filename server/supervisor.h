@@ -36,6 +36,7 @@
 
 namespace ward {
 
+// When a server is started again, and who is told.
 struct SupervisorOptions {
   // A server that has died, or did not start, is started again after this time,
   // and after twice as much for each further death within `window`: at most

@@ -37,6 +37,7 @@
 
 namespace ward::testing {
 
+// For WARD_FUZZ_CHECK.
 [[noreturn]] void FailFuzzing(const char* file, int line, const char* condition,
                               const std::string& why);
 

@@ -50,9 +50,9 @@ inline std::vector<std::string> PartsOf(const Message& message) {
 
 }  // namespace ward::testing::internal
 
-// Where GoogleTest looks for them.
 namespace ward {
 
+// Where GoogleTest looks for them.
 inline void PrintTo(const Message& message, std::ostream* out) {
   *out << ::testing::PrintToString(testing::internal::PartsOf(message));
   if (!message.descriptors().empty()) {
@@ -123,6 +123,8 @@ MATCHER_P(HasParts, parts,
   const Message* const message = internal::MessageOf(arg);
   return message != nullptr && internal::PartsOf(*message) == parts;
 }
+
+// The same, with one argument for each part.
 template <typename... Parts>
 auto RepliesWith(const Parts&... parts) {
   return HasParts(std::vector<std::string>{std::string(parts)...});

@@ -18,6 +18,7 @@ namespace ward::testing {
 // A thread that cannot be started fails the test.
 void RunAtOnce(std::vector<absl::AnyInvocable<void()>> bodies);
 
+// The same, with one argument for each body.
 template <typename... Bodies>
 void RunAtOnce(Bodies... bodies) {
   std::vector<absl::AnyInvocable<void()>> all;

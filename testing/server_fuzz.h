@@ -38,6 +38,7 @@
 #include "ward/server/abstract_server.h"
 #include "ward/testing/fuzz.h"
 
+// The target of a class, which is the argument.
 #define WARD_FUZZ_SERVER(...)                                               \
   extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) { \
     ::ward::testing::FuzzServer(                                            \

@@ -76,15 +76,21 @@
 
 namespace ward::testing {
 
+// How a test runs; see above.
 enum class Mode { kSimulated, kThreaded, kForked, kExec };
 
 // Of this process.
 Mode TestMode();
 
+// Whether the test may look at what handlers did to server().
 inline bool SharesMemory() {
   return TestMode() == Mode::kSimulated || TestMode() == Mode::kThreaded;
 }
+
+// Whether the server can be killed, and owners come and go.
 inline bool HasProcesses() { return TestMode() != Mode::kThreaded; }
+
+// Whether Advance() of any length takes no time.
 inline bool MovesClock() { return TestMode() == Mode::kSimulated; }
 
 // What the fixture does for any server, or for several. Servers that the test

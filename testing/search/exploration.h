@@ -15,6 +15,7 @@
 
 namespace ward::testing {
 
+// How schedules are chosen.
 enum class Search {
   // All of those below, in turn: what one of them comes to late another finds
   // soon. Of sixteen runs eight are kPairs', four kSurw's, and one each of the
@@ -40,6 +41,7 @@ enum class Search {
   kDepthFirst,
 };
 
+// What to look for, where, and for how long.
 struct ExploreOptions {
   Search search = Search::kPortfolio;
   uint64_t runs = 1000;
@@ -89,6 +91,7 @@ struct ExploreOptions {
   uint64_t doom_runs = 2000;
 };
 
+// What became of the runs.
 struct Exploration {
   // The last one may have failed.
   uint64_t runs = 0;
@@ -131,6 +134,7 @@ struct Exploration {
   // the stack of the call.
   std::string remarks;
 
+  // The run that failed, with which the search has ended.
   struct Failure {
     // Which run it was, counted from 0, and what has found it: one of
     // kPortfolio's.

@@ -23,6 +23,7 @@
 
 namespace ward::testing {
 
+// What a simulation is to have.
 struct SimulationOptions {
   SimulationFaults faults;
   bool delays = false;
