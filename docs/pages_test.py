@@ -27,6 +27,7 @@ from repository import (
 # Who compares these with what is so.
 OTHER_LANGUAGES = {
     "accepted": "channel/protocol_test.cc",
+    "cmake": ".ci/cmake",
     "golden": "channel/protocol_test.cc",
     "python": "examples/python_client/ward_client_test.py",
     "refused": "channel/protocol_test.cc",

@@ -60,8 +60,8 @@
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 
-// MutexLockMaybe locks by a pointer in each Abseil without a warning to those who include
-// this: MutexLock takes a reference instead since 2025.
+// MutexLockMaybe locks by a pointer in each Abseil without a warning to those
+// who include this: MutexLock takes a reference instead since 2025.
 namespace ward {
 
 namespace internal {

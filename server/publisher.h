@@ -44,8 +44,8 @@
 #include "ward/server/method.h"
 #include "ward/server/stream.h"
 
-// MutexLockMaybe locks by a pointer in each Abseil without a warning to those who include
-// this: MutexLock takes a reference instead since 2025.
+// MutexLockMaybe locks by a pointer in each Abseil without a warning to those
+// who include this: MutexLock takes a reference instead since 2025.
 namespace ward {
 
 // What becomes of an event for a subscriber whose queue is full.
