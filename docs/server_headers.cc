@@ -238,12 +238,12 @@ absl::Status Find(Store& store, const FindRequest& request) {
   return reply.status();
 }
 
-void Show(const absl::StatusOr<FindReply>& reply);
+void Show(absl::StatusOr<FindReply> reply);
 
 absl::Status FindWithACallback(Store& store, const FindRequest& request) {
   WARD_ASSIGN_OR_RETURN(auto calls, ward::AsyncClient::Create(store));
   calls->StartCall(kFind, request).Then([](absl::StatusOr<FindReply> reply) {
-    Show(reply);
+    Show(std::move(reply));
   });
   // Whenever calls->descriptor() is readable (poll(2), epoll(7)):
   calls->Progress();

@@ -201,6 +201,7 @@ class HelloServer : public ward::AbstractServer {
 TEST(Server, IsCalled) {
   Explore({.runs = 100}, [] {
     HelloServer server;
+    // NOLINTNEXTLINE(readability-identifier-naming): as a fixture has it.
     const auto Call = [&server](const auto&... arguments) {
       return CallServer(server, arguments...);
     };
