@@ -20,7 +20,7 @@ import types
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-RULES = ("cc_binary", "cc_library", "cc_proto_library", "genrule", "proto_library")
+RULES = ("cc_library", "cc_proto_library", "genrule", "proto_library")
 
 # As CMake calls them. Abseil's targets have the names that Bazel's have.
 EXTERNAL = {
@@ -86,8 +86,8 @@ def targets_of(folder):
                    "alwayslink": False, **attributes})
         return define
 
-    natives = ("config_setting", "exports_files", "filegroup", "licenses", "package",
-               "test_suite")
+    natives = ("cc_binary", "config_setting", "exports_files", "filegroup", "licenses",
+               "package", "test_suite")
     run(ROOT / folder / "BUILD", {
         **{name: ignore for name in natives},
         **{kind: rule(kind) for kind in RULES},
