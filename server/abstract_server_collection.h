@@ -60,8 +60,6 @@
 #include "ward/server/abstract_server.h"
 #include "ward/server/environment.h"
 
-// MutexLockMaybe locks by a pointer in each Abseil without a warning to those
-// who include this: MutexLock takes a reference instead since 2025.
 namespace ward {
 
 namespace internal {
@@ -238,6 +236,8 @@ class AbstractServerCollection {
 
   Environment& environment_;
   const std::shared_ptr<OnStopFailure> on_stop_failure_;
+  // MutexLockMaybe locks by a pointer in each Abseil without a warning to those
+  // who include this: MutexLock takes a reference instead since 2025.
   mutable absl::Mutex mutex_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   // Something has changed that the cleaner should look at.

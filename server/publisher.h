@@ -44,8 +44,6 @@
 #include "ward/server/method.h"
 #include "ward/server/stream.h"
 
-// MutexLockMaybe locks by a pointer in each Abseil without a warning to those
-// who include this: MutexLock takes a reference instead since 2025.
 namespace ward {
 
 // What becomes of an event for a subscriber whose queue is full.
@@ -227,6 +225,8 @@ class Publisher {
   }
 
   PublisherOptions options_;
+  // MutexLockMaybe locks by a pointer in each Abseil without a warning to those
+  // who include this: MutexLock takes a reference instead since 2025.
   mutable absl::Mutex mutex_;
   // A Publish has its turn. None waits for that in a lock: it could not give
   // up.
