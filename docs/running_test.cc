@@ -3,14 +3,13 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <sstream>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -23,6 +22,7 @@
 #include "gtest/gtest.h"
 #include "ward/server/abstract_server.h"
 #include "ward/server/method.h"
+#include "ward/server/server_for_test.h"
 #include "ward/testing/matchers.h"
 
 namespace {
@@ -62,17 +62,8 @@ class ObservedServer : public ward::AbstractServer {
   ObservedServer() {
     Define(kDescriptors, []() -> absl::StatusOr<std::string> {
       std::vector<std::string> kinds;
-      for (const auto& entry :
-           std::filesystem::directory_iterator("/proc/self/fd")) {
-        std::error_code error;
-        const std::string link =
-            std::filesystem::read_symlink(entry.path(), error).string();
-        int number = 0;
-        // Not that of the iterator.
-        if (absl::SimpleAtoi(entry.path().filename().string(), &number) &&
-            number > 2 && !error && !absl::StrContains(link, "/fd")) {
-          kinds.push_back(KindOf(number, link));
-        }
+      for (const auto& [number, link] : ward::DescriptorsOf(getpid())) {
+        if (number > 2) kinds.push_back(KindOf(number, link));
       }
       return absl::StrJoin(kinds, "\n");
     });
